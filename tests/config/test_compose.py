@@ -1,0 +1,79 @@
+"""Composing: what is accepted, and the one clear line for what is not."""
+
+import pytest
+
+from athlos.config.compose import expand_sweep, identity, run_config, sweep_configs
+from athlos.config.schema import Batching
+from athlos.errors import ConfigError, ConfigErrors
+
+
+def test_defaults_compose_and_are_typed():
+    config = run_config([])
+    assert config.train.batching is Batching.pack
+    assert type(config.method).__name__ == "FinetuneConfig"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["train.lrr=1"], "train.lrr: unknown key; did you mean 'train.lr'?"),
+        (["+train.lrr=1"], "train.lrr: unknown key; did you mean 'lr'?"),
+        (["+method.rnak=3"], "method.rnak: unknown key; accepted: _target_"),
+        (["+colour=red"], "colour: unknown key; accepted: cache_dir"),
+        (["train.lr=fast"], "train.lr: got 'fast' (str), expected Float"),
+        (["train.lr=-1"], "train.lr: got -1.0, expected a number > 0"),
+        (["train.batching=pak"], "train.batching: got 'pak', expected one of [pack, bucket]"),
+        (["train.batch_size=3"], "train.batch_size: got 3, expected a multiple of"),
+        (["experiment=finetune_tinny"], "experiment: got 'finetune_tinny'; did you mean 'finetune_tiny'?"),
+        (["model=no_such_model"], "model: got 'no_such_model'"),
+        (["method._target_=os.system"], "method._target_: 'os.system' is not allowed"),
+        (["selection=lora", "selection.rank=0"], "selection.rank: got 0, expected an integer >= 1"),
+        (["selection=lora", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
+        (["decoding=sampling", "decoding.temperature=0"], "decoding.temperature: got 0.0"),
+        (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
+        (["tracking.sinks=[wanb]"], "did you mean 'wandb'?"),
+        (["data.train_split=null"], "data.train_split: data=shakespeare names no training split"),
+        (["study=${nowhere}"], "study: Interpolation"),
+    ],
+)
+def test_a_mistake_gives_one_line_that_names_the_key(overrides: list[str], expected: str):
+    with pytest.raises(ConfigError) as caught:
+        run_config(overrides)
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_errors_are_shown_at_once():
+    with pytest.raises(ConfigErrors) as caught:
+        run_config(["train.lr=-1", "train.max_length=1", "seed=-5"])
+    assert {line.split(":")[0] for line in caught.value.errors} == {"train.lr", "train.max_length", "seed"}
+
+
+def test_targets_of_the_users_own_package_need_the_environment(monkeypatch: pytest.MonkeyPatch):
+    with pytest.raises(ConfigError, match="not allowed"):
+        run_config(["objective._target_=mylab.Loss"])
+    monkeypatch.setenv("ATHLOS_ALLOWED_TARGETS", "mylab.")
+    assert run_config(["objective._target_=mylab.Loss"]).objective._target_ == "mylab.Loss"
+
+
+def test_a_sweep_expands_as_hydra_does_and_names_the_bad_job():
+    assert len(expand_sweep(["seed=1,2", "train.lr=0.1,0.2,0.3"])) == 6
+    assert [config.seed for config in sweep_configs(["sweep=seeds"])] == [1, 2, 3]
+    assert [config.seed for config in sweep_configs(["sweep=seeds", "seed=7,8"])] == [7, 8]
+    with pytest.raises(ConfigErrors) as caught:
+        sweep_configs(["seed=1,2", "train.lr=0.1,-1"])
+    assert len(caught.value.errors) == 2
+    assert caught.value.errors[0].startswith("[seed=1 train.lr=-1]")
+
+
+def test_identity_leaves_out_where_a_run_is_recorded():
+    here = identity(run_config(["results_dir=a", "tracking=none", "progress=false"]))
+    there = identity(run_config(["results_dir=b", "tracking=wandb"]))
+    assert here == there
+    assert identity(run_config(["seed=2"])) != here
+
+
+def test_precedence_is_command_line_then_experiment_then_scale():
+    assert run_config(["scale=paper", "model=tiny_llama"]).model.name == "tiny_llama"
+    assert run_config(["scale=paper", "experiment=finetune_tiny"]).train.max_steps == 120
+    assert run_config(["experiment=finetune_tiny", "train.max_steps=3"]).train.max_steps == 3

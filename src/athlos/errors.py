@@ -60,3 +60,10 @@ def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The suffix "; did you mean 'x'?" for the nearest of `known`, or an empty string when none is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def choices(word: str, known: Sequence[str], *, label: str = "available") -> str:
+    """The suffix "; did you mean 'x'? Available: ..." or, when none is near, "; available: ..."."""
+    near = did_you_mean(word, known)
+    listing = f"{label}: {', '.join(known) or 'none'}"
+    return f"{near} {listing[0].upper()}{listing[1:]}" if near else f"; {listing}"

@@ -5,7 +5,7 @@ seconds, not the night.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config import checks
-from athlos.config.registry import registry
+from athlos.config.registry import GROUPS, registry
 from athlos.config.schema import OPERATIONAL_KEYS, RunConfig
-from athlos.errors import ConfigError, ConfigErrors, did_you_mean
+from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
 
 def conf_dir() -> Path:
@@ -46,7 +46,7 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
         try:
             return compose("run", overrides=list(overrides), return_hydra_config=return_hydra_config)
         except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_one_line(error)) from error
+            raise ConfigError(_one_line(error, overrides)) from error
 
 
 def run_config(overrides: Sequence[str]) -> RunConfig:
@@ -127,7 +127,7 @@ def identity(config: RunConfig) -> dict[str, Any]:
     return {key: value for key, value in plain(config).items() if key not in OPERATIONAL_KEYS}
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     """Hydra's and OmegaConf's messages, told in Athlos's words: key, value, nearest accepted."""
     chain: list[str] = []
     cause: BaseException | None = error
@@ -137,11 +137,10 @@ def _one_line(error: Exception) -> str:
     text = "\n".join(filter(None, chain))
     if found := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
         group, name = found.groups()
-        options = group_options(group)
-        return f"{group}: got '{name}'{did_you_mean(name, options)} Available: {', '.join(options)}"
+        return f"{group}: got '{name}'{choices(name, group_options(group))}"
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
-        return f"{key}: unknown key{_nearest_key(key)}"
+        return f"{key}: unknown key{_nearest_key(key, overrides)}"
     if found := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text, re.S):
         key = re.search(r"full_key: (\S+)", text)
         return f"{key.group(1) if key else '?'}: got '{found.group(1)}' ({found.group(2)}), expected {found.group(3)}"
@@ -153,20 +152,27 @@ def _one_line(error: Exception) -> str:
     return f"{key.group(1)}: {first}" if key else first
 
 
-def _nearest_key(key: str) -> str:
-    """Suggest the nearest of all keys of the default config, full path first."""
-    known: list[str] = []
-
-    def walk(node: Any, path: str) -> None:
-        for name, value in node.items():
-            known.append(f"{path}{name}")
-            if isinstance(value, dict):
-                walk(value, f"{path}{name}.")
-
-    walk(OmegaConf.to_container(compose_dict([]), resolve=False), "")
-    near = did_you_mean(key, known)
-    if near:
+def _nearest_key(key: str, overrides: Sequence[str]) -> str:
+    """Suggest the nearest key of the config that the group choices give; in a free mapping, how to add an entry."""
+    groups = [item for item in overrides if "." not in item.split("=", 1)[0] and item.split("=", 1)[0] in GROUPS]
+    config = compose_dict(groups)
+    parent, _, name = key.rpartition(".")
+    grandparent = parent.rpartition(".")[0]
+    for owner in (key, parent, grandparent):
+        node = OmegaConf.select(config, owner) if owner else None
+        if isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict:
+            near = did_you_mean(name, [str(entry) for entry in node])
+            return f"{near or ''}; to add an entry write +{key}=..."
+    known = list(_paths(OmegaConf.to_container(config, resolve=False)))
+    if near := did_you_mean(key, known):
         return near
-    parent = key.rpartition(".")[0]
-    siblings = [name for name in known if name.rpartition(".")[0] == parent]
+    siblings = [path for path in known if path.rpartition(".")[0] == parent]
     return f"; accepted: {', '.join(siblings)}" if siblings else ""
+
+
+def _paths(node: Any, prefix: str = "") -> Iterator[str]:
+    """Dotted paths of all keys of nested mappings."""
+    for name, value in node.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from _paths(value, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hydra.core.config_store import ConfigStore
 
 from athlos.config import schema
-from athlos.errors import ConfigError, did_you_mean
+from athlos.errors import ConfigError, choices
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -57,8 +57,7 @@ class Registry:
 
     def get(self, group: str, name: str) -> Part:
         if (group, name) not in self.parts:
-            names = self.names(group)
-            raise ConfigError(f"{group}={name}: unknown{did_you_mean(name, names)} Available: {', '.join(names)}")
+            raise ConfigError(f"{group}={name}: unknown{choices(name, self.names(group))}")
         return self.parts[group, name]
 
     def names(self, group: str) -> list[str]:

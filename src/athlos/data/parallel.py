@@ -69,13 +69,11 @@ class ParallelSource(SplitSource[ParallelConfigT], ABC):
         """Files below `data.dir` that match a glob pattern with `{source}` and `{target}`, sorted; at least one."""
         filled, folder = self.fill(pattern), self.folder
         try:
-            if ".." in Path(filled).parts:
-                raise ValueError("'..' leads out of data.dir")
+            if Path(filled).is_absolute() or ".." in Path(filled).parts:
+                raise ValueError("it leads out of data.dir")
             found = sorted(path for path in folder.glob(filled) if path.is_file())
-        except (ValueError, NotImplementedError) as error:  # pathlib's answer to a bad or an absolute pattern
-            raise DataError(
-                f"got '{filled}', expected a glob pattern below data.dir: {error}", field="pattern"
-            ) from error
+        except ValueError as error:  # pathlib's answer to a bad pattern too
+            raise DataError(f"data.pattern: got '{filled}', expected a glob pattern below data.dir: {error}") from error
         if not found:
             present = sorted(entry.name for entry in folder.iterdir())
             raise DataError(

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from athlos.config.schema import DataConfig, OnBad
 from athlos.data.records import Record
-from athlos.errors import DataError, did_you_mean
+from athlos.errors import DataError, choices, did_you_mean
 
 log = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
@@ -86,10 +86,7 @@ class Source(ABC, Generic[ConfigT]):
             raise DataError(f"'{name}' lies outside data.dir")
         if not path.is_file():
             present = sorted(entry.name for entry in folder.iterdir() if entry.is_file())
-            raise DataError(
-                f"no such file{did_you_mean(name, present)} data.dir holds: {', '.join(present[:12]) or 'no files'}",
-                file=folder / name,
-            )
+            raise DataError(f"no such file{choices(name, present, label='data.dir holds')}", file=folder / name)
         return path
 
     def bad(self, error: DataError) -> None:

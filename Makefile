@@ -1,0 +1,52 @@
+# Athlos. `make` lists the targets. Everything lives in .venv; nothing is installed elsewhere.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.setup-done
+CORES := $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 1)
+# Test processes side by side; more than four would need much memory for the real models.
+WORKERS ?= $(shell test $(CORES) -lt 4 && echo $(CORES) || echo 4)
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+export TOKENIZERS_PARALLELISM := false
+export OMP_NUM_THREADS ?= $(CORES)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help setup demo test test-fast test-slow lint clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@awk -F ':.*## +' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP)  ## make .venv with pinned versions (PYTHON=python3.11 by default)
+
+# The stamp lies in .venv: it is gone with it, and older than a changed requirement. A failed install leaves none.
+$(STAMP): requirements.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "error: no $(PYTHON) on the path; make setup PYTHON=<Python 3.11>" >&2; exit 2; }
+	@rm -f $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing pinned versions into $(VENV): a few minutes the first time"
+	@$(BIN)/python -m pip install -q -r requirements.txt
+	@$(BIN)/python -m pip install -q -e . --no-deps
+	@touch $@
+
+demo: $(STAMP)  ## train and evaluate a tiny model on shipped text, in minutes
+	@$(BIN)/athlos run experiment=demo
+
+test: test-fast test-slow  ## all tests, the fast ones first
+
+test-fast: $(STAMP)  ## tests that take seconds
+	$(PYTEST) -m "not slow"
+
+test-slow: test-fast
+	$(PYTEST) -m slow
+
+lint: $(STAMP)  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove caches and build products; results, the cache of weights and .venv stay
+	rm -rf build dist outputs multirun .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +

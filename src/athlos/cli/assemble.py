@@ -1,0 +1,79 @@
+"""Config -> model, data and parts, wired. Used by `run` and `export`."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.utils import get_class
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.config.schema import RunConfig
+from athlos.data.datamodule import DataModule, build_source
+from athlos.models.loading import LoadedModel, load_model
+from athlos.stages import StageStore, cache_dir
+from athlos.text.prompts import build_prompt, completion
+from athlos.training.module import MethodModule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Assembly:
+    loaded: LoadedModel
+    data: DataModule
+    stages: StageStore
+    base: MethodModule
+    """The model as loaded, for the base evaluation. The same object as `module.model` until parts change it."""
+    module: MethodModule | None = None
+    selection: Any = None
+    reports: list[PartReport] = field(default_factory=list)
+
+
+def open_run(config: RunConfig) -> Assembly:
+    """Load model and data; no part is applied yet."""
+    stages = StageStore(cache_dir(config.cache_dir))
+    loaded = load_model(config.model, seed=config.seed, stages=stages, training_texts=lambda: training_texts(config))
+    data = DataModule(config, tokenizer=loaded.tokenizer, stages=stages)
+    base = MethodModule(
+        config,
+        model=loaded.model,
+        tokenizer=loaded.tokenizer,
+        objective=get_class(config.objective._target_)(config.objective),
+        decoding=get_class(config.decoding._target_)(config.decoding),
+    )
+    return Assembly(loaded=loaded, data=data, stages=stages, base=base)
+
+
+def training_texts(config: RunConfig) -> Iterator[str]:
+    """Texts a `bpe` tokenizer is trained on: prompts and completions of the training split."""
+    split = config.data.train_split or config.data.test_split
+    assert split is not None
+    for record in build_source(config).records(split, limit=config.data.limit_train):
+        yield build_prompt(record, shots=(), style=config.eval.prompt) + completion(record, config.eval.prompt)
+
+
+def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
+    """Surgery, then selection, then the method's module around them."""
+    context = PartContext(
+        config=config,
+        tokenizer=assembly.loaded.tokenizer,
+        stages=assembly.stages,
+        model_fingerprint=assembly.loaded.fingerprint,
+    )
+    model, report = get_class(config.surgery._target_)(config.surgery).apply(assembly.loaded.model, context=context)
+    assembly.reports.append(report)
+    if config.num_steps:
+        assembly.selection = get_class(config.selection._target_)(config.selection)
+        model, report = assembly.selection.apply(model, context=context)
+        assembly.reports.append(report)
+    else:
+        model.requires_grad_(False)
+    assembly.module = get_class(config.method._target_)(
+        config,
+        model=model,
+        tokenizer=assembly.loaded.tokenizer,
+        objective=assembly.base.objective,
+        decoding=assembly.base.decoding,
+    )
+    return assembly.module

@@ -1,0 +1,18 @@
+"""`dry_run=true`: what a run would need, from a model on the meta device."""
+
+import logging
+
+from athlos.cli.panels import visible
+from athlos.config.schema import RunConfig
+from athlos.models.budget import budget
+
+log = logging.getLogger(__name__)
+
+
+def print_budget(config: RunConfig) -> None:
+    """Print parameters, trainable share, memory by kind, FLOPs a step and the hardware that needs, on stdout."""
+    rows = budget(config).rows()
+    width = max(len(name) for name, _ in rows)
+    for name, value in rows:
+        print(f"{name.ljust(width)}  {visible(value)}")
+    log.info("dry run: nothing was loaded, trained or written")

@@ -1,0 +1,73 @@
+"""Hugging Face weights of a finished run: parts applied again, trained weights loaded, wrappers merged."""
+
+import shutil
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+
+from athlos.config.compose import checked
+from athlos.config.registry import registry
+from athlos.config.schema import RunConfig
+from athlos.errors import ConfigError
+from athlos.training.run_folder import RunFolder
+
+
+def stored_config(run: Path) -> RunConfig:
+    """The config of a run folder, typed again by the schemas of its parts."""
+    path = run / "config.yaml"
+    if not path.is_file():
+        raise ConfigError(f"{run}: no config.yaml; expected a run folder of Athlos")
+    values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    schemas = {(part.group, part.target): part.schema for part in registry().parts.values() if part.target}
+    typed = OmegaConf.structured(RunConfig)
+    for group, value in values.items():
+        target = value.get("_target_") if isinstance(value, dict) else None
+        if target is None:
+            typed = OmegaConf.merge(typed, {group: value})
+        elif (group, target) in schemas:
+            typed = OmegaConf.merge(
+                typed, {group: OmegaConf.merge(OmegaConf.structured(schemas[group, target]), value)}
+            )
+        else:
+            raise ConfigError(f"{path}: {group}._target_: no part '{target}' is installed")
+    assert OmegaConf.is_dict(typed)
+    config = checked(typed)
+    config.run_dir = str(run)
+    return config
+
+
+def export_run(run: Path, *, out: Path) -> Path:
+    """Write config, tokenizer and safetensors to `out`; returns it.
+
+    Raises `ConfigError` for an unfinished run or an `out` that holds something already.
+    """
+    config = stored_config(run)
+    folder = RunFolder(config)
+    if not folder.is_finished:
+        raise ConfigError(f"{run}: the run is not finished (state: {folder.status.get('state', 'none')})")
+    if out.exists() and any(out.iterdir()):
+        raise ConfigError(f"--out: {out} is not empty")
+    from safetensors.torch import load_file
+
+    from athlos.cli.assemble import apply_parts, open_run
+
+    assembly = open_run(config)
+    module = apply_parts(config, assembly)
+    model = module.model
+    if config.num_steps:
+        module.load_state_dict(load_file(folder.final_weights), strict=False)
+        model = assembly.selection.merge(model)
+    scratch = out.with_name(f".{out.name}.writing")
+    shutil.rmtree(scratch, ignore_errors=True)
+    try:
+        model.save_pretrained(scratch)
+        assembly.loaded.tokenizer.save_pretrained(scratch)
+        if out.exists():
+            out.rmdir()
+        scratch.rename(out)
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return out

@@ -1,0 +1,154 @@
+"""`athlos`: parses the command line and turns errors into one line and an exit code. Imports nothing heavy."""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from athlos import __version__
+from athlos.errors import AthlosError, ConfigError
+
+INTERRUPTED = 130
+
+EXAMPLES = """examples:
+  athlos run                                        a tiny model learns Shakespeare, on any laptop
+  athlos run experiment=finetune_tiny train.lr=3e-4   an experiment, one value changed
+  athlos run -m experiment=finetune_tiny seed=1,2,3   a sweep: three runs in one wandb group
+  athlos run scale=paper model=llama2_7b dry_run=true parameters, memory and FLOPs, no weights needed
+  athlos run --cfg experiment=finetune_tiny         print the composed config and stop
+  athlos list experiments                           what there is to run
+  athlos doctor                                     what this machine can do
+  athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(
+        prog="athlos",
+        description="Twelve published language-model methods as stackable parts on one trainer.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"athlos {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="command", required=True)
+    # The same flag stands on every command, so that it may be written where the user thinks of it.
+    debug = argparse.ArgumentParser(add_help=False)
+    debug.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    run = commands.add_parser(
+        "run",
+        parents=[debug],
+        help="make, resume or skip a run; -m for a sweep",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument("-m", "--multirun", action="store_true", help="sweep over comma-separated values")
+    run.add_argument("--cfg", action="store_true", help="print the composed config and stop")
+    run.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files, laid out like conf/")
+    run.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+
+    listing = commands.add_parser("list", parents=[debug], help="methods, parts, models, data or experiments")
+    listing.add_argument("kind", metavar="methods|parts|models|data|experiments")
+    listing.add_argument("--json", action="store_true", help="print JSON")
+
+    doctor = commands.add_parser(
+        "doctor", parents=[debug], help="what is installed and reachable, and what that allows"
+    )
+    doctor.add_argument("--data-dir", metavar="DIR", help="a folder of data folders to look through")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+
+    export = commands.add_parser("export", parents=[debug], help="Hugging Face weights of a finished run")
+    export.add_argument("run", metavar="RUN", help="a run folder")
+    export.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not exist or be empty")
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code (see the contract of a run in the README)."""
+    options = parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("athlos").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return _dispatch(options)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on from the last checkpoint", file=sys.stderr)
+        return INTERRUPTED
+    except AthlosError as error:
+        if options.debug:
+            raise
+        _print_error(error)
+        return error.exit_code
+    except BrokenPipeError:
+        # The reader went away (`athlos list ... | head`): nothing to say, and stdout must not be flushed again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        if options.debug:
+            raise
+        text = f"internal: {type(error).__name__}: {error}; run again with --debug for the traceback"
+        _print_error(AthlosError(text))
+        return 1
+
+
+def _print_error(error: AthlosError) -> None:
+    from athlos.cli.panels import print_error
+
+    print_error(error)
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    if options.command == "run":
+        return _run(options)
+    if options.command == "list":
+        from athlos.cli.listing import print_list
+
+        print_list(options.kind, as_json=options.json)
+        return 0
+    if options.command == "doctor":
+        from athlos.cli.doctor import print_doctor
+
+        return print_doctor(data_dir=Path(options.data_dir) if options.data_dir else None, as_json=options.json)
+    from athlos.cli.export import export_run
+
+    print(export_run(Path(options.run), out=Path(options.out)))
+    return 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    from athlos.config.compose import compose_dict, run_config
+
+    overrides = list(options.overrides)
+    if options.config_dir:
+        folder = Path(options.config_dir).expanduser().resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: '{options.config_dir}' is not a folder")
+        overrides.append(f"hydra.searchpath=[file://{folder}]")
+    if options.multirun:
+        from athlos.cli.sweep import sweep
+
+        return sweep(overrides)
+    if options.cfg:
+        from omegaconf import OmegaConf
+
+        run_config(overrides)
+        print(OmegaConf.to_yaml(compose_dict(overrides), resolve=True), end="")
+        return 0
+    config = run_config(overrides)
+    if config.dry_run:
+        from athlos.cli.dry_run import print_budget
+
+        print_budget(config)
+        return 0
+    from athlos.cli.run import execute, process_rank
+
+    folder = execute(config)
+    if process_rank() == 0:
+        print(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,74 @@
+"""A multirun: all jobs are checked before the first starts, a failed job stops no other, each is named at the end."""
+
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import hydra
+from omegaconf import DictConfig
+
+from athlos.config.compose import checked, conf_dir, sweep_configs
+from athlos.config.registry import registry
+from athlos.config.schema import RunConfig
+from athlos.errors import AthlosError
+from athlos.training.run_folder import RunFolder, run_dir
+
+log = logging.getLogger(__name__)
+
+
+def sweep(overrides: Sequence[str]) -> int:
+    """Run all jobs through Hydra's launcher; prints a line a job and returns the first failed job's exit code, or 0."""
+    configs = sweep_configs(overrides)
+    finished = [RunFolder(config).is_finished for config in configs]
+    if all(finished):
+        log.info("all %d runs are finished already, nothing to do", len(configs))
+    else:
+        _launch(overrides)
+    return _summary(configs, finished)
+
+
+def _launch(overrides: Sequence[str]) -> None:
+    """Hand the jobs to Hydra, so that `hydra/launcher=` (joblib, submitit) works as its users know it."""
+    registry()
+    arguments, sys.argv = sys.argv, [sys.argv[0], "--multirun", *overrides]
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(_job)()
+    finally:
+        sys.argv = arguments
+
+
+def _job(config: DictConfig) -> int:
+    """One job in whatever process the launcher chose; its errors stay in its run folder and in the return value."""
+    from athlos.cli.panels import print_error
+    from athlos.cli.run import execute
+
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("athlos").setLevel(logging.INFO)
+    registry()
+    try:
+        execute(checked(config))
+    except AthlosError as error:
+        print_error(error)
+        return error.exit_code
+    except Exception as error:
+        print_error(AthlosError(f"internal: {type(error).__name__}: {error}"))
+        return 1
+    return 0
+
+
+def _summary(configs: Sequence[RunConfig], finished: Sequence[bool]) -> int:
+    """Print state and folder of every job, read from the run folders: launchers may have run them anywhere."""
+    code = 0
+    for config, was_finished in zip(configs, finished, strict=True):
+        folder = RunFolder(config)
+        path: Path = run_dir(config)
+        if was_finished:
+            print(f"skipped   {path}")
+        elif folder.is_finished:
+            print(f"finished  {path}")
+        else:
+            status = folder.status
+            print(f"failed    {path}  {status.get('error', 'no record')}: {status.get('message', 'the job left none')}")
+            code = code or status.get("exit_code", 1)
+    return code

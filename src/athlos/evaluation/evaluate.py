@@ -1,0 +1,116 @@
+"""Runs the suites of a config on records and names the results."""
+
+import dataclasses
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from athlos.config.compose import plain
+from athlos.config.schema import RunConfig
+from athlos.data.datamodule import DataModule
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, load_suite
+from athlos.stages import Stage, StageStore
+from athlos.training.trainer import evaluation_device, evaluation_precision
+
+BASE_EVALUATION_VERSION = 1
+
+
+def evaluate(
+    config: RunConfig,
+    answerer: Answerer,
+    data: DataModule,
+    *,
+    split: str,
+    progress: Callable[[str], Any] | None = None,
+) -> dict[str, SuiteResult]:
+    """Results by suite on a split. `progress(suite name)` gives a callback for (done, all, tokens)."""
+    records = data.eval_records(split)
+    shots_pool = data.shots_pool()
+    answerer.model.to(evaluation_device(config.hardware))
+    results = {}
+    for name in config.eval.suites:
+        suite = load_suite(name, config)
+        callback = progress(name) if progress else None
+        with evaluation_precision(config.hardware):
+            results[name] = suite.evaluate(answerer, records, shots_pool=shots_pool, progress=callback)
+        results[name].signatures["precision"] = f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
+    return results
+
+
+def base_evaluation(
+    config: RunConfig,
+    answerer: Answerer,
+    data: DataModule,
+    *,
+    split: str,
+    stages: StageStore,
+    model_fingerprint: str,
+    progress: Callable[[str], Any] | None = None,
+) -> dict[str, SuiteResult]:
+    """The same for the untouched model, as a stage product: a sweep measures its base once."""
+
+    def build(folder: Path) -> None:
+        results = evaluate(config, answerer, data, split=split, progress=progress)
+        text = json.dumps({name: dataclasses.asdict(result) for name, result in results.items()}, ensure_ascii=False)
+        (folder / "results.json").write_text(text, encoding="utf-8")
+
+    values = plain(config)
+    stage = Stage(
+        name="base_evaluation",
+        version=BASE_EVALUATION_VERSION,
+        inputs={"model": model_fingerprint, "data": data.source.fingerprint(split)},
+        config={
+            "eval": {key: value for key, value in values["eval"].items() if key not in ("base", "every", "batch_size")},
+            "decoding": values["decoding"],
+            "data": {key: value for key, value in values["data"].items() if key != "dir"},
+            "limit": data.limit(split),
+            "dtype": values["model"]["dtype"],
+            "precision": config.hardware.precision,
+            "seed": config.seed,
+        },
+        build=build,
+    )
+    stored = json.loads((stages.get(stage).path / "results.json").read_text(encoding="utf-8"))
+    return {name: _result(fields) for name, fields in stored.items()}
+
+
+def _result(fields: dict[str, Any]) -> SuiteResult:
+    details = {name: MetricDetail(**detail) for name, detail in fields.pop("details").items()}
+    return SuiteResult(details=details, **fields)
+
+
+def named(results: dict[str, SuiteResult], *, split: str, suffix: str = "") -> tuple[dict[str, float], dict[str, Any]]:
+    """Metrics and their details under their full names: `test/acc/de`, and `test/acc_base/de` with a suffix.
+
+    Two suites that give one name would hide each other: the second one is an error of ours.
+    """
+    metrics: dict[str, float] = {}
+    details: dict[str, Any] = {}
+    for suite, result in results.items():
+        for name, value in result.metrics.items():
+            full = full_name(name, split=split, suffix=suffix)
+            if full in metrics:
+                raise ValueError(f"suite {suite} gives {full}, which another suite gave already")
+            metrics[full] = value
+        for name, detail in result.details.items():
+            details[full_name(name, split=split, suffix=suffix)] = dataclasses.asdict(detail)
+    return metrics, details
+
+
+def full_name(name: str, *, split: str, suffix: str) -> str:
+    head, slash, rest = name.partition("/")
+    return f"{split}/{head}{suffix}{slash}{rest}"
+
+
+def signatures(results: dict[str, SuiteResult]) -> dict[str, str]:
+    return {key: value for result in results.values() for key, value in sorted(result.signatures.items())}
+
+
+def suite_errors(config: RunConfig, known: Sequence[str]) -> list[str]:
+    """One line for each suite that does not exist; called before anything is loaded."""
+    return [
+        f"eval.suites: got '{name}', expected any of {', '.join(known)}"
+        for name in config.eval.suites
+        if name not in known
+    ]

@@ -1,0 +1,78 @@
+"""What an evaluation suite is, and how suites are found: one file a suite in `evaluation/suites/`, its name the file's.
+
+A suite reads records and a model (or a pipeline that answers requests) and returns metrics by their full names less
+the split: `acc`, `acc/de`, `ppl`. Undefined values are nan with a count, never 0.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from athlos.config.parts import Prediction, Request
+from athlos.config.schema import RunConfig
+from athlos.data.records import Record
+from athlos.errors import ConfigError, choices
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(kw_only=True)
+class MetricDetail:
+    """What stands beside a value: n items, how many were undefined, and the percentile interval of a bootstrap."""
+
+    n: int
+    undefined: int = 0
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(kw_only=True)
+class SuiteResult:
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Name without the split (`acc/de`) -> value; [0, 1] unless the metric's own scale differs (BLEU 0-100)."""
+    details: dict[str, MetricDetail] = field(default_factory=dict)
+    predictions: list[dict[str, Any]] = field(default_factory=list)
+    """One JSON-able row an item, with `id`, `language`, `prompt`, `prediction`, `gold` and the item's scores."""
+    signatures: dict[str, str] = field(default_factory=dict)
+    """What two results must share to be compared: sacrebleu signature, normaliser, detector, prompt hash."""
+
+
+class Answerer(Protocol):
+    """What suites evaluate: a LightningModule of a method. Pipelines override `answer`."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+
+    def answer(self, requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]:
+        """One prediction a request, in order. `progress(num_done, num_all, num_tokens)` may be called on the way."""
+        ...
+
+
+class Suite(Protocol):
+    """`evaluate` gets all test records (already limited) and returns everything measured on them."""
+
+    def __init__(self, config: RunConfig) -> None: ...
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        """`shots_pool` holds training records that worked examples may come from."""
+        ...
+
+
+def suite_names() -> list[str]:
+    """Names of all suites, without importing any."""
+    from athlos.evaluation import suites
+
+    return sorted(module.name for module in pkgutil.iter_modules(suites.__path__))
+
+
+def load_suite(name: str, config: RunConfig) -> Suite:
+    """The suite `SUITE` of `athlos.evaluation.suites.<name>`; raises `ConfigError` for an unknown name."""
+    if name not in suite_names():
+        raise ConfigError(f"eval.suites: got '{name}'{choices(name, suite_names())}")
+    suite: Suite = importlib.import_module(f"athlos.evaluation.suites.{name}").SUITE(config)
+    return suite

@@ -1,0 +1,76 @@
+"""Does the model's confidence in an answer tell whether it is right?
+
+Confidence is exp of the mean log-probability of the generated tokens. Right means `acc` for word problems and `em` for
+questions. This suite asks by itself and gives that measure too (as `calibration_accuracy`), so it can stand alone.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from athlos.config.schema import RunConfig
+from athlos.data.records import MathRecord, QuestionRecord, Record
+from athlos.errors import ConfigError
+from athlos.evaluation import calibration
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.evaluation.suites.math import MathSuite
+from athlos.evaluation.suites.qa import QuestionSuite
+
+MEASURES = {
+    "ece_mass": calibration.ece_mass,
+    "ece_width": calibration.ece_width,
+    "mce": calibration.mce,
+    "brier": calibration.brier,
+    "auroc": calibration.auroc,
+    "aurc": calibration.aurc,
+    "e_aurc": calibration.e_aurc,
+}
+
+
+def sequence_confidence(log_prob: float | None, num_tokens: int) -> float:
+    """exp(log_prob / num_tokens), in [0, 1]; nan without a token or a log-probability."""
+    if log_prob is None or num_tokens == 0:
+        return math.nan
+    return min(1.0, math.exp(log_prob / num_tokens))  # rounding can leave a log-probability of 1e-8
+
+
+class CalibrationSuite:
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        if any(isinstance(record, MathRecord) for record in records):
+            task, right = MathSuite(self.config), "acc"
+        elif any(isinstance(record, QuestionRecord) for record in records):
+            task, right = QuestionSuite(self.config), "em"
+        else:
+            raise ConfigError(
+                f"eval.suites: calibration needs word problems or questions, data={self.config.data.name} has neither"
+            )
+        answered = task.evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
+        for row in answered.predictions:
+            row["confidence"] = sequence_confidence(row["log_prob"], row["num_tokens"])
+        conf, correct, undefined = calibration.defined(
+            [row["confidence"] for row in answered.predictions], [row[right] for row in answered.predictions]
+        )
+        result = SuiteResult(
+            predictions=answered.predictions,
+            signatures={
+                **{f"calibration_{name}": text for name, text in answered.signatures.items()},
+                "calibration": f"confidence:seq_prob|right:{right}|bins:{calibration.NUM_BINS}",
+            },
+        )
+        measured = {name: measure(conf, correct) for name, measure in MEASURES.items()}
+        measured["calibration_accuracy"] = float(np.mean(correct)) if len(correct) else math.nan
+        measured["mean_confidence"] = float(np.mean(conf)) if len(conf) else math.nan
+        for name, value in measured.items():
+            result.metrics[name] = value
+            result.details[name] = MetricDetail(n=len(answered.predictions), undefined=undefined)
+        return result
+
+
+SUITE = CalibrationSuite

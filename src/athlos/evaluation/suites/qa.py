@@ -1,0 +1,56 @@
+"""Questions with short gold answers: exact match, token F1, containment, and the length that containment rewards.
+
+Each metric is a macro mean over languages, with `name/<language>` beside it. Each language has its default normaliser:
+`squad` for English, else `mkqa_unicode`. The gold answer of an unanswerable question is `noanswer`.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from athlos.config.schema import RunConfig
+from athlos.data.records import QuestionRecord, Record
+from athlos.evaluation.answers import em_gap, em_std, score_answers
+from athlos.evaluation.asking import ask
+from athlos.evaluation.metrics import by_language
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.text.normalisation import default_normaliser
+from athlos.text.prompts import gold_answers
+
+
+class QuestionSuite:
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        evaluation = self.config.eval
+        asked = ask(
+            self.config, answerer, records,
+            record_type=QuestionRecord, suite="qa", shots_pool=shots_pool, progress=progress,
+        )  # fmt: skip
+        golds = [gold_answers(record) for record in asked.records]
+        scores = score_answers(asked.answers, golds, asked.languages)
+        languages = list(dict.fromkeys(asked.languages))
+        result = SuiteResult(
+            predictions=asked.rows(golds, **scores),
+            signatures={
+                **asked.signatures,
+                "normaliser": "|".join(f"{language}:{default_normaliser(language)}" for language in sorted(languages)),
+            },
+        )
+        for name, items in {**scores, "runaway_rate": asked.runaway}.items():
+            metrics, details = by_language(
+                items, asked.languages, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
+            )
+            result.metrics.update(metrics)
+            result.details.update(details)
+        if len(languages) > 1:
+            em_of_language = {language: result.metrics[f"em/{language}"] for language in languages}
+            for name, spread in (("em_gap", em_gap), ("em_std", em_std)):
+                result.metrics[name] = spread(em_of_language)
+                result.details[name] = MetricDetail(n=len(languages))
+        return result
+
+
+SUITE = QuestionSuite

@@ -1,0 +1,69 @@
+"""Speed of generation on fixed synthetic prompts: tokens a second while reading prompts and while writing answers.
+
+The prompts are random token ids from a fixed seed, so two models with one vocabulary get the same work. Reading is the
+time to the first token; writing is the further time of the answer. The median of the repetitions is reported.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from athlos.config.schema import RunConfig
+from athlos.data.records import Record
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.generation.engine import Prompt, generate
+
+PROMPT_TOKENS = 128
+NEW_TOKENS = 32
+REPETITIONS = 3
+PROMPT_SEED = 20240
+
+
+class ThroughputSuite:
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        """Reads no record: the work is the same on all data."""
+        rows = self.config.eval.batch_size
+        context = answerer.model.config.get_text_config().max_position_embeddings
+        num_prompt = min(PROMPT_TOKENS, context // 2)
+        num_new = max(2, min(NEW_TOKENS, context - num_prompt))
+        generator = torch.Generator().manual_seed(PROMPT_SEED)
+        token_ids = torch.randint(len(answerer.tokenizer), (rows, num_prompt), generator=generator).tolist()
+        self._seconds(answerer, token_ids, max_new_tokens=2)  # first calls allocate and choose kernels
+        prefill, decode = [], []
+        for repetition in range(1, REPETITIONS + 1):
+            reading = self._seconds(answerer, token_ids, max_new_tokens=1)
+            whole = self._seconds(answerer, token_ids, max_new_tokens=num_new)
+            prefill.append(rows * num_prompt / reading)
+            # A clock of coarse steps, or a disturbed run, can show no further time at all.
+            decode.append(rows * (num_new - 1) / max(whole - reading, 1e-9))
+            if progress:
+                progress(repetition, REPETITIONS, repetition * rows * (num_new + 1))
+        measured = {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}
+        return SuiteResult(
+            metrics={name: statistics.median(values) for name, values in measured.items()},
+            details={
+                name: MetricDetail(n=REPETITIONS, low=min(values), high=max(values))
+                for name, values in measured.items()
+            },
+            signatures={"throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}"},
+        )
+
+    def _seconds(self, answerer: Answerer, token_ids: list[list[int]], *, max_new_tokens: int) -> float:
+        prompts = [Prompt(token_ids=row, max_new_tokens=max_new_tokens) for row in token_ids]
+        start = time.perf_counter()
+        generate(
+            answerer.model, answerer.tokenizer, prompts,
+            end_token_ids=(), batch_size=len(prompts), share_prefixes=False,
+        )  # fmt: skip
+        return time.perf_counter() - start
+
+
+SUITE = ThroughputSuite

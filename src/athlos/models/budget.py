@@ -1,0 +1,317 @@
+"""What a run will need, before anything is loaded: parameters, memory by kind, operations, hardware.
+
+The model is built on the meta device, where tensors have shapes but no values, and the run's surgery and selection are
+applied to it. Memory is a formula over what autograd keeps; a test holds it against measured saved tensors.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hydra.utils import get_class
+
+from athlos.config.parts import PartContext
+from athlos.config.schema import Attention, Dtype, ModelConfig, RunConfig
+from athlos.errors import ModelError
+from athlos.models.architecture import build, hf_config
+from athlos.models.flops import Reach, gradient_reach, layer_windows, linears, reaches_head, step_flops, trains
+from athlos.models.freeze import TrainableShare, trainable_share
+from athlos.models.loading import fetch_options, parse_source
+from athlos.models.quiet import quiet_transformers
+from athlos.models.sites import Backbone, Layer, backbone
+from athlos.models.tokenizers import SMALLEST_BPE
+from athlos.stages import StageStore, cache_dir
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+GIB = 2**30
+CARDS_GB = (12, 16, 24, 40, 48, 80, 141)
+"""Memory of common cards."""
+SHARD_CARD_GB = 80
+SHARD_COUNTS = (2, 4, 8, 16, 32, 64)
+USABLE = 0.9
+"""Share of a card that a run can fill: the rest goes to the driver, workspaces and fragments."""
+MOMENTS = 2
+"""AdamW keeps two numbers for each trainable one, in the format of the weights."""
+FLOAT32_BYTES = 4
+LOGIT_COPIES = 3
+"""Logits, their log-probabilities and their gradient, in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Bytes on one device, by kind."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    """What autograd keeps of one micro batch, without logits."""
+    logits: int
+    kv_cache: int
+    """Of an evaluation batch at full length; not there in training."""
+
+    @property
+    def training(self) -> int:
+        return self.weights + self.gradients + self.optimizer + self.activations + self.logits
+
+    @property
+    def evaluation(self) -> int:
+        return self.weights + self.kv_cache
+
+    @property
+    def peak(self) -> int:
+        """Training and evaluation take turns, but weights, gradients and optimizer state stay."""
+        return max(self.training, self.weights + self.gradients + self.optimizer + self.kv_cache)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The needs of one run."""
+
+    model: str
+    selection: str
+    """What the surgery and the selection said they did."""
+    share: TrainableShare
+    memory: Memory
+    """On one device."""
+    tokens_per_step: int
+    flops_per_step: float
+    hardware: str
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value of each line, for a panel."""
+        memory = self.memory
+        kinds = ("weights", "gradients", "optimizer", "activations", "logits", "kv_cache")
+        return [
+            ("model", self.model),
+            ("parts", self.selection),
+            ("parameters", f"{self.share.total:,}"),
+            ("trainable", f"{self.share.trainable:,} ({self.share.share:.2%})"),
+            ("trainable without embeddings", f"{self.share.share_without_embeddings:.2%}"),
+            *((f"memory: {kind.replace('_', ' ')}", _size(vars(memory)[kind])) for kind in kinds),
+            ("memory: training", _size(memory.training)),
+            ("memory: evaluation", _size(memory.evaluation)),
+            ("tokens a step", f"{self.tokens_per_step:,}"),
+            ("FLOPs a step", f"{self.flops_per_step:.3g}"),
+            ("hardware", self.hardware),
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formats:
+    """Bytes a number, by role."""
+
+    weight: int
+    compute: int
+    """Activations inside a layer."""
+    stream: int
+    """The residual stream as it is handed from layer to layer."""
+    norm_output: int
+    """A normalised stream before its gain."""
+
+
+def formats(config: RunConfig) -> Formats:
+    """Mixed precision keeps weights and stream as loaded and computes in 16 bits; `-true` casts everything."""
+    precision = config.hardware.precision
+    loaded = FLOAT32_BYTES if config.model.dtype is Dtype.float32 else 2
+    if precision.endswith("-mixed"):
+        return Formats(weight=loaded, compute=2, stream=loaded, norm_output=loaded)
+    size = 2 if precision == "bf16-true" else loaded
+    return Formats(weight=size, compute=size, stream=size, norm_output=size)
+
+
+def meta_model(config: ModelConfig) -> "PreTrainedModel":
+    """The model of a config on the meta device: shapes and names, no values, no memory.
+
+    Goes by `model.architecture` where given, else by the config file of the source. A `bpe` vocabulary counts as full.
+    """
+    import torch
+
+    source = parse_source(config.source)
+    if config.architecture:
+        vocab_size = None
+        if source.kind == "random":
+            vocab_size = config.tokenizer.vocab_size if config.tokenizer.kind == "bpe" else SMALLEST_BPE
+        shape = hf_config(config.architecture, vocab_size=vocab_size)
+    elif source.kind in ("dir", "hub"):
+        shape = _published_config(config)
+    else:
+        raise ModelError(
+            "model.architecture: empty; a dry run of this source needs the keys of its transformers config"
+        )
+    with quiet_transformers(), torch.device("meta"):
+        model = build(shape, dtype=getattr(torch, config.dtype.value), attn_implementation=config.attention.value)
+    return model.eval()
+
+
+def _published_config(config: ModelConfig) -> Any:
+    from transformers import AutoConfig
+
+    source = parse_source(config.source)
+    with quiet_transformers():
+        try:
+            return AutoConfig.from_pretrained(
+                source.reference, trust_remote_code=False, **fetch_options(source.revision)
+            )
+        except (OSError, ValueError) as error:
+            raise ModelError(f"model.source: no config of {config.source} in reach; give model.architecture") from error
+
+
+def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
+    """The needs of a run. `logit_tokens` = positions whose logits exist at one time, where the loss works in chunks.
+
+    A vision-language model is counted with one picture a row. Surgery and selection see a meta model, no tokenizer and
+    the fingerprint `meta`; one that must measure values cannot run and says so itself.
+    """
+    model: Any = meta_model(config.model)
+    nothing: Any = None
+    context = PartContext(
+        config=config, tokenizer=nothing, stages=StageStore(cache_dir(config.cache_dir)), model_fingerprint="meta"
+    )
+    summaries = []
+    for part in (config.surgery, config.selection):
+        model, report = get_class(part._target_)(part).apply(model, context=context)
+        summaries.append(report.summary)
+    found = backbone(model)
+    rows, length = config.train.batch_size, config.train.max_length
+    pictures = rows if found.vision_tower is not None else 0
+    memory = _memory(model, config=config, logit_tokens=logit_tokens)
+    return Budget(
+        model=f"{config.model.name} ({model.config.model_type}, {len(found.layers)} layers)",
+        selection="; ".join(summaries),
+        share=trainable_share(model),
+        memory=memory,
+        tokens_per_step=rows * length,
+        flops_per_step=step_flops(model, num_rows=rows, length=length, num_pictures=pictures),
+        hardware=_hardware(memory, config=config),
+    )
+
+
+def _memory(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int | None) -> Memory:
+    sizes, found = formats(config), backbone(model)
+    devices = config.hardware.devices * config.hardware.num_nodes
+    shards = devices if config.hardware.strategy == "fsdp2" else 1
+    # Plain DDP sends gradients in buckets, which are a second copy of them.
+    gradient_copies = 2 if devices > 1 and shards == 1 else 1
+    tokens = config.train.micro_batch_size * config.train.max_length
+    every = list(model.parameters())
+    trained = [parameter for parameter in every if parameter.requires_grad]
+    is_cast = config.hardware.precision.endswith("-true")
+    weights = sum(parameter.numel() * (sizes.weight if is_cast else parameter.element_size()) for parameter in every)
+    gradients = sum(
+        parameter.numel() * (sizes.weight if is_cast else parameter.element_size()) for parameter in trained
+    )
+    optimizer = gradients * MOMENTS
+    if not is_cast:
+        # Autocast keeps a 16-bit copy of each trainable float32 matrix for the step.
+        weights += sum(parameter.numel() * sizes.compute for parameter in trained
+                       if parameter.element_size() > sizes.compute)  # fmt: skip
+    vocabulary = found.head.weight.shape[0]
+    return Memory(
+        weights=weights // shards,
+        gradients=gradients * gradient_copies // shards,
+        optimizer=optimizer // shards,
+        activations=activation_bytes(
+            found,
+            num_rows=config.train.micro_batch_size,
+            length=config.train.max_length,
+            sizes=sizes,
+            is_eager=config.model.attention is Attention.eager,
+            is_checkpointed=config.model.activation_checkpointing,
+        ),
+        logits=min(tokens, logit_tokens or tokens) * vocabulary * FLOAT32_BYTES * LOGIT_COPIES,
+        kv_cache=kv_cache_bytes(found, num_rows=config.eval.batch_size, length=config.eval.max_length,
+                                number_bytes=sizes.compute),
+    )  # fmt: skip
+
+
+def kv_cache_bytes(found: Backbone, *, num_rows: int, length: int, number_bytes: int) -> int:
+    """Keys and values of all layers; a sliding layer keeps its window only."""
+    kept = sum(length if window is None else min(window, length) for window in layer_windows(found))
+    return 2 * num_rows * kept * found.num_kv_heads * found.head_size * number_bytes
+
+
+def activation_bytes(
+    found: Backbone, *, num_rows: int, length: int, sizes: Formats, is_eager: bool, is_checkpointed: bool
+) -> int:
+    """What autograd keeps between forward and backward pass in the text decoder, logits left out.
+
+    Nothing below the lowest trainable layer. With checkpointing: the input of each layer, and one layer in full while
+    it is computed again.
+    """
+    reached = [
+        _layer_bytes(layer, found, reach=reach, length=length, sizes=sizes, is_eager=is_eager)
+        for layer, reach in zip(found.layers, gradient_reach(found), strict=True)
+        if reach.end
+    ]
+    width = found.hidden_size
+    if is_checkpointed and reached:
+        reached = [*(width * sizes.stream for _ in reached), max(reached)]
+    end = (width + 1) * FLOAT32_BYTES + width * sizes.norm_output * trains(found.final_norm)
+    end += width * sizes.compute * trains(found.head)
+    return num_rows * length * (sum(reached) + end * reaches_head(found))
+
+
+def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, sizes: Formats, is_eager: bool) -> int:
+    """Bytes a token of one layer that the backward pass enters."""
+    width, ffn = found.hidden_size, found.ffn_size
+    queries, keys = found.num_heads * found.head_size, found.num_kv_heads * found.head_size
+    has_own = {name: trains(site.module) for name, site in layer.sites.items()}
+    numbers = width * (has_own["q"] or has_own["k"] or has_own["v"])  # their common input
+    numbers += width * (has_own["gate"] or has_own["up"])
+    numbers += ffn * (has_own["down"] + reach.up + 2 * reach.gate)  # product; activation; its input and `up`
+    numbers += queries * has_own["o"] * (not reach.scores)
+    numbers += sum(linear.out_features for linear in _lora_inputs(layer))
+    kept = _norm_bytes(layer, found, reach=reach, sizes=sizes)
+    if reach.scores:
+        numbers += 2 * queries + 2 * keys  # queries, keys, values, output
+        kept += found.num_heads * (length if is_eager else 1) * FLOAT32_BYTES  # probabilities, or their denominator
+        if is_eager:
+            numbers += 2 * (queries - keys)  # keys and values repeated to the number of heads
+            numbers += found.num_heads * length * (sizes.compute < FLOAT32_BYTES)  # the probabilities cast down
+    return kept + numbers * sizes.compute
+
+
+def _norm_bytes(layer: Layer, found: Backbone, *, reach: Reach, sizes: Formats) -> int:
+    """The input in float32 and one scale a group where it has a gradient, and what the gain's gradient needs."""
+    per_head = {"query": found.num_heads, "key": found.num_kv_heads}
+    has_gradient = {
+        "attention_input": reach.attention_input, "query": reach.scores, "key": reach.scores,
+        "attention_output": reach.middle, "ffn_input": reach.ffn_input, "ffn_output": reach.end,
+    }  # fmt: skip
+    kept = 0
+    for role, norm in layer.norms.items():
+        groups = per_head.get(role, 1)
+        size = groups * found.head_size if role in per_head else found.hidden_size
+        kept += (size + groups) * FLOAT32_BYTES * has_gradient[role]
+        kept += size * sizes.norm_output * trains(norm)
+    return kept
+
+
+def _lora_inputs(layer: Layer) -> set[Any]:
+    """LoRA's first matrices, whose outputs are kept: trainable, inside a site, with fewer outputs than the site."""
+    inner = {linear for site in layer.sites.values() for linear in linears(site.module) if linear is not site.module}
+    return {linear for linear in inner if linear.weight.requires_grad and linear.out_features < linear.in_features}
+
+
+def _hardware(memory: Memory, *, config: RunConfig) -> str:
+    """The smallest plain hardware that holds the peak, in words."""
+    devices = config.hardware.devices * config.hardware.num_nodes
+    if config.hardware.accelerator == "cpu":
+        return f"{devices} x CPU with {math.ceil(memory.peak * devices / GIB / USABLE)} GB of memory in all"
+    card = next((size for size in CARDS_GB if memory.peak <= size * GIB * USABLE), None)
+    if card is not None:
+        return f"{devices} x {card} GB"
+    if config.hardware.strategy == "fsdp2":
+        return f"more than {devices} x {CARDS_GB[-1]} GB; raise hardware.devices or lower train.micro_batch_size"
+    state = memory.weights + memory.gradients + memory.optimizer
+    for count in SHARD_COUNTS:
+        if state // count + (memory.peak - state) <= SHARD_CARD_GB * GIB * USABLE:
+            return f"{count} x {SHARD_CARD_GB} GB with hardware=fsdp2 hardware.devices={count}"
+    return "no common machine; lower train.micro_batch_size or train.max_length, or set activation_checkpointing"
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"

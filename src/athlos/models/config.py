@@ -1,0 +1,90 @@
+"""Schemas of the selections and surgeries that belong to no single method."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from athlos.config.registry import Part
+from athlos.config.schema import SelectionConfig, SurgeryConfig
+from athlos.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+SITE_NAMES = ("q", "k", "v", "o", "gate", "up", "down", "norms")
+"""Names of the parts of a decoder layer; `models/sites.py` maps them to each backbone's own."""
+
+
+@dataclass(kw_only=True)
+class NoSurgeryConfig(SurgeryConfig):
+    """The model stays as loaded."""
+
+
+@dataclass(kw_only=True)
+class AllConfig(SelectionConfig):
+    """Every parameter trains."""
+
+
+@dataclass(kw_only=True)
+class LayersConfig(SelectionConfig):
+    layers: list[int] = field(default_factory=list)
+    """Indices of the decoder layers that train, 0-based; negative ones count from the end."""
+    sites: list[str] = field(default_factory=list)
+    """Which of q, k, v, o, gate, up, down, norms train in them; empty = the whole layer."""
+    embeddings: bool = False
+    """Also train the input embedding (and the output matrix where they are tied)."""
+    head: bool = False
+    """Also train the final norm and the output matrix."""
+
+
+@dataclass(kw_only=True)
+class LoraConfig(SelectionConfig):
+    rank: int = 8
+    """Rank of the update, >= 1."""
+    alpha: float = 16.0
+    """The update is scaled by alpha / rank."""
+    dropout: float = 0.0
+    """In [0, 1)."""
+    sites: list[str] = field(default_factory=list)
+    """Which of q, k, v, o, gate, up, down get an update; empty = all seven."""
+    layers: list[int] = field(default_factory=list)
+    """Decoder layers with an update; empty = all."""
+
+
+def _site_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.selection
+    assert isinstance(node, LayersConfig | LoraConfig)
+    accepted = SITE_NAMES if isinstance(node, LayersConfig) else SITE_NAMES[:-1]
+    for site in node.sites:
+        if site not in accepted:
+            yield f"selection.sites: got '{site}', expected any of {', '.join(accepted)}{did_you_mean(site, accepted)}"
+
+
+def _layers_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.selection
+    assert isinstance(node, LayersConfig)
+    if not (node.layers or node.embeddings or node.head):
+        yield "selection.layers: got [], expected at least one layer (or selection.embeddings / selection.head)"
+    yield from _site_errors(config)
+
+
+def _lora_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.selection
+    assert isinstance(node, LoraConfig)
+    if node.rank < 1:
+        yield f"selection.rank: got {node.rank}, expected an integer >= 1"
+    if not 0 <= node.dropout < 1:
+        yield f"selection.dropout: got {node.dropout}, expected a number in [0, 1)"
+    yield from _site_errors(config)
+
+
+PARTS = [
+    Part(group="surgery", name="none", schema=NoSurgeryConfig, target="athlos.models.surgery.NoSurgery",
+         summary="the model as loaded"),
+    Part(group="selection", name="all", schema=AllConfig, target="athlos.models.selection.AllSelection",
+         summary="every parameter trains"),
+    Part(group="selection", name="layers", schema=LayersConfig, target="athlos.models.selection.LayersSelection",
+         summary="named layers (or sites in them) train", check=_layers_errors),
+    Part(group="selection", name="lora", schema=LoraConfig, target="athlos.models.selection.LoraSelection",
+         summary="low-rank updates through PEFT", check=_lora_errors),
+]  # fmt: skip

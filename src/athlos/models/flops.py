@@ -1,0 +1,188 @@
+"""Floating-point operations of a model, counted from its matrices. A multiply-add is two operations.
+
+Counted: linear layers and the two products of attention with the keys each query may see. Left out: norms,
+activation functions, softmax, the embedding lookup (together a few percent), and what activation checkpointing
+computes again: these are the operations of the model, not of the hardware.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from athlos.models.sites import Backbone, Layer, backbone
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+FLOPS_PER_ENTRY = 2
+"""Forward operations for one token and one entry of a matrix."""
+ATTENTION_PRODUCTS = 2
+"""Queries with keys, and probabilities with values."""
+
+
+def forward_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pictures: int = 0) -> float:
+    """One forward pass over `num_rows` rows of `length` tokens, logits at every position, no cache."""
+    found = backbone(model)
+    tokens = num_rows * length
+    matrices = sum(_entries(part) for part in _text_parts(found))
+    attention = sum(attention_flops(found, length=length)) * num_rows
+    return FLOPS_PER_ENTRY * tokens * matrices + attention + num_pictures * _picture_flops(found)
+
+
+def step_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pictures: int = 0) -> float:
+    """Forward and backward pass of one optimizer step, for the parameters that train now.
+
+    Backward costs once the forward pass for gradients of inputs, down to the lowest trainable parameter, and once for
+    gradients of each trainable matrix. So full training costs 3 forward passes; with everything frozen it costs 1.
+    """
+    found = backbone(model)
+    tokens = num_rows * length
+    backward = 0.0
+    for layer, reach, attention in zip(
+        found.layers, gradient_reach(found), attention_flops(found, length=length), strict=True
+    ):
+        backward += 2.0 * num_rows * attention * reach.scores  # each product of attention has two inputs
+        backward += FLOPS_PER_ENTRY * tokens * _layer_backward_entries(layer, reach)
+    backward += FLOPS_PER_ENTRY * tokens * _site_backward_entries(found.head, has_gradient=reaches_head(found))
+    for part in (found.vision_tower, found.projector):
+        if part is not None and num_pictures:
+            backward += 2 * num_pictures * _part_picture_flops(found, part) * trains(part)
+    return forward_flops(model, num_rows=num_rows, length=length, num_pictures=num_pictures) + backward
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """Which tensors of a layer have a gradient, given what trains in it and below it."""
+
+    attention_input: bool
+    """The normalised input of q, k and v."""
+    scores: bool
+    """Any of queries, keys, values: the backward pass crosses the attention."""
+    middle: bool
+    """The stream between attention and FFN."""
+    ffn_input: bool
+    """The normalised input of gate and up."""
+    gate: bool
+    up: bool
+    end: bool
+    """The stream the layer hands on."""
+
+
+def gradient_reach(found: Backbone) -> list[Reach]:
+    """Layer by layer from the bottom; the stream has a gradient above the lowest trainable parameter."""
+    below = (found.embedding, found.vision_tower, found.projector)
+    stream, result = any(trains(part) for part in below if part is not None), []
+    for layer in found.layers:
+        own = {name: trains(site.module) for name, site in layer.sites.items()}
+        own |= {role: trains(norm) for role, norm in layer.norms.items()}
+        attention_input = stream or own["attention_input"]
+        scores = attention_input or any(own.get(name, False) for name in ("q", "k", "v", "query", "key"))
+        middle = stream or scores or own["o"] or own.get("attention_output", False)
+        ffn_input = middle or own["ffn_input"]
+        gate, up = ffn_input or own["gate"], ffn_input or own["up"]
+        stream = middle or gate or up or own["down"] or own.get("ffn_output", False)
+        result.append(
+            Reach(attention_input=attention_input, scores=scores, middle=middle, ffn_input=ffn_input, gate=gate, up=up,
+                  end=stream)
+        )  # fmt: skip
+    return result
+
+
+def reaches_head(found: Backbone) -> bool:
+    """Whether the input of the output matrix has a gradient."""
+    return any(reach.end for reach in gradient_reach(found)) or trains(found.final_norm)
+
+
+def trains(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
+
+
+def attention_flops(found: Backbone, *, length: int) -> list[float]:
+    """Forward attention products of one row, layer by layer; a query sees itself, the past, and at most its window."""
+    width = found.num_heads * found.head_size
+    return [
+        FLOPS_PER_ENTRY * ATTENTION_PRODUCTS * width * float(seen_keys(length, window=window))
+        for window in layer_windows(found)
+    ]
+
+
+def seen_keys(length: int, *, window: int | None) -> int:
+    """Query-key pairs of one causal row: sum over positions of min(position, window)."""
+    reach = length if window is None else min(window, length)
+    return reach * (reach + 1) // 2 + (length - reach) * reach
+
+
+def layer_windows(found: Backbone) -> list[int | None]:
+    """The sliding window of each layer in tokens; None = all of the past."""
+    values = found.config.to_dict()
+    window, kinds = values.get("sliding_window"), values.get("layer_types")
+    if window is None or values.get("use_sliding_window") is False:
+        return [None] * len(found.layers)
+    if kinds is None:
+        return [window] * len(found.layers)
+    return [window if kind == "sliding_attention" else None for kind in kinds]
+
+
+def picture_tokens(found: Backbone) -> int:
+    """Patches of one picture, the class token included; 0 without a vision tower."""
+    if found.vision_tower is None:
+        return 0
+    values = found.vision_tower.config.to_dict()
+    return int((values["image_size"] // values["patch_size"]) ** 2 + 1)
+
+
+def _picture_flops(found: Backbone) -> float:
+    return sum(_part_picture_flops(found, part) for part in (found.vision_tower, found.projector) if part is not None)
+
+
+def _part_picture_flops(found: Backbone, part: nn.Module) -> float:
+    """Matrices on every patch; in the tower also the attention, where every patch sees every patch."""
+    patches = picture_tokens(found)
+    flops = float(FLOPS_PER_ENTRY * patches * _entries(part))
+    if part is found.vision_tower:
+        values = part.config.to_dict()
+        pairs = patches**2 * values["num_hidden_layers"]
+        flops += FLOPS_PER_ENTRY * ATTENTION_PRODUCTS * values["hidden_size"] * pairs
+    return flops
+
+
+def _text_parts(found: Backbone) -> Iterator[nn.Module]:
+    yield from (layer.module for layer in found.layers)
+    yield found.head
+
+
+def linears(module: nn.Module) -> Iterator[nn.Linear]:
+    """Every linear layer in a module, LoRA's own among them."""
+    return (inner for inner in module.modules() if isinstance(inner, nn.Linear))
+
+
+def _entries(module: nn.Module) -> int:
+    return sum(linear.weight.numel() for linear in linears(module))
+
+
+def _layer_backward_entries(layer: Layer, reach: Reach) -> int:
+    has_gradient = {
+        "q": reach.attention_input, "k": reach.attention_input, "v": reach.attention_input, "o": reach.scores,
+        "gate": reach.ffn_input, "up": reach.ffn_input, "down": reach.gate or reach.up,
+    }  # fmt: skip
+    modules = {site.path: (site.module, has_gradient[name]) for name, site in layer.sites.items()}
+    return sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())
+
+
+def _site_backward_entries(module: nn.Module, *, has_gradient: bool) -> int:
+    """Entries of the matrices in the backward pass: once for the input's gradient, once for their own.
+
+    LoRA's second matrix always needs the gradient of its input, which leads to the first.
+    """
+    total, inputs = 0, _inputs(module)
+    for linear in linears(module):
+        entries = linear.weight.numel()
+        needs_input = has_gradient if linear.in_features == inputs else linear.weight.requires_grad
+        total += entries * needs_input + entries * linear.weight.requires_grad
+    return total
+
+
+def _inputs(module: nn.Module) -> int:
+    return next(linears(module)).in_features

@@ -1,0 +1,287 @@
+"""`model.source` -> a model and its tokenizer. Weights come as safetensors only; no code of a model's author runs."""
+
+import json
+import logging
+import math
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from athlos.config.schema import ModelConfig
+from athlos.errors import ModelError, did_you_mean
+from athlos.models import wheels
+from athlos.models.architecture import auto_class, build, hf_config
+from athlos.models.quiet import quiet_transformers
+from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash
+from athlos.stages import StageStore, content_hash, file_hash
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("random", "hub", "dir", "wheel")
+FINGERPRINT_VERSION = 1
+UNKNOWN_LICENSE = "unknown"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A parsed `model.source`: its kind and what stands behind the colon."""
+
+    kind: str
+    reference: str = ""
+    revision: str = ""
+    """Branch, tag or commit of a hub repository."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A model in eval mode, ready for surgery and selection."""
+
+    model: "PreTrainedModel"
+    tokenizer: "PreTrainedTokenizerBase"
+    fingerprint: str
+    """Content hash of weights and tokenizer as loaded: equal for equal weights, whatever the machine."""
+    license: str
+    """Licence of the weights as their source names it, `none (random weights)`, or `unknown`."""
+    source: str
+
+
+def parse_source(text: str) -> Source:
+    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>` or `wheel:<distribution>==<version>`."""
+    kind, colon, reference = text.partition(":")
+    if kind not in SOURCES or (kind == "random") != (not colon):
+        accepted = "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>"
+        raise ModelError(f"model.source: got '{text}'{did_you_mean(kind, SOURCES)}; accepted: {accepted}")
+    if kind != "hub":
+        if kind == "dir" and not reference:
+            raise ModelError("model.source: got 'dir:' without a folder; expected dir:<path>")
+        return Source(kind=kind, reference=reference)
+    repository, _, revision = reference.partition("@")
+    if not repository or not revision:
+        raise ModelError(
+            f"model.source: got '{text}', expected hub:<repo>@<revision> (a branch, a tag or, best, a commit)"
+        )
+    return Source(kind=kind, reference=repository, revision=revision)
+
+
+def load_model(
+    config: ModelConfig, *, seed: int, stages: StageStore, training_texts: TextSource | None = None
+) -> LoadedModel:
+    """Load or build the model of a config, with its dtype, attention kernel and activation checkpointing applied.
+
+    `seed` decides random weights; `training_texts` gives a pass over the training text, for `tokenizer.kind=bpe`.
+    Raises `ModelError` when the source is out of reach, incomplete, pickled, or contradicts its tokenizer.
+    """
+    source = parse_source(config.source)
+    place = _place(source, stages=stages)
+    tokenizer = _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts)
+    if source.kind == "random":
+        model = _random_model(config, seed=seed, tokenizer=tokenizer)
+        content = {
+            "architecture": json.loads(model.config.to_json_string(use_diff=False)),
+            "seed": seed,
+            "tokenizer": tokenizer_hash(tokenizer),
+        }
+        license_name = "none (random weights)"
+    else:
+        model = _from_pretrained(config, place=place, revision=source.revision)
+        content, license_name = _identity(model, source=source, place=place)
+        _check_vocabulary(model, tokenizer=tokenizer)
+        _warn_of_differences(config, model=model)
+        log.info("model %s: licence %s", config.name, license_name)
+    if config.activation_checkpointing:
+        _checkpoint_activations(model)
+    fingerprint = content_hash({"version": FINGERPRINT_VERSION, "dtype": config.dtype.value, **content})
+    return LoadedModel(
+        model=model.eval(), tokenizer=tokenizer, fingerprint=fingerprint, license=license_name, source=config.source
+    )
+
+
+def load_tokenizer(
+    config: ModelConfig, *, stages: StageStore, training_texts: TextSource | None = None
+) -> "PreTrainedTokenizerBase":
+    """The tokenizer alone. Without a pad token of its own it pads with its end token: go by attention_mask, not id."""
+    source = parse_source(config.source)
+    place = _place(source, stages=stages)
+    return _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts)
+
+
+def _tokenizer(
+    config: ModelConfig, *, source: Source, place: str, stages: StageStore, training_texts: TextSource | None
+) -> "PreTrainedTokenizerBase":
+    kind = config.tokenizer.kind
+    if (source.kind == "random") == (kind == "source"):
+        reason = "random weights have none of their own; accepted: byte, bpe"
+        if source.kind != "random":
+            reason = "trained weights only fit their own tokenizer; accepted: source"
+        raise ModelError(f"model.tokenizer.kind: got '{kind}' with model.source={config.source}: {reason}")
+    if kind == "byte":
+        return byte_tokenizer()
+    if kind == "bpe":
+        if training_texts is None:
+            raise ModelError("model.tokenizer.kind: bpe is trained on the run's training text, and this run has none")
+        return bpe_tokenizer(training_texts, vocab_size=config.tokenizer.vocab_size, stages=stages)
+    return _source_tokenizer(place, revision=source.revision)
+
+
+def _place(source: Source, *, stages: StageStore) -> str:
+    """Where transformers finds a source: a folder, made first for a wheel, or the name of a hub repository."""
+    if source.kind == "wheel":
+        return str(wheels.converted(wheels.find(source.reference), stages=stages).path)
+    if source.kind == "dir":
+        return str(_model_folder(source))
+    return source.reference
+
+
+def _random_model(config: ModelConfig, *, seed: int, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
+    import torch
+
+    shape = hf_config(config.architecture, vocab_size=len(tokenizer))
+    text = shape.get_text_config()
+    text.pad_token_id, text.bos_token_id, text.eos_token_id = (
+        tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id,
+    )  # fmt: skip
+    # transformers initialises from torch's global state; the fork gives it a seed and leaves the caller's state alone.
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(shape, dtype=getattr(torch, config.dtype.value), attn_implementation=config.attention.value)
+
+
+def _identity(model: "PreTrainedModel", *, source: Source, place: str) -> tuple[dict[str, Any], str]:
+    """What identifies the content of trained weights, and their licence."""
+    if source.kind == "wheel":
+        wheel = wheels.find(source.reference)
+        return {"wheel": wheel.sha256, "conversion": wheels.CONVERSION_VERSION}, wheel.license
+    if source.kind == "dir":
+        files = {path.name: file_hash(path) for path in _content_files(Path(place))}
+        return {"files": files}, _folder_license(Path(place))
+    # transformers notes the commit that a branch or tag stood for when it was fetched.
+    return {"repository": source.reference, "commit": model.config._commit_hash or source.revision}, UNKNOWN_LICENSE
+
+
+def _from_pretrained(config: ModelConfig, *, place: str, revision: str) -> "PreTrainedModel":
+    import torch
+    from transformers import AutoConfig
+
+    options = fetch_options(revision)
+    with quiet_transformers():
+        try:
+            shape = AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
+            model, report = auto_class(shape).from_pretrained(
+                place,
+                config=shape,
+                dtype=getattr(torch, config.dtype.value),
+                attn_implementation=config.attention.value,
+                use_safetensors=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+                **options,
+            )
+        except Exception as error:  # hub clients raise many classes; each of them means: these weights cannot be had
+            raise _unreachable(config, error=error) from error
+    missing = sorted(report["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"model.source: {config.source} lacks {len(missing)} tensors of a {shape.model_type} model, "
+            f"such as {', '.join(missing[:3])}"
+        )
+    return model
+
+
+def fetch_options(revision: str) -> dict[str, Any]:
+    """A folder needs no network; a hub repository is fetched at its revision."""
+    return {"revision": revision} if revision else {"local_files_only": True}
+
+
+def _source_tokenizer(place: str, *, revision: str) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    with quiet_transformers():
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **fetch_options(revision))
+        except Exception as error:  # see _from_pretrained
+            raise ModelError(f"model.source: no tokenizer in {place}: {_first_line(error)}") from error
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _model_folder(source: Source) -> Path:
+    """The folder of a `dir:` source, once it is sure to hold a config and safetensors."""
+    folder = Path(source.reference).expanduser().resolve()
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"model.source: {folder} is no Hugging Face model folder (no config.json in it)")
+    if not list(folder.glob("*.safetensors")):
+        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
+        found = (
+            f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them" if pickles else "none"
+        )
+        raise ModelError(f"model.source: {folder} must hold weights as *.safetensors; found {found}")
+    return folder
+
+
+def _content_files(folder: Path) -> list[Path]:
+    names = ("config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+    return [*sorted(folder.glob("*.safetensors")), *(folder / name for name in names if (folder / name).is_file())]
+
+
+def _folder_license(folder: Path) -> str:
+    """The licence named beside the weights: by Athlos itself, or in the front matter of a model card."""
+    named = folder / wheels.LICENSE_NAME_FILE
+    if named.is_file():
+        return named.read_text(encoding="utf-8").strip()
+    card = folder / "README.md"
+    if card.is_file():
+        for line in card.read_text(encoding="utf-8", errors="replace").splitlines()[:50]:
+            if line.startswith("license:"):
+                return line.removeprefix("license:").strip()
+    return UNKNOWN_LICENSE
+
+
+def _check_vocabulary(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizerBase") -> None:
+    rows = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise ModelError(f"model.source: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows")
+
+
+def _warn_of_differences(config: ModelConfig, *, model: "PreTrainedModel") -> None:
+    """Say where the loaded config differs from `model.architecture`, on which dry runs and budgets rest."""
+    if not config.architecture:
+        return
+    expected = hf_config(config.architecture).to_dict()
+    actual = model.config.to_dict()
+    for key in config.architecture:
+        if key in expected and not _same(expected[key], actual.get(key)):
+            log.warning("model.architecture.%s: %s here, but the weights say %s", key, expected[key], actual.get(key))
+
+
+def _same(expected: Any, actual: Any) -> bool:
+    """Equal; numbers that went through float32 count as equal, nested values are compared where both have them."""
+    if isinstance(expected, Mapping) and isinstance(actual, Mapping):
+        return all(_same(value, actual[key]) for key, value in expected.items() if key in actual)
+    if isinstance(expected, float) and isinstance(actual, float):
+        return math.isclose(expected, actual, rel_tol=1e-6)
+    return bool(expected == actual)
+
+
+def _checkpoint_activations(model: "PreTrainedModel") -> None:
+    with warnings.catch_warnings():
+        # The name is deprecated since transformers 5.2x, but the only one that every release in our range has.
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing_enable.*", category=FutureWarning)
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+
+def _unreachable(config: ModelConfig, *, error: Exception) -> ModelError:
+    advice = ""
+    if config.source.startswith("hub:"):
+        advice = "; is the hub in reach? Otherwise model.source=dir:<folder> or wheel:<distribution>==<version>"
+    return ModelError(f"model.source: {config.source} cannot be loaded: {_first_line(error)}{advice}")
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,140 @@
+"""The selections that belong to no method: everything, named layers, low-rank updates."""
+
+import re
+from typing import TYPE_CHECKING
+
+import torch
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.errors import SurgeryError
+from athlos.models.config import AllConfig, LayersConfig, LoraConfig
+from athlos.models.freeze import freeze_all_but, trainable_share
+from athlos.models.sites import MATRIX_NAMES, Layer, backbone, chosen_layers, chosen_sites, parameters_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+ADAPTER_NAME = "default"
+
+
+class AllSelection:
+    """Every parameter trains."""
+
+    def __init__(self, config: AllConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        freeze_all_but(model, model.parameters())
+        return model, _report(model, chosen="all")
+
+    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        return model
+
+
+class LayersSelection:
+    """Named decoder layers train, whole or in named sites; embedding and head on request."""
+
+    def __init__(self, config: LayersConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        found = backbone(model)
+        layers = chosen_layers(found, self.config.layers)
+        modules = list(self._modules(layers))
+        words = [f"layers {_ranges(layers)}"] if layers else []
+        if layers and self.config.sites:
+            words.append(f"({', '.join(self.config.sites)})")
+        if self.config.embeddings:
+            modules.append(found.embedding)
+            words.append("embedding, which is the head as well" if found.is_tied else "embedding")
+        if self.config.head:
+            modules += [found.final_norm, found.head]
+            words.append("head, which is the embedding as well" if found.is_tied else "head")
+        freeze_all_but(model, parameters_of(modules))
+        return model, _report(model, chosen=" ".join(words))
+
+    def _modules(self, layers: list[Layer]) -> list[torch.nn.Module]:
+        if not self.config.sites:
+            return [layer.module for layer in layers]
+        matrices = [name for name in self.config.sites if name != "norms"]
+        modules = [site.module for site in chosen_sites(layers, matrices)]
+        if "norms" in self.config.sites:
+            modules += [norm for layer in layers for norm in layer.norms.values()]
+        return modules
+
+    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        return model
+
+
+class LoraSelection:
+    """Low-rank updates beside the chosen matrices, through PEFT; everything else is frozen.
+
+    PEFT's layers are put into the model itself, so it keeps its class, its `generate` and its module names.
+    """
+
+    def __init__(self, config: LoraConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        import peft
+
+        found = backbone(model)
+        layers = chosen_layers(found, self.config.layers or range(len(found.layers)))
+        sites = chosen_sites(layers, self.config.sites or MATRIX_NAMES)
+        paths = sorted({site.path for site in sites})
+        settings = peft.LoraConfig(
+            r=self.config.rank,
+            lora_alpha=self.config.alpha,
+            lora_dropout=self.config.dropout,
+            # One pattern that matches these names in full: PEFT takes names in a list as endings, which also fit the
+            # vision tower of a vision-language model.
+            target_modules="|".join(re.escape(path) for path in paths),
+            bias="none",
+        )
+        on_meta = sites[0].weight.is_meta
+        # PEFT draws from torch's global state; the fork gives it the run's seed and leaves the caller's state alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.config.seed)
+            peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=on_meta)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # in 16 bits small updates would round away; PEFT's own wrapper does the same
+                parameter.data = parameter.data.float()
+        adapted = sorted(name for name, module in model.named_modules() if isinstance(module, _lora_layer()))
+        if adapted != paths:
+            raise SurgeryError(
+                f"lora: wanted updates at {len(paths)} matrices, PEFT made {len(adapted)}; examples wanted: "
+                f"{', '.join(paths[:3])}; examples made: {', '.join(adapted[:3]) or 'none'}"
+            )
+        names = ", ".join(self.config.sites or ["all matrices"])
+        return model, _report(model, chosen=f"LoRA rank {self.config.rank} on {names} of layers {_ranges(layers)}")
+
+    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
+        """Add the updates to their matrices and take PEFT's layers out, in place; training it further is over."""
+        for name, module in list(model.named_modules()):
+            if isinstance(module, _lora_layer()):
+                module.merge(safe_merge=True)
+                parent, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(parent), attribute, module.get_base_layer())
+        return model
+
+
+def _lora_layer() -> type:
+    from peft.tuners.lora import LoraLayer
+
+    return LoraLayer
+
+
+def _report(model: "PreTrainedModel", *, chosen: str) -> PartReport:
+    share = trainable_share(model)
+    return PartReport(summary=f"{chosen}: {share}", metrics=share.metrics)
+
+
+def _ranges(layers: list[Layer]) -> str:
+    """Layer indices as `0-4, 7`."""
+    runs: list[list[int]] = []
+    for index in (layer.index for layer in layers):
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

@@ -1,0 +1,112 @@
+"""Symbolic comparison of LaTeX answers by math-verify, in a process of its own with a hard time limit.
+
+math-verify limits its time by signals, which only the main thread may use, and sympy can compute for ever on a short
+answer such as `9^{9^{9}}`. So one child process, started at first need, compares with no limit of its own; when an
+answer takes too long it is killed and started anew. Run as a module, this file is that child.
+"""
+
+import atexit
+import json
+import queue
+import subprocess
+import sys
+import threading
+from functools import lru_cache
+from typing import IO
+
+TIME_LIMIT = 5.0
+"""Seconds a comparison may take before it counts as unequal."""
+START_LIMIT = 120.0
+"""Seconds the child may take to import sympy; long, because a loaded machine must not change a score."""
+_READY = "ready"
+
+
+class MathVerifier:
+    """One child process; `verify` may be called from any thread, one comparison runs at a time."""
+
+    def __init__(self, *, time_limit: float = TIME_LIMIT) -> None:
+        self.time_limit = time_limit
+        self.num_timeouts = 0
+        self._lock = threading.Lock()
+        self._child: subprocess.Popen[str] | None = None
+        self._lines: queue.Queue[str | None] = queue.Queue()
+
+    def verify(self, prediction: str, gold: str) -> bool:
+        """Whether two LaTeX expressions are equal; False when they cannot be parsed or take longer than the limit."""
+        with self._lock:
+            child = self._started()
+            assert child.stdin is not None
+            child.stdin.write(json.dumps([prediction, gold]) + "\n")
+            child.stdin.flush()
+            try:
+                answer = self._lines.get(timeout=self.time_limit)
+            except queue.Empty:
+                self.num_timeouts += 1
+                self._stop()
+                return False
+            if answer is None:
+                # Out of memory or a deep recursion ended the child; the next call starts another.
+                self._stop()
+                return False
+            return answer == "1"
+
+    def close(self) -> None:
+        """End the child; the next `verify` starts another."""
+        with self._lock:
+            self._stop()
+
+    def _started(self) -> subprocess.Popen[str]:
+        if self._child is None or self._child.poll() is not None:
+            self._stop()
+            self._lines = queue.Queue()
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", __name__],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
+            )  # fmt: skip
+            threading.Thread(target=_forward, args=(self._child.stdout, self._lines), daemon=True).start()
+            if self._lines.get(timeout=START_LIMIT) != _READY:
+                raise RuntimeError("math-verify cannot be imported: reinstall athlos")
+        return self._child
+
+    def _stop(self) -> None:
+        if self._child is not None:
+            self._child.kill()
+            self._child.wait()
+            self._child = None
+
+
+def _forward(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
+    """Pass lines on as they come; None stands for the end of the stream."""
+    for line in stream:
+        lines.put(line.rstrip("\n"))
+    lines.put(None)
+
+
+_shared = MathVerifier()
+atexit.register(_shared.close)
+
+
+@lru_cache(maxsize=16384)
+def verify_latex(prediction: str, gold: str) -> bool:
+    """`MathVerifier.verify` of a child shared by the whole process; answers are remembered."""
+    return _shared.verify(prediction, gold)
+
+
+def _serve() -> None:
+    """The child: one JSON pair a line in, `1` or `0` a line out."""
+    import logging
+
+    from math_verify import parse, verify
+
+    logging.disable(logging.CRITICAL)
+    sys.stdout.write(_READY + "\n")
+    sys.stdout.flush()
+    for line in sys.stdin:
+        prediction, gold = (parse(f"${text.strip('$')}$", parsing_timeout=None) for text in json.loads(line))
+        is_equal = bool(prediction) and bool(gold) and verify(gold, prediction, timeout_seconds=None)
+        sys.stdout.write("1\n" if is_equal else "0\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,73 @@
+"""Resumable checkpoints as folders: weights in safetensors, the rest of the state beside them.
+
+A checkpoint holds what trains, not the frozen base. It is written aside and renamed, the older one is removed only
+then, so a killed run always finds a whole one. Nothing is unpickled: the state is read with `weights_only=True`.
+"""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from athlos.errors import TrainingError
+from athlos.training.run_folder import CHECKPOINT_STATE as STATE
+from athlos.training.run_folder import CHECKPOINT_WEIGHTS as WEIGHTS
+
+
+class FolderCheckpointIO(CheckpointIO):
+    """Lightning's checkpoint dictionary as a folder of two files."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        target = Path(path)
+        scratch = target.with_name(f".{target.name}.writing")
+        shutil.rmtree(scratch, ignore_errors=True)
+        state = dict(checkpoint)
+        weights = state.pop("state_dict")
+        try:
+            scratch.mkdir(parents=True)
+            save_weights(weights, scratch / WEIGHTS)
+            torch.save(state, scratch / STATE)
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.rename(target)
+        except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise TrainingError(f"cannot write checkpoint {target}: {error}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        folder = Path(path)
+        try:
+            state: dict[str, Any] = torch.load(folder / STATE, map_location="cpu", weights_only=True)
+            state["state_dict"] = load_file(folder / WEIGHTS)
+        except (OSError, RuntimeError, ValueError) as error:
+            raise TrainingError(f"cannot read checkpoint {folder}: {error}; delete it to start again") from error
+        return state
+
+    def remove_checkpoint(self, path: Any) -> None:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def save_weights(weights: dict[str, Tensor], path: Path) -> None:
+    """Tensors to safetensors; of tensors that share memory (tied weights) the first name is kept."""
+    seen: set[tuple[int, torch.Size]] = set()
+    kept: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        place = (tensor.data_ptr(), tensor.shape)
+        if place not in seen or tensor.numel() == 0:
+            kept[name] = tensor.detach().contiguous()
+        seen.add(place)
+    save_file(kept, path)
+
+
+def trained_weights(module: nn.Module) -> dict[str, Tensor]:
+    """The parameters that train, by name, whole: sharded ones are gathered, so every process must call this."""
+    found = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        if parameter.requires_grad:
+            data = parameter.detach()
+            found[name] = data.full_tensor() if isinstance(data, DTensor) else data
+    return found

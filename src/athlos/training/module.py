@@ -1,0 +1,160 @@
+"""`MethodModule`, the one base class: wires model, parts and optimizer. What a paper changes stands in its method."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import Tensor
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from athlos.config.parts import Decoding, Loss, Objective, Prediction, Request
+from athlos.config.schema import RunConfig, Schedule, TrainConfig
+from athlos.data.batches import Batch
+from athlos.errors import TrainingError
+from athlos.models.forward import causal_model
+from athlos.models.sites import backbone
+from athlos.objectives.config import NextTokenConfig
+from athlos.objectives.next_token import NextTokenObjective
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+SEED_STRIDE = 1_000_003
+"""Prime that keeps the random streams of neighbouring seeds apart."""
+
+
+class MethodModule(pl.LightningModule):
+    """A model, an objective and a decoding rule under Lightning.
+
+    A method that trains overrides `training_step`; one without gradients overrides `answer`. Randomness inside a step
+    (dropout, sampling) is seeded from (seed, step, micro batch, rank), so a resumed run draws what it would have drawn.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        model: "PreTrainedModel",
+        tokenizer: "PreTrainedTokenizerBase",
+        objective: Objective,
+        decoding: Decoding,
+    ) -> None:
+        super().__init__()
+        self.config, self.model, self.tokenizer = config, model, tokenizer
+        self.objective, self.decoding = objective, decoding
+        # Validation is always the plain next-token loss, so that runs with different objectives compare.
+        self._next_token = NextTokenObjective(NextTokenConfig(_target_="", chunk_tokens=1024))
+        self.step_log: dict[str, float] = {}
+        self._val_nll, self._val_count = 0.0, 0
+        # The base weights are on disk already: checkpoints hold only what trains (see `on_save_checkpoint`).
+        self.strict_loading = False
+
+    def step_loss(self, loss: Loss, batch: Batch) -> Tensor:
+        """What `training_step` returns: this micro batch's part of the mean over all targets of the optimizer step.
+
+        Lightning divides by the number of accumulated micro batches and averages gradients over processes; both are
+        undone here, since the denominator already covers the whole step. Raises `TrainingError` for a loss that is
+        no number.
+        """
+        if not torch.isfinite(loss.total):
+            raise TrainingError(f"loss is {loss.total.item()} at step {self.global_step}")
+        step_targets = batch["step_targets"]
+        share = loss.total / step_targets
+        self.step_log["loss"] = self.step_log.get("loss", 0.0) + share.item()
+        self.step_log["targets"] = self.step_log.get("targets", 0.0) + loss.count
+        for name, value in loss.logs.items():
+            part = value.item() * loss.count / step_targets.item()
+            self.step_log[name] = self.step_log.get(name, 0.0) + part
+        return share * self.config.num_accumulated * self.trainer.world_size
+
+    def configure_model(self) -> None:
+        """Under FSDP2, shard each decoder layer and then the rest; elsewhere nothing.
+
+        The steps count as forward passes of this module: objectives call the backbone and the head one by one, and
+        both need their gathered weights.
+        """
+        if not isinstance(self.trainer.strategy, ModelParallelStrategy) or isinstance(self, FSDPModule):
+            return
+        assert self.device_mesh is not None
+        mesh = self.device_mesh["data_parallel"]
+        for layer in backbone(causal_model(self.model)).layers:
+            fully_shard(layer.module, mesh=mesh)
+        fully_shard(self, mesh=mesh)
+        for step in ("training_step", "validation_step"):
+            register_fsdp_forward_method(self, step)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        micro = batch_index % self.config.num_accumulated
+        position = (self.global_step * self.config.num_accumulated + micro) * self.trainer.world_size + self.global_rank
+        torch.manual_seed(self.config.seed * SEED_STRIDE + position)
+
+    def validation_step(self, batch: Batch, batch_index: int) -> None:
+        loss = self._next_token.loss(self.model, batch)
+        self._val_nll += loss.total.item()
+        self._val_count += loss.count
+
+    def on_validation_epoch_end(self) -> None:
+        sums = torch.tensor([self._val_nll, float(self._val_count)], dtype=torch.float64, device=self.device)
+        if self.trainer.world_size > 1:
+            sums = self.all_gather(sums).sum(0)
+        self._val_nll, self._val_count = 0.0, 0
+        nll, count = sums.tolist()
+        loss = nll / count if count else math.nan
+        self.log_dict({"val/loss": loss, "val/ppl": math.exp(loss)}, sync_dist=False)
+
+    def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
+        """One prediction a request, in order, by the run's decoding rule."""
+        return self.decoding.answer(
+            self.model, self.tokenizer, requests, batch_size=self.config.eval.batch_size, progress=progress
+        )
+
+    def predict_step(self, batch: Sequence[Request], batch_index: int = 0) -> list[Prediction]:
+        return self.answer(batch)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = build_optimizer(self.model, self.config.train)
+        schedule = LambdaLR(optimizer, lambda step: lr_factor(step, self.config.num_steps, train=self.config.train))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        trains = {name for name, parameter in self.named_parameters(remove_duplicate=False) if parameter.requires_grad}
+        checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trains}
+
+
+def build_optimizer(model: torch.nn.Module, train: TrainConfig) -> AdamW:
+    """AdamW over what trains; matrices decay, vectors (norms, biases) do not."""
+    trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trains:
+        raise TrainingError("nothing to train: the selection left no parameter; see selection= or train.max_steps=0")
+    groups = [
+        {"params": [p for p in trains if p.ndim >= 2], "weight_decay": train.weight_decay},
+        {"params": [p for p in trains if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.adam_eps)
+
+
+def lr_factor(step: int, num_steps: int, *, train: TrainConfig) -> float:
+    """Learning rate of step `step` (0-based) over its peak.
+
+    Rises linearly over the first `warmup_ratio` of the steps, the first step at 1 / warm-up, then follows the
+    schedule down to `min_lr_ratio` at the end. `wsd` stays at the peak and falls linearly over the last `decay_ratio`.
+    """
+    warmup = math.ceil(train.warmup_ratio * num_steps)
+    if step < warmup:
+        return (step + 1) / warmup
+    if train.schedule is Schedule.constant:
+        return 1.0
+    if train.schedule is Schedule.wsd:
+        decay = max(1, math.ceil(train.decay_ratio * num_steps))
+        progress = min(1.0, max(0.0, (step - (num_steps - decay)) / decay))
+        falling = 1.0 - progress
+    else:
+        progress = min(1.0, (step - warmup) / max(1, num_steps - warmup))
+        falling = 1.0 - progress if train.schedule is Schedule.linear else 0.5 * (1.0 + math.cos(math.pi * progress))
+    return train.min_lr_ratio + (1.0 - train.min_lr_ratio) * falling

@@ -1,0 +1,81 @@
+"""Where a run's numbers come from: commit, versions, hardware, seeds, hashes. Never environment values or secrets."""
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import athlos
+
+PACKAGES = (
+    "torch", "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "tokenizers",
+    "safetensors", "peft", "numpy", "sacrebleu", "math-verify", "wandb",
+)  # fmt: skip
+
+
+def code_state() -> dict[str, Any]:
+    """Version of Athlos, and commit and dirty flag where it runs from a checkout."""
+    root = Path(__file__).resolve().parents[3]
+    state: dict[str, Any] = {"athlos": athlos.__version__, "commit": None, "dirty": None}
+    if (root / ".git").exists():
+        state["commit"] = _git(root, "rev-parse", "HEAD")
+        changes = _git(root, "status", "--porcelain")
+        state["dirty"] = None if changes is None else bool(changes)
+    return state
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    """Output of a git command, or nothing where git is not installed or the folder is no repository of ours."""
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of the packages that numbers depend on."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu": _cpu_name(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+    }
+
+
+def _cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or "unknown"
+
+
+def peak_mb() -> float:
+    """Greatest memory so far: of the GPU where one is used, else resident memory of this process, in MiB."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10  # bytes there, KiB here

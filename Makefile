@@ -27,8 +27,8 @@ $(STAMP): requirements.txt pyproject.toml
 	@rm -f $@
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing pinned versions into $(VENV): a few minutes the first time"
-	@$(BIN)/python -m pip install -q -r requirements.txt
-	@$(BIN)/python -m pip install -q -e . --no-deps
+	@$(BIN)/python -m pip install -qq -r requirements.txt
+	@$(BIN)/python -m pip install -qq -e . --no-deps
 	@touch $@
 
 demo: $(STAMP)  ## train and evaluate a tiny model on shipped text, in minutes

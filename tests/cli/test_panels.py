@@ -137,8 +137,8 @@ def test_readable_time(seconds: float, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0.0, "0"), (0.123456, "0.1235"), (math.inf, "inf"), (-math.inf, "-inf"), (12345.6, "12,346"), (1e20, f"{1e20:,.0f}")],
-)  # fmt: skip
+    [(0.0, "0"), (0.123456, "0.1235"), (math.inf, "inf"), (-math.inf, "-inf"), (12345.6, "12,346")],
+)
 def test_readable_metric(value: float, text: str) -> None:
     assert panels.readable_metric(value) == text
 
@@ -220,7 +220,7 @@ def test_time_left_of_a_resumed_run_counts_only_its_own_steps(
     for done in range(101, 152):
         clock.now += 1
         progress.update(done, 3.0, 1000.0)
-    assert capsys.readouterr().err.splitlines()[-1].endswith("0:55 left")  # step 145, one second each
+    assert capsys.readouterr().err.splitlines()[-1].endswith("1:00 left")  # at step 140, one second each
 
 
 def test_progress_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -259,3 +259,11 @@ def test_an_error_in_the_middle_gives_the_cursor_back(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)
     assert done.returncode == 3
     assert done.stderr.count("\x1b[?25l") == done.stderr.count("\x1b[?25h") == 1
+
+
+def test_next_steps_are_in_one_piece_wherever_they_stand(
+    place: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = f"athlos export {'/'.join(['long_folder'] * 20)} --out <folder>"
+    panels.end_panel({"test/ppl": 1.0}, tmp_path, [command])
+    assert capsys.readouterr().err.splitlines()[-1] == f"next  {command}"

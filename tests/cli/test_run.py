@@ -19,7 +19,7 @@ FILES = {"config.yaml", "status.json", "metrics.json", "metric_details.json", "p
 
 
 def only_run(results: Path) -> Path:
-    [folder] = list(results.glob("*/*"))
+    [folder] = list(results.glob("[!.]*/*"))
     return folder
 
 
@@ -99,7 +99,7 @@ def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> Path:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
-        events = list(results.glob("*/*/events/metrics.jsonl"))
+        events = list(results.glob("[!.]*/*/events/metrics.jsonl"))
         if events and f'"step": {step},' in events[0].read_text():
             return events[0].parents[1]
         time.sleep(0.02)

@@ -8,7 +8,7 @@ import pytest
 
 
 def folders(results: Path) -> list[Path]:
-    return sorted(results.glob("*/*"))
+    return sorted(results.glob("[!.]*/*"))
 
 
 def test_a_sweep_makes_skips_and_redoes_runs(tiny, run, tmp_path):

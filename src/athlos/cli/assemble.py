@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from athlos.config.parts import PartContext, PartReport
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule, build_source
+from athlos.data.records import Record
 from athlos.models.loading import LoadedModel, load_model
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
@@ -34,7 +35,9 @@ def open_run(config: RunConfig) -> Assembly:
     """Load model and data; no part is applied yet."""
     stages = StageStore(cache_dir(config.cache_dir))
     loaded = load_model(config.model, seed=config.seed, stages=stages, training_texts=lambda: training_texts(config))
-    data = DataModule(config, tokenizer=loaded.tokenizer, stages=stages)
+    data = DataModule(
+        config, tokenizer=loaded.tokenizer, stages=stages, text_of=lambda record: text_of(record, config.eval.prompt)
+    )
     base = MethodModule(
         config,
         model=loaded.model,
@@ -45,12 +48,17 @@ def open_run(config: RunConfig) -> Assembly:
     return Assembly(loaded=loaded, data=data, stages=stages, base=base)
 
 
+def text_of(record: Record, style: str) -> tuple[str, str]:
+    """Prompt and completion of a record for training, without worked examples."""
+    return build_prompt(record, shots=(), style=style), completion(record, style)
+
+
 def training_texts(config: RunConfig) -> Iterator[str]:
     """Texts a `bpe` tokenizer is trained on: prompts and completions of the training split."""
     split = config.data.train_split or config.data.test_split
     assert split is not None
     for record in build_source(config).records(split, limit=config.data.limit_train):
-        yield build_prompt(record, shots=(), style=config.eval.prompt) + completion(record, config.eval.prompt)
+        yield "".join(text_of(record, config.eval.prompt))
 
 
 def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:

@@ -12,13 +12,18 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import metadata, util
 from pathlib import Path
-from typing import Any
+
+from hydra.utils import get_class
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from athlos.cli.panels import visible
 from athlos.config.compose import compose_dict, conf_dir, group_options
+from athlos.config.schema import DataConfig
 from athlos.errors import AthlosError
 from athlos.stages import cache_dir
 
@@ -145,7 +150,7 @@ def requirements() -> list[Requirement]:
     for line in metadata.requires("athlos") or []:
         parsed = Parsed(line)
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", str(parsed.marker or ""))
-        if parsed.name == "athlos":
+        if parsed.name == "athlos" or (extra and extra.group(1) == "all"):
             continue
         found.append(
             Requirement(
@@ -348,10 +353,9 @@ def data_folders(data_dir: Path) -> Iterator[Check]:
     if not data_dir.is_dir():
         yield Check(section="data", name=str(data_dir), state=MISSING, detail="not a folder", advice="see --data-dir")
         return
-    sources = list(_sources())
     below = sorted(entry for entry in data_dir.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     for folder in (data_dir, *below):
-        matches = [text for build in sources if (text := _match(build, folder))]
+        matches = [text for name, config in data_choices() if (text := _match(name, replace(config, dir=str(folder))))]
         if matches:
             detail, advice = "; ".join(matches), f"data.dir={folder}"
             yield Check(section="data", name=folder.name, state=OK, detail=detail, advice=advice)
@@ -362,34 +366,26 @@ def data_folders(data_dir: Path) -> Iterator[Check]:
         yield Check(section="data", name=data_dir.name, state=WARN, detail="no folder below it")
 
 
-def _sources() -> Iterator[Callable[[Path], Any]]:
-    """For each data choice that needs a folder and nothing else: a function that makes its source for one."""
-    from hydra.utils import get_class
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
+@cache
+def data_choices() -> list[tuple[str, DataConfig]]:
+    """Name and config of each data choice that needs a folder and nothing else; composed once, a few seconds."""
+    found = []
     for name in group_options("data"):
         try:
-            node = compose_dict([f"data={name}"]).data
-            config = OmegaConf.to_object(node)
+            config = OmegaConf.to_object(compose_dict([f"data={name}"]).data)
         except (AthlosError, OmegaConfBaseException):
             continue  # choices for data of the user's own have values to be given first
-        if config.dir is not None:
-            continue  # text shipped with Athlos
-        source = get_class(node._target_)
-
-        def build(folder: Path, name: str = name, config: Any = config, source: Any = source) -> Any:
-            config.dir = str(folder)
-            return name, source(config)
-
-        yield build
+        assert isinstance(config, DataConfig)
+        if config.dir is None:  # else text shipped with Athlos
+            found.append((name, config))
+    return found
 
 
-def _match(build: Callable[[Path], Any], folder: Path) -> str:
+def _match(name: str, config: DataConfig) -> str:
     """`data=<name> (splits)` for the splits whose files are there and give a first record of that kind."""
-    name, source = build(folder)
+    source = get_class(config._target_)(config)
     splits = []
-    for split in dict.fromkeys((source.config.train_split, source.config.val_split, source.config.test_split)):
+    for split in dict.fromkeys((config.train_split, config.val_split, config.test_split)):
         if split is None:
             continue
         try:

@@ -5,13 +5,15 @@ import logging
 from athlos.cli.panels import visible
 from athlos.config.schema import RunConfig
 from athlos.models.budget import budget
+from athlos.objectives.config import NextTokenConfig
 
 log = logging.getLogger(__name__)
 
 
 def print_budget(config: RunConfig) -> None:
     """Print parameters, trainable share, memory by kind, FLOPs a step and the hardware that needs, on stdout."""
-    rows = budget(config).rows()
+    chunked = isinstance(config.objective, NextTokenConfig)
+    rows = budget(config, logit_tokens=config.objective.chunk_tokens if chunked else None).rows()
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
         print(f"{name.ljust(width)}  {visible(value)}")

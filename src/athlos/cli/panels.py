@@ -138,8 +138,9 @@ def end_panel(metrics: Mapping[str, float], run_dir: Path, next_steps: Sequence[
     rows = [(name, readable_metric(metrics[name])) for name in names[:MAX_METRICS]]
     if len(names) > MAX_METRICS:
         rows.append((f"and {len(names) - MAX_METRICS} more", str(run_dir / "metrics.json")))
-    rows += [("next" if index == 0 else "", step) for index, step in enumerate(next_steps)]
     _show("finished", rows)
+    for index, step in enumerate(next_steps):  # below the panel: a command broken over two lines cannot be copied
+        print(f"{'next' if index == 0 else '    '}  {visible(step)}", file=sys.stderr)
 
 
 def print_error(error: AthlosError) -> None:
@@ -159,16 +160,13 @@ class _Bar:
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
-        self._started = self._printed_at = clock()
-        self._first: int | None = None
-        self._printed_share = 0.0
-        self._last_line = ""
-        self._has_printed = False
+        self.start()
 
     def start(self) -> None:
+        """Begin anew, with the clock at zero."""
         self._started = self._printed_at = self.clock()
-        self._first = None
-        self._printed_share = 0.0
+        self._first: int | None = None
+        self._printed_done = 0
         self._last_line = ""
         self._has_printed = False
 
@@ -178,7 +176,7 @@ class _Bar:
             return
         now = self.clock()
         if self._first is None:  # a resumed run starts in the middle: what was done before says nothing about the speed
-            self._first, self._started = done, now if done else self._started
+            self._first, self._started, self._printed_done = done, now, done - 1
         elapsed, worked = now - self._started, done - self._first
         if worked and done < total:
             status += f"  {readable_time(elapsed / worked * (total - done))} left"
@@ -188,14 +186,15 @@ class _Bar:
         if self._console.is_terminal:
             self._draw(done, total, status)
             return
-        share, wait = done / max(1, total), now - self._printed_at
-        if (wait >= LINE_SECONDS and share - self._printed_share >= LINE_SHARE) or wait >= SILENCE_SECONDS:
-            self._print(now, share)
+        wait = now - self._printed_at
+        has_moved = done - self._printed_done >= LINE_SHARE * total
+        if (wait >= LINE_SECONDS and has_moved) or wait >= SILENCE_SECONDS:
+            self._printed_at, self._printed_done = now, done
+            self._print()
 
-    def _print(self, now: float, share: float) -> None:
+    def _print(self) -> None:
         print(self._last_line, file=sys.stderr, flush=True)
-        self._printed_at, self._printed_share, self._has_printed = now, share, True
-        self._last_line = ""
+        self._last_line, self._has_printed = "", True
 
     def _draw(self, done: int, total: int, status: str) -> None:
         if self._progress is None:
@@ -219,7 +218,7 @@ class _Bar:
             self._progress = None
             atexit.unregister(self.close)
         elif self._has_printed and self._last_line:
-            self._print(self.clock(), 1.0)
+            self._print()
 
 
 class TrainingProgress:

@@ -82,7 +82,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
     resumed_from = folder.resume_step
     if resumed_from is None:
         folder.clear_results()
-    else:
+    elif folder.is_writer:
         tracking.truncate_events(folder.path, after_step=resumed_from)
     if config.progress and folder.is_writer:
         panels.start_panel(

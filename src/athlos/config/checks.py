@@ -18,10 +18,10 @@ def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
     """One line for each key of `node` that `schema` does not know; OmegaConf lets `+key=` add such keys silently."""
     fields = {field.name: field for field in dataclasses.fields(schema)}
     hints = typing.get_type_hints(schema)
-    for key in node:
+    for key in map(str, node):
         full = f"{path}{key}"
         if key not in fields:
-            near = did_you_mean(str(key), list(fields))
+            near = did_you_mean(key, list(fields))
             yield f"{full}: unknown key{near or '; accepted: ' + ', '.join(sorted(fields))}"
             continue
         child = node._get_node(key)

@@ -2,7 +2,7 @@
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytorch_lightning as pl
@@ -17,10 +17,12 @@ from athlos.data.records import Record
 from athlos.data.source import Source
 from athlos.errors import DataError
 from athlos.stages import StageStore
-from athlos.text.prompts import build_prompt, completion
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+TextOf = Callable[[Record], tuple[str, str]]
+"""Prompt and completion of a record, in the run's prompt style."""
 
 log = logging.getLogger(__name__)
 
@@ -38,13 +40,15 @@ def build_source(config: RunConfig) -> Source:
 class DataModule(pl.LightningDataModule):
     """Training and validation loaders, and the records of any split.
 
-    Encoded splits are stage products; `first_step` of the training stream is the trainer's step at the time the
+    `text_of` gives what a record is trained on. Encoded splits are stage products; `first_step` of the training stream is the trainer's step at the time the
     loader starts, so a resumed run goes on with the rows that come next.
     """
 
-    def __init__(self, config: RunConfig, *, tokenizer: "PreTrainedTokenizerBase", stages: StageStore) -> None:
+    def __init__(
+        self, config: RunConfig, *, tokenizer: "PreTrainedTokenizerBase", stages: StageStore, text_of: TextOf
+    ) -> None:
         super().__init__()
-        self.config, self.tokenizer, self.stages = config, tokenizer, stages
+        self.config, self.tokenizer, self.stages, self.text_of = config, tokenizer, stages, text_of
         self.source = build_source(config)
         self._rows: dict[str, Rows] = {}
 
@@ -100,7 +104,7 @@ class DataModule(pl.LightningDataModule):
             try:
                 self._rows[split] = encode_split(
                     lambda: self.records(split),
-                    text_of=lambda record: (build_prompt(record, shots=(), style=style), completion(record, style)),
+                    text_of=self.text_of,
                     tokenizer=self.tokenizer,
                     max_length=train.max_length,
                     batching=train.batching,

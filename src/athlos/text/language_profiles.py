@@ -58,8 +58,8 @@ LANGUAGE_OF_SCRIPT = {
 
 LATIN_DISCOUNT = 0.5
 """Weight of a Latin letter against one of another script: names and terms stand in Latin letters everywhere."""
-MIN_KANA_SHARE = 0.05
-"""Share of kana among kana and Han letters from which a text is Japanese; Chinese quotes hardly any."""
+MIN_KANA_SHARE = 0.1
+"""Share of kana among kana and Han letters from which a text is Japanese; Chinese only quotes some."""
 
 # fmt: off
 WORDS: dict[str, str] = {

@@ -172,7 +172,7 @@ def answers_equal(prediction: str | None, gold: str) -> bool:
     if prediction is None or not prediction.strip():
         return False
     prediction, gold = ascii_digits(prediction).strip(), ascii_digits(gold).strip()
-    if "".join(prediction.split()) == "".join(gold.split()):
+    if _squeezed(prediction) == _squeezed(gold):
         return True
     predicted_values, gold_values = _plain_number(prediction), _plain_number(gold)
     if predicted_values and gold_values:
@@ -181,3 +181,8 @@ def answers_equal(prediction: str | None, gold: str) -> bool:
     if max(len(prediction), len(gold)) > MAX_LATEX_CHARACTERS:
         return False
     return verify_latex(prediction, gold)
+
+
+def _squeezed(answer: str) -> str:
+    """The answer without the spaces that part nothing: `( 1, 2 )` is `(1,2)`, but `3 4` is not `34`."""
+    return " ".join(re.sub(r"\s+(?!\w)|(?<!\w)\s+", "", answer).split())

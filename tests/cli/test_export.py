@@ -1,0 +1,40 @@
+"""Export: a plain Hugging Face folder with the numbers of the run."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from athlos.evaluation.suites.perplexity import stream_nll
+
+
+@pytest.mark.parametrize("selection", [["selection=all"], ["selection=lora"], ["selection=layers"]])
+def test_the_exported_model_has_the_perplexity_of_the_run(tiny, run, tmp_path, text_dir, selection):
+    _, out, _ = run("run", *tiny, *selection, "train.lr=0.05")
+    folder = Path(out.splitlines()[-1])
+    code, out, _ = run("export", str(folder), "--out", str(tmp_path / "exported"))
+    assert code == 0
+    assert out.strip() == str(tmp_path / "exported")
+    assert not list((tmp_path / "exported").glob("*.bin"))
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "exported")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "exported")
+    text = (text_dir / "test.txt").read_text(encoding="utf-8").replace("\n\n", "\n")
+    tokens = torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"][:300])
+    nll, count = stream_nll(model, tokens, length=32, stride=32, batch_size=4, prefix=None)
+    expected = json.loads((folder / "metrics.json").read_text())["test/ppl"]
+    assert math.exp(nll / count) == pytest.approx(expected, rel=1e-4)
+
+
+def test_what_cannot_be_exported_says_why(tiny, run, tmp_path):
+    code, _, err = run("export", str(tmp_path), "--out", str(tmp_path / "x"))
+    assert (code, "no config.yaml; expected a run folder" in err) == (2, True)
+    _, out, _ = run("run", *tiny)
+    folder = Path(out.splitlines()[-1])
+    code, _, err = run("export", str(folder), "--out", str(folder))
+    assert (code, "is not empty" in err) == (2, True)
+    (folder / "metrics.json").unlink()
+    code, _, err = run("export", str(folder), "--out", str(tmp_path / "x"))
+    assert (code, "the run is not finished" in err) == (2, True)

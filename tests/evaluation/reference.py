@@ -1,0 +1,76 @@
+"""Naive twins of the evaluation metrics, written from their definitions in plain loops over Python floats."""
+
+import math
+
+
+def mean(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total / len(values)
+
+
+def mass_parts(conf, correct, num_bins):
+    """Parts whose sizes differ by at most one, the larger ones first, along rising confidence."""
+    items = sorted(zip(conf, correct, range(len(conf)), strict=True), key=lambda item: (item[0], item[2]))
+    size, larger = divmod(len(items), num_bins)
+    parts = []
+    for index in range(num_bins):
+        length = size + 1 if index < larger else size
+        parts.append(items[:length])
+        items = items[length:]
+    return [part for part in parts if part]
+
+
+def width_parts(conf, correct, num_bins):
+    parts = []
+    for j in range(num_bins):
+        low, high = j / num_bins, (j + 1) / num_bins
+        part = [(c, y) for c, y in zip(conf, correct, strict=True) if low <= c < high or (j == num_bins - 1 and c == 1)]
+        if part:
+            parts.append(part)
+    return parts
+
+
+def gaps(parts):
+    return [abs(mean([item[1] for item in part]) - mean([item[0] for item in part])) for part in parts]
+
+
+def expected_error(parts):
+    total = sum(len(part) for part in parts)
+    return sum(len(part) / total * gap for part, gap in zip(parts, gaps(parts), strict=True))
+
+
+def brier(conf, correct):
+    return mean([(c - y) ** 2 for c, y in zip(conf, correct, strict=True)])
+
+
+def auroc(conf, correct):
+    wins, pairs = 0.0, 0
+    for right_conf, is_right in zip(conf, correct, strict=True):
+        for wrong_conf, other_right in zip(conf, correct, strict=True):
+            if is_right and not other_right:
+                pairs += 1
+                wins += 1.0 if right_conf > wrong_conf else 0.5 if right_conf == wrong_conf else 0.0
+    return wins / pairs if pairs else math.nan
+
+
+def aurc(conf, correct):
+    order = sorted(range(len(conf)), key=lambda i: (-conf[i], i))
+    risks, errors = [], 0
+    for count, index in enumerate(order, start=1):
+        errors += 1 - correct[index]
+        risks.append(errors / count)
+    return mean(risks)
+
+
+def e_aurc(conf, correct):
+    perfect = [1.0] * int(sum(correct)) + [0.0] * (len(correct) - int(sum(correct)))
+    return aurc(conf, correct) - aurc(list(range(len(perfect), 0, -1)), perfect)
+
+
+def log_loss(conf, correct):
+    total = 0.0
+    for c, y in zip(conf, correct, strict=True):
+        total -= math.log(c) if y else math.log(1 - c)
+    return total / len(conf)

@@ -1,0 +1,134 @@
+import math
+import os
+
+import pytest
+import sacrebleu
+from tests.tolerances import EXACT, FLOAT32
+
+from athlos.evaluation.metrics import Bleu, Chrf, Ter
+from athlos.evaluation.translation import bleu_tokenizer, corpus_scores, paired_corpus_test
+
+REFERENCES = ["Die Katze saß auf der Matte.", "Ein Hund lief schnell davon.", "Heute scheint die Sonne.", "Ja."] * 6
+HYPOTHESES = ["Die Katze saß auf einer Matte.", "Ein Hund rannte davon.", "Heute scheint die Sonne!", ""] * 6
+BLEU_13A = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:" + sacrebleu.__version__
+CHRF = "nrefs:1|case:mixed|eff:yes|nc:6|nw:0|space:no|version:" + sacrebleu.__version__
+TER = "nrefs:1|case:lc|tok:tercom|norm:no|punct:yes|asian:no|version:" + sacrebleu.__version__
+
+
+def scored(hypotheses=HYPOTHESES, references=REFERENCES, target="de", resamples=0, seed=12345):
+    return corpus_scores(hypotheses, references, target_language=target, resamples=resamples, seed=seed)
+
+
+def test_scores_are_those_of_sacrebleu_with_its_signatures():
+    metrics, _, signatures = scored()
+    expected = {
+        "bleu": sacrebleu.corpus_bleu(HYPOTHESES, [REFERENCES]).score,
+        "chrf": sacrebleu.corpus_chrf(HYPOTHESES, [REFERENCES]).score,
+        "ter": sacrebleu.corpus_ter(HYPOTHESES, [REFERENCES]).score,
+    }
+    assert metrics == pytest.approx(expected, abs=EXACT)
+    assert signatures == {"bleu": BLEU_13A, "chrf": CHRF, "ter": TER}
+
+
+def test_a_perfect_output_has_the_best_scores_and_the_side_of_a_text_matters():
+    metrics, _, _ = scored(REFERENCES)
+    assert metrics == pytest.approx({"bleu": 100, "chrf": 100, "ter": 0}, abs=EXACT)
+    longer = [text + " und mehr" for text in REFERENCES]
+    assert scored(longer)[0]["bleu"] != pytest.approx(scored(REFERENCES, longer)[0]["bleu"], abs=1)
+
+
+@pytest.mark.parametrize(
+    ("target", "tokenizer"),
+    [("de", "13a"), ("pt_BR", "13a"), ("zh", "zh"), ("zh_Hans", "zh"), ("th", "char"), ("ko", "13a")],
+)
+def test_the_tokenizer_follows_the_target(target, tokenizer):
+    assert bleu_tokenizer(target) == tokenizer
+    signature = scored(["x"], ["x"], target)[2]["bleu"]
+    assert f"|tok:{tokenizer}|" in signature
+
+
+def test_japanese_takes_mecab_only_where_it_is_installed(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert bleu_tokenizer("ja") == "char"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    assert bleu_tokenizer("ja") == "ja-mecab"
+
+
+def test_unspaced_targets_are_scored_by_their_tokens():
+    references = ["今天天气很好，我们去公园。", "他昨天买了三本新书。"]
+    hypotheses = ["今天天气很好，我们去学校。", "他昨天买了两本新书。"]
+    assert scored(hypotheses, references, "zh")[0]["bleu"] > 50 > scored(hypotheses, references, "en")[0]["bleu"]
+    thai = ["วันนี้อากาศดีมากเราไปสวนสาธารณะ"], ["วันนี้อากาศดีมากเราไปโรงเรียน"]
+    assert scored(*thai, "th")[0]["bleu"] > 50 > scored(*thai, "en")[0]["bleu"]
+
+
+def test_intervals_are_those_of_sacrebleu_and_obey_the_seed(monkeypatch):
+    monkeypatch.delenv("SACREBLEU_SEED", raising=False)
+    metrics, details, signatures = scored(resamples=200)
+    bleu = sacrebleu.BLEU().corpus_score(HYPOTHESES, [REFERENCES], n_bootstrap=200)  # its default seed is 12345
+    assert (details["bleu"].low, details["bleu"].high) == pytest.approx(
+        (bleu._mean - bleu._ci, bleu._mean + bleu._ci), abs=FLOAT32
+    )
+    assert signatures["bleu"] == BLEU_13A  # the bootstrap is no part of what must agree to compare scores
+    for name, detail in details.items():
+        assert detail.n == len(HYPOTHESES)
+        assert detail.low < metrics[name] < detail.high
+        assert isinstance(detail.low, float)
+    assert scored(resamples=200, seed=1)[1]["bleu"] != details["bleu"] == scored(resamples=200)[1]["bleu"]
+    assert "SACREBLEU_SEED" not in os.environ
+
+
+def test_the_seed_of_the_environment_is_put_back(monkeypatch):
+    monkeypatch.setenv("SACREBLEU_SEED", "99")
+    scored(resamples=10)
+    assert os.environ["SACREBLEU_SEED"] == "99"
+
+
+def test_nothing_is_nan_one_segment_has_no_interval_and_unequal_lengths_are_refused():
+    metrics, details, _ = scored([], [])
+    assert all(math.isnan(value) for value in metrics.values())
+    assert {detail.n for detail in details.values()} == {0}
+    metrics, details, _ = scored(["Ein Hund lief davon."], ["Ein Hund lief davon."], resamples=100)
+    assert metrics["bleu"] == pytest.approx(100, abs=EXACT)
+    assert details["bleu"].low is None
+    with pytest.raises(ValueError, match="one reference a hypothesis"):
+        scored(["a"], [])
+
+
+def test_paired_test_compares_system_with_baseline():
+    better = [text.replace("!", ".") or "Ja." for text in HYPOTHESES]
+    found = paired_corpus_test(HYPOTHESES, better, REFERENCES, target_language="de", resamples=200)
+    assert set(found) == {"bleu", "chrf", "ter"}
+    plain, improved = scored()[0], scored(better)[0]
+    for name, score in found.items():
+        assert score.baseline == pytest.approx(plain[name], abs=EXACT)
+        assert score.system == pytest.approx(improved[name], abs=EXACT)
+        assert score.difference == pytest.approx(improved[name] - plain[name], abs=EXACT)
+        assert score.p < 0.05
+    assert found["ter"].difference < 0 < found["bleu"].difference
+    again = paired_corpus_test(HYPOTHESES, better, REFERENCES, target_language="de", resamples=200)
+    assert again == found
+
+
+@pytest.mark.parametrize(("metric_class", "name"), [(Bleu, "bleu"), (Chrf, "chrf"), (Ter, "ter")])
+def test_many_updates_equal_one_and_the_corpus_score(metric_class, name):
+    metric = metric_class(target_language="zh")
+    texts = ["今天天气很好。", "", "naïve café 😀"], ["今天天气好。", "是", "naïve café 😀!"]
+    for hypothesis, reference in zip(*texts, strict=True):
+        metric.update([hypothesis], [reference])
+    metrics, _, signatures = scored(*texts, "zh")
+    assert metric.compute().item() == pytest.approx(metrics[name], abs=EXACT)
+    assert metric.signature == signatures[name]
+    metric.reset()
+    metric.update([], [])
+    assert math.isnan(metric.compute().item())
+
+
+@pytest.mark.shared
+def test_published_scores_of_the_dgt_segments(shared_data):
+    rows = (shared_data / "dgt_en_nl_300" / "dgt_en_nl_300.tsv").read_text(encoding="utf-8").splitlines()
+    header, *lines = [row.split("\t") for row in rows]
+    column = {name: [line[index] for line in lines] for index, name in enumerate(header)}
+    print(header)
+    assert len(lines) == 300
+    assert column

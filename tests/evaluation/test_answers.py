@@ -104,6 +104,7 @@ def test_maths_accuracy_by_language():
     }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_perplexity_is_over_tokens_and_not_over_batches():
     metric = Perplexity()
     metric.update(torch.tensor(6.0), 3)
@@ -112,6 +113,7 @@ def test_perplexity_is_over_tokens_and_not_over_batches():
     assert math.isnan(Perplexity().compute().item())
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_throughput_is_all_tokens_over_all_time():
     metric = Throughput()
     metric.update(100, 2.0)

@@ -229,5 +229,6 @@ def test_a_binned_metric_obeys_its_number_of_bins():
     assert metric.compute().item() == pytest.approx(0.3025, abs=FLOAT64)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_a_metric_without_items_is_nan():
     assert math.isnan(metrics.Brier().compute().item())

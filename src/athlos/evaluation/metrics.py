@@ -66,18 +66,31 @@ def _joined(state: list[Tensor] | Tensor) -> Tensor:
     return torch.cat(state) if state else torch.zeros(0, dtype=torch.float64)
 
 
-class LanguageMean(Metric):
+class _Float64Metric(Metric):
+    """A metric whose states are all float64, bytes and indices too.
+
+    torchmetrics gives a process without items an empty state of the metric's own dtype; gathering it together with
+    states of another dtype would garble both.
+    """
+
+    full_state_update = False
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.set_dtype(torch.float64)
+
+
+class LanguageMean(_Float64Metric):
     """Mean of item values a language and their macro mean, see `by_language`; subclasses say what the values are.
 
     `languages` fixes the codes that may come, the same on every process. `compute` returns the metrics by name, for
     example `acc` and `acc/de`; `details` holds n, undefined and interval of the last `compute`.
     """
 
-    full_state_update = False
     higher_is_better = True
     name: ClassVar[str] = "mean"
-    values: list[Tensor] | Tensor
-    language_indices: list[Tensor] | Tensor
+    values: Any
+    language_indices: Any
 
     def __init__(self, languages: Sequence[str], *, resamples: int = 0, seed: int = 12345, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -182,10 +195,9 @@ class LcAcc(LanguageMean):
         )
 
 
-class _CorpusScore(Metric):
+class _CorpusScore(_Float64Metric):
     """A corpus score of sacrebleu, 0-100. Texts travel between processes as UTF-8 bytes and their lengths."""
 
-    full_state_update = False
     name: ClassVar[str]
     hypothesis_bytes: list[Tensor] | Tensor
     hypothesis_lengths: list[Tensor] | Tensor
@@ -226,8 +238,10 @@ class _CorpusScore(Metric):
 
 def _texts(all_bytes: list[Tensor] | Tensor, lengths: list[Tensor] | Tensor) -> list[str]:
     flat = bytes(_joined(all_bytes).to(torch.uint8).tolist())
-    ends = np.cumsum(_joined(lengths).tolist(), dtype=np.int64)
-    return [flat[start:end].decode() for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    lengths_of_texts = _joined(lengths).long()
+    ends = lengths_of_texts.cumsum(0)
+    starts = ends - lengths_of_texts
+    return [flat[start:end].decode() for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
 
 class Bleu(_CorpusScore):
@@ -245,13 +259,12 @@ class Ter(_CorpusScore):
     higher_is_better = False
 
 
-class _ConfidenceMetric(Metric):
+class _ConfidenceMetric(_Float64Metric):
     """A function of `athlos.evaluation.calibration`. Unparsed confidences (nan) are left out and counted.
 
     `num_undefined` is their number at the last `compute`.
     """
 
-    full_state_update = False
     measure: ClassVar[Callable[..., float]]
     conf: list[Tensor] | Tensor
     correct: list[Tensor] | Tensor
@@ -322,10 +335,9 @@ class EAurc(_ConfidenceMetric):
     higher_is_better = False
 
 
-class Perplexity(Metric):
+class Perplexity(_Float64Metric):
     """exp(summed negative log-likelihood / scored tokens), in nats; the denominator is tokens over all processes."""
 
-    full_state_update = False
     higher_is_better = False
     nll_sum: Tensor
     num_tokens: Tensor
@@ -345,10 +357,9 @@ class Perplexity(Metric):
         return torch.exp(self.nll_sum / self.num_tokens)
 
 
-class Throughput(Metric):
+class Throughput(_Float64Metric):
     """Tokens a second of all processes together: their tokens over the time of the slowest one."""
 
-    full_state_update = False
     higher_is_better = True
     num_tokens: Tensor
     seconds: Tensor

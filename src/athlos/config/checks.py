@@ -3,7 +3,7 @@
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -48,7 +48,7 @@ def missing_values(config: DictConfig) -> Iterator[str]:
 
 def bad_interpolations(node: Any, *, path: str = "") -> Iterator[str]:
     """One line for each `${...}` that cannot be resolved."""
-    keys = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         full = f"{path}{key}"
         child = node._get_node(key)

@@ -98,7 +98,7 @@ def stream_nll(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    total, count = 0.0, 0
+    total, count, read = 0.0, 0, 0
     spans = list(windows(len(tokens_N), length=length, stride=stride, has_prefix=prefix is not None))
     for first in range(0, len(spans), batch_size):
         group = spans[first : first + batch_size]
@@ -116,7 +116,8 @@ def stream_nll(
         total += next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
         count += len(targets_N)
         if progress:
-            progress(first + len(group), len(spans), rows.numel())
+            read += rows.numel()
+            progress(first + len(group), len(spans), read)
     model.train(was_training)
     return total, count
 

@@ -1,0 +1,57 @@
+"""Every experiment runs, as its own comment says, for two steps and two items: `hardware=cpu_smoke`."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from athlos.cli.run import execute
+from athlos.config.compose import run_config
+from athlos.errors import ModelError
+from tests.weights import real_stages
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "conf" / "experiment"
+EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
+NUM_EXPERIMENTS = 5
+
+
+def command_of(path: Path) -> list[str]:
+    """The overrides of the command that stands in the first comment lines."""
+    found = re.search(r"^# athlos run (.+)$", path.read_text(encoding="utf-8"), re.M)
+    assert found, f"{path} names no command"
+    return found.group(1).split()
+
+
+def test_all_experiments_are_found_and_name_themselves():
+    assert len(EXPERIMENTS) == NUM_EXPERIMENTS
+    for path in EXPERIMENTS:
+        assert f"experiment={path.relative_to(FOLDER).with_suffix('')}" in command_of(path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_an_experiment_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest):
+    overrides = command_of(path)
+    for position, item in enumerate(overrides):
+        if item.startswith("data.dir=../shared/data/"):
+            folder = request.getfixturevalue("shared_data")
+            overrides[position] = f"data.dir={folder / item.removeprefix('data.dir=../shared/data/')}"
+    overrides += ["hardware=cpu_smoke", f"results_dir={tmp_path}", f"cache_dir={real_stages().root}",
+                  "eval.limit_tokens=2000", "decoding.max_new_tokens=8", "tracking=none"]  # fmt: skip
+    config = run_config(overrides)
+    try:
+        folder = execute(config)
+    except ModelError as error:
+        if "package index" not in str(error):
+            raise
+        pytest.skip(str(error))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert [name for name in metrics if name.startswith("test/")]
+    assert metrics["cost/wall_s"] > 0
+    if config.num_steps:
+        assert config.num_steps == 2
+        assert metrics["cost/tokens_per_s"] > 0
+    assert os.path.commonpath([folder, tmp_path]) == str(tmp_path)

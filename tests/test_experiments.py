@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from tests.weights import real_stages
 
 from athlos.cli.run import execute
 from athlos.config.compose import run_config
 from athlos.errors import ModelError
-from tests.weights import real_stages
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"

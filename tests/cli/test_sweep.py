@@ -29,7 +29,9 @@ def test_a_sweep_makes_skips_and_redoes_runs(tiny, run, tmp_path):
     code, out, _ = run(*command)
     assert code == 0
     assert sorted(line.split()[0] for line in out.splitlines()) == ["finished", "skipped", "skipped"]
-    changed = [(folder / "metrics.json").stat().st_mtime_ns != stamp for folder, stamp in zip(made, stamps, strict=True)]
+    changed = [
+        (folder / "metrics.json").stat().st_mtime_ns != stamp for folder, stamp in zip(made, stamps, strict=True)
+    ]
     assert changed == [False, True, False]
 
 
@@ -60,7 +62,11 @@ def test_jobs_share_stages_and_each_has_its_own_wandb_run(tiny, run, tmp_path):
     runs = [path for folder in made for path in (folder / "events").rglob("*.wandb")]
     assert len(runs) == len({path.name for path in runs}) == 3
     encodes = [
-        [stage["reused"] for stage in json.loads((folder / "provenance.json").read_text())["stages"] if stage["name"] == "encode"]
+        [
+            stage["reused"]
+            for stage in json.loads((folder / "provenance.json").read_text())["stages"]
+            if stage["name"] == "encode"
+        ]
         for folder in made
     ]
     assert sorted(encodes) == [[False, False], [True, True], [True, True]]

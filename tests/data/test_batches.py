@@ -44,7 +44,9 @@ def stream(rows: Rows, plan: BatchPlan, **changes) -> TrainStream:
     batching=st.sampled_from(list(Batching)),
     seed=st.integers(0, 99),
 )
-def test_an_epoch_uses_each_row_at_most_once_unless_the_split_is_smaller_than_a_step(num_rows, batch_size, batching, seed):
+def test_an_epoch_uses_each_row_at_most_once_unless_the_split_is_smaller_than_a_step(
+    num_rows, batch_size, batching, seed
+):
     lengths = np.random.default_rng(seed).integers(2, 30, num_rows)
     plan = BatchPlan(lengths_R=lengths, batch_size=batch_size, batching=batching, seed=seed)
     order = plan.epoch_order(0)

@@ -76,7 +76,9 @@ warnings.simplefilter("ignore")
 from tests.evaluation.test_gathering import ITEMS, computed
 rank, share, store = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-print(json.dumps(computed(ITEMS[:share] if rank == 0 else ITEMS[share:])))
+print(json.dumps(computed(ITEMS[:share] if rank == 0 else ITEMS[share:])), flush=True)
+torch.distributed.barrier()  # a process that ends while the other still talks to it aborts
+torch.distributed.destroy_process_group()
 """
 
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests import weights
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
@@ -14,12 +15,9 @@ from athlos.data.datamodule import build_source
 from athlos.data.records import TextRecord
 from athlos.evaluation.suites.perplexity import PerplexitySuite, stream_nll, windows
 from athlos.models.tokenizers import byte_tokenizer
-from tests import weights
 
 
-@given(
-    num_tokens=st.integers(0, 200), length=st.integers(3, 40), stride=st.integers(1, 40), has_prefix=st.booleans()
-)
+@given(num_tokens=st.integers(0, 200), length=st.integers(3, 40), stride=st.integers(1, 40), has_prefix=st.booleans())
 def test_every_position_is_scored_once_with_something_before_it(num_tokens, length, stride, has_prefix):
     stride = min(stride, length)
     room = length - has_prefix
@@ -68,8 +66,14 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_pat
     config = run_config(["model=tiny_llama", "eval.max_length=32", "eval.stride=32", f"cache_dir={tmp_path}"])
     tokenizer = byte_tokenizer()
     model = AutoModelForCausalLM.from_config(
-        LlamaConfig(vocab_size=len(tokenizer), hidden_size=8, intermediate_size=8, num_hidden_layers=1,
-                    num_attention_heads=1, tie_word_embeddings=False)  # fmt: skip
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=8,
+            intermediate_size=8,
+            num_hidden_layers=1,
+            num_attention_heads=1,
+            tie_word_embeddings=False,
+        )
     )
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
     answerer = SimpleNamespace(model=model, tokenizer=tokenizer)

@@ -282,7 +282,7 @@ def test_answer_ends_with_the_context():
 
 
 def test_prompt_without_tokens_is_named():
-    with pytest.raises(DataError, match="'r0'.*no tokens"):
+    with pytest.raises(DataError, match=r"'r0'.*no tokens"):
         greedy().answer(tiny(), byte_tokenizer(), requests([""]))
 
 

@@ -1,20 +1,13 @@
 """The next-token objective against its naive twin and against transformers' own loss."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 import torch
+from tests.objectives import reference
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.parts import Loss
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
-
-spec = importlib.util.spec_from_file_location("next_token_reference", Path(__file__).with_name("reference.py"))
-assert spec is not None and spec.loader is not None
-reference = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(reference)
 
 
 @pytest.fixture

@@ -1,3 +1,4 @@
+import multiprocessing
 import threading
 import time
 
@@ -143,6 +144,17 @@ def test_comparisons_work_in_a_thread():
     thread.start()
     thread.join()
     assert found == [True]
+
+
+def test_a_forked_process_compares_for_itself():
+    assert answers_equal(r"\frac{12}{4}", "3")  # the parent's child is up
+    context = multiprocessing.get_context("fork")
+    found = context.Queue()
+    worker = context.Process(target=lambda: found.put(answers_equal(r"\frac{14}{4}", "3.5")))
+    worker.start()
+    assert found.get(timeout=60)
+    worker.join()
+    assert answers_equal(r"\frac{16}{4}", "4")
 
 
 def test_ten_thousand_plain_answers_take_no_more_than_two_seconds():

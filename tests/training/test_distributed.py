@@ -7,7 +7,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from tests.cli.conftest import curve, run, text_dir, tiny  # noqa: F401
 
 pytestmark = pytest.mark.slow

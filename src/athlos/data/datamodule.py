@@ -40,8 +40,8 @@ def build_source(config: RunConfig) -> Source:
 class DataModule(pl.LightningDataModule):
     """Training and validation loaders, and the records of any split.
 
-    `text_of` gives what a record is trained on. Encoded splits are stage products; `first_step` of the training stream is the trainer's step at the time the
-    loader starts, so a resumed run goes on with the rows that come next.
+    `text_of` gives what a record is trained on. Encoded splits are stage products; `first_step` of the training
+    stream is the trainer's step at the time the loader starts, so a resumed run goes on with the rows that come next.
     """
 
     def __init__(

@@ -144,9 +144,7 @@ def _shots(
             f"eval.shots: got {num_shots}; without a training split they come from the front of the test items, "
             f"which leaves none in {', '.join(missing)}: raise data.limit_test or lower eval.shots"
         )
-    shots = {
-        language: [record for record in held_out if record.language == language] for language in languages
-    }
+    shots = {language: [record for record in held_out if record.language == language] for language in languages}
     return [record for record in rest if isinstance(record, record_type)], shots, "front of the test split"
 
 

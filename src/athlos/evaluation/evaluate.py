@@ -34,7 +34,9 @@ def evaluate(
         callback = progress(name) if progress else None
         with evaluation_precision(config.hardware):
             results[name] = suite.evaluate(answerer, records, shots_pool=shots_pool, progress=callback)
-        results[name].signatures["precision"] = f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
+        results[name].signatures["precision"] = (
+            f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
+        )
     return results
 
 

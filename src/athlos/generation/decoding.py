@@ -93,7 +93,7 @@ def answer_requests(
     batch_size: int,
     progress: Progress | None,
 ) -> list[Prediction]:
-    """One prediction a request, in order. Raises `DataError` for a prompt that does not fit into the model's context."""
+    """One prediction a request, in order. Raises `DataError` for a prompt that does not fit into the context."""
     context = model.config.get_text_config().max_position_embeddings
     prompts = [_encoded(tokenizer, request, config=config, context=context) for request in requests]
     answers = engine.generate(

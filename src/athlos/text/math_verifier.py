@@ -7,6 +7,7 @@ answer takes too long it is killed and started anew. Run as a module, this file 
 
 import atexit
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -55,6 +56,11 @@ class MathVerifier:
         with self._lock:
             self._stop()
 
+    def forget(self) -> None:
+        """In a forked process: leave the child to the parent, whose pipes must not be read twice."""
+        self._lock = threading.Lock()
+        self._child = None
+
     def _started(self) -> subprocess.Popen[str]:
         if self._child is None or self._child.poll() is not None:
             self._stop()
@@ -84,6 +90,8 @@ def _forward(stream: IO[str], lines: "queue.Queue[str | None]") -> None:
 
 _shared = MathVerifier()
 atexit.register(_shared.close)
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_shared.forget)
 
 
 @lru_cache(maxsize=16384)

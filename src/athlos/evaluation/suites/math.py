@@ -25,7 +25,13 @@ class MathSuite:
     ) -> SuiteResult:
         evaluation = self.config.eval
         asked = ask(
-            self.config, answerer, records, record_type=MathRecord, suite="math", shots_pool=shots_pool, progress=progress
+            self.config,
+            answerer,
+            records,
+            record_type=MathRecord,
+            suite="math",
+            shots_pool=shots_pool,
+            progress=progress,
         )
         found = [extract_answer(answer) for answer in asked.answers]
         golds = [record.answer for record in asked.records]

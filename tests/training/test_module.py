@@ -1,0 +1,67 @@
+"""Schedule, optimizer groups and run-folder odds and ends."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athlos.config.compose import run_config
+from athlos.config.schema import Schedule
+from athlos.errors import TrainingError
+from athlos.training.module import build_optimizer, lr_factor
+
+
+def factors(num_steps: int, **values) -> list[float]:
+    train = run_config([]).train
+    train.warmup_ratio, train.decay_ratio, train.min_lr_ratio = 0.1, 0.25, 0.0
+    for name, value in values.items():
+        setattr(train, name, value)
+    return [lr_factor(step, num_steps, train=train) for step in range(num_steps)]
+
+
+def test_cosine_is_the_one_of_torch_after_the_warm_up():
+    found = factors(40, schedule=Schedule.cosine)
+    assert found[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=36)
+    expected = []
+    for _ in range(36):
+        expected.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        cosine.step()
+    assert found[4:] == pytest.approx(expected, abs=1e-9)
+
+
+def test_linear_and_wsd_by_hand():
+    assert factors(10, schedule=Schedule.linear, warmup_ratio=0.2) == pytest.approx(
+        [0.5, 1.0, 1.0, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8]
+    )
+    # 8 steps, decay over the last 2: 1, then half way down.
+    assert factors(8, schedule=Schedule.wsd, warmup_ratio=0.0) == pytest.approx([1, 1, 1, 1, 1, 1, 1, 0.5])
+    assert factors(8, schedule=Schedule.constant, warmup_ratio=0.0) == [1.0] * 8
+
+
+@given(
+    num_steps=st.integers(1, 200),
+    schedule=st.sampled_from(list(Schedule)),
+    warmup=st.floats(0, 1),
+    floor=st.floats(0, 1),
+)
+def test_the_rate_stays_between_its_bounds_and_never_rises_after_the_warm_up(num_steps, schedule, warmup, floor):
+    found = factors(num_steps, schedule=schedule, warmup_ratio=warmup, min_lr_ratio=floor)
+    after = found[math.ceil(warmup * num_steps) :]
+    assert all(0 < value <= 1 for value in found) or floor == 0
+    assert all(value >= floor - 1e-12 for value in after)
+    assert all(left >= right - 1e-12 for left, right in zip(after, after[1:], strict=False))
+
+
+def test_vectors_do_not_decay_and_frozen_parameters_are_left_out():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.LayerNorm(4), torch.nn.Linear(4, 2))
+    model[2].requires_grad_(False)
+    optimizer = build_optimizer(model, run_config(["train.weight_decay=0.3"]).train)
+    decay = {p.numel(): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    assert decay == {12: 0.3, 4: 0.0}
+    with pytest.raises(TrainingError, match="nothing to train"):
+        build_optimizer(model.requires_grad_(False), run_config([]).train)

@@ -1,5 +1,6 @@
 """Schedule, optimizer groups and run-folder odds and ends."""
 
+import itertools
 import math
 
 import pytest
@@ -54,7 +55,7 @@ def test_the_rate_stays_between_its_bounds_and_never_rises_after_the_warm_up(num
     after = found[math.ceil(warmup * num_steps) :]
     assert all(0 < value <= 1 for value in found) or floor == 0
     assert all(value >= floor - 1e-12 for value in after)
-    assert all(left >= right - 1e-12 for left, right in zip(after, after[1:], strict=False))
+    assert all(left >= right - 1e-12 for left, right in itertools.pairwise(after))
 
 
 def test_vectors_do_not_decay_and_frozen_parameters_are_left_out():

@@ -70,3 +70,18 @@ def test_jobs_share_stages_and_each_has_its_own_wandb_run(tiny, run, tmp_path):
         for folder in made
     ]
     assert sorted(encodes) == [[False, False], [True, True], [True, True]]
+
+
+def test_a_sweep_over_seeds_measures_its_base_once(tiny, run, tmp_path, text_dir):
+    """Weights from a folder are the same for every seed, and perplexity does not draw: one stage product."""
+    _, out, _ = run("run", *tiny)
+    exported = tmp_path / "exported"
+    run("export", out.splitlines()[-1], "--out", str(exported))
+    command = [*tiny, f"model.source=dir:{exported}", "model.tokenizer.kind=source", "eval.base=true", "study=seeds"]
+    code, _, _ = run("run", "-m", *command, "train.max_steps=2", "seed=1,2")
+    assert code == 0
+    stages = [
+        {stage["name"]: stage["reused"] for stage in json.loads(path.read_text())["stages"]}
+        for path in (tmp_path / "results" / "seeds").glob("*/provenance.json")
+    ]
+    assert sorted(stage["base_evaluation"] for stage in stages) == [False, True]

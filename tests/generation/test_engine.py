@@ -4,15 +4,18 @@ import warnings
 
 import pytest
 import torch
+from tests import weights
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig, Phi3Config, Qwen2Config
 
 from athlos.config.parts import Request
+from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.generation import engine
 from athlos.generation.config import GreedyConfig, SamplingConfig
 from athlos.generation.decoding import Greedy, Sampling
 from athlos.generation.engine import Prompt, generate, shared_prefixes
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.text.prompts import build_prompt, built_in_shots, completion
 
 VOCAB = 259
 NEW_TOKENS = 12
@@ -163,6 +166,14 @@ def test_end_token_is_counted_and_not_shown():
     assert (answer.text, answer.token_ids, answer.finished) == ("abc", [97, 98, 99, 258], True)
 
 
+def test_log_prob_ends_with_the_answer():
+    prompts = encode(["first", "second"], max_new_tokens=40)
+    run = {"stop": ["."], "batch_size": 2}
+    short, _ = generate(tiny(), byte_tokenizer(), prompts, choose=scripted(["x.", "much longer."]), **run)
+    [alone] = generate(tiny(), byte_tokenizer(), prompts[:1], choose=scripted(["x."]), **run)
+    assert short.log_prob == pytest.approx(alone.log_prob, abs=LOG_PROB_TOLERANCE)
+
+
 def test_length_ends_an_answer_unfinished():
     [answer] = said(["abcdefgh"], stop=["h"], max_new_tokens=4)
     assert (answer.text, len(answer.token_ids), answer.finished) == ("abcd", 4, False)
@@ -296,3 +307,30 @@ def test_missing_pad_token_and_silence(recwarn, caplog):
         found = greedy().answer(model, tokenizer, requests(RAGGED), batch_size=5)
     assert [prediction.text for prediction in found] == expected
     assert not caplog.records
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+def test_real_gemma_with_a_shared_prefix_longer_than_its_window():
+    loaded = weights.gemma3()
+    config = loaded.model.config
+    worked = "".join(
+        build_prompt(shot, shots=(), style="native_cot") + completion(shot, "native_cot") + "\n\n"
+        for language in ("en", "te", "th")
+        for shot in built_in_shots(MathRecord, "native_cot", language=language, num_shots=3)
+    )
+    questions = ("How many legs do 3 dogs have?", "Ann has 12 plums and eats 5. How many are left?", "What is 7 * 8?")
+    asked = [MathRecord(identifier=text, question=text, answer="0") for text in questions]
+    prompts = [
+        Prompt(
+            token_ids=loaded.tokenizer.encode(worked + build_prompt(record, shots=(), style="native_cot")),
+            max_new_tokens=10,
+        )
+        for record in asked
+    ]
+    assert all(prefix.length > config.sliding_window for prefix in shared_prefixes([p.token_ids for p in prompts]))
+    answers = generate(loaded.model, loaded.tokenizer, prompts, batch_size=3)
+    for prompt, answer in zip(prompts, answers, strict=True):
+        tokens, log_prob = plain(loaded.model, prompt, max_new_tokens=10)
+        assert answer.token_ids == tokens
+        assert answer.log_prob == pytest.approx(log_prob, abs=10 * LOG_PROB_TOLERANCE)

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -26,8 +27,9 @@ TextOf = Callable[[Record], tuple[str, str]]
 
 log = logging.getLogger(__name__)
 
-FEW_SHOT_POOL = 64
-"""Records of the training split that worked examples are drawn from."""
+FEW_SHOT_POOL, FEW_SHOT_FRONT = 64, 10_000
+"""Worked examples come from a random 64 of the first 10,000 records of the training split: the very first ones are
+often alike (a language's name after the other), and a large file need not be read to its end."""
 
 
 def build_source(config: RunConfig) -> Source:
@@ -86,11 +88,12 @@ class DataModule(pl.LightningDataModule):
         return found
 
     def shots_pool(self) -> list[Record]:
-        """Records that worked examples may come from: never those of the test split."""
+        """Records that worked examples may come from, by the run's seed: never those of the test split."""
         split = self.config.data.train_split
         if split is None or self.config.eval.shots == 0:
             return []
-        return list(itertools.islice(self.source.records(split), FEW_SHOT_POOL))
+        front = list(itertools.islice(self.source.records(split), FEW_SHOT_FRONT))
+        return random.Random(self.config.seed).sample(front, min(FEW_SHOT_POOL, len(front)))
 
     def rows(self, split: str) -> Rows:
         """Encoded rows of a split, built once."""

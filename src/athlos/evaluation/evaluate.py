@@ -69,7 +69,7 @@ def base_evaluation(
             "limit": data.limit(split),
             "dtype": values["model"]["dtype"],
             "precision": config.hardware.precision,
-            "seed": config.seed,
+            "seed": config.seed if any(load_suite(name, config).is_seeded for name in config.eval.suites) else None,
         },
         build=build,
     )

@@ -54,6 +54,9 @@ class Answerer(Protocol):
 class Suite(Protocol):
     """`evaluate` gets all test records (already limited) and returns everything measured on them."""
 
+    is_seeded: bool
+    """Whether the run's seed matters: worked examples, sampling."""
+
     def __init__(self, config: RunConfig) -> None: ...
 
     def evaluate(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, int], Any]
 """(prompts done, all prompts, tokens generated so far)"""
 Chooser = Callable[[Tensor, Sequence[torch.Generator]], Tensor]
-"""(logits [B, V] float32, one generator a row) -> next token [B]. May overwrite the logits."""
+"""(logits [B, V] float32, one generator a row) -> next token [B]. Leaves the logits as they are."""
 
 MIN_SHARED_TOKENS = 32
 """Shorter common beginnings are computed anew: copying would cost as much."""
@@ -252,9 +252,8 @@ class _ChooseTokens(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         log_total_B = scores.logsumexp(dim=-1)
-        raw_BV = scores.clone() if self.choose is not greedy else scores
         chosen_B = self.choose(scores, self.generators)
-        self.log_probs.append(raw_BV.gather(1, chosen_B[:, None]).squeeze(1) - log_total_B)
+        self.log_probs.append(scores.gather(1, chosen_B[:, None]).squeeze(1) - log_total_B)
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B[:, None], 0.0)
 
 

@@ -242,41 +242,42 @@ def style_name(record_type: type[Record], style: str) -> str:
     return style
 
 
-def _style(record: Record, style: str) -> _Style[Any]:
-    return _STYLES[type(record)][style_name(type(record), style)]
+def _style(record_type: type[Record], style: str) -> _Style[Any]:
+    name = style_name(record_type, style)
+    return _STYLES[record_type][name]
 
 
 def build_prompt(record: Record, *, shots: Sequence[Record], style: str) -> str:
     """The prompt of a record: worked examples, each closed by an empty line, then the question."""
-    chosen = _style(record, style)
+    chosen = _style(type(record), style)
     worked = (chosen.question(shot) + chosen.answer(shot) + SEPARATOR for shot in map(chosen.shot, shots))
     return "".join(worked) + chosen.question(record)
 
 
 def completion(record: Record, style: str) -> str:
     """What a trained model should write after the prompt, its leading space included."""
-    return str(_style(record, style).answer(record))
+    return str(_style(type(record), style).answer(record))
 
 
 def stop_strings(record: Record, style: str) -> tuple[str, ...]:
     """Strings that end the answer to a record."""
-    return tuple(_style(record, style).stops(record))
+    return tuple(_style(type(record), style).stops(record))
 
 
 def read_answer(text: str, record: Record, *, style: str) -> str:
     """The answer in a generated text: cut at the first stop string, without the style's writing conventions."""
     places = [place for stop in stop_strings(record, style) if (place := text.find(stop)) >= 0]
-    return str(_style(record, style).read(text[: min(places)] if places else text))
+    return str(_style(type(record), style).read(text[: min(places)] if places else text))
 
 
 def has_built_in_shots(record_type: type[Record], style: str) -> bool:
     """Whether a style comes with worked examples of its own."""
-    return _STYLES[record_type][style_name(record_type, style)].built_in is not None
+    return _style(record_type, style).built_in is not None
 
 
 def built_in_shots(record_type: type[Record], style: str, *, language: str, num_shots: int) -> list[Record]:
     """The first `num_shots` worked examples of a style in a language; raises `ConfigError` if it has fewer."""
-    build = _STYLES[record_type][style_name(record_type, style)].built_in
+    build = _style(record_type, style).built_in
     examples: list[Record] = build(language) if build else []
     if num_shots > len(examples):
         raise ConfigError(f"eval.shots: got {num_shots}, prompt style '{style}' has {len(examples)} worked examples")

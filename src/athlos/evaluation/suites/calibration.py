@@ -37,6 +37,8 @@ def sequence_confidence(log_prob: float | None, num_tokens: int) -> float:
 
 
 class CalibrationSuite:
+    is_seeded = True
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
@@ -52,11 +54,10 @@ class CalibrationSuite:
                 f"eval.suites: calibration needs word problems or questions, data={self.config.data.name} has neither"
             )
         answered = task.evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
-        for row in answered.predictions:
-            row["confidence"] = sequence_confidence(row["log_prob"], row["num_tokens"])
-        conf, correct, undefined = calibration.defined(
-            [row["confidence"] for row in answered.predictions], [row[right] for row in answered.predictions]
-        )
+        confidences = [sequence_confidence(row["log_prob"], row["num_tokens"]) for row in answered.predictions]
+        for row, confidence in zip(answered.predictions, confidences, strict=True):
+            row["confidence"] = None if math.isnan(confidence) else confidence
+        conf, correct, undefined = calibration.defined(confidences, [row[right] for row in answered.predictions])
         result = SuiteResult(
             predictions=answered.predictions,
             signatures={

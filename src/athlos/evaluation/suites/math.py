@@ -17,6 +17,8 @@ from athlos.text.maths import answers_equal, extract_answer
 
 
 class MathSuite:
+    is_seeded = True
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 

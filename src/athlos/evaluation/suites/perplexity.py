@@ -41,6 +41,8 @@ def windows(num_tokens: int, *, length: int, stride: int, has_prefix: bool) -> I
 
 
 class PerplexitySuite:
+    is_seeded = False
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 

@@ -18,6 +18,8 @@ from athlos.text.prompts import gold_answers
 
 
 class QuestionSuite:
+    is_seeded = True
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 

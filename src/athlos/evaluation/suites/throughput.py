@@ -4,6 +4,7 @@ The prompts are random token ids from a fixed seed, so two models with one vocab
 time to the first token; writing is the further time of the answer. The median of the repetitions is reported.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -23,6 +24,8 @@ PROMPT_SEED = 20240
 
 
 class ThroughputSuite:
+    is_seeded = True
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 
@@ -42,19 +45,23 @@ class ThroughputSuite:
             reading = self._seconds(answerer, token_ids, max_new_tokens=1)
             whole = self._seconds(answerer, token_ids, max_new_tokens=num_new)
             prefill.append(rows * num_prompt / reading)
-            # A clock of coarse steps, or a disturbed run, can show no further time at all.
-            decode.append(rows * (num_new - 1) / max(whole - reading, 1e-9))
+            writing = whole - reading
+            decode.append(rows * (num_new - 1) / writing if writing > 0 else math.nan)  # a disturbed run shows no time
             if progress:
                 progress(repetition, REPETITIONS, repetition * rows * (num_new + 1))
-        measured = {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}
-        return SuiteResult(
-            metrics={name: statistics.median(values) for name, values in measured.items()},
-            details={
-                name: MetricDetail(n=REPETITIONS, low=min(values), high=max(values))
-                for name, values in measured.items()
-            },
-            signatures={"throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}"},
+        result = SuiteResult(
+            signatures={"throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}"}
         )
+        for name, values in {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}.items():
+            known = [value for value in values if not math.isnan(value)]
+            result.metrics[name] = statistics.median(known) if known else math.nan
+            result.details[name] = MetricDetail(
+                n=len(values),
+                undefined=len(values) - len(known),
+                low=min(known, default=None),
+                high=max(known, default=None),
+            )
+        return result
 
     def _seconds(self, answerer: Answerer, token_ids: list[list[int]], *, max_new_tokens: int) -> float:
         prompts = [Prompt(token_ids=row, max_new_tokens=max_new_tokens) for row in token_ids]

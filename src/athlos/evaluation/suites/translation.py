@@ -20,6 +20,8 @@ from athlos.text.normalisation import UNSPACED_LANGUAGES
 
 
 class TranslationSuite:
+    is_seeded = True
+
     def __init__(self, config: RunConfig) -> None:
         self.config = config
 

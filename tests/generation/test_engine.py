@@ -167,7 +167,7 @@ def test_end_token_is_counted_and_not_shown():
 
 
 def test_log_prob_ends_with_the_answer():
-    prompts = encode(["first", "second"], max_new_tokens=40)
+    prompts = encode(["longest", "short"], max_new_tokens=40)  # rows of a batch are sorted by length
     run = {"stop": ["."], "batch_size": 2}
     short, _ = generate(tiny(), byte_tokenizer(), prompts, choose=scripted(["x.", "much longer."]), **run)
     [alone] = generate(tiny(), byte_tokenizer(), prompts[:1], choose=scripted(["x."]), **run)

@@ -56,6 +56,10 @@ class TrainingError(AthlosError):
     exit_code = 5
 
 
+class NumericalError(TrainingError):
+    """A loss or a gradient that is no finite number (exit code 5)."""
+
+
 def did_you_mean(word: str, known: Sequence[str]) -> str:
     """The suffix "; did you mean 'x'?" for the nearest of `known`, or an empty string when none is near."""
     near = get_close_matches(word, list(known), n=1, cutoff=0.6)

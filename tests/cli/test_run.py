@@ -183,7 +183,7 @@ def test_not_a_number_stops_with_the_batch_saved(tiny, run, tmp_path):
     [batch] = list((folder / "failure").glob("*.safetensors"))
     assert load_file(batch)["input_ids"].shape == (2, 32)
     status = json.loads((folder / "status.json").read_text())
-    assert (status["state"], status["error"], status["exit_code"]) == ("failed", "TrainingError", 5)
+    assert (status["state"], status["error"], status["exit_code"]) == ("failed", "NumericalError", 5)
     assert not (folder / "metrics.json").exists()
 
 

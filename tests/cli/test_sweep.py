@@ -47,7 +47,7 @@ def test_a_failed_job_stops_no_other_and_is_named(tiny, run, tmp_path):
     assert code == 5
     assert sorted(line.split()[0] for line in out.splitlines()) == ["failed", "finished"]
     [failed] = [line for line in out.splitlines() if line.startswith("failed")]
-    assert "TrainingError" in failed
+    assert "NumericalError" in failed
     assert err.count("error:") == 1
     states = {json.loads((folder / "status.json").read_text())["state"] for folder in folders(tmp_path / "results")}
     assert states == {"failed", "finished"}

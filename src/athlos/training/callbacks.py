@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch.distributed.tensor import DTensor
 
 from athlos.data.batches import Batch
-from athlos.errors import TrainingError
+from athlos.errors import NumericalError
 from athlos.training.module import MethodModule
 from athlos.training.run_folder import latest, step_folder, step_of
 
@@ -52,7 +52,7 @@ class Curve(Callback):
         norm = torch.nn.utils.get_total_norm(grads) if grads else torch.zeros(())
         self._grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if not math.isfinite(self._grad_norm):
-            raise TrainingError(f"gradient norm is {self._grad_norm} at step {trainer.global_step}")
+            raise NumericalError(f"gradient norm is {self._grad_norm} at step {trainer.global_step}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, module: Any, outputs: Any, batch: Batch, batch_index: int
@@ -118,7 +118,7 @@ class FailureRecord(Callback):
         self._batch = batch
 
     def on_exception(self, trainer: pl.Trainer, module: Any, exception: BaseException) -> None:
-        if not isinstance(exception, TrainingError) or not self._batch:
+        if not isinstance(exception, NumericalError) or not self._batch:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.folder / f"batch-step{trainer.global_step}-rank{trainer.global_rank}.safetensors"

@@ -18,6 +18,9 @@ from athlos.errors import TrainingError
 from athlos.training.run_folder import CHECKPOINT_STATE as STATE
 from athlos.training.run_folder import CHECKPOINT_WEIGHTS as WEIGHTS
 
+FULL_DISK_BYTES = 1 << 20
+"""Less free space than this is a full disk; torch's own message does not say so."""
+
 
 class FolderCheckpointIO(CheckpointIO):
     """Lightning's checkpoint dictionary as a folder of two files."""
@@ -35,8 +38,10 @@ class FolderCheckpointIO(CheckpointIO):
             shutil.rmtree(target, ignore_errors=True)
             scratch.rename(target)
         except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+            is_full = shutil.disk_usage(target.parent).free < FULL_DISK_BYTES  # before the scratch folder goes
             shutil.rmtree(scratch, ignore_errors=True)
-            raise TrainingError(f"cannot write checkpoint {target}: {error}") from error
+            reason = "No space left on device; free space or set results_dir" if is_full else str(error)
+            raise TrainingError(f"cannot write checkpoint {target}: {reason}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
         folder = Path(path)

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from athlos.config.parts import Decoding, Loss, Objective, Prediction, Request
 from athlos.config.schema import RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
-from athlos.errors import TrainingError
+from athlos.errors import NumericalError, TrainingError
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
@@ -58,11 +58,11 @@ class MethodModule(pl.LightningModule):
         """What `training_step` returns: this micro batch's part of the mean over all targets of the optimizer step.
 
         Lightning divides by the number of accumulated micro batches and averages gradients over processes; both are
-        undone here, since the denominator already covers the whole step. Raises `TrainingError` for a loss that is
+        undone here, since the denominator already covers the whole step. Raises `NumericalError` for a loss that is
         no number.
         """
         if not torch.isfinite(loss.total):
-            raise TrainingError(f"loss is {loss.total.item()} at step {self.global_step}")
+            raise NumericalError(f"loss is {loss.total.item()} at step {self.global_step}")
         step_targets = batch["step_targets"]
         share = loss.total / step_targets
         self.step_log["loss"] = self.step_log.get("loss", 0.0) + share.item()

@@ -50,12 +50,23 @@ def evaluation_precision(hardware: HardwareConfig) -> AbstractContextManager[Any
     return torch.autocast(evaluation_device(hardware).type, dtype=mixed)
 
 
+class WholeCheckpointFSDP2(ModelParallelStrategy):
+    """FSDP2 with checkpoints in our folder format, written by the first process.
+
+    The base class refuses a folder as a path, on every process: the later ones would see the folder the first made.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any = None) -> None:
+        if self.is_global_zero:
+            self.checkpoint_io.save_checkpoint(checkpoint, filepath)
+
+
 def build_strategy(hardware: HardwareConfig) -> Strategy | str:
     if hardware.strategy == "ddp":
         return DDPStrategy(process_group_backend="gloo" if hardware.accelerator == "cpu" else None)
     if hardware.strategy == "fsdp2":
         backend = "gloo" if hardware.accelerator == "cpu" else None
-        return ModelParallelStrategy(
+        return WholeCheckpointFSDP2(
             data_parallel_size=hardware.devices * hardware.num_nodes,
             tensor_parallel_size=1,
             save_distributed_checkpoint=False,

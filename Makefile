@@ -31,8 +31,10 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install -qq -e . --no-deps
 	@touch $@
 
-demo: $(STAMP)  ## train and evaluate a tiny model on shipped text, in minutes
-	@$(BIN)/athlos run experiment=demo
+demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in minutes
+	@$(BIN)/athlos run experiment=lab_premises results_dir=results/demo
+	@$(BIN)/athlos run -m experiment=lab_finetune sweep=demo results_dir=results/demo
+	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
 
 test: test-fast test-slow  ## all tests, the fast ones first
 

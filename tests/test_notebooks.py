@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
+NUM_FIGURES = {"first_run": 1, "lab_world": 2}
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks_and_they_are_stored_without_output():
     nbformat = pytest.importorskip("nbformat")
-    assert len(NOTEBOOKS) == 1
+    assert len(NOTEBOOKS) == 2
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         assert not [cell for cell in cells if cell.cell_type == "code" and cell.outputs]
@@ -34,6 +35,8 @@ def test_a_notebook_runs(path: Path, tmp_path: Path, cache: Path):
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(notebook, km=ThisPython(), timeout=200, resources={"metadata": {"path": str(tmp_path)}})
     client.execute()
-    assert (tmp_path / "results" / "first_run").is_dir()
+    assert (tmp_path / "results" / "first_run").is_dir() == (path.stem == "first_run")
     images = [out for cell in notebook.cells for out in cell.get("outputs", []) if "image/png" in out.get("data", {})]
-    assert len(images) == 1
+    assert len(images) == NUM_FIGURES[path.stem]
+    warnings = [out.text for cell in notebook.cells for out in cell.get("outputs", []) if out.get("name") == "stderr"]
+    assert not [text for text in warnings if "Glyph" in text]

@@ -17,8 +17,9 @@ from athlos.evaluation.suite import load_suite
 from athlos.evaluation.suites import throughput
 from athlos.evaluation.suites.calibration import sequence_confidence
 from athlos.evaluation.suites.translation import length_ratio
-from athlos.generation.config import GreedyConfig
+from athlos.generation.config import GreedyConfig, NativeConfig
 from athlos.generation.decoding import Greedy
+from athlos.generation.native import NativeEngine
 from athlos.models.tokenizers import byte_tokenizer
 
 
@@ -221,11 +222,23 @@ def tiny():
         return AutoModelForCausalLM.from_config(config)
 
 
+def tiny_answerer():
+    model, tokenizer = tiny(), byte_tokenizer()
+    engine = NativeEngine(NativeConfig(_target_="", batch_size=4), model=model, tokenizer=tokenizer)
+    decoding = Greedy(GreedyConfig(_target_="", max_new_tokens=4))
+    return SimpleNamespace(
+        model=model,
+        tokenizer=tokenizer,
+        engine=engine,
+        answer=lambda requests, *, progress=None: decoding.answer(engine, requests, progress=progress),
+    )
+
+
 def test_throughput_measures_reading_and_writing(monkeypatch):
     ticks = iter(range(0, 10**6, 1))
     # Each reading of the clock is one second on, so a pass takes one second whatever it does.
     monkeypatch.setattr(throughput.time, "perf_counter", lambda: float(next(ticks)))
-    answerer = SimpleNamespace(model=tiny(), tokenizer=byte_tokenizer())
+    answerer = tiny_answerer()
     seen = []
     result = suite("throughput", "eval.batch_size=2").evaluate(answerer, [], progress=lambda *n: seen.append(n))
     assert result.metrics["prefill_tokens_per_s"] == 2 * throughput.PROMPT_TOKENS
@@ -235,21 +248,14 @@ def test_throughput_measures_reading_and_writing(monkeypatch):
 
 
 def test_throughput_on_the_real_clock():
-    answerer = SimpleNamespace(model=tiny(), tokenizer=byte_tokenizer())
+    answerer = tiny_answerer()
     result = suite("throughput", "eval.batch_size=2").evaluate(answerer, [])
     assert result.metrics["prefill_tokens_per_s"] > result.metrics["decode_tokens_per_s"] > 0
 
 
 @pytest.mark.parametrize(("name", "records"), [("math", MATHS), ("qa", questions()), ("translation", pairs("eins"))])
 def test_suites_with_a_real_model(name, records):
-    model, tokenizer = tiny(), byte_tokenizer()
-    decoding = Greedy(GreedyConfig(_target_="", max_new_tokens=4))
-    answerer = SimpleNamespace(
-        model=model,
-        tokenizer=tokenizer,
-        answer=lambda requests, *, progress=None: decoding.answer(model, tokenizer, requests, progress=progress),
-    )
-    result = suite(name, "eval.shots=0").evaluate(answerer, records)
+    result = suite(name, "eval.shots=0").evaluate(tiny_answerer(), records)
     assert len(result.predictions) == len(records)
     assert all(0 < row["num_tokens"] <= 4 and row["log_prob"] < 0 for row in result.predictions)
     json.dumps(result.predictions, allow_nan=False)

@@ -33,7 +33,7 @@ from athlos.models.flops import (
 from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 
-NAMED = [name for name in group_options("model") if name != "tiny_llama"]
+NAMED = [name for name in group_options("model") if name not in ("tiny_llama", "lab_tiny", "lab_base")]
 ROWS, LENGTH = 2, 48
 WITHIN = 0.25
 """Share by which the activation formula may miss what autograd keeps."""

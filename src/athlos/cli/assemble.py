@@ -1,5 +1,6 @@
 """Config -> model, data and parts, wired. Used by `run` and `export`."""
 
+import dataclasses
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -7,10 +8,12 @@ from typing import Any
 
 from hydra.utils import get_class
 
+from athlos.cli.pretrained import is_trained_here, trained_model
 from athlos.config.parts import PartContext, PartReport
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule, build_source
 from athlos.data.records import Record
+from athlos.generation.interface import Engine
 from athlos.models.loading import LoadedModel, load_model
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
@@ -21,7 +24,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Assembly:
-    loaded: LoadedModel
+    loaded: LoadedModel | None
+    """None where a server answers and nothing is trained."""
     data: DataModule
     stages: StageStore
     base: MethodModule
@@ -34,18 +38,43 @@ class Assembly:
 def open_run(config: RunConfig) -> Assembly:
     """Load model and data; no part is applied yet."""
     stages = StageStore(cache_dir(config.cache_dir))
-    loaded = load_model(config.model, seed=config.seed, stages=stages, training_texts=lambda: training_texts(config))
+    loaded = None if config.engine.is_remote else _loaded(config, stages=stages)
+    tokenizer: Any = None if loaded is None else loaded.tokenizer
     data = DataModule(
-        config, tokenizer=loaded.tokenizer, stages=stages, text_of=lambda record: text_of(record, config.eval.prompt)
+        config, tokenizer=tokenizer, stages=stages, text_of=lambda record: text_of(record, config.eval.prompt)
     )
+    model: Any = None if loaded is None else loaded.model
     base = MethodModule(
         config,
-        model=loaded.model,
-        tokenizer=loaded.tokenizer,
+        model=model,
+        tokenizer=tokenizer,
         objective=get_class(config.objective._target_)(config.objective),
         decoding=get_class(config.decoding._target_)(config.decoding),
+        engine=build_engine(config, model=model, tokenizer=tokenizer),
     )
     return Assembly(loaded=loaded, data=data, stages=stages, base=base)
+
+
+def _loaded(config: RunConfig, *, stages: StageStore) -> LoadedModel:
+    model_config = trained_model(config, stages=stages) if is_trained_here(config.model) else config.model
+    loaded = load_model(
+        model_config,
+        seed=config.seed,
+        stages=stages,
+        training_texts=lambda: training_texts(config),
+        words=lambda: build_source(config).words(),
+    )
+    return dataclasses.replace(loaded, source=config.model.source)
+
+
+def build_engine(config: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
+    """The engine of a run: around its model, or, with none, one that asks a server."""
+    engine_class = get_class(config.engine._target_)
+    if config.engine.is_remote:
+        remote: Engine = engine_class(config.engine, cache_root=cache_dir(config.cache_dir))
+        return remote
+    engine: Engine = engine_class(config.engine, model=model, tokenizer=tokenizer)
+    return engine
 
 
 def text_of(record: Record, style: str) -> tuple[str, str]:
@@ -63,6 +92,17 @@ def training_texts(config: RunConfig) -> Iterator[str]:
 
 def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
     """Surgery, then selection, then the method's module around them."""
+    method_class = get_class(config.method._target_)
+    if assembly.loaded is None:
+        assembly.module = method_class(
+            config,
+            model=None,
+            tokenizer=None,
+            objective=assembly.base.objective,
+            decoding=assembly.base.decoding,
+            engine=assembly.base.engine,
+        )
+        return assembly.module
     context = PartContext(
         config=config,
         tokenizer=assembly.loaded.tokenizer,
@@ -77,11 +117,12 @@ def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
         assembly.reports.append(report)
     else:
         model.requires_grad_(False)
-    assembly.module = get_class(config.method._target_)(
+    assembly.module = method_class(
         config,
         model=model,
         tokenizer=assembly.loaded.tokenizer,
         objective=assembly.base.objective,
         decoding=assembly.base.decoding,
+        engine=build_engine(config, model=model, tokenizer=assembly.loaded.tokenizer),
     )
     return assembly.module

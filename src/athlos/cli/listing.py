@@ -10,7 +10,9 @@ from athlos.config.compose import conf_dir, group_options
 from athlos.config.registry import registry
 from athlos.errors import ConfigError, did_you_mean
 
-PART_GROUPS = ("surgery", "objective", "selection", "decoding", "eval", "tracking", "hardware", "scale", "sweep")
+PART_GROUPS = (
+    "surgery", "objective", "selection", "decoding", "engine", "eval", "tracking", "hardware", "scale", "sweep",
+)  # fmt: skip
 COMMAND = "athlos "
 """A comment that starts so is the command line of an experiment."""
 

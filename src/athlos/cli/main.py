@@ -21,6 +21,8 @@ EXAMPLES = """examples:
   athlos list experiments                           what there is to run
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
+  athlos report results --out report.html           one page: table, curves, costs, predictions of all runs
+  athlos lab sample                                 a look at the controlled world: five languages, facts, sums ...
 """
 
 
@@ -62,6 +64,31 @@ def parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", parents=[debug], help="Hugging Face weights of a finished run")
     export.add_argument("run", metavar="RUN", help="a run folder")
     export.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not exist or be empty")
+
+    report = commands.add_parser("report", parents=[debug], help="one self-contained page that compares runs")
+    report.add_argument("results", metavar="RESULTS", help="a folder with run folders anywhere below it")
+    report.add_argument("--out", default="report.html", metavar="FILE", help="the page to write (report.html)")
+    report.add_argument(
+        "--predictions", type=int, default=50, metavar="N", help="rows shown of each prediction file (50); 0 = none"
+    )
+    report.add_argument("--title", metavar="TEXT", help="heading of the page")
+    report.add_argument(
+        "--wandb", nargs="+", default=[], metavar="DIR", help="folders with offline runs of wandb to show as well"
+    )
+
+    lab = commands.add_parser("lab", help="the controlled world: `athlos lab sample` shows it")
+    # No `debug` on `lab` itself: the flag of `sample` would put it back to its default.
+    actions = lab.add_subparsers(dest="action", metavar="action", required=True)
+    sample = actions.add_parser("sample", parents=[debug], help="a readable sample of each kind of lab data")
+    sample.add_argument(
+        "--language", nargs="+", default=[], metavar="CODE", help="any of latn, cyrl, grek, thai, hani (all)"
+    )
+    sample.add_argument(
+        "--kind", nargs="+", default=[], metavar="KIND",
+        help="any of languages, facts, chains, documents, sums, memory, pictures, streams (all)",
+    )  # fmt: skip
+    sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the world (0)")
+    sample.add_argument("--count", type=int, metavar="N", help="at most so many samples of each kind (a few)")
     return top
 
 
@@ -114,9 +141,31 @@ def _dispatch(options: argparse.Namespace) -> int:
         from athlos.cli.doctor import print_doctor
 
         return print_doctor(data_dir=Path(options.data_dir) if options.data_dir else None, as_json=options.json)
+    if options.command == "report":
+        return _report(options)
+    if options.command == "lab":
+        from athlos.cli.lab import print_sample
+
+        print_sample(languages=options.language, kinds=options.kind, seed=options.seed, count=options.count)
+        return 0
     from athlos.cli.export import export_run
 
     print(export_run(Path(options.run), out=Path(options.out)))
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from athlos.cli.report import write_report
+
+    print(
+        write_report(
+            Path(options.results).expanduser(),
+            out=Path(options.out).expanduser(),
+            num_predictions=options.predictions,
+            title=options.title,
+            wandb_folders=[Path(folder).expanduser() for folder in options.wandb],
+        )
+    )
     return 0
 
 

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from athlos.config.compose import chosen_parts
+from athlos.config.compose import chosen_parts, engine_signature
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigErrors
 from athlos.stages import Product
@@ -95,19 +95,23 @@ def start_panel(
     the run goes on from.
     """
     parts = {part.group: part.name for part in chosen_parts(config)}
-    recipe = [
-        f"{group}={parts[group]}" for group in ("surgery", "objective", "selection", "decoding") if group in parts
-    ]
+    groups = ("surgery", "objective", "selection", "decoding", "engine")
+    recipe = [f"{group}={parts[group]}" for group in groups if group in parts]
     train = config.train
     share = trainable_params / total_params if total_params else 0.0
-    rows = [
-        ("method", parts.get("method", type(config.method).__name__)),
-        ("parts", " ".join(recipe)),
-        ("model", f"{config.model.name} ({config.model.source}; licence: {license})"),
+    model_rows = [("model", f"{config.model.name} ({config.model.source}; licence: {license})")]
+    model_rows.append(
         (
             "parameters",
             f"{readable_count(total_params)}, of which {readable_count(trainable_params)} ({share:.2%}) train",
-        ),
+        )
+    )
+    if config.engine.is_remote:
+        model_rows = [("model", f"a server's ({engine_signature(config)})")]
+    rows = [
+        ("method", parts.get("method", type(config.method).__name__)),
+        ("parts", " ".join(recipe)),
+        *model_rows,
         ("data", config.data.name),
         (
             "training",

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from athlos.config.compose import plain
+from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigErrors
 from athlos.training.run_folder import RunFolder
@@ -67,7 +67,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
 
-    if config.eval.base:
+    if config.eval.base and assembly.loaded is not None:
         base_results = base_evaluation(
             config, assembly.base, assembly.data, split=split, stages=assembly.stages,
             model_fingerprint=assembly.loaded.fingerprint, progress=progress,
@@ -77,8 +77,9 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
         details |= base_details
 
     module = assemble.apply_parts(config, assembly)
-    total = sum(parameter.numel() for parameter in module.model.parameters())
-    trainable = sum(parameter.numel() for parameter in module.model.parameters() if parameter.requires_grad)
+    parameters = [] if assembly.loaded is None else list(module.model.parameters())
+    total = sum(parameter.numel() for parameter in parameters)
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
     resumed_from = folder.resume_step
     if resumed_from is None:
         folder.clear_results()
@@ -87,8 +88,8 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
     if config.progress and folder.is_writer:
         panels.start_panel(
             config, device=config.hardware.accelerator, total_params=total, trainable_params=trainable,
-            run_dir=folder.path, license=assembly.loaded.license, stages=assembly.stages.history,
-            resumed_from=resumed_from,
+            run_dir=folder.path, license=assembly.loaded.license if assembly.loaded else "",
+            stages=assembly.stages.history, resumed_from=resumed_from,
         )  # fmt: skip
 
     with tracking.open_tracking(
@@ -110,7 +111,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
             "cost/peak_mb": provenance.peak_mb(),
             "cost/trainable_params": float(trainable),
             "cost/total_params": float(total),
-            "cost/trainable_share": trainable / total,
+            "cost/trainable_share": trainable / total if total else 0.0,
         }
         metrics.setdefault("cost/flops", 0.0)
         metrics.setdefault("cost/tokens_per_s", 0.0)
@@ -119,9 +120,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
             log.warning("left out %d unreadable records (data.on_bad=skip)", assembly.data.source.num_bad)
         if not folder.is_writer:
             return
-        for name, result in results.items():
-            folder.write_predictions(name, result.predictions)
-            record.table(name, result.predictions)
+        write_results(results, folder, record)
         record.summary(metrics)
         folder.write_provenance(
             {
@@ -129,10 +128,8 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
                 "versions": provenance.versions(),
                 "hardware": provenance.hardware(),
                 "seed": config.seed,
-                "model": {
-                    "source": assembly.loaded.source, "license": assembly.loaded.license,
-                    "fingerprint": assembly.loaded.fingerprint,
-                },
+                "model": loaded_model(assembly),
+                "engine": {"name": engine_signature(config), **getattr(module.engine, "counters", {})},
                 "data": {"name": config.data.name, "splits": data_hashes(config, assembly.data)},
                 "stages": [
                     {"name": product.name, "key": product.key, "reused": product.reused, "seconds": product.seconds}
@@ -146,6 +143,23 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
     folder.finished(wall_s=time.monotonic() - start)
     if config.progress:
         panels.end_panel(metrics, folder.path, next_steps(config, folder))
+
+
+def loaded_model(assembly: Any) -> dict[str, Any] | None:
+    """Where the weights came from; nothing where a server has them."""
+    loaded = assembly.loaded
+    if loaded is None:
+        return None
+    return {"source": loaded.source, "license": loaded.license, "fingerprint": loaded.fingerprint}
+
+
+def write_results(results: Any, folder: RunFolder, record: Any) -> None:
+    """Predictions and figures of all suites, into the run folder and to the sinks."""
+    for name, result in results.items():
+        folder.write_predictions(name, result.predictions)
+        record.table(name, result.predictions)
+        for title, picture in result.figures.items():
+            record.figure(title, folder.write_figure(title, picture))
 
 
 def data_hashes(config: RunConfig, data: Any) -> dict[str, str]:

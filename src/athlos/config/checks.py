@@ -9,9 +9,12 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets
+from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
 from athlos.config.schema import RunConfig
 from athlos.errors import did_you_mean
+
+MODEL_SUITES = ("perplexity", "throughput", "calibration")
+"""Suites that need the model in this process: its logits, its speed, log-probabilities that are surely its own."""
 
 
 def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
@@ -83,6 +86,7 @@ def wrong_values(config: RunConfig) -> Iterator[str]:
     yield from _outside_shares(config)
     yield from _not_accepted(config)
     yield from _contradictions(config)
+    yield from _without_model(config)
 
 
 def _below_least(config: RunConfig) -> Iterator[str]:
@@ -142,7 +146,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "hardware.accelerator": (hardware.accelerator, ("cpu", "gpu", "auto")),
         "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
-        "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe")),
+        "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words")),
         "eval.language_detector": (config.eval.language_detector, ("script", "lingua", "py3langid")),
     }
     for sink in config.tracking.sinks:
@@ -166,3 +170,19 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield f"data.train_split: data={data.name} names no training split; set one, or train.max_steps=0"
     if evaluation.every and data.val_split is None:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
+
+
+def _without_model(config: RunConfig) -> Iterator[str]:
+    """What a run needs of the model that a server does not give."""
+    if not config.engine.is_remote:
+        return
+    reason = "with an engine over HTTP this run loads no model"
+    if config.train.max_steps > 0:
+        yield f"train.max_steps: got {config.train.max_steps}, expected 0: {reason}"
+    for name in config.eval.suites:
+        if name in MODEL_SUITES:
+            yield f"eval.suites: {name} reads the model itself, but {reason}; engine=native"
+    if config.eval.base:
+        yield f"eval.base: got true, expected false: {reason}, and its one model is the base"
+    if type(config.surgery) is not registry().get("surgery", "none").schema:
+        yield f"surgery: got {type(config.surgery).__name__}, expected surgery=none: {reason}"

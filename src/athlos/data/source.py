@@ -50,6 +50,10 @@ class Source(ABC, Generic[ConfigT]):
         """The same records from the hub. Sources with a `hub` data set override this."""
         raise DataError(f"data={self.config.name} has no hub data set; set data.dir=<folder with the official files>")
 
+    def words(self) -> Iterator[str]:
+        """All words of the texts, those with a leading space that begin a word; for `model.tokenizer.kind=words`."""
+        raise DataError(f"data={self.config.name} has no closed word list, which model.tokenizer.kind=words needs")
+
     def records(self, split: str, *, limit: int | None = None) -> Iterator[Record]:
         """Records of a split from the files or the hub; at most `limit` of each language, in order."""
         if limit is None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from athlos.config.compose import engine_signature
 from athlos.config.parts import Prediction, Request
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record
@@ -93,6 +94,7 @@ def ask(
             prompt=prompts.build_prompt(record, shots=shots[record.language], style=style),
             record=record,
             seed=zlib.crc32(f"{config.seed}/{record.language}/{record.identifier}".encode()),
+            stop=list(prompts.stop_strings(record, style)),
         )
         for record in items
     ]
@@ -108,6 +110,7 @@ def ask(
         ],
         signatures={
             f"{suite}_prompt": f"{record_type.__name__}.{style}|shots:{config.eval.shots}|{origin}",
+            f"{suite}_engine": engine_signature(config),
             f"{suite}_prompt_hash": prompts.prompt_hash(request.prompt for request in requests),
         },
     )

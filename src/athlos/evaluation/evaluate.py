@@ -27,16 +27,18 @@ def evaluate(
     """Results by suite on a split. `progress(suite name)` gives a callback for (done, all, tokens)."""
     records = data.eval_records(split)
     shots_pool = data.shots_pool()
-    answerer.model.to(evaluation_device(config.hardware))
+    if not config.engine.is_remote:
+        answerer.model.to(evaluation_device(config.hardware))
     results = {}
     for name in config.eval.suites:
         suite = load_suite(name, config)
         callback = progress(name) if progress else None
         with evaluation_precision(config.hardware):
             results[name] = suite.evaluate(answerer, records, shots_pool=shots_pool, progress=callback)
-        results[name].signatures["precision"] = (
-            f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
-        )
+        if not config.engine.is_remote:
+            results[name].signatures["precision"] = (
+                f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
+            )
     return results
 
 
@@ -54,7 +56,10 @@ def base_evaluation(
 
     def build(folder: Path) -> None:
         results = evaluate(config, answerer, data, split=split, progress=progress)
-        text = json.dumps({name: dataclasses.asdict(result) for name, result in results.items()}, ensure_ascii=False)
+        text = json.dumps(
+            {name: dataclasses.asdict(dataclasses.replace(one, figures={})) for name, one in results.items()},
+            ensure_ascii=False,
+        )
         (folder / "results.json").write_text(text, encoding="utf-8")
 
     values = plain(config)
@@ -65,6 +70,7 @@ def base_evaluation(
         config={
             "eval": {key: value for key, value in values["eval"].items() if key not in ("base", "every", "batch_size")},
             "decoding": values["decoding"],
+            "engine": {key: value for key, value in values["engine"].items() if key != "batch_size"},
             "data": {key: value for key, value in values["data"].items() if key != "dir"},
             "limit": data.limit(split),
             "dtype": values["model"]["dtype"],

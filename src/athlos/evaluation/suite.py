@@ -18,6 +18,8 @@ from athlos.errors import ConfigError, choices
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from athlos.generation.interface import Engine
+
 
 @dataclass(kw_only=True)
 class MetricDetail:
@@ -36,15 +38,21 @@ class SuiteResult:
     details: dict[str, MetricDetail] = field(default_factory=dict)
     predictions: list[dict[str, Any]] = field(default_factory=list)
     """One JSON-able row an item, with `id`, `language`, `prompt`, `prediction`, `gold` and the item's scores."""
+    figures: dict[str, bytes] = field(default_factory=dict)
+    """Name -> PNG; stored as `figures/<name>.png` in the run folder."""
     signatures: dict[str, str] = field(default_factory=dict)
     """What two results must share to be compared: sacrebleu signature, normaliser, detector, prompt hash."""
 
 
 class Answerer(Protocol):
-    """What suites evaluate: a LightningModule of a method. Pipelines override `answer`."""
+    """What suites evaluate: a LightningModule of a method. Pipelines override `answer`.
+
+    Model and tokenizer are None where a server answers; the config's checks keep suites that read them away from it.
+    """
 
     model: "PreTrainedModel"
     tokenizer: "PreTrainedTokenizerBase"
+    engine: "Engine"
 
     def answer(self, requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]:
         """One prediction a request, in order. `progress(num_done, num_all, num_tokens)` may be called on the way."""

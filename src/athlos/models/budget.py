@@ -125,7 +125,8 @@ def formats(config: RunConfig) -> Formats:
 def meta_model(config: ModelConfig) -> "PreTrainedModel":
     """The model of a config on the meta device: shapes and names, no values, no memory.
 
-    Goes by `model.architecture` where given, else by the config file of the source. A `bpe` vocabulary counts as full.
+    Goes by `model.architecture` where given, else by the config file of the source. A `bpe` vocabulary
+    counts as full, one of `words` as `model.tokenizer.vocab_size`.
     """
     import torch
 
@@ -133,7 +134,7 @@ def meta_model(config: ModelConfig) -> "PreTrainedModel":
     if config.architecture:
         vocab_size = None
         if source.kind == "random":
-            vocab_size = config.tokenizer.vocab_size if config.tokenizer.kind == "bpe" else SMALLEST_BPE
+            vocab_size = SMALLEST_BPE if config.tokenizer.kind == "byte" else config.tokenizer.vocab_size
         shape = hf_config(config.architecture, vocab_size=vocab_size)
     elif source.kind in ("dir", "hub"):
         shape = _published_config(config)

@@ -14,7 +14,7 @@ from athlos.errors import ModelError, did_you_mean
 from athlos.models import wheels
 from athlos.models.architecture import auto_class, build, hf_config
 from athlos.models.quiet import quiet_transformers
-from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash
+from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
 from athlos.stages import StageStore, content_hash, file_hash
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("random", "hub", "dir", "wheel")
+SOURCES = ("random", "hub", "dir", "wheel", "run")
 FINGERPRINT_VERSION = 1
 UNKNOWN_LICENSE = "unknown"
 
@@ -51,14 +51,15 @@ class LoadedModel:
 
 
 def parse_source(text: str) -> Source:
-    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>` or `wheel:<distribution>==<version>`."""
+    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`."""
     kind, colon, reference = text.partition(":")
     if kind not in SOURCES or (kind == "random") != (not colon):
-        accepted = "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>"
+        accepted = "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>, run:<experiment>"
         raise ModelError(f"model.source: got '{text}'{did_you_mean(kind, SOURCES)}; accepted: {accepted}")
     if kind != "hub":
-        if kind == "dir" and not reference:
-            raise ModelError("model.source: got 'dir:' without a folder; expected dir:<path>")
+        if kind in ("dir", "run") and not reference:
+            missing, wanted = ("a folder", "dir:<path>") if kind == "dir" else ("an experiment", "run:<experiment>")
+            raise ModelError(f"model.source: got '{text}' without {missing}; expected {wanted}")
         return Source(kind=kind, reference=reference)
     repository, _, revision = reference.partition("@")
     if not repository or not revision:
@@ -69,16 +70,24 @@ def parse_source(text: str) -> Source:
 
 
 def load_model(
-    config: ModelConfig, *, seed: int, stages: StageStore, training_texts: TextSource | None = None
+    config: ModelConfig,
+    *,
+    seed: int,
+    stages: StageStore,
+    training_texts: TextSource | None = None,
+    words: TextSource | None = None,
 ) -> LoadedModel:
     """Load or build the model of a config, with its dtype, attention kernel and activation checkpointing applied.
 
-    `seed` decides random weights; `training_texts` gives a pass over the training text, for `tokenizer.kind=bpe`.
+    `seed` decides random weights; `training_texts` gives a pass over the training text, for `tokenizer.kind=bpe`;
+    `words` gives the data source's word list, for `tokenizer.kind=words`.
     Raises `ModelError` when the source is out of reach, incomplete, pickled, or contradicts its tokenizer.
     """
     source = parse_source(config.source)
     place = _place(source, stages=stages)
-    tokenizer = _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts)
+    tokenizer = _tokenizer(
+        config, source=source, place=place, stages=stages, training_texts=training_texts, words=words
+    )
     if source.kind == "random":
         model = _random_model(config, seed=seed, tokenizer=tokenizer)
         content = {
@@ -102,20 +111,30 @@ def load_model(
 
 
 def load_tokenizer(
-    config: ModelConfig, *, stages: StageStore, training_texts: TextSource | None = None
+    config: ModelConfig,
+    *,
+    stages: StageStore,
+    training_texts: TextSource | None = None,
+    words: TextSource | None = None,
 ) -> "PreTrainedTokenizerBase":
     """The tokenizer alone. Without a pad token of its own it pads with its end token: go by attention_mask, not id."""
     source = parse_source(config.source)
     place = _place(source, stages=stages)
-    return _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts)
+    return _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts, words=words)
 
 
 def _tokenizer(
-    config: ModelConfig, *, source: Source, place: str, stages: StageStore, training_texts: TextSource | None
+    config: ModelConfig,
+    *,
+    source: Source,
+    place: str,
+    stages: StageStore,
+    training_texts: TextSource | None,
+    words: TextSource | None,
 ) -> "PreTrainedTokenizerBase":
     kind = config.tokenizer.kind
     if (source.kind == "random") == (kind == "source"):
-        reason = "random weights have none of their own; accepted: byte, bpe"
+        reason = "random weights have none of their own; accepted: byte, bpe, words"
         if source.kind != "random":
             reason = "trained weights only fit their own tokenizer; accepted: source"
         raise ModelError(f"model.tokenizer.kind: got '{kind}' with model.source={config.source}: {reason}")
@@ -125,6 +144,10 @@ def _tokenizer(
         if training_texts is None:
             raise ModelError("model.tokenizer.kind: bpe is trained on the run's training text, and this run has none")
         return bpe_tokenizer(training_texts, vocab_size=config.tokenizer.vocab_size, stages=stages)
+    if kind == "words":
+        if words is None:
+            raise ModelError("model.tokenizer.kind: words needs the word list of a data source, and this run has none")
+        return word_tokenizer(words())
     return _source_tokenizer(place, revision=source.revision)
 
 
@@ -134,6 +157,8 @@ def _place(source: Source, *, stages: StageStore) -> str:
         return str(wheels.converted(wheels.find(source.reference), stages=stages).path)
     if source.kind == "dir":
         return str(_model_folder(source))
+    if source.kind == "run":
+        raise ModelError(f"model.source: run:{source.reference} is a run to do first, no folder; use `athlos run`")
     return source.reference
 
 

@@ -1,4 +1,4 @@
-"""Tokenizers that need no download: bytes, and a byte-level BPE trained on the run's own text."""
+"""Tokenizers that need no download: bytes, a byte-level BPE of the run's own text, and closed lists of words."""
 
 import hashlib
 import json
@@ -23,6 +23,11 @@ SMALLEST_BPE = NUM_BYTES + len(SPECIALS)
 TRAINING_VERSION = 1
 """Raised when the same text and size give another BPE tokenizer."""
 TOKENIZER_FILE = "tokenizer.json"
+
+WORD_START = "\u2581"
+"""Stands for a space inside a word tokenizer, as in SentencePiece."""
+SPACED_START = r"\A(?=[\p{Latin}\p{Cyrillic}\p{Greek}0-9])"
+"""Before the first letter of a text in a script with spaces."""
 
 TextSource = Callable[[], Iterator[str]]
 """Gives a fresh pass over the training texts at each call."""
@@ -73,6 +78,33 @@ def bpe_tokenizer(texts: TextSource, *, vocab_size: int, stages: StageStore) -> 
             backend.get_vocab_size(),
             vocab_size,
         )
+    return _wrapped(backend)
+
+
+def word_tokenizer(pieces: Iterable[str]) -> "PreTrainedTokenizerBase":
+    """A tokenizer of the given pieces: <pad> 0, <bos> 1, <eos> 2, 256 bytes, then the pieces in order.
+
+    A piece that begins with a space is the start of a word. Text is cut into the fewest pieces; what no piece covers
+    becomes bytes. A text that begins with a letter of a script with spaces, or with a digit, gets a space before it,
+    and decoding takes one leading space away: so "a b" and " a b" are the same ids, and a completion that begins with
+    a space continues its prompt. Everything else comes back unchanged, U+2581 (the mark of a space) excepted. Encoding
+    adds no special token by itself.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+
+    words = dict.fromkeys(piece.replace(" ", WORD_START) for piece in (" ", *pieces))
+    entries = [*SPECIALS, *(f"<0x{value:02X}>" for value in range(NUM_BYTES)), *words]
+    # Equal scores: the best cut is the one of fewest pieces.
+    backend = Tokenizer(models.Unigram([(entry, -1.0) for entry in entries], unk_id=0, byte_fallback=True))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.Replace(Regex(SPACED_START), WORD_START), normalizers.Replace(" ", WORD_START)]
+    )
+    # Cut before each space: the search for the best cut is then short, and no piece crosses a word.
+    backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_START), behavior="merged_with_next")
+    backend.decoder = decoders.Sequence(
+        [decoders.Replace(WORD_START, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )  # type: ignore[no-untyped-call]
+    backend.add_special_tokens(list(SPECIALS))
     return _wrapped(backend)
 
 

@@ -177,6 +177,19 @@ def _short_answer(record: QuestionRecord) -> str:
     return f" {gold_answers(record)[0].strip()}"
 
 
+UNSPACED_SENTENCES = ("zh", "ja", "hani")
+"""Languages that write no space between sentences; `hani` is one of the lab world."""
+
+
+def _gap(record: Record) -> str:
+    return "" if base_language(record.language) in UNSPACED_SENTENCES else " "
+
+
+def _bare_question(record: QuestionRecord) -> str:
+    parts = [*(passage.text for passage in record.passages), record.question]
+    return _gap(record).join(part for part in parts if part)
+
+
 _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
     MathRecord: {
         "native_cot": _Style[MathRecord](
@@ -215,9 +228,15 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
         "closed_book": _Style[QuestionRecord](
             question=_closed_question, answer=_short_answer, stops=lambda record: ("\n",)
         ),
+        # No label in any language: passages, question and answer as running text, ended by the end of text or line.
+        "bare": _Style[QuestionRecord](
+            question=_bare_question, answer=lambda record: _gap(record) + gold_answers(record)[0],
+            stops=lambda record: ("\n",),
+        ),
     },
     TextRecord: {
         "text": _Style[TextRecord](question=lambda record: "", answer=lambda record: record.text, read=str),
+        "bare": _Style[TextRecord](question=lambda record: "", answer=lambda record: record.text, read=str),
     },
 }  # fmt: skip
 

@@ -16,6 +16,7 @@ from athlos.config.parts import Decoding, Loss, Objective, Prediction, Request
 from athlos.config.schema import RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
 from athlos.errors import NumericalError, TrainingError
+from athlos.generation.interface import Engine
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
@@ -29,7 +30,7 @@ SEED_STRIDE = 1_000_003
 
 
 class MethodModule(pl.LightningModule):
-    """A model, an objective and a decoding rule under Lightning.
+    """A model, an objective, a decoding rule and an engine under Lightning.
 
     A method that trains overrides `training_step`; one without gradients overrides `answer`. Randomness inside a step
     (dropout, sampling) is seeded from (seed, step, micro batch, rank), so a resumed run draws what it would have drawn.
@@ -43,10 +44,11 @@ class MethodModule(pl.LightningModule):
         tokenizer: "PreTrainedTokenizerBase",
         objective: Objective,
         decoding: Decoding,
+        engine: Engine,
     ) -> None:
         super().__init__()
         self.config, self.model, self.tokenizer = config, model, tokenizer
-        self.objective, self.decoding = objective, decoding
+        self.objective, self.decoding, self.engine = objective, decoding, engine
         # Validation is always the plain next-token loss, so that runs with different objectives compare.
         self._next_token = NextTokenObjective(NextTokenConfig(_target_="", chunk_tokens=1024))
         self.step_log: dict[str, float] = {}
@@ -108,10 +110,8 @@ class MethodModule(pl.LightningModule):
         self.log_dict({"val/loss": loss, "val/ppl": math.exp(loss)}, sync_dist=False)
 
     def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
-        """One prediction a request, in order, by the run's decoding rule."""
-        return self.decoding.answer(
-            self.model, self.tokenizer, requests, batch_size=self.config.eval.batch_size, progress=progress
-        )
+        """One prediction a request, in order, by the run's decoding rule on its engine."""
+        return self.decoding.answer(self.engine, requests, progress=progress)
 
     def predict_step(self, batch: Sequence[Request], batch_index: int = 0) -> list[Prediction]:
         return self.answer(batch)

@@ -1,6 +1,7 @@
 """The record of a run: one folder, one config for ever. No torch here: the report and the checks read it too.
 
 `config.yaml`, `status.json`, `metrics.json`, `metric_details.json`, `provenance.json`, `predictions/*.jsonl`,
+`figures/*.png`,
 `checkpoints/`, `events/`. Every file is written beside its place and renamed, so a reader never sees half of one.
 """
 
@@ -169,7 +170,7 @@ class RunFolder:
         """Forget the products of an earlier try that is done again from the start: its curve, metrics, predictions."""
         if not self.is_writer:
             return
-        for name in ("events", "predictions"):
+        for name in ("events", "predictions", "figures"):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for name in ("metrics.json", "metric_details.json"):
             (self.path / name).unlink(missing_ok=True)
@@ -219,6 +220,21 @@ class RunFolder:
             folder.mkdir(exist_ok=True)
             lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
             write_atomically(folder / f"{name}.jsonl", lines)
+
+    def write_figure(self, name: str, png: bytes) -> Path:
+        """figures/<name>.png; returns its path. Raises `TrainingError` naming the file (disk full)."""
+        path = self.path / "figures" / f"{name}.png"
+        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        try:
+            path.parent.mkdir(exist_ok=True)
+            scratch.write_bytes(png)
+            scratch.replace(path)
+        except OSError as error:
+            scratch.unlink(missing_ok=True)
+            raise TrainingError(
+                f"cannot write {path}: {error.strerror or error}; free space or set results_dir"
+            ) from error
+        return path
 
     def _read(self, name: str) -> dict[str, Any]:
         """A JSON file of the record; empty when it is missing."""

@@ -12,10 +12,12 @@ from typing import Any
 
 import torch
 
+from athlos.config.compose import engine_signature
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
-from athlos.generation.engine import Prompt, generate
+from athlos.generation.interface import Prompt, SamplingRule
+from athlos.generation.local import LocalEngine
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 32
@@ -50,7 +52,10 @@ class ThroughputSuite:
             if progress:
                 progress(repetition, REPETITIONS, repetition * rows * (num_new + 1))
         result = SuiteResult(
-            signatures={"throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}"}
+            signatures={
+                "throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}",
+                "throughput_engine": engine_signature(self.config),
+            }
         )
         for name, values in {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}.items():
             known = [value for value in values if not math.isnan(value)]
@@ -66,10 +71,8 @@ class ThroughputSuite:
     def _seconds(self, answerer: Answerer, token_ids: list[list[int]], *, max_new_tokens: int) -> float:
         prompts = [Prompt(token_ids=row, max_new_tokens=max_new_tokens) for row in token_ids]
         start = time.perf_counter()
-        generate(
-            answerer.model, answerer.tokenizer, prompts,
-            end_token_ids=(), batch_size=len(prompts), share_prefixes=False,
-        )  # fmt: skip
+        assert isinstance(answerer.engine, LocalEngine)
+        answerer.engine.generate(prompts, rule=SamplingRule(), end_token_ids=())
         return time.perf_counter() - start
 
 

@@ -1,0 +1,128 @@
+"""The lab world as a data source: pre-training text of a world, and probes of what a model made of it.
+
+No files: everything is generated from the config, the same on every machine. `train` is the pre-training mixture,
+`val` unseen documents and sums, `test` the probes, by kind and setting in `meta`. Licence: generated, none needed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import Passage, QuestionRecord, Record, TextRecord
+from athlos.data.source import Source
+from athlos.errors import DataError, choices
+from athlos.lab import pretraining
+from athlos.lab.world import World, WorldConfig, config_errors
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(kw_only=True)
+class LabConfig(DataConfig):
+    world: WorldConfig = field(default_factory=WorldConfig)
+    mixture: pretraining.MixtureConfig = field(default_factory=pretraining.MixtureConfig)
+    kinds: list[str] = field(default_factory=list)
+    """Which of fact, statement, document, recital, sum, chain are kept in every split; empty = all."""
+    train_languages: list[str] = field(default_factory=list)
+    """Which languages of the world are kept in `train` and `val`; empty = all. Probes are always in all of them."""
+
+
+class LabSource(Source[LabConfig]):
+    """Records are `QuestionRecord`s with `meta.kind` and `meta.dial`; statements are `TextRecord`s."""
+
+    record_type = QuestionRecord
+
+    @cached_property
+    def world(self) -> World:
+        return World(self.config.world)
+
+    def words(self) -> Iterator[str]:
+        return pretraining.words(self.world, self.config.mixture)
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in SPLITS:
+            raise DataError(f"data=lab has no split '{split}'{choices(split, SPLITS)}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the text."""
+        self.files(split)
+        return content_hash(
+            {
+                "generator": GENERATOR_VERSION, "split": split, "world": asdict(self.config.world),
+                "mixture": asdict(self.config.mixture), "kinds": self.config.kinds,
+                "languages": self._languages(split),
+            }
+        )  # fmt: skip
+
+    def read(self, split: str) -> Iterator[Record]:
+        self.files(split)
+        make = {
+            "train": pretraining.training_examples, "val": pretraining.validation_examples, "test": pretraining.probes,
+        }[split]  # fmt: skip
+        for example in make(self.world, self.config.mixture):
+            if self.config.kinds and example.kind not in self.config.kinds:
+                continue
+            if example.language in self._languages(split):
+                yield _record(example)
+
+    def _languages(self, split: str) -> list[str]:
+        return (self.config.train_languages if split != "test" else []) or self.config.world.languages
+
+    def _stream(self, split: str) -> Iterator[Record]:
+        return self.read(split)
+
+
+def _record(example: pretraining.Example) -> Record:
+    meta = {"kind": example.kind, "dial": example.dial}
+    if not example.question and not example.context:
+        return TextRecord(
+            identifier=example.identifier, language=example.language, text=example.answer, meta=meta
+        )  # fmt: skip
+    return QuestionRecord(
+        identifier=example.identifier,
+        language=example.language,
+        question=example.question,
+        answers=[example.answer],
+        passages=[Passage(title="", text=example.context, is_supporting=True)] if example.context else [],
+        meta=meta,
+    )
+
+
+KINDS = ("fact", "statement", "document", "recital", "sum", "chain")
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabConfig)
+    yield from config_errors(data.world, key="data.world")
+    for kind in data.kinds:
+        if kind not in KINDS:
+            yield f"data.kinds: got '{kind}'{choices(kind, KINDS)}"
+    for code in data.train_languages:
+        if code not in data.world.languages:
+            yield f"data.train_languages: got '{code}'{choices(code, data.world.languages)}"
+    mixture = data.mixture
+    for name, least in {
+        "num_documents": 0, "num_recitals": 0, "num_sums": 0, "chain_repeats": 0, "num_probes": 1,
+        "max_document_facts": 1,
+    }.items():  # fmt: skip
+        if getattr(mixture, name) < least:
+            yield f"data.mixture.{name}: got {getattr(mixture, name)}, expected an integer >= {least}"
+    if config.eval.prompt != "bare":
+        yield f"eval.prompt: got '{config.eval.prompt}', data=lab needs bare (its languages have no words for labels)"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab", schema=LabConfig, target="athlos.data.sources.lab.LabSource", check=_errors,
+        summary="the lab world: facts, documents, sums and chains in five invented languages",
+    )
+]  # fmt: skip

@@ -1,0 +1,45 @@
+"""What ends an answer: end tokens and stop strings; and the text that is left of it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> tuple[int, ...]:
+    """Tokens that end an answer: those of the model's generation config, and the tokenizer's end of sequence."""
+    named = model.generation_config.eos_token_id if model.generation_config is not None else None
+    ids = [named] if isinstance(named, int) else list(named or [])
+    if tokenizer.eos_token_id is not None:
+        ids.append(tokenizer.eos_token_id)
+    return tuple(dict.fromkeys(ids))
+
+
+class StopStrings:
+    """Tells whether the last tokens of an answer hold a stop string, across the borders of tokens."""
+
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> None:
+        self.tokenizer, self.stop = tokenizer, tuple(text for text in stop if text)
+        # A token is at least one byte of text; the rest is room for a character cut at the left edge of the tail.
+        self.num_tokens = max((len(text.encode()) for text in self.stop), default=0) + 4
+
+    def __bool__(self) -> bool:
+        return bool(self.stop)
+
+    def ends(self, tail: Sequence[int]) -> bool:
+        """`tail` holds the last `num_tokens` tokens of the answer, or all of them."""
+        text = decode(self.tokenizer, tail)
+        return any(stop in text for stop in self.stop)
+
+
+def decode(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> str:
+    text = tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    assert isinstance(text, str)
+    return text
+
+
+def cut(text: str, stop: Sequence[str]) -> str:
+    """The text up to the first stop string."""
+    places = [place for place in (text.find(string) for string in stop if string) if place >= 0]
+    return text[: min(places)] if places else text

@@ -1,0 +1,139 @@
+"""Schemas of the engines that ask a server over HTTP. No torch here, and no key: only the name of its variable."""
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, ClassVar
+from urllib.parse import urlsplit
+
+from omegaconf import MISSING
+
+from athlos.config.registry import Part
+from athlos.config.schema import EngineConfig
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class Api(StrEnum):
+    """`completions` continues a text, `chat` answers it as one user message through the server's chat template."""
+
+    completions = "completions"
+    chat = "chat"
+
+
+class LengthField(StrEnum):
+    """How a server calls the largest number of new tokens. OpenAI's reasoning models accept the longer name only."""
+
+    max_tokens = "max_tokens"
+    max_completion_tokens = "max_completion_tokens"
+
+
+@dataclass(kw_only=True)
+class HTTPEngineConfig(EngineConfig):
+    """What every engine over HTTP needs to know."""
+
+    is_remote: ClassVar[bool] = True
+
+    base_url: str = MISSING
+    """`http(s)://host[:port]/v1`: the part before `/completions`."""
+    model: str | None = MISSING
+    """Name of the model as the server knows it."""
+    api: Api = Api.completions
+    """`completions` also fits models without a chat template."""
+    api_key_variable: str | None = None
+    """Name of the environment variable that holds the key; null, or a variable that is not set = no key is sent."""
+    log_probs: bool = True
+    """Ask for the log-probability of each token; off for servers that refuse the question."""
+    one_request_for_samples: bool = False
+    """Ask for all samples of a prompt at once (`n`): cheaper where prompts cost, but all hang on one seed."""
+    max_in_flight: int = 8
+    """Most requests under way at once, >= 1."""
+    connect_timeout: float = 10.0
+    """Seconds to reach the server, > 0."""
+    read_timeout: float = 600.0
+    """Longest silence of the server, in seconds, > 0. It says nothing before an answer is complete."""
+    max_retries: int = 6
+    """A request that met a passing trouble is sent again at most so often, >= 0."""
+    first_wait: float = 0.5
+    """Seconds before the first retry, > 0; doubles with each further one, less up to half of it at random."""
+    longest_wait: float = 60.0
+    """Longest wait before a retry, in seconds; a server that asks for more ends the run."""
+    cache: str | None = "replies"
+    """Folder of replies; a relative one lies below the cache folder of the run. null = ask anew each time."""
+
+
+@dataclass(kw_only=True)
+class OpenAIEngineConfig(HTTPEngineConfig):
+    """Any server that speaks OpenAI's API."""
+
+    length_field: LengthField = LengthField.max_tokens
+
+
+@dataclass(kw_only=True)
+class VLLMEngineConfig(HTTPEngineConfig):
+    """A vLLM server. `model=null` takes the only model it serves."""
+
+    prompt_as_token_ids: bool = False
+    """Send the run's own token ids instead of text, so that both sides agree on every special token."""
+
+
+def http_errors(config: HTTPEngineConfig) -> Iterator[str]:
+    """One line for each value out of range. Values that could hold a secret are not repeated."""
+    at_least = {
+        "max_in_flight": (config.max_in_flight, 1),
+        "max_retries": (config.max_retries, 0),
+        "longest_wait": (config.longest_wait, config.first_wait),
+    }
+    for name, (value, least) in at_least.items():
+        if value < least:
+            yield f"engine.{name}: got {value}, expected a number >= {least}"
+    for name in ("connect_timeout", "read_timeout", "first_wait"):
+        value = getattr(config, name)
+        if not 0 < value < float("inf"):
+            yield f"engine.{name}: got {value}, expected a number > 0"
+    yield from _url_errors(config.base_url)
+    if config.api_key_variable is not None and not VARIABLE_NAME.fullmatch(config.api_key_variable):
+        yield "engine.api_key_variable: expected the name of an environment variable, such as OPENAI_API_KEY"
+    if isinstance(config, OpenAIEngineConfig) and not config.model:
+        yield "engine.model: no value; give the server's name of the model with engine.model=..."
+    if config.one_request_for_samples and not config.log_probs:
+        yield (
+            "engine.one_request_for_samples: needs engine.log_probs=true, since a server counts the tokens of a "
+            "single sample nowhere else"
+        )
+    if isinstance(config, VLLMEngineConfig) and config.prompt_as_token_ids and config.api is Api.chat:
+        yield "engine.prompt_as_token_ids: got true, but engine.api=chat takes text only"
+
+
+def _url_errors(url: str) -> Iterator[str]:
+    expected = "expected http(s)://host[:port]/v1"
+    try:
+        parts = urlsplit(url)
+        is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        yield f"engine.base_url: not a URL; {expected}"
+        return
+    if parts.username or parts.password or parts.query or parts.fragment:
+        yield f"engine.base_url: holds a user, a query or a fragment; {expected}, and keys in a variable of their own"
+    elif not is_whole:
+        yield f"engine.base_url: got '{url}', {expected}"
+    elif parts.path.rstrip("/").endswith("/completions"):
+        yield f"engine.base_url: got '{url}', {expected} without /completions, which is appended"
+
+
+def _errors(config: "RunConfig") -> Iterable[str]:
+    assert isinstance(config.engine, HTTPEngineConfig)
+    return http_errors(config.engine)
+
+
+HTTP_PARTS = [
+    Part(group="engine", name="openai", schema=OpenAIEngineConfig,
+         target="athlos.generation.openai_engine.OpenAIEngine",
+         summary="any server that speaks OpenAI's API, over HTTP", check=_errors),
+    Part(group="engine", name="vllm", schema=VLLMEngineConfig, target="athlos.generation.vllm_engine.VLLMEngine",
+         summary="a vLLM server, over HTTP: every sampling rule, and token ids", check=_errors),
+]  # fmt: skip

@@ -1,0 +1,72 @@
+"""What goes into a generation engine and what comes out. No torch here: engines over HTTP need none.
+
+An engine is built from its config (and, where it computes here, the model and its tokenizer) and answers through
+`generate`. The same prompts, rule and seeds give the same samples whatever else is in the batch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Progress = Callable[[int, int, int], Any]
+"""(samples done, all samples, tokens generated so far)"""
+
+
+@dataclass(kw_only=True)
+class Prompt:
+    """One prompt. Engines that compute here read `token_ids`, engines over HTTP read `text`."""
+
+    token_ids: list[int] = field(default_factory=list)
+    max_new_tokens: int
+    """Largest number of tokens of a sample, >= 1."""
+    text: str = ""
+    seed: int = 0
+    """Seed of its first sample; sample `i` is drawn from a stream of its own made of (seed, i)."""
+
+
+@dataclass(kw_only=True)
+class SamplingRule:
+    """How the next token is chosen. The order is temperature, top-k, top-p, min-p; the defaults change nothing."""
+
+    temperature: float = 0.0
+    """0 = the most probable token; > 0 divides the logits."""
+    top_k: int = 0
+    """Keep the k most probable tokens; 0 = all."""
+    top_p: float = 1.0
+    """Keep the smallest set with at least this probability, in (0, 1]."""
+    min_p: float = 0.0
+    """Keep tokens of at least this share of the greatest probability, in [0, 1)."""
+    repetition_penalty: float = 1.0
+    """Divides positive and multiplies negative logits of tokens seen in prompt or answer, > 0; 1 = off."""
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """One answer to a prompt. Token fields end with the end token, or with the token that completes a stop string."""
+
+    text: str
+    """The answer without end token, cut at the first stop string."""
+    token_ids: list[int]
+    """Empty where a server does not tell them."""
+    log_probs: list[float]
+    """Of each token under the plain model (before temperature and truncation), in nats; empty where unknown."""
+    num_tokens: int
+    num_prompt_tokens: int
+    finished: bool
+    """False when it was cut by length."""
+
+
+class Engine(Protocol):
+    """Generates. `rule` is plain numbers so that servers understand it too; rules with code are an engine's own."""
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        rule: SamplingRule,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> list[list[Sample]]:
+        """`num_samples` samples a prompt, in the order of the prompts."""
+        ...

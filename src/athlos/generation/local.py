@@ -1,0 +1,112 @@
+"""What engines that compute in this process share: a model, its tokenizer, and the way from tokens to a sample."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from athlos.data.encoding import prefix_token
+from athlos.errors import ConfigError, DataError
+from athlos.generation.config import LocalEngineConfig
+from athlos.generation.endings import cut, decode, end_tokens
+from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
+from athlos.generation.rules import LogitsRule
+from athlos.models.forward import causal_model
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+class LocalEngine(ABC):
+    """Holds the model as it is: what trains or changes later is seen by the next call."""
+
+    def __init__(
+        self, config: LocalEngineConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
+        self.config, self.model, self.tokenizer = config, model, tokenizer
+
+    @abstractmethod
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        rule: SamplingRule,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+        end_token_ids: Sequence[int] | None = None,
+        extra_rules: Sequence[LogitsRule] = (),
+    ) -> list[list[Sample]]:
+        """`num_samples` samples a prompt, in the order of the prompts. The model is left in the mode it came in.
+
+        `end_token_ids` is what ends an answer; None = what model and tokenizer name, empty = nothing. `extra_rules`
+        change the logits before temperature and truncation. At temperature 0 the samples of a prompt are one answer,
+        computed once. Raises `DataError` for a prompt without tokens, `ConfigError` for a rule out of range,
+        `ModelError` for a decoder that the engine does not fit.
+        """
+
+    @property
+    def causal_model(self) -> "PreTrainedModel":
+        """The transformers model, out of its PEFT wrapper."""
+        return causal_model(self.model)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        length: int = self.causal_model.config.get_text_config().max_position_embeddings
+        return length
+
+    def encode(self, text: str) -> list[int]:
+        """A prompt is encoded as in training (`data/encoding.py`)."""
+        prefix = prefix_token(self.tokenizer)
+        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return list(ids) if prefix is None else [prefix, *ids]
+
+    def ends(self, end_token_ids: Sequence[int] | None) -> tuple[int, ...]:
+        """What ends an answer: the given tokens, or those that model and tokenizer name."""
+        return end_tokens(self.causal_model, self.tokenizer) if end_token_ids is None else tuple(end_token_ids)
+
+    def sample(
+        self,
+        prompt: Prompt,
+        token_ids: list[int],
+        log_probs: list[float],
+        *,
+        ends: Sequence[int],
+        stop: Sequence[str],
+        finished: bool,
+    ) -> Sample:
+        shown = token_ids[:-1] if token_ids[-1] in ends else token_ids
+        return Sample(
+            text=cut(decode(self.tokenizer, shown), stop),
+            token_ids=token_ids,
+            log_probs=log_probs,
+            num_tokens=len(token_ids),
+            num_prompt_tokens=len(prompt.token_ids),
+            finished=finished,
+        )
+
+
+def check_prompts(prompts: Sequence[Prompt], *, num_samples: int) -> None:
+    """Raises `DataError` for a prompt without tokens, `ConfigError` for a number below 1."""
+    for index, prompt in enumerate(prompts):
+        if not prompt.token_ids:
+            raise DataError(f"prompt {index}: it has no tokens; a model must read at least one")
+        if prompt.max_new_tokens < 1:
+            raise ConfigError(f"max_new_tokens: got {prompt.max_new_tokens} for prompt {index}, expected a number >= 1")
+    if num_samples < 1:
+        raise ConfigError(f"num_samples: got {num_samples}, expected a number >= 1")
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

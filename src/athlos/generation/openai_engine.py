@@ -1,0 +1,219 @@
+"""The engine `openai`: generation by any server that speaks OpenAI's API.
+
+Each sample is a request of its own with a seed of its own, made of the prompt's seed and the number of the sample; at
+temperature 0 all samples of a prompt are one request. Replies are kept on disk before anything is cut off them.
+
+What a server means by its numbers is its own affair:
+- Log-probabilities: vLLM, llama.cpp and Ollama give those of the plain model (before temperature and truncation),
+  SGLang those after the temperature. OpenAI does not say. At temperature 1 without truncation all agree.
+- The end token: vLLM counts it and gives its log-probability, others leave out the one or the other.
+- The seed: repeatable on one server with one load at best; no two servers draw alike.
+"""
+
+import hashlib
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from athlos.errors import ConfigError, ConfigErrors
+from athlos.generation.http_config import Api, HTTPEngineConfig, OpenAIEngineConfig, http_errors
+from athlos.generation.in_flight import side_by_side
+from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
+from athlos.generation.reply_cache import ReplyCache, request_key
+from athlos.generation.server_client import Counters, ServerClient
+from athlos.generation.server_replies import Reply, as_sample, read_reply
+from athlos.stages import cache_dir
+
+log = logging.getLogger(__name__)
+
+PATHS = {Api.completions: "/completions", Api.chat: "/chat/completions"}
+MAX_STOP_STRINGS = 4
+"""OpenAI takes no more; the others are cut off here, after the fact."""
+SEED_BITS = 31
+"""Fits the signed 32-bit integers that some servers keep a seed in."""
+
+
+@dataclass(kw_only=True)
+class Question:
+    """One request and the samples it serves, as (prompt index, sample index) of its first choice."""
+
+    request: dict[str, Any]
+    """`url`, `body` and `sample`: what the cache is asked for."""
+    num_choices: int
+    places: list[tuple[int, int]] = field(default_factory=list)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = self.request["body"]
+        return body
+
+
+class OpenAIEngine:
+    """Samples from a server. `model` and `tokenizer` of the run are not used: the server has its own.
+
+    `cache_root` is the run's cache folder; without it the one of $ATHLOS_CACHE. Raises `ConfigErrors` for values out
+    of range.
+    """
+
+    name = "openai"
+    max_stop_strings: int | None = MAX_STOP_STRINGS
+
+    def __init__(
+        self, config: HTTPEngineConfig, model: Any = None, tokenizer: Any = None, *, cache_root: Path | None = None
+    ) -> None:
+        if errors := list(http_errors(config)):
+            raise ConfigErrors(errors)
+        self.config = config
+        self.base_url = config.base_url.rstrip("/")
+        self._counters = Counters()
+        self.cache: ReplyCache | None = None
+        if config.cache is not None:
+            self.cache = ReplyCache((cache_root or cache_dir()) / Path(config.cache).expanduser())
+            size = self.cache.size()
+            log.info("engine.cache: %s, %d replies, %.1f MB", self.cache.folder, size.num_replies, size.num_bytes / 1e6)
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """`requests` (retries among them), `retries`, `cache_hits`, and the tokens the server counted for us."""
+        return self._counters.as_dict()
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        rule: SamplingRule,
+        num_samples: int = 1,
+        stop: Sequence[str] = (),
+        progress: Progress | None = None,
+    ) -> list[list[Sample]]:
+        """`num_samples` samples a prompt, in the order of the prompts.
+
+        Raises `ConfigError` for a rule or a setting the server cannot follow, `DataError` for a prompt that does not
+        fit into its context, `ModelError` when it stays away or answers nonsense.
+        """
+        self.check_rule(rule)
+        halt = threading.Event()
+        client = ServerClient(self.config, counters=self._counters, stop=halt)
+        found: dict[tuple[int, int], Sample] = {}
+        num_tokens = 0
+        arriving = None
+        try:
+            model = self.model_name(client)
+            questions = self.questions(prompts, model=model, rule=rule, num_samples=num_samples, stop=stop)
+            arriving = side_by_side(
+                lambda question: self._answer(client, question, num_prompts=len(prompts)),
+                questions, max_in_flight=self.config.max_in_flight, stop=halt, at_end=client.close,
+            )  # fmt: skip
+            for question, reply in arriving:
+                for prompt_index, first in question.places:
+                    for offset, sample in enumerate(self._samples(reply, stop=stop)):
+                        found[prompt_index, first + offset] = sample
+                        num_tokens += sample.num_tokens
+                if progress:
+                    progress(len(found), len(prompts) * num_samples, num_tokens)
+        finally:
+            halt.set()
+            if arriving is None:
+                client.close()
+        return [[found[index, sample] for sample in range(num_samples)] for index in range(len(prompts))]
+
+    # What differs between servers
+
+    def check_rule(self, rule: SamplingRule) -> None:
+        """Raises `ConfigError` for a rule that OpenAI's API has no word for."""
+        plain = SamplingRule()
+        for name in ("top_k", "min_p", "repetition_penalty"):
+            if getattr(rule, name) != getattr(plain, name):
+                raise ConfigError(
+                    f"decoding.{name}: got {getattr(rule, name)}, but engine={self.name} knows only temperature and "
+                    "top_p; take engine=vllm or an engine that computes here"
+                )
+
+    def model_name(self, client: ServerClient) -> str:
+        assert self.config.model is not None
+        return self.config.model
+
+    def before_asking(self, client: ServerClient) -> None:
+        """Called by each request that the cache does not hold."""
+
+    def length_field(self) -> str:
+        assert isinstance(self.config, OpenAIEngineConfig)
+        return self.config.length_field.value
+
+    def prompt_value(self, prompt: Prompt, index: int) -> str | list[int]:
+        return prompt.text
+
+    def rule_fields(self, rule: SamplingRule) -> dict[str, Any]:
+        """The rule in the words of the server; nothing is left to its defaults, which may come with the model."""
+        return {"temperature": rule.temperature, "top_p": rule.top_p if rule.temperature > 0 else 1.0}
+
+    # Requests
+
+    def questions(
+        self, prompts: Sequence[Prompt], *, model: str, rule: SamplingRule, num_samples: int, stop: Sequence[str]
+    ) -> list[Question]:
+        """The requests to send, each once however many samples it serves."""
+        found: dict[str, Question] = {}
+        is_greedy = rule.temperature == 0
+        at_once = num_samples if self.config.one_request_for_samples and not is_greedy else 1
+        for index, prompt in enumerate(prompts):
+            body = self._body(prompt, index, model=model, rule=rule, stop=stop)
+            if at_once > 1:
+                body["n"] = at_once
+            for sample in range(0, num_samples, at_once):
+                request = {"url": self.base_url + PATHS[self.config.api], "body": body, "sample": 0}
+                if not is_greedy:
+                    request |= {"body": {**body, "seed": sample_seed(prompt.seed, sample)}, "sample": sample}
+                question = found.setdefault(request_key(request), Question(request=request, num_choices=at_once))
+                question.places.append((index, sample))
+        return list(found.values())
+
+    def _body(
+        self, prompt: Prompt, index: int, *, model: str, rule: SamplingRule, stop: Sequence[str]
+    ) -> dict[str, Any]:
+        asked = self.prompt_value(prompt, index)
+        body: dict[str, Any] = {"model": model, self.length_field(): prompt.max_new_tokens, **self.rule_fields(rule)}
+        if self.config.api is Api.chat:
+            body["messages"] = [{"role": "user", "content": asked}]
+        else:
+            body["prompt"] = asked
+        if stop:
+            body["stop"] = list(stop[: self.max_stop_strings])
+        if self.config.log_probs:
+            body["logprobs"] = True if self.config.api is Api.chat else 1
+        return body
+
+    def _answer(self, client: ServerClient, question: Question, *, num_prompts: int) -> Reply:
+        """The reply from disk, else from the server."""
+        if self.cache is not None and (kept := self.cache.get(question.request)) is not None:
+            self._counters.add(cache_hits=1)
+            return Reply.from_dict(kept)
+        self.before_asking(client)
+        place = f"prompt {question.places[0][0] + 1} of {num_prompts}"
+        jitter = random.Random(request_key(question.request))
+        answer = client.post(PATHS[self.config.api], question.body, jitter=jitter, place=place)
+        reply = read_reply(answer, api=self.config.api, num_choices=question.num_choices, place=place)
+        self._counters.add(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_tokens)
+        if self.cache is not None:
+            self.cache.put(question.request, asdict(reply))
+        return reply
+
+    def _samples(self, reply: Reply, *, stop: Sequence[str]) -> list[Sample]:
+        is_alone = len(reply.choices) == 1
+        return [
+            as_sample(
+                choice, stop=stop, num_prompt_tokens=reply.num_prompt_tokens,
+                num_tokens=reply.num_tokens if is_alone else len(choice.tokens),
+            )
+            for choice in reply.choices
+        ]  # fmt: skip
+
+
+def sample_seed(seed: int, index: int) -> int:
+    """The seed of one sample of a prompt: a stream of its own for each (seed, index)."""
+    digest = hashlib.sha256(f"{seed}:{index}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> (64 - SEED_BITS)

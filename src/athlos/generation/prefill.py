@@ -1,0 +1,97 @@
+"""Reads prompts into caches: equal prompts once, a beginning that several share once for all of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from athlos.generation.kv_cache import KVCache, Span, padded_ids
+from athlos.generation.prefixes import shared_prefixes
+from athlos.generation.step import DecoderStep
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefilled:
+    """A prompt that was read: its row in a cache (right-aligned), and the logits [V] of what follows it."""
+
+    cache: KVCache
+    row: int
+    logits_V: Tensor
+
+
+class Prefill:
+    """`order` holds the indices of the prompts as they are best read: like beginnings together, the longest first."""
+
+    def __init__(self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool) -> None:
+        self.step = step
+        texts = [tuple(prompt) for prompt in prompts]
+        self.distinct = list(dict.fromkeys(texts))
+        number_of = {text: number for number, text in enumerate(self.distinct)}
+        self.number = [number_of[text] for text in texts]
+        """Of each prompt: its index among the distinct ones."""
+        self.shared = shared_prefixes(self.distinct) if share_prefixes else [None] * len(self.distinct)
+        self.order = sorted(range(len(prompts)), key=lambda index: self._place(self.number[index]))
+        self._prefixes: dict[int, KVCache] = {}
+        self._kept: dict[int, Prefilled] = {}
+
+    def _place(self, number: int) -> tuple[float, int, int]:
+        prefix = self.shared[number]
+        return (prefix.group if prefix else torch.inf, -len(self.distinct[number]), number)
+
+    def read(self, prompts: Sequence[int], *, needed_again: int | None = None) -> list[Prefilled]:
+        """What was read of each prompt, by its index. `needed_again` names the one prompt to keep for the next call."""
+        numbers = dict.fromkeys(self.number[prompt] for prompt in prompts)
+        found = {number: self._kept[number] for number in numbers if number in self._kept}
+        groups: dict[int | None, list[int]] = {}
+        for number in numbers:
+            if number not in found:
+                prefix = self.shared[number]
+                groups.setdefault(prefix.group if prefix else None, []).append(number)
+        for group, members in groups.items():
+            found |= self._read_group(group, members)
+        self._prefixes = {group: cache for group, cache in self._prefixes.items() if group in groups}
+        again = None if needed_again is None else self.number[needed_again]
+        self._kept = {number: prefilled for number, prefilled in found.items() if number == again}
+        return [found[self.number[prompt]] for prompt in prompts]
+
+    def _read_group(self, group: int | None, members: Sequence[int]) -> dict[int, Prefilled]:
+        """Reads distinct prompts that share one beginning, or none, in one forward pass.
+
+        All rows must leave the same number of columns to compute. A row shorter than the longest one is padded on the
+        left *before* its cached prefix, so it takes fewer tokens from the cache and computes the last few of its prefix
+        again. This keeps padding out of the middle, where it would shift the window of local attention.
+        """
+        prompts = [self.distinct[number] for number in members]
+        lengths = [len(prompt) for prompt in prompts]
+        width = max(lengths)
+        computed = width
+        if group is not None:
+            prefix_lengths = [prefix.length for prefix in (self.shared[number] for number in members) if prefix]
+            computed = max(length - shared for length, shared in zip(lengths, prefix_lengths, strict=True))
+        cache = self.step.new_cache(capacity=width)
+        if group is not None and width > computed:
+            prefix_cache = self._prefix(group)
+            row = torch.zeros(1, dtype=torch.int64, device=self.step.device)
+            spans = [Span(cache=prefix_cache, rows=row, end=max(0, length - computed)) for length in lengths]
+            cache = KVCache.gathered(spans, length=width - computed, capacity=width)
+        pads = [width - length for length in lengths]
+        logits_BV = self.step(
+            padded_ids(prompts, width=computed, fill=0, device=self.step.device), cache,
+            pad_B=torch.tensor(pads, device=self.step.device), most_padding=max(pads),
+        )  # fmt: skip
+        return {number: Prefilled(cache=cache, row=row, logits_V=logits_BV[row]) for row, number in enumerate(members)}
+
+    def _prefix(self, group: int) -> KVCache:
+        """Keys and values of a group's beginning, computed when a prompt of the group is first read."""
+        if group not in self._prefixes:
+            length, text = max(
+                (prefix.length, self.distinct[number])
+                for number, prefix in enumerate(self.shared)
+                if prefix is not None and prefix.group == group
+            )
+            cache = self.step.new_cache(capacity=length)
+            ids = torch.tensor([text[:length]], device=self.step.device)
+            self.step(ids, cache, pad_B=torch.zeros(1, dtype=torch.int64, device=self.step.device), most_padding=0)
+            self._prefixes[group] = cache
+        return self._prefixes[group]

@@ -1,0 +1,42 @@
+"""What metric names say: which direction is better, and which are one metric in several languages."""
+
+import re
+from collections.abc import Iterable
+
+LOWER_IS_BETTER = (
+    "ppl", "nll", "loss", "bits_per_byte", "ter", "wer", "cer", "ece_mass", "ece_width", "mce", "brier", "aurc",
+    "e_aurc", "runaway_rate", "em_gap", "em_std", "wall_s", "peak_mb",
+)  # fmt: skip
+HIGHER_IS_BETTER = (
+    "acc", "accuracy", "calibration_accuracy", "em", "cover_em", "str_em", "f1", "bleu", "chrf", "comet", "rouge1",
+    "rouge2", "rougeL", "auroc", "precision", "recall", "mrr", "ndcg", "lc", "lc_acc", "tokens_per_s",
+    "prefill_tokens_per_s", "decode_tokens_per_s",
+)  # fmt: skip
+DIRECTIONS = {name: -1 for name in LOWER_IS_BETTER} | {name: 1 for name in HIGHER_IS_BETTER}
+"""Last word of a metric's name -> 1 where greater is better, -1 where smaller is. Others have no known direction."""
+
+LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*")
+
+
+def direction(metric: str) -> int:
+    """1 where greater is better, -1 where smaller is, 0 where nobody said. `test/acc/de` is an `acc`."""
+    words = metric.split("/")
+    for word in reversed(words[1:] or words):
+        if found := DIRECTIONS.get(word.removesuffix("_base")):
+            return found
+    return 0
+
+
+def by_language(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
+    """Metric -> language -> full name, for the metrics that stand once a language: `test/acc/de`, `test/acc/zh`.
+
+    A last word is a language when it looks like a code and the name without it is a metric too, or is shared by two
+    or more such words.
+    """
+    names = set(metrics)
+    found: dict[str, dict[str, str]] = {}
+    for name in sorted(names):
+        metric, _, last = name.rpartition("/")
+        if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in DIRECTIONS:
+            found.setdefault(metric, {})[last] = name
+    return {metric: languages for metric, languages in found.items() if metric in names or len(languages) > 1}

@@ -22,6 +22,8 @@ def test_only_what_differs_and_counts():
         {"study": "b", "seed": 2, "lr": 1e-3, "same": [1], "results_dir": "y", "tracking.sinks": ["wandb"]},
     ]
     assert differing_keys(configs) == ["seed"]
+    assert value_columns(configs)["study"] == (["a", "b"], [0, 1]), "a study is shown, though it computes nothing"
+    assert list(value_columns(configs)) == ["study", "seed", "lr", "same"]
     assert differing_keys([*configs, {}]) == ["seed"], "a run without a readable config differs in nothing"
     assert differing_keys(configs[:1]) == []
 

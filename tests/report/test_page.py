@@ -241,6 +241,8 @@ def test_seeds_become_a_mean_with_a_band(page: Page):
     found = float(re.search(r"step 5: ([\d.]+)", page.one("#readout").text)[1])
     curves = [decay(lr=1e-3, seed=seed, steps=range(5, 205, 5))[0]["train/loss"] for seed in (1, 2, 3)]
     assert found == pytest.approx(sum(curves) / 3, abs=2e-4)
+    low, high = re.search(r"\(([\d.]+) \u2013 ([\d.]+)\)", page.one("#readout").text).groups()
+    assert (float(low), float(high)) == pytest.approx((min(curves), max(curves)), abs=2e-3)
 
 
 def test_means_over_seeds_are_those_of_python(page: Page):
@@ -275,6 +277,9 @@ def test_hovering_reads_the_nearest_point(page: Page):
     }
     assert float(value) == pytest.approx(points[int(step)], abs=1e-3)
     box, place = read.rect, chart.rect
+    cursor = page.one("#cursor circle").rect
+    mouse = place["x"] + place["width"] / 2 + 120
+    assert abs(cursor["x"] + cursor["width"] / 2 - mouse) < 20, "points stand 30 pixels from each other"
     assert box["x"] >= place["x"]
     assert box["x"] + box["width"] <= place["x"] + place["width"], "the read-out stays in the chart"
     ActionChains(page.driver).move_to_element(page.one("#curves-title")).perform()

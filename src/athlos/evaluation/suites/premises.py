@@ -115,7 +115,8 @@ def figure(metrics: dict[str, float], *, languages: Sequence[str], details: dict
         axes.set_ylabel("share right")
         axes.grid(axis="y", alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
-    page.axes[0].legend(title="language, most text first", fontsize=8, title_fontsize=8, frameon=False)
+    if page.axes[0].get_lines():
+        page.axes[0].legend(title="language, most text first", fontsize=8, title_fontsize=8, frameon=False)
     page.suptitle("What the model knows, combines, reads and adds up (95 % bootstrap intervals over probes)")
     stored = io.BytesIO()
     page.savefig(stored, format="png", dpi=110)

@@ -41,7 +41,6 @@ def _fits(module: nn.Linear) -> bool:
     weight = module.weight
     return (
         "forward" not in vars(module)  # somebody else has changed it already
-        and type(weight) is nn.Parameter  # not a shard of one
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.is_contiguous()

@@ -11,13 +11,14 @@ from pathlib import Path
 
 from athlos.config.compose import group_options, identity, run_config
 from athlos.config.schema import ModelConfig, RunConfig
+from athlos.data.datamodule import build_source
 from athlos.errors import ConfigError, choices
 from athlos.models.loading import parse_source
 from athlos.stages import Stage, StageStore, content_hash
 
 log = logging.getLogger(__name__)
 
-BASE_RUN_VERSION = 1
+BASE_RUN_VERSION = 2
 """Raised when the same config trains to other weights: a change of trainer, data or initialisation."""
 RECORD = ("config.yaml", "metrics.json", "metric_details.json", "provenance.json")
 """Files of the base's run folder that stay beside its weights."""
@@ -72,6 +73,7 @@ def trained_model(config: RunConfig, *, stages: StageStore) -> ModelConfig:
         name="base_run",
         version=BASE_RUN_VERSION,
         config=identity(base),
+        inputs={"data": build_source(base).fingerprint(base.data.train_split or "")},
         build=lambda folder: _build(folder, base, source=config.model.source),
     )
     if config.num_devices > 1 and not stages.ready(stage):

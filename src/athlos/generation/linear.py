@@ -29,7 +29,7 @@ def fast_linear(model: nn.Module) -> Iterator[int]:
     if is_available():
         changed = [module for module in model.modules() if type(module) is nn.Linear and _fits(module)]
     for module in changed:
-        module.forward = _forward(module.weight, module.bias)  # type: ignore[method-assign]
+        vars(module)["forward"] = _forward(module.weight, module.bias)
     try:
         yield len(changed)
     finally:
@@ -41,6 +41,7 @@ def _fits(module: nn.Linear) -> bool:
     weight = module.weight
     return (
         "forward" not in vars(module)  # somebody else has changed it already
+        and type(weight) is nn.Parameter  # not a shard of one
         and weight.device.type == "cpu"
         and weight.dtype == torch.float32
         and weight.is_contiguous()

@@ -2,7 +2,8 @@
 
 A prompt is prefilled once however many samples it has; a beginning that prompts share is read once for all of them.
 The loop hands the decoder masks, positions and a pre-allocated cache, and asks for the logits of the last column
-alone. It runs the decoder's own forward pass, so a surgery works here as it does in training.
+alone. It runs the decoder's own forward pass, so a surgery works here as it does in training; a plain Llama has a
+shorter one (`llama_step.py`).
 """
 
 from collections.abc import Sequence
@@ -90,7 +91,7 @@ class _Loop:
         self.stop_strings = StopStrings(engine.tokenizer, stop)
         self.is_drawn = rule.temperature > 0
         self.needs_ids = needs_ids(rule, extra_rules)
-        self.step = DecoderStep(engine.causal_model)
+        self.step = DecoderStep(engine.causal_model, written_out=engine.config.written_out)
         self.ends_E = torch.tensor(list(ends), dtype=torch.int64, device=self.step.device)
         self.prefill = Prefill(
             self.step, [prompt.token_ids for prompt in prompts], share_prefixes=engine.config.share_prefixes

@@ -4,6 +4,7 @@ One example is a context, a question and an answer, as text of one language. Onl
 fact by its exposure, the value that a document states, a document read back, the steps of a sum, the end of a chain.
 """
 
+import itertools
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,7 +69,11 @@ def words(world: World, config: MixtureConfig) -> Iterator[str]:
 
 
 def training_examples(world: World, config: MixtureConfig) -> Iterator[Example]:
-    """The whole text, shuffled; languages have their shares within each kind, exactly (largest remainder)."""
+    """The whole text, shuffled; no document in it is a probe.
+
+    Languages have their shares exactly (largest remainder): within each kind, and within each exposure for facts and
+    statements together.
+    """
     examples = [*_told(world), *_documents(world, config), *_recitals(world, config), *_sums(world, config)]
     examples += _chains(world, config)
     world.rng("mixture").shuffle(examples)
@@ -88,18 +93,7 @@ def probes(world: World, config: MixtureConfig) -> Iterator[Example]:
         for index, fact in enumerate(world.facts_told(level)[: config.num_probes]):
             for code in world.config.languages:
                 yield _asked(world, fact, language=code, dial=level.value, identifier=f"fact-{level}-{index}-{code}")
-    for count in range(1, config.max_document_facts + 1):
-        shape = DocumentConfig(
-            truth=Truth.fictional, num_documents=1, distractor_share=0.0, facts_per_document=count
-        )  # fmt: skip
-        for index in range(config.num_probes):
-            for code in world.config.languages:
-                case = make_case(world, shape, index=count * 10_000 + index, language=code)
-                spoken = world.languages[code]
-                yield Example(
-                    f"document-{count}-{index}-{code}", "document", code, spoken.phrase(NounPhrase(case.answer)),
-                    spoken.render(case.question), case.documents[0].text, str(count),
-                )  # fmt: skip
+    yield from _document_probes(world, config)
     for steps in range(config.sums.min_steps, config.sums.max_steps + 1):
         sums = Sums(_of_steps(config.sums, steps))
         for index in range(config.num_probes):
@@ -111,8 +105,26 @@ def probes(world: World, config: MixtureConfig) -> Iterator[Example]:
             spoken = world.languages[first]
             yield Example(
                 f"{chain.identifier}-{first}", "chain", first, spoken.phrase(chain.answer_phrase),
-                spoken.render(chain.clause()), dial=str(chain.num_hops),
+                spoken.render(chain.clause(world.config.training_wordings[0])), dial=str(chain.num_hops),
             )  # fmt: skip
+
+
+def _document_probes(world: World, config: MixtureConfig) -> Iterator[Example]:
+    for count in range(1, config.max_document_facts + 1):
+        shape = DocumentConfig(
+            truth=Truth.fictional, num_documents=1, distractor_share=0.0, facts_per_document=count
+        )  # fmt: skip
+        for index in range(config.num_probes):
+            for code in world.config.languages:
+                case = make_case(
+                    world, shape, index=count * 10_000 + index, language=code,
+                    wording=world.config.training_wordings[0],
+                )  # fmt: skip
+                spoken = world.languages[code]
+                yield Example(
+                    f"document-{count}-{index}-{code}", "document", code, spoken.phrase(NounPhrase(case.answer)),
+                    spoken.render(case.question), case.documents[0].text, str(count),
+                )  # fmt: skip
 
 
 def _of_steps(config: SumsConfig, steps: int) -> SumsConfig:
@@ -157,12 +169,20 @@ def _fictional_facts(world: World, count: int, rng: random.Random) -> list[Fact]
 
 
 def _documents(world: World, config: MixtureConfig) -> Iterator[Example]:
+    # A short document about few names comes up twice by chance: those that the model is asked later are drawn again.
+    asked = {(probe.context, probe.question) for probe in _document_probes(world, config)}
     for index, language in enumerate(_languages(world, config.num_documents, "documents")):
-        yield _document(world, config, index=index, language=language, split="train")
+        attempts = (
+            _document(world, config, index=index, language=language, split="train", attempt=attempt)
+            for attempt in itertools.count()
+        )
+        yield next(one for one in attempts if (one.context, one.question) not in asked)
 
 
-def _document(world: World, config: MixtureConfig, *, index: int, language: str, split: str) -> Example:
-    rng = world.rng("document", split, index)
+def _document(
+    world: World, config: MixtureConfig, *, index: int, language: str, split: str, attempt: int = 0
+) -> Example:
+    rng = world.rng("document", split, index, *([attempt] if attempt else []))
     facts = _fictional_facts(world, rng.randint(1, config.max_document_facts), rng)
     spoken = world.languages[language]
     told = spoken.join(spoken.render(statement(fact, rng.choice(tuple(StatementWording)))) for fact in facts)
@@ -199,6 +219,7 @@ def _sum(world: World, sums: Sums, *, split: str, index: int, language: str) -> 
 def _chains(world: World, config: MixtureConfig) -> Iterator[Example]:
     chains = [chain for chain in chain_questions(world, config.chains)[Split.train] if chain.form is Form.linear]
     wordings = [wording for wording in world.config.training_wordings if wording is not QuestionWording.serves]
+    wordings = wordings or world.config.training_wordings
     codes = _languages(world, len(chains) * config.chain_repeats, "chains")
     for index, language in enumerate(codes):
         chain = chains[index % len(chains)]

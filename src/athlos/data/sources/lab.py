@@ -13,12 +13,14 @@ from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Passage, QuestionRecord, Record, TextRecord
 from athlos.data.source import Source
-from athlos.errors import DataError, choices
+from athlos.errors import ConfigError, DataError, choices
 from athlos.lab import pretraining
+from athlos.lab.chains import MAX_HOPS, MIN_HOPS, Split
+from athlos.lab.sums import Sums
 from athlos.lab.world import World, WorldConfig, config_errors
 from athlos.stages import content_hash
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 """Raised when the same config gives other text."""
 SPLITS = ("train", "val", "test")
 
@@ -76,6 +78,12 @@ class LabSource(Source[LabConfig]):
     def _languages(self, split: str) -> list[str]:
         return (self.config.train_languages if split != "test" else []) or self.config.world.languages
 
+    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+        return [self._of_language(split, code) for code in self._languages(split)]
+
+    def _of_language(self, split: str, code: str) -> Iterator[Record]:
+        return (record for record in self.read(split) if record.language == code)
+
     def _stream(self, split: str) -> Iterator[Record]:
         return self.read(split)
 
@@ -116,6 +124,18 @@ def _errors(config: RunConfig) -> Iterable[str]:
     }.items():  # fmt: skip
         if getattr(mixture, name) < least:
             yield f"data.mixture.{name}: got {getattr(mixture, name)}, expected an integer >= {least}"
+    if mixture.max_document_facts > data.world.num_fictional:
+        yield (
+            f"data.mixture.max_document_facts: got {mixture.max_document_facts}, expected at most "
+            f"data.world.num_fictional = {data.world.num_fictional}"
+        )
+    try:
+        Sums(mixture.sums)
+    except ConfigError as error:
+        yield str(error).replace("lab.sums", "data.mixture.sums", 1)
+    for split in Split:
+        if len(mixture.chains.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
+            yield f"data.mixture.chains.num_{split}: got {mixture.chains.num_linear(split)}, expected 3 numbers"
     if config.eval.prompt != "bare":
         yield f"eval.prompt: got '{config.eval.prompt}', data=lab needs bare (its languages have no words for labels)"
 

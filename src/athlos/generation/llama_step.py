@@ -1,0 +1,114 @@
+"""One decoding step of a plain Llama decoder with less around the arithmetic: the same products, half the calls.
+
+On a small model most of a step is Python between the matrix products. This is the decoder of Llama (also of SmolLM2 and
+of the lab models) written out for one new column. It applies only where every part is transformers' own Llama class
+without hooks and replaced methods, so a surgery, an adapter or another attention kernel never comes here; and the first
+step of every call is computed both ways (`step.py`).
+
+B rows, H heads, K key-value heads, C columns, D head size, W width.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers.models.llama import modeling_llama as llama
+
+from athlos.generation.kv_cache import KVCache, KVLayer
+from athlos.models.sites import Backbone, Layer
+
+HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+"""Attributes of a module that hold functions its call runs."""
+Product = Callable[[Tensor], Tensor]
+
+
+def fits(found: Backbone) -> bool:
+    """Whether a decoder is plain Llama in float32: each module of the class it came with, nothing hung onto it."""
+    config = found.config
+    return (
+        type(found.decoder) is llama.LlamaModel
+        and config._attn_implementation == "sdpa"
+        and config.hidden_act == "silu"
+        and len(list(_rotary(found.decoder))) == 1
+        and type(found.final_norm) is llama.LlamaRMSNorm
+        and all(_is_plain(layer) for layer in found.layers)
+        and all(parameter.dtype == torch.float32 for parameter in found.decoder.parameters())
+        and not any(getattr(module, name) for module in found.decoder.modules() for name in HOOKS)
+        and not any("forward" in vars(module) for module in found.decoder.modules() if type(module) is not nn.Linear)
+    )
+
+
+def _is_plain(layer: Layer) -> bool:
+    classes = {
+        layer.module: llama.LlamaDecoderLayer, layer.attention: llama.LlamaAttention, layer.ffn: llama.LlamaMLP,
+        **{norm: llama.LlamaRMSNorm for norm in layer.norms.values()},
+        **{site.module: nn.Linear for site in layer.sites.values()},
+    }  # fmt: skip
+    is_fused = any(site.is_fused for site in layer.sites.values())
+    return not is_fused and all(type(module) is kind for module, kind in classes.items())
+
+
+def _rotary(decoder: nn.Module) -> Iterator[nn.Module]:
+    return (module for module in decoder.children() if type(module) is llama.LlamaRotaryEmbedding)
+
+
+class LlamaStep:
+    """Takes the weights as they are when it is made: for one call of the engine."""
+
+    def __init__(self, found: Backbone) -> None:
+        [self.rotary] = _rotary(found.decoder)
+        self.embedding = found.embedding
+        self.norm = _norm(found.final_norm)
+        self.layers = [_LlamaLayer(layer, found) for layer in found.layers]
+
+    def __call__(self, ids_B1: Tensor, cache: KVCache, *, mask: Tensor | None, position_B1: Tensor) -> Tensor:
+        """Hidden states [B, W] after the final norm. The cache's length is left to the caller."""
+        hidden_BW = self.embedding(ids_B1[:, 0])
+        cos_B1D, sin_B1D = self.rotary(hidden_BW, position_ids=position_B1)
+        half = sin_B1D.shape[-1] // 2
+        turn_B1D = torch.cat((-sin_B1D[..., :half], sin_B1D[..., half:]), dim=-1)
+        for layer in self.layers:
+            kept: Any = cache.layers[layer.index]
+            hidden_BW = layer(hidden_BW, kept, cos_B1D=cos_B1D, turn_B1D=turn_B1D, mask=mask)
+        return self.norm(hidden_BW)
+
+
+class _LlamaLayer:
+    def __init__(self, layer: Layer, found: Backbone) -> None:
+        # `forward` is what a call runs (there are no hooks), and oneDNN's where `fast_linear` is in force.
+        products: dict[str, Product] = {name: site.module.forward for name, site in layer.sites.items()}
+        self.q, self.k, self.v, self.o = (products[name] for name in ("q", "k", "v", "o"))
+        self.gate, self.up, self.down = (products[name] for name in ("gate", "up", "down"))
+        self.attention_norm, self.ffn_norm = (_norm(layer.norms[role]) for role in ("attention_input", "ffn_input"))
+        assert isinstance(layer.attention, llama.LlamaAttention)
+        self.index = layer.attention.layer_idx
+        self.num_kv_heads, self.head_size = found.num_kv_heads, found.head_size
+        self.num_shared = found.num_heads // found.num_kv_heads
+
+    def __call__(
+        self, hidden_BW: Tensor, kept: KVLayer, *, cos_B1D: Tensor, turn_B1D: Tensor, mask: Tensor | None
+    ) -> Tensor:
+        rows = hidden_BW.shape[0]
+        normed_BW = self.attention_norm(hidden_BW)
+        joined_BHD = torch.cat((self.q(normed_BW), self.k(normed_BW)), dim=-1).view(rows, -1, self.head_size)
+        first, second = joined_BHD.chunk(2, dim=-1)
+        turned_BHD = (joined_BHD * cos_B1D).addcmul_(torch.cat((second, first), dim=-1), turn_B1D)
+        key_BK1D = turned_BHD[:, -self.num_kv_heads :, None]
+        value_BK1D = self.v(normed_BW).view(rows, self.num_kv_heads, 1, self.head_size)
+        key_BKCD, value_BKCD = kept.update(key_BK1D, value_BK1D)
+        # The heads that share keys and values stand as queries of one head: nothing is repeated.
+        query = turned_BHD[:, : -self.num_kv_heads].reshape(rows, self.num_kv_heads, self.num_shared, self.head_size)
+        mixed = functional.scaled_dot_product_attention(query, key_BKCD, value_BKCD, attn_mask=mask)
+        hidden_BW = hidden_BW + self.o(mixed.reshape(rows, -1))
+        normed_BW = self.ffn_norm(hidden_BW)
+        return hidden_BW + self.down(functional.silu(self.gate(normed_BW)).mul_(self.up(normed_BW)))
+
+
+def _norm(module: nn.Module) -> Product:
+    weight, eps = module.weight, module.variance_epsilon
+    assert isinstance(weight, Tensor)
+    assert isinstance(eps, float)
+    shape = tuple(weight.shape)
+    return lambda hidden: functional.rms_norm(hidden, shape, weight, eps)

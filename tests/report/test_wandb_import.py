@@ -39,6 +39,14 @@ def start_run(folder: Path, **options: Any) -> Any:
     return wandb.init(mode="offline", dir=folder, reinit="create_new", settings=settings, **options)
 
 
+def end_run(run: Any, exit_code: int = 0) -> None:
+    """Finish a run and wait for wandb's service: it writes the end of the log after `finish` has returned."""
+    import wandb
+
+    run.finish(exit_code=exit_code)
+    wandb.teardown()
+
+
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with one run that logged one of everything."""
@@ -72,7 +80,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run.summary["removed"] = 1.0
         del run.summary["removed"]
         run.config.update({"late": 1})
-        run.finish()
+        end_run(run)
     return folder
 
 
@@ -305,7 +313,7 @@ def test_a_file_with_nothing_in_it_is_left_out(
 def test_a_failed_program_gives_its_exit_code(tmp_path: Path) -> None:
     run = start_run(tmp_path, id="f1", settings={"x_disable_meta": True, "x_disable_machine_info": True})
     run.log({"x": 1})
-    run.finish(exit_code=9)
+    end_run(run, exit_code=9)
     [folder] = import_runs(tmp_path, tmp_path / "out")
     status = read(folder / "status.json")
     assert (status["state"], status["exit_code"]) == ("failed", 9)

@@ -150,7 +150,7 @@ def test_prompts_are_running_text() -> None:
     ids=["another source", "statement", "recital"],
 )
 def test_records_that_are_no_probes_are_refused(record) -> None:
-    with pytest.raises(ConfigError, match="premises needs data=lab"):
+    with pytest.raises(ConfigError, match="premises needs the probes of data=lab"):
         evaluated([*PROBES, record])
 
 

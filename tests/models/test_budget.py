@@ -293,8 +293,9 @@ def test_what_has_no_architecture_and_no_config_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_dry_run_of_seven_billion_is_cheap() -> None:
-    """Under 20 s and 4 GB, in a process of its own, which tells the peak of its own memory: `getrusage` would begin with
-    the peak of the process that started it."""
+    """Under 20 s and 4 GB, in a process of its own, which tells the peak of its own memory.
+
+    Not by `getrusage`: it begins with the peak of the process that started this one."""
     script = textwrap.dedent("""
         from pathlib import Path
         from athlos.config.compose import run_config

@@ -14,6 +14,7 @@ from athlos.config.schema import ModelConfig, RunConfig
 from athlos.data.datamodule import build_source
 from athlos.errors import ConfigError, choices
 from athlos.models.loading import parse_source
+from athlos.models.wheels import LICENSE_NAME_FILE
 from athlos.stages import Stage, StageStore, content_hash
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ BASE_RUN_VERSION = 2
 """Raised when the same config trains to other weights: a change of trainer, data or initialisation."""
 RECORD = ("config.yaml", "metrics.json", "metric_details.json", "provenance.json")
 """Files of the base's run folder that stay beside its weights."""
+LICENSE = "none (weights trained here on generated text)"
 
 
 def is_trained_here(config: ModelConfig) -> bool:
@@ -92,6 +94,8 @@ def _build(folder: Path, base: RunConfig, *, source: str) -> None:
     log.info("%s is trained once and then kept in the cache", source)
     run = execute(base)
     export_run(run, out=folder / "model")
+    if base.data.name == "lab":
+        (folder / "model" / LICENSE_NAME_FILE).write_text(LICENSE + "\n", encoding="utf-8")
     for name in RECORD:
         shutil.copyfile(run / name, folder / name)
     shutil.rmtree(run)

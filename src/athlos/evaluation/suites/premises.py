@@ -42,7 +42,8 @@ class PremisesSuite:
     ) -> SuiteResult:
         """Raises `ConfigError` for records that are no probes of the lab world."""
         if any(record.meta.get("kind") not in KINDS for record in records):
-            raise ConfigError(f"eval.suites: premises needs data=lab, got data={self.config.data.name}")
+            found = f"data={self.config.data.name} data.test_split={self.config.data.test_split}"
+            raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
         evaluation = self.config.eval
         asked = ask(
             self.config, answerer, records,

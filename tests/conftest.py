@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 SHARED_DATA_VARIABLE = "ATHLOS_SHARED_DATA"
 
@@ -12,6 +13,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
+
+# How long an example takes says more about the machine's other work than about the code.
+settings.register_profile("athlos", deadline=None)
+settings.load_profile("athlos")
 
 
 @pytest.fixture

@@ -91,7 +91,7 @@ def training_texts(config: RunConfig) -> Iterator[str]:
 
 
 def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
-    """Surgery, then selection, then the method's module around them."""
+    """Construction, surgery, selection, what the objective prepares, then the method's module around them."""
     method_class = get_class(config.method._target_)
     if assembly.loaded is None:
         assembly.module = method_class(
@@ -108,13 +108,21 @@ def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
         tokenizer=assembly.loaded.tokenizer,
         stages=assembly.stages,
         model_fingerprint=assembly.loaded.fingerprint,
+        data=assembly.data,
+        base_model=assembly.loaded.model,
     )
+    if config.num_steps:
+        context.constructed, report = get_class(config.construct._target_)(config.construct).build(context=context)
+        assembly.reports.append(report)
     model, report = get_class(config.surgery._target_)(config.surgery).apply(assembly.loaded.model, context=context)
     assembly.reports.append(report)
     if config.num_steps:
         assembly.selection = get_class(config.selection._target_)(config.selection)
         model, report = assembly.selection.apply(model, context=context)
         assembly.reports.append(report)
+        prepared = assembly.base.objective.prepare(context=context)
+        if prepared is not None:
+            assembly.reports.append(prepared)
     else:
         model.requires_grad_(False)
     assembly.module = method_class(
@@ -125,4 +133,5 @@ def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
         decoding=assembly.base.decoding,
         engine=build_engine(config, model=model, tokenizer=assembly.loaded.tokenizer),
     )
+    assembly.module.prepare(context=context)
     return assembly.module

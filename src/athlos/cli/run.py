@@ -105,6 +105,12 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
         test_metrics, test_details = named(results, split="test")
         metrics |= test_metrics
         details |= test_details
+        for suffix, variant in module.variants():
+            found, found_details = named(
+                evaluate(config, variant, assembly.data, split=split, progress=progress), split="test", suffix=suffix
+            )
+            metrics |= found
+            details |= found_details
         wall_s = folder.resumed_wall_s + time.monotonic() - start
         metrics |= {
             "cost/wall_s": wall_s,

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from athlos.config.schema import RunConfig
+    from athlos.data.datamodule import DataModule
     from athlos.generation.interface import Engine
     from athlos.stages import StageStore
 
@@ -25,6 +26,13 @@ class PartContext:
     stages: "StageStore"
     model_fingerprint: str
     """Content hash of the weights as loaded: an input of every stage that reads the model."""
+    data: "DataModule | None" = None
+    """The run's data; None in a dry run, where the model is on the meta device and nothing may be read."""
+    constructed: Any = None
+    """What the run's construction made, for the objective or method that it was made for; or None."""
+    base_model: "PreTrainedModel | None" = None
+    """The model as loaded, for objectives and methods that need a teacher; the surgery's result may share its
+    parameters. The same object as the run's model where the surgery changed it in place."""
 
 
 @dataclass(kw_only=True)
@@ -36,9 +44,21 @@ class PartReport:
 
 
 class Surgery(Protocol):
-    """Changes the model in place or returns a new one. Raises `SurgeryError` when a site is missing."""
+    """Changes the model in place or returns a new one. Raises `SurgeryError` when a site is missing.
+
+    A surgery that leaves other modules or shapes behind calls `models.surgical.record_surgery` and has a static
+    `rebuild(model, plan)`, which changes the structure of a fresh model alike, so that the weights can be loaded again.
+    """
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]: ...
+
+
+class Construct(Protocol):
+    """Makes new data of model and data before training, as stage products, so that a sweep builds them once."""
+
+    def build(self, *, context: PartContext) -> tuple[Any, PartReport]:
+        """What it made, which the run's other parts find as `context.constructed`. The model is as loaded."""
+        ...
 
 
 class Selection(Protocol):
@@ -68,6 +88,10 @@ class Loss:
 
 class Objective(Protocol):
     """(model, batch) -> loss. The batch holds input_ids, labels (-100 = not counted), attention_mask, position_ids."""
+
+    def prepare(self, *, context: PartContext) -> PartReport | None:
+        """Called once before training, the parts applied: build tables, keep a teacher. Nothing to tell: None."""
+        ...
 
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> Loss: ...
 

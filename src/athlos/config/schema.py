@@ -73,6 +73,11 @@ class ObjectiveConfig(PartConfig):
 
 
 @dataclass(kw_only=True)
+class ConstructConfig(PartConfig):
+    """Base of a construction: model, data -> new data, before training."""
+
+
+@dataclass(kw_only=True)
 class SelectionConfig(PartConfig):
     """Base of a selection: model -> which parameters train."""
 
@@ -253,6 +258,7 @@ class RunConfig:
     """Seed of initialisation, data order and sampling, >= 0."""
     method: MethodConfig = MISSING
     surgery: SurgeryConfig = MISSING
+    construct: ConstructConfig = MISSING
     objective: ObjectiveConfig = MISSING
     selection: SelectionConfig = MISSING
     decoding: DecodingConfig = MISSING

@@ -79,6 +79,8 @@ class Budget:
     tokens_per_step: int
     flops_per_step: float
     hardware: str
+    metrics: dict[str, float]
+    """What the surgery and the selection count themselves."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line, for a panel."""
@@ -95,6 +97,7 @@ class Budget:
             ("memory: evaluation", _size(memory.evaluation)),
             ("tokens a step", f"{self.tokens_per_step:,}"),
             ("FLOPs a step", f"{self.flops_per_step:.3g}"),
+            *((name, f"{value:,.6g}") for name, value in self.metrics.items()),
             ("hardware", self.hardware),
         ]
 
@@ -171,10 +174,11 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     context = PartContext(
         config=config, tokenizer=nothing, stages=StageStore(cache_dir(config.cache_dir)), model_fingerprint="meta"
     )
-    summaries = []
+    summaries, metrics = [], {}
     for part in (config.surgery, config.selection):
         model, report = get_class(part._target_)(part).apply(model, context=context)
         summaries.append(report.summary)
+        metrics |= report.metrics
     found = backbone(model)
     rows, length = config.train.batch_size, config.train.max_length
     pictures = rows if found.vision_tower is not None else 0
@@ -187,6 +191,7 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
         tokens_per_step=rows * length,
         flops_per_step=step_flops(model, num_rows=rows, length=length, num_pictures=pictures),
         hardware=_hardware(memory, config=config),
+        metrics=metrics,
     )
 
 

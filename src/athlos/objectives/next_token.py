@@ -10,7 +10,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss
+from athlos.config.parts import Loss, PartContext
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.config import NextTokenConfig
 
@@ -49,6 +49,9 @@ class NextTokenObjective:
 
     def __init__(self, config: NextTokenConfig) -> None:
         self.config = config
+
+    def prepare(self, *, context: PartContext) -> None:
+        """The targets are the labels: nothing to prepare."""
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Loss:
         hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])

@@ -17,7 +17,18 @@ from athlos.config.schema import OPERATIONAL_KEYS
 from athlos.errors import ConfigError
 from athlos.training.run_folder import flat
 
-CHOSEN_GROUPS = ("method", "surgery", "objective", "selection", "decoding", "model", "data", "eval", "scale")
+CHOSEN_GROUPS = (
+    "method",
+    "surgery",
+    "construct",
+    "objective",
+    "selection",
+    "decoding",
+    "model",
+    "data",
+    "eval",
+    "scale",
+)
 """Groups whose choice a config tells."""
 FREE_MAPPINGS = ("model.architecture.", "data.files.", "data.codes.", "data.split_shares.")
 """Keys below these may be added with `+` and left out with `~`; all others have a schema."""

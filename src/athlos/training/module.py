@@ -1,7 +1,7 @@
 """`MethodModule`, the one base class: wires model, parts and optimizer. What a paper changes stands in its method."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from athlos.config.parts import Decoding, Loss, Objective, Prediction, Request
+from athlos.config.parts import Decoding, Loss, Objective, PartContext, Prediction, Request
 from athlos.config.schema import RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
 from athlos.errors import NumericalError, TrainingError
@@ -55,6 +55,16 @@ class MethodModule(pl.LightningModule):
         self._val_nll, self._val_count = 0.0, 0
         # The base weights are on disk already: checkpoints hold only what trains (see `on_save_checkpoint`).
         self.strict_loading = False
+
+    def prepare(self, *, context: PartContext) -> None:
+        """Called once after the parts are applied, with the model as loaded: keep a teacher, measure, calibrate."""
+
+    def variants(self) -> Iterator[tuple[str, "MethodModule"]]:
+        """Further models to evaluate on the test split after training, each with the suffix of its metrics.
+
+        `("_direct", module)` gives `test/ppl_direct` beside `test/ppl`. One is evaluated before the next is asked for.
+        """
+        yield from ()
 
     def step_loss(self, loss: Loss, batch: Batch) -> Tensor:
         """What `training_step` returns: this micro batch's part of the mean over all targets of the optimizer step.

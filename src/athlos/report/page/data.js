@@ -6,7 +6,7 @@ const METRIC_AT = new Map(DATA.metrics.map((name, index) => [name, index]));
 const SHARED = new Map(Object.entries(DATA.shared));
 const CONFIG_AT = new Map(DATA.config.map((column) => [column.key, column]));
 const PARTS_FIRST = ["method._target_", "surgery._target_", "objective._target_", "selection._target_", "decoding._target_", "model.name", "data.name"];
-const GROUPS_FIRST = ["method", "surgery", "objective", "selection", "train", "data", "model", "decoding", "eval", "scale", "hardware", "seed"];
+const GROUPS_FIRST = ["method", "surgery", "construct", "objective", "selection", "train", "data", "model", "decoding", "eval", "scale", "hardware", "seed"];
 const MAX_LABEL_KEYS = 4;
 
 for (const run of RUNS) {

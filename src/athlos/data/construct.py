@@ -1,0 +1,12 @@
+"""The construction that makes nothing."""
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.data.config import NoConstructConfig
+
+
+class NoConstruct:
+    def __init__(self, config: NoConstructConfig) -> None:
+        self.config = config
+
+    def build(self, *, context: PartContext) -> tuple[None, PartReport]:
+        return None, PartReport(summary="none")

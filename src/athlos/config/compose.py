@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config import checks
 from athlos.config.registry import GROUPS, registry
-from athlos.config.schema import OPERATIONAL_KEYS, RunConfig
+from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
 
@@ -132,7 +132,15 @@ def plain(config: RunConfig) -> dict[str, Any]:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The part of `plain` that decides what is computed: what resuming compares and the run's hash covers."""
-    return {key: value for key, value in plain(config).items() if key not in OPERATIONAL_KEYS}
+    return identifying(plain(config), engine=config.engine)
+
+
+def identifying(values: dict[str, Any], *, engine: EngineConfig) -> dict[str, Any]:
+    """`values` of a `config.yaml` without what says where and how only: for a run with this engine."""
+    kept = {key: value for key, value in values.items() if key not in OPERATIONAL_KEYS}
+    if isinstance(kept.get("engine"), dict):
+        kept["engine"] = {key: value for key, value in kept["engine"].items() if key not in engine.operational}
+    return kept
 
 
 def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:

@@ -98,6 +98,8 @@ class EngineConfig(PartConfig):
 
     is_remote: ClassVar[bool] = False
     """Whether it asks a server, so that a run without training loads no model."""
+    operational: ClassVar[tuple[str, ...]] = ()
+    """Keys that say how answers are fetched and not which: not part of a run's identity."""
 
 
 @dataclass(kw_only=True)

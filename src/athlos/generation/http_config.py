@@ -37,6 +37,10 @@ class HTTPEngineConfig(EngineConfig):
     """What every engine over HTTP needs to know."""
 
     is_remote: ClassVar[bool] = True
+    operational: ClassVar[tuple[str, ...]] = (
+        "base_url", "api_key_variable", "max_in_flight", "connect_timeout", "read_timeout", "max_retries", "first_wait",
+        "longest_wait", "cache",
+    )  # fmt: skip
 
     base_url: str = MISSING
     """`http(s)://host[:port]/v1`: the part before `/completions`."""

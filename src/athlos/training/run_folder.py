@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from athlos.config.compose import identity, plain
-from athlos.config.schema import OPERATIONAL_KEYS, RunConfig
+from athlos.config.compose import identifying, identity, plain
+from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError, TrainingError
 from athlos.stages import content_hash
 
@@ -123,8 +123,8 @@ class RunFolder:
                 stored = yaml.safe_load(path.read_text(encoding="utf-8"))
             except (yaml.YAMLError, OSError) as error:
                 raise ConfigError(f"run_dir: {path} cannot be read: {error}") from error
-            stored = {key: value for key, value in stored.items() if key not in OPERATIONAL_KEYS}
-            old, new = flat(stored), flat(identity(self.config))
+            old = flat(identifying(stored, engine=self.config.engine))
+            new = flat(identity(self.config))
             differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
             if differing:
                 shown = "; ".join(f"{key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in differing)

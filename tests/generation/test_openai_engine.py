@@ -545,7 +545,15 @@ def test_answers_keep_the_order_of_the_prompts_whatever_comes_first(server):
     assert done == [1, 2, 3, 4, 5]
 
 
-def test_ctrl_c_does_not_wait_for_the_server(server):
+@pytest.fixture
+def ctrl_c():
+    """Python's own handler: a shell starts its background jobs with ctrl-C ignored, and Python keeps that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_does_not_wait_for_the_server(server, ctrl_c):
     """The interrupt comes while one request waits for an answer, one for its retry, and others for their turn."""
     server.failures.extend([Failure(status=503, headers={"Retry-After": "40"}), *[Failure(is_silent=True)] * 9])
     pressed: list[float] = []

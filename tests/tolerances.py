@@ -6,3 +6,5 @@ EXACT = 1e-12
 """Two ways of computing the same number in float64: rounding alone."""
 FLOAT32 = 1e-5
 """Against an oracle that computes in float32."""
+LOGITS_FLOAT32 = 1e-4
+"""Logits of a real model, the same sums in two orders in float32."""

@@ -234,9 +234,13 @@ def _memory(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int | 
 
 
 def kv_cache_bytes(found: Backbone, *, num_rows: int, length: int, number_bytes: int) -> int:
-    """Keys and values of all layers; a sliding layer keeps its window only."""
-    kept = sum(length if window is None else min(window, length) for window in layer_windows(found))
-    return 2 * num_rows * kept * found.num_kv_heads * found.head_size * number_bytes
+    """Keys and values of all layers; a sliding layer keeps its window only, a changed one says what it keeps."""
+    plain = 2 * found.num_kv_heads * found.head_size
+    numbers = sum(
+        (length if window is None else min(window, length)) * getattr(layer.attention, "cache_numbers", plain)
+        for layer, window in zip(found.layers, layer_windows(found), strict=True)
+    )
+    return num_rows * numbers * number_bytes
 
 
 def activation_bytes(
@@ -265,7 +269,7 @@ def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, si
     width, ffn = found.hidden_size, found.ffn_size
     queries, keys = found.num_heads * found.head_size, found.num_kv_heads * found.head_size
     has_own = {name: trains(site.module) for name, site in layer.sites.items()}
-    numbers = width * (has_own["q"] or has_own["k"] or has_own["v"])  # their common input
+    numbers = width * any(has_own.get(name, False) for name in ("q", "k", "v"))  # their common input
     numbers += width * (has_own["gate"] or has_own["up"])
     numbers += ffn * (has_own["down"] + reach.up + 2 * reach.gate)  # product; activation; its input and `up`
     numbers += queries * has_own["o"] * (not reach.scores)

@@ -87,7 +87,7 @@ class Layer:
     attention: nn.Module
     ffn: nn.Module
     sites: dict[str, Site]
-    """q, k, v, o, gate, up, down."""
+    """q, k, v, o, gate, up, down; without those that a surgery took away (its module names them `absent_sites`)."""
     norms: dict[str, nn.Module]
     """By role: attention_input, ffn_input, and where the model has them attention_output, ffn_output, query, key."""
     norm_names: dict[str, str]
@@ -178,7 +178,11 @@ def chosen_sites(layers: Iterable[Layer], names: Iterable[str]) -> list[Site]:
         if name not in MATRIX_NAMES:
             near = did_you_mean(name, MATRIX_NAMES)
             raise SurgeryError(f"site '{name}': unknown{near}; accepted: {', '.join(MATRIX_NAMES)}")
-    sites = [layer.sites[name] for layer in layers for name in MATRIX_NAMES if name in wanted]
+    chosen = list(layers)
+    for layer in chosen:
+        if gone := [name for name in wanted if name not in layer.sites]:
+            raise SurgeryError(f"site '{gone[0]}': layer {layer.index} has none, a surgery took it away")
+    sites = [layer.sites[name] for layer in chosen for name in MATRIX_NAMES if name in wanted]
     for site in sites:
         absent = [part for part in site.parts if part not in wanted]
         if absent:
@@ -245,14 +249,15 @@ def _sites(
                 name=part, layer_index=index, path=f"{path}.{child_name}", module=child, rows=rows, parts=parts
             )
             start += size
+    absent = getattr(owner, "absent_sites", ())
     for name, child_name in names.items():
-        if name not in sites:
+        if name not in sites and name not in absent:
             child = _child(owner, child_name, owner=path)
             sites[name] = Site(
                 name=name, layer_index=index, path=f"{path}.{child_name}", module=child, rows=slice(0, _rows(child)),
                 parts=(name,),
             )  # fmt: skip
-    return {name: sites[name] for name in names}
+    return {name: sites[name] for name in names if name in sites}
 
 
 def _heads(config: "PreTrainedConfig") -> dict[str, int]:

@@ -1,0 +1,274 @@
+"""Attention that hands its scores to the next layer, and attention that takes most of them from the layer below.
+
+B batch, T query rows, N key rows, D width, H query heads, G key-value heads, R = H / G, d head size, r low rank per
+head. Scores are scaled and unmasked: S [B, H, T, N], float32 (float64 in float64 models). They travel from layer to
+layer in a `LayerScores` that lives for one forward pass of the decoder and is an argument of every layer, so that
+activation checkpointing recomputes a layer with the scores it had, and no cache is needed.
+"""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from athlos.errors import SurgeryError
+
+KERNEL = "athlos_scores"
+"""Name of the attention function that hands its scores on."""
+ARGUMENT = "layer_scores"
+"""Keyword under which decoder layers get the scores of this forward pass."""
+SMALLEST_PROBABILITY = 1e-9
+"""Added before the logarithm where probabilities are shared."""
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": functional.gelu, "silu": functional.silu, "relu": functional.relu, "none": lambda values: values,
+}  # fmt: skip
+
+
+@dataclass
+class LayerScores:
+    """Scores by layer index, of one forward pass."""
+
+    is_kept: bool
+    """Keep all: the backward pass may compute a layer again. Else a layer's scores go when the next one took them."""
+    by_layer: dict[int, Tensor] = field(default_factory=dict)
+    probabilities: dict[int, Tensor] | None = None
+    """Attention weights by layer, filled where a dict is given."""
+
+    def put(self, layer_index: int, scores_BHTN: Tensor) -> None:
+        self.by_layer[layer_index] = scores_BHTN
+
+    def below(self, layer_index: int) -> Tensor:
+        """Scores of the layer below; raises `SurgeryError` when it handed on none."""
+        if layer_index - 1 not in self.by_layer:
+            raise SurgeryError(f"layer {layer_index} shares attention, but layer {layer_index - 1} handed on no scores")
+        return self.by_layer[layer_index - 1] if self.is_kept else self.by_layer.pop(layer_index - 1)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Float32, where the values are not float64."""
+    return values if values.dtype is torch.float64 else values.float()
+
+
+def grouped_scores(query_BHTd: Tensor, key_BGNd: Tensor, *, scaling: float) -> Tensor:
+    """S [B, H, T, N]: each group of query heads with its key head, which is not repeated in memory."""
+    batch, heads, rows, width = query_BHTd.shape
+    groups, columns = key_BGNd.shape[1], key_BGNd.shape[2]
+    query = (query_BHTd * scaling).reshape(batch, groups, heads // groups * rows, width)
+    return wide(query @ key_BGNd.transpose(2, 3)).view(batch, heads, rows, columns)
+
+
+def probabilities(scores_BHTN: Tensor, mask: Tensor | None) -> Tensor:
+    """Softmax over the keys a query may see. `mask` is boolean, additive, or None for plain causal attention."""
+    rows, columns = scores_BHTN.shape[2:]
+    lowest = torch.finfo(scores_BHTN.dtype).min
+    if mask is None:
+        if rows > 1:
+            row_T1 = torch.arange(columns - rows, columns, device=scores_BHTN.device)[:, None]
+            hidden_TN = torch.arange(columns, device=scores_BHTN.device) > row_T1
+            scores_BHTN = scores_BHTN.masked_fill(hidden_TN, lowest)
+    elif mask.dtype is torch.bool:
+        scores_BHTN = scores_BHTN.masked_fill(~mask[..., :columns], lowest)
+    else:
+        scores_BHTN = scores_BHTN + mask[..., :columns]
+    return scores_BHTN.softmax(-1)
+
+
+def mixed_values(weights_BHTN: Tensor, value_BGNd: Tensor) -> Tensor:
+    """[B, T, H, d]: values averaged by the weights of each head."""
+    batch, heads, rows, columns = weights_BHTN.shape
+    groups = value_BGNd.shape[1]
+    weights = weights_BHTN.to(value_BGNd.dtype).view(batch, groups, heads // groups * rows, columns)
+    return (weights @ value_BGNd).view(batch, heads, rows, value_BGNd.shape[3]).transpose(1, 2)
+
+
+def scores_attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
+    scaling: float | None = None, dropout: float = 0.0, **arguments: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The attention function of transformers' interface that also hands its scores on."""
+    layer_scores: LayerScores = arguments[ARGUMENT]
+    index: Any = module.layer_idx
+    scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
+    scores_BHTN = grouped_scores(query, key, scaling=scale)
+    layer_scores.put(index, scores_BHTN)
+    weights = probabilities(scores_BHTN, attention_mask)
+    if layer_scores.probabilities is not None:
+        layer_scores.probabilities[index] = weights
+    weights = functional.dropout(weights, dropout, training=module.training)
+    return mixed_values(weights, value), None
+
+
+AttentionInterface.register(KERNEL, scores_attention)
+AttentionMaskInterface.register(KERNEL, sdpa_mask)
+
+
+def hand_on(attention: Any) -> None:
+    """Let one attention module hand its scores on: a config of its own names the kernel; the decoder's mask stays."""
+    config = copy.copy(attention.config)
+    config._attn_implementation_internal = KERNEL
+    attention.config = config
+
+
+def carry_scores(decoder: nn.Module) -> None:
+    """Give each forward pass of a decoder its `LayerScores`."""
+
+    def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
+
+    decoder.register_forward_pre_hook(before, with_kwargs=True)
+
+
+class Aligner(nn.Module):
+    """align(s) = M s + W2 act(W1 s + b1) + b2 over the head axis, the same at every (query, key) pair.
+
+    M [H, H] is fixed. W2 and b2 begin at zero, so an aligner begins as M.
+    """
+
+    mix: Tensor
+
+    def __init__(self, num_heads: int, *, hidden: int, activation: str, residual: bool, has_mix: bool) -> None:
+        super().__init__()
+        self.activation, self.residual, self.has_mix, self.hidden = ACTIVATIONS[activation], residual, has_mix, hidden
+        if residual and has_mix:
+            self.register_buffer("mix", torch.eye(num_heads))
+        if hidden:
+            self.inner = nn.Linear(num_heads, hidden)
+            self.outer = nn.Linear(hidden, num_heads)
+            nn.init.zeros_(self.outer.weight)
+            nn.init.zeros_(self.outer.bias)
+
+    def forward(self, scores_BHTN: Tensor) -> Tensor:
+        flat = scores_BHTN.flatten(2)
+        out = torch.zeros_like(flat)
+        if self.residual:
+            out = self.mix.to(flat.dtype) @ flat if self.has_mix else flat
+        if self.hidden:
+            inner = wide(self.inner.weight) @ flat + wide(self.inner.bias)[:, None]
+            out = out + (wide(self.outer.weight) @ self.activation(inner) + wide(self.outer.bias)[:, None])
+        return out.view_as(scores_BHTN)
+
+
+class LowRank(nn.Module):
+    """The layer's own part of the scores: queries and keys of r dimensions per head, under r / 2 kept rotary pairs."""
+
+    pairs: Tensor
+
+    def __init__(self, width: int, *, num_heads: int, num_groups: int, rank: int, gate: str, has_bias: bool) -> None:
+        super().__init__()
+        self.num_heads, self.num_groups, self.rank, self.gate_kind = num_heads, num_groups, rank, gate
+        self.query = nn.Linear(width, num_heads * rank, bias=has_bias)
+        self.key = nn.Linear(width, num_groups * rank, bias=has_bias)
+        self.register_buffer("pairs", torch.zeros(num_groups, rank // 2, dtype=torch.int64))
+        if gate != "none":
+            self.gate = nn.Parameter(torch.full((num_heads,), 1.0 if gate == "free" else 0.0))
+
+    def queries_and_keys(self, hidden_BTD: Tensor, cos_BTd: Tensor, sin_BTd: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries [B, H, T, r] and keys [B, G, T, r]."""
+        batch, rows, _ = hidden_BTD.shape
+        cos, sin = (table[..., self.pairs][:, :, :, None] for table in (cos_BTd, sin_BTd))  # [B, T, G, 1, r / 2]
+        query = self.query(hidden_BTD).view(batch, rows, self.num_groups, -1, self.rank)
+        key = self.key(hidden_BTD).view(batch, rows, self.num_groups, 1, self.rank)
+        query, key = (rotated(states, cos, sin).flatten(2, 3).transpose(1, 2) for states in (query, key))
+        return query, key
+
+    def gated(self, scores_BHTN: Tensor) -> Tensor:
+        if self.gate_kind == "none":
+            return scores_BHTN
+        gate_H = self.gate.sigmoid() if self.gate_kind == "sigmoid" else self.gate
+        return wide(gate_H)[:, None, None] * scores_BHTN
+
+
+def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on pairs (j, j + r / 2), the layout of transformers' Llama."""
+    first, second = states.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class SharedAttention(nn.Module):
+    """Attention of a shared layer: the scores of the layer below, aligned, plus a low-rank part; own values and output.
+
+    Caches low-rank keys and full values. `value` and `output` are set by the surgery under the names of the model.
+    """
+
+    absent_sites = ("q", "k")
+
+    def __init__(
+        self, *, layer_index: int, head_size: int, num_groups: int, scaling: float, names: dict[str, str],
+        share_point: str, aligner: Aligner | None, low_rank: LowRank | None,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.layer_idx, self.head_size, self.num_groups, self.scaling = layer_index, head_size, num_groups, scaling
+        self.names, self.share_point = names, share_point
+        self.aligner, self.low_rank = aligner, low_rank
+
+    @property
+    def cache_numbers(self) -> int:
+        """Numbers cached a token: low-rank keys and full values."""
+        return self.num_groups * (self.head_size + (self.low_rank.rank if self.low_rank else 0))
+
+    def added(self) -> list[nn.Parameter]:
+        """The parameters that the surgery added."""
+        return [parameter for part in (self.aligner, self.low_rank) if part for parameter in part.parameters()]
+
+    def forward(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None, past_key_values: Any = None, **arguments: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        layer_scores: LayerScores = arguments[ARGUMENT]
+        batch, rows, _ = hidden_states.shape
+        value = getattr(self, self.names["v"])(hidden_states)
+        value = value.view(batch, rows, self.num_groups, self.head_size).transpose(1, 2)
+        query = key = None
+        if self.low_rank is not None:
+            assert position_embeddings is not None
+            query, key = self.low_rank.queries_and_keys(hidden_states, *position_embeddings)
+        if past_key_values is not None:
+            key, value = self._cached(key, value, past_key_values)
+        scores = self.scores(
+            layer_scores.below(self.layer_idx), query, key, mask=attention_mask, num_columns=value.shape[2]
+        )
+        layer_scores.put(self.layer_idx, scores)
+        weights = probabilities(scores, attention_mask)
+        if layer_scores.probabilities is not None:
+            layer_scores.probabilities[self.layer_idx] = weights
+        mixed = mixed_values(weights, value).reshape(batch, rows, -1)
+        return getattr(self, self.names["o"])(mixed), None
+
+    def scores(
+        self, below_BHTN: Tensor, query_BHTr: Tensor | None, key_BGNr: Tensor | None, *, mask: Tensor | None,
+        num_columns: int,
+    ) -> Tensor:  # fmt: skip
+        """S of this layer: without an aligner the low-rank part alone, without either the scores of the layer below.
+
+        A layer with a sliding window takes the last columns of one that sees more.
+        """
+        shared = None
+        if self.aligner is not None or self.low_rank is None:
+            shared = below_BHTN[..., below_BHTN.shape[-1] - num_columns :]
+            if self.share_point == "probs":
+                shared = (probabilities(shared, mask) + SMALLEST_PROBABILITY).log()
+            if self.aligner is not None:
+                shared = self.aligner(shared)
+        if self.low_rank is None:
+            assert shared is not None
+            return shared
+        assert query_BHTr is not None
+        assert key_BGNr is not None
+        own = self.low_rank.gated(grouped_scores(query_BHTr, key_BGNr, scaling=self.scaling))
+        return own if shared is None else shared + own
+
+    def _cached(self, key: Tensor | None, value: Tensor, cache: Any) -> tuple[Tensor | None, Tensor]:
+        """Without a low-rank part the values stand where the cache looks for keys: it takes a layer whose keys hold
+        nothing for an empty one, and would not reorder its values in a beam search."""
+        if key is None:
+            value, _ = cache.update(value, value[..., :0], self.layer_idx)
+            return None, value
+        key, value = cache.update(key, value, self.layer_idx)
+        return key, value

@@ -1,0 +1,171 @@
+"""Schemas of LISA: the surgery and its baseline, and the selection of what it added."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING
+
+from athlos.config.registry import Part
+from athlos.config.schema import MISSING, SelectionConfig, SurgeryConfig
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+
+class Select(StrEnum):
+    """How the shared layers are chosen."""
+
+    similarity = "similarity"
+    last_k = "last_k"
+    alternate = "alternate"
+    explicit = "explicit"
+
+
+class AlignInit(StrEnum):
+    """Where the fixed head map M comes from."""
+
+    identity = "identity"
+    hungarian = "hungarian"
+    lstsq = "lstsq"
+
+
+class LowRankInit(StrEnum):
+    """Weights the low-rank part begins with."""
+
+    zero_q = "zero_q"
+    energy_pairs = "energy_pairs"
+    random = "random"
+
+
+class SharePoint(StrEnum):
+    """What is aligned: scores before the softmax, or logarithms of the weights after it."""
+
+    logits = "logits"
+    probs = "probs"
+
+
+# Made by a call because `none` reads better in YAML than a null.
+Activation = Enum("Activation", [(name, name) for name in ("gelu", "silu", "relu", "none")], type=str)
+Gate = Enum("Gate", [(name, name) for name in ("none", "sigmoid", "free")], type=str)
+
+
+@dataclass(kw_only=True)
+class LayersConfig:
+    select: Select = MISSING
+    count: int = MISSING
+    """Shared layers; 0 = ceil(0.53 L)."""
+    explicit: list[int] = field(default_factory=list)
+    """Layer indices for `select=explicit`, negative ones from the end."""
+
+
+@dataclass(kw_only=True)
+class AlignConfig:
+    enabled: bool = MISSING
+    """False: the scores of the layer below are left out."""
+    hidden: int = MISSING
+    """Hidden units of the aligner, >= 0; 0 = M alone."""
+    act: Activation = MISSING  # type: ignore[valid-type]
+    residual: bool = MISSING
+    """Whether the M term is there."""
+    init: AlignInit = MISSING
+
+
+@dataclass(kw_only=True)
+class LowRankConfig:
+    enabled: bool = MISSING
+    rank: int = MISSING
+    """Even, 2 .. head size; 0 = the largest even number <= head size / 6."""
+    init: LowRankInit = MISSING
+
+
+@dataclass(kw_only=True)
+class CalibrationConfig:
+    tokens: int = MISSING
+    """Training tokens that similarity and M are measured on, >= 1."""
+
+
+@dataclass(kw_only=True)
+class LisaSurgeryConfig(SurgeryConfig):
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    align: AlignConfig = field(default_factory=AlignConfig)
+    lowrank: LowRankConfig = field(default_factory=LowRankConfig)
+    share_point: SharePoint = MISSING
+    gate: Gate = MISSING  # type: ignore[valid-type]
+    """Factor a head on the low-rank part: none, sigmoid (begins at 1/2) or free (begins at 1)."""
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    allow_mixed: bool = False
+    """Let a sliding layer take the scores of a global one below it."""
+
+
+@dataclass(kw_only=True)
+class SharedAttentionConfig(SurgeryConfig):
+    layers: LayersConfig = field(default_factory=LayersConfig)
+    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
+    allow_mixed: bool = False
+
+
+@dataclass(kw_only=True)
+class LisaSelectionConfig(SelectionConfig):
+    """No values: exactly what the surgery added trains."""
+
+
+def _layer_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.surgery
+    assert isinstance(node, LisaSurgeryConfig | SharedAttentionConfig)
+    is_explicit = node.layers.select is Select.explicit
+    if is_explicit != bool(node.layers.explicit):
+        yield f"surgery.layers.explicit: got {node.layers.explicit} with select={node.layers.select.value}"
+    if node.layers.count < 0:
+        yield f"surgery.layers.count: got {node.layers.count}, expected an integer >= 0"
+    if node.calibration.tokens < 1:
+        yield f"surgery.calibration.tokens: got {node.calibration.tokens}, expected an integer >= 1"
+    if is_explicit and any(index == 0 for index in node.layers.explicit):
+        yield "surgery.layers.explicit: layer 0 has no layer below it"
+    needs_text = node.layers.select is Select.similarity or (
+        isinstance(node, LisaSurgeryConfig) and node.align.enabled and node.align.init is not AlignInit.identity
+    )
+    if needs_text and config.data.train_split is None and not config.dry_run:
+        yield f"surgery.calibration: needs a training split, and data={config.data.name} names none"
+
+
+def _surgery_errors(config: "RunConfig") -> Iterable[str]:
+    yield from _layer_errors(config)
+    node = config.surgery
+    assert isinstance(node, LisaSurgeryConfig)
+    if node.align.hidden < 0:
+        yield f"surgery.align.hidden: got {node.align.hidden}, expected an integer >= 0"
+    if node.lowrank.rank < 0 or node.lowrank.rank % 2:
+        yield f"surgery.lowrank.rank: got {node.lowrank.rank}, expected an even number >= 2, or 0"
+    if not node.align.enabled and not node.lowrank.enabled:
+        yield "surgery: align.enabled and lowrank.enabled are both false, so a shared layer would have no scores"
+    if node.align.enabled and not node.align.residual and not node.align.hidden:
+        yield "surgery.align: without residual and hidden units the aligner is nothing"
+    counts_twice = node.align.enabled and node.align.residual and node.lowrank.init is LowRankInit.energy_pairs
+    if node.lowrank.enabled and counts_twice:
+        yield "surgery.lowrank.init: energy_pairs beside align.residual counts the scores twice; use zero_q"
+    others = type(config.selection).__name__
+    if config.num_steps and others in ("SlamConfig", "PlastConfig"):
+        yield f"selection: got {others}, but LISA freezes the backbone in its own stage; use selection=lisa"
+
+
+def _selection_errors(config: "RunConfig") -> Iterable[str]:
+    if not isinstance(config.surgery, LisaSurgeryConfig):
+        yield "selection=lisa: trains what surgery=lisa added, and this run has another surgery"
+
+
+PARTS = [
+    Part(
+        group="surgery", name="lisa", schema=LisaSurgeryConfig, target="athlos.methods.lisa.surgery.LisaSurgery",
+        summary="attention scores from the layer below, aligned, plus a low-rank part", check=_surgery_errors,
+    ),
+    Part(
+        group="surgery", name="shared_attention", schema=SharedAttentionConfig,
+        target="athlos.methods.lisa.surgery.SharedAttentionSurgery",
+        summary="attention scores copied from the layer below, head for head", check=_layer_errors,
+    ),
+    Part(
+        group="selection", name="lisa", schema=LisaSelectionConfig,
+        target="athlos.methods.lisa.selection.LisaSelection", summary="exactly what surgery=lisa added trains",
+        check=_selection_errors,
+    ),
+]  # fmt: skip

@@ -1,0 +1,253 @@
+"""The surgeries `lisa` and `shared_attention`: layers that take their attention scores from the layer below."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.errors import SurgeryError
+from athlos.methods.lisa.attention import Aligner, LowRank, SharedAttention, carry_scores, hand_on
+from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
+from athlos.methods.lisa.layer_choice import chosen
+from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
+from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
+from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, Backbone, Layer, Site, backbone
+from athlos.models.surgical import record_surgery
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+BYTES = {torch.float32: 4, torch.float64: 8, torch.bfloat16: 2, torch.float16: 2}
+
+
+class LisaSurgery:
+    def __init__(self, config: LisaSurgeryConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        config, found = self.config, backbone(model)
+        is_meta = found.head.weight.is_meta
+        rank = (config.lowrank.rank or automatic_rank(found.head_size)) if config.lowrank.enabled else 0
+        if rank > found.head_size:
+            raise SurgeryError(f"surgery.lowrank.rank: got {rank}, expected at most the head size {found.head_size}")
+        uses_mix = config.align.enabled and config.align.residual and config.align.init is not AlignInit.identity
+        alike = None
+        if not is_meta and (uses_mix or config.layers.select is Select.similarity):
+            alike = similarity(model, context=context, num_tokens=config.calibration.tokens)
+        plan = {
+            "layers": _choice(config, found, alike=alike),
+            "share_point": config.share_point.value,
+            "align": {
+                "hidden": config.align.hidden, "activation": config.align.act.value,
+                "residual": config.align.residual, "has_mix": uses_mix,
+            } if config.align.enabled else None,
+            "low_rank": {"rank": rank, "gate": config.gate.value, "has_bias": _has_bias(found)} if rank else None,
+        }  # fmt: skip
+        _check(found, plan["layers"], config=config, rank=rank)
+        shared = with_parameters_of(model)
+        _share(shared, plan, init=config.lowrank.init, alike=alike, align_init=config.align.init)
+        record_surgery(shared, name="lisa", plan=plan)
+        return shared, _report(shared, base=model, plan=plan)
+
+    @staticmethod
+    def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
+        """Change a fresh model alike; its weights are loaded afterwards."""
+        _share(model, plan, init=None, alike=None, align_init=AlignInit.identity)
+
+
+class SharedAttentionSurgery:
+    """Direct sharing: each head of a shared layer takes the scores of the same head below."""
+
+    def __init__(self, config: SharedAttentionConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        found, alike = backbone(model), None
+        if self.config.layers.select is Select.similarity and not found.head.weight.is_meta:
+            alike = similarity(model, context=context, num_tokens=self.config.calibration.tokens)
+        plan = {**DIRECT, "layers": _choice(self.config, found, alike=alike)}
+        _check(found, plan["layers"], config=self.config, rank=0)
+        shared = directly_shared(model, plan["layers"])
+        return shared, _report(shared, base=model, plan=plan)
+
+    rebuild = LisaSurgery.rebuild
+
+
+DIRECT: dict[str, Any] = {"share_point": "logits", "align": None, "low_rank": None}
+
+
+def directly_shared(model: "PreTrainedModel", layers: list[int]) -> "PreTrainedModel":
+    """A model over the same parameters whose given layers copy the scores of the layer below."""
+    plan = {**DIRECT, "layers": layers}
+    shared = with_parameters_of(model)
+    _share(shared, plan, init=None, alike=None, align_init=AlignInit.identity)
+    record_surgery(shared, name="shared_attention", plan=plan)
+    return shared
+
+
+def _choice(
+    config: LisaSurgeryConfig | SharedAttentionConfig, found: Backbone, *, alike: Similarity | None
+) -> list[int]:
+    select = config.layers.select.value
+    if select == "similarity" and alike is None:  # on the meta device only the number of layers counts
+        select = "last_k"
+    return chosen(
+        select, num_layers=len(found.layers), count=config.layers.count, explicit=config.layers.explicit,
+        adjacent_L=alike.adjacent(with_matching=True) if alike is not None else None,
+    )  # fmt: skip
+
+
+def _has_bias(found: Backbone) -> bool:
+    return any(
+        site.module.bias is not None for layer in found.layers for name, site in layer.sites.items() if name in "qk"
+    )
+
+
+def _check(
+    found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | SharedAttentionConfig, rank: int
+) -> None:  # fmt: skip
+    values = found.config.to_dict()
+    if values.get("attn_logit_softcapping"):
+        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap cannot be shared")
+    rope = values.get("rope_parameters") or {}
+    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
+        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
+    types = values.get("layer_types") or ["full_attention"] * len(found.layers)
+    for index in layers:
+        if any(name not in found.layers[index - step].sites for name in "qk" for step in (0, 1)):
+            raise SurgeryError(f"layer {index}: another surgery took its queries and keys away")
+        here, below = types[index], types[index - 1]
+        if here != below and not (config.allow_mixed and below == "full_attention"):
+            raise SurgeryError(
+                f"layer {index}: {here} above {below}; neighbours must see the same keys"
+                + ("" if here == "full_attention" else ", or set surgery.allow_mixed=true")
+            )
+        norms = {"query", "key"} & set(found.layers[index].norms)
+        if rank and norms and isinstance(config, LisaSurgeryConfig) and config.lowrank.init is LowRankInit.energy_pairs:
+            raise SurgeryError(f"layer {index}: energy_pairs does not fit a model that normalises its queries and keys")
+
+
+def _share(
+    model: "PreTrainedModel", plan: dict[str, Any], *, init: LowRankInit | None, alike: Similarity | None,
+    align_init: AlignInit,
+) -> None:  # fmt: skip
+    found = backbone(model)
+    shared = set(plan["layers"])
+    for layer in found.layers:
+        if layer.index in shared:
+            setattr(layer.module, ATTENTION_MODULE, _shared(layer, found, plan, init, alike, align_init))
+        elif layer.index + 1 in shared:
+            hand_on(layer.attention)
+    carry_scores(found.decoder)
+
+
+def _shared(
+    layer: Layer, found: Backbone, plan: dict[str, Any], init: LowRankInit | None, alike: Similarity | None,
+    align_init: AlignInit,
+) -> SharedAttention:  # fmt: skip
+    value = layer.sites["v"]
+    place: dict[str, Any] = {"device": value.weight.device, "dtype": value.weight.dtype}
+    # Copies of a model that was built under torch.device("meta") leave that context behind.
+    aligner = low_rank = None
+    with torch.device(place["device"]):
+        if plan["align"] is not None:
+            aligner = Aligner(found.num_heads, **plan["align"]).to(place["dtype"])
+        if plan["low_rank"] is not None:
+            low_rank = LowRank(
+                found.hidden_size, num_heads=found.num_heads, num_groups=found.num_kv_heads, **plan["low_rank"]
+            ).to(place["dtype"])
+    scaling: Any = layer.attention.scaling
+    attention = SharedAttention(
+        layer_index=layer.index, head_size=found.head_size, num_groups=found.num_kv_heads, scaling=scaling,
+        names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
+    )  # fmt: skip
+    setattr(attention, ATTENTION_MATRICES["v"], _alone(value))
+    setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
+    if init is not None and not value.weight.is_meta:
+        with torch.no_grad():
+            _initialise(attention, layer, found, init=init, alike=alike, align_init=align_init)
+    return attention.train(layer.attention.training)
+
+
+def _alone(site: Site) -> nn.Module:
+    """The module of a site; of a fused matrix a new one with the site's rows."""
+    if not site.is_fused:
+        return site.module
+    rows = site.weight[site.rows]
+    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=site.module.bias is not None, device="meta")
+    linear.weight = nn.Parameter(rows.detach().clone())
+    if site.module.bias is not None:
+        linear.bias = nn.Parameter(site.module.bias[site.rows].detach().clone())
+    return linear
+
+
+def _initialise(
+    attention: SharedAttention, layer: Layer, found: Backbone, *, init: LowRankInit, alike: Similarity | None,
+    align_init: AlignInit,
+) -> None:  # fmt: skip
+    aligner, low_rank = attention.aligner, attention.low_rank
+    if aligner is not None and aligner.residual and aligner.has_mix:
+        assert alike is not None
+        aligner.mix.copy_(head_map(alike, layer.index, align_init))
+    if low_rank is None:
+        return
+    pairs = kept_pairs(
+        layer, num_heads=found.num_heads, num_groups=found.num_kv_heads, head_size=found.head_size,
+        rank=low_rank.rank,
+    )  # fmt: skip
+    low_rank.pairs.copy_(pairs)
+    if init is LowRankInit.random:
+        for linear in (low_rank.query, low_rank.key):
+            nn.init.normal_(linear.weight, std=found.config.initializer_range)
+        biases = [linear.bias for linear in (low_rank.query, low_rank.key) if linear.bias is not None]
+        for bias in biases:
+            nn.init.zeros_(bias)
+        return
+    for linear, name, heads in ((low_rank.query, "q", found.num_heads), (low_rank.key, "k", found.num_kv_heads)):
+        weight, bias = kept_rows(layer.sites[name], pairs, heads=heads, head_size=found.head_size)
+        is_zero = name == "q" and init is LowRankInit.zero_q
+        linear.weight.copy_(torch.zeros_like(weight) if is_zero else weight)
+        if linear.bias is not None:
+            linear.bias.copy_(torch.zeros_like(linear.bias) if is_zero or bias is None else bias)
+
+
+def head_map(alike: Similarity, layer: int, init: AlignInit) -> Tensor:
+    """M [H, H] of a layer."""
+    heads = alike.cosine_LHH.shape[1]
+    if init is AlignInit.hungarian:
+        return torch.eye(heads)[torch.from_numpy(alike.matched(layer))]
+    return torch.from_numpy(alike.least_squares(layer)).float() if init is AlignInit.lstsq else torch.eye(heads)
+
+
+def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
+    """The shared layers' attention modules of a model, from the bottom."""
+    return [
+        layer.attention for layer in backbone(model).layers if isinstance(layer.attention, SharedAttention)
+    ]  # fmt: skip
+
+
+def _report(model: "PreTrainedModel", *, base: "PreTrainedModel", plan: dict[str, Any]) -> PartReport:
+    found = backbone(model)
+    number = BYTES.get(found.head.weight.dtype, found.head.weight.element_size())
+    whole = 2 * found.num_kv_heads * found.head_size
+    numbers = sum(getattr(layer.attention, "cache_numbers", whole) for layer in found.layers)
+    attentions = shared_attentions(model)
+    rank = plan["low_rank"]["rank"] if plan["low_rank"] else 0
+    metrics = {
+        "lisa/shared_layers": float(len(attentions)),
+        "lisa/shared_layer_share": len(attentions) / len(found.layers),
+        "lisa/kv_bytes_per_token": float(numbers * number),
+        "lisa/kv_ratio": numbers / (whole * len(found.layers)),
+        "lisa/new_params": float(sum(parameter.numel() for one in attentions for parameter in one.added())),
+        "lisa/total_params_ratio": _count(model) / _count(base),
+    }
+    if rank:
+        metrics["lisa/qk_compression"] = found.head_size / rank
+    layers = ", ".join(str(index) for index in plan["layers"])
+    words = f"attention of layers {layers} shared"
+    return PartReport(summary=f"{words}, rank {rank}" if rank else words, metrics=metrics)
+
+
+def _count(model: "PreTrainedModel") -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

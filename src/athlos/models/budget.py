@@ -14,7 +14,16 @@ from athlos.config.parts import PartContext
 from athlos.config.schema import Attention, Dtype, ModelConfig, RunConfig
 from athlos.errors import ModelError
 from athlos.models.architecture import build, hf_config
-from athlos.models.flops import Reach, gradient_reach, layer_windows, linears, reaches_head, step_flops, trains
+from athlos.models.flops import (
+    Reach,
+    added_parts,
+    gradient_reach,
+    layer_windows,
+    linears,
+    reaches_head,
+    step_flops,
+    trains,
+)
 from athlos.models.freeze import TrainableShare, trainable_share
 from athlos.models.loading import fetch_options, parse_source
 from athlos.models.quiet import quiet_transformers
@@ -275,7 +284,11 @@ def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, si
     numbers += queries * has_own["o"] * (not reach.scores)
     numbers += sum(linear.out_features for linear in _lora_inputs(layer))
     kept = _norm_bytes(layer, found, reach=reach, sizes=sizes)
-    if reach.scores:
+    numbers += width * any(trains(linear) for linear in added_parts(layer))  # their common input
+    changed = getattr(layer.attention, "kept_numbers", None)  # a changed attention says itself what it keeps
+    if reach.scores and changed is not None:
+        numbers += changed(length)
+    elif reach.scores:
         numbers += 2 * queries + 2 * keys  # queries, keys, values, output
         kept += found.num_heads * (length if is_eager else 1) * FLOAT32_BYTES  # probabilities, or their denominator
         if is_eager:

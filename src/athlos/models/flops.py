@@ -78,7 +78,8 @@ def gradient_reach(found: Backbone) -> list[Reach]:
         own = {name: trains(site.module) for name, site in layer.sites.items()}
         own |= {role: trains(norm) for role, norm in layer.norms.items()}
         attention_input = stream or own["attention_input"]
-        scores = attention_input or any(own.get(name, False) for name in ("q", "k", "v", "query", "key"))
+        added = any(trains(module) for module in added_parts(layer))
+        scores = attention_input or added or any(own.get(name, False) for name in ("q", "k", "v", "query", "key"))
         middle = stream or scores or own["o"] or own.get("attention_output", False)
         ffn_input = middle or own["ffn_input"]
         gate, up = ffn_input or own["gate"], ffn_input or own["up"]
@@ -95,16 +96,25 @@ def reaches_head(found: Backbone) -> bool:
     return any(reach.end for reach in gradient_reach(found)) or trains(found.final_norm)
 
 
+def added_parts(layer: Layer) -> list[nn.Module]:
+    """Linear layers of the attention that are no site: what a surgery put there, which takes the attention's input."""
+    known = {id(linear) for site in layer.sites.values() for linear in linears(site.module)}
+    return [linear for linear in linears(layer.attention) if id(linear) not in known]
+
+
 def trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def attention_flops(found: Backbone, *, length: int) -> list[float]:
-    """Forward attention products of one row, layer by layer; a query sees itself, the past, and at most its window."""
-    width = found.num_heads * found.head_size
+    """Forward attention products of one row, layer by layer; a query sees itself, the past, and at most its window.
+
+    A changed attention says itself how many multiply-adds a (query, key) pair costs: `pair_entries`.
+    """
+    plain = ATTENTION_PRODUCTS * found.num_heads * found.head_size
     return [
-        FLOPS_PER_ENTRY * ATTENTION_PRODUCTS * width * float(seen_keys(length, window=window))
-        for window in layer_windows(found)
+        FLOPS_PER_ENTRY * getattr(layer.attention, "pair_entries", plain) * float(seen_keys(length, window=window))
+        for layer, window in zip(found.layers, layer_windows(found), strict=True)
     ]
 
 
@@ -168,7 +178,8 @@ def _layer_backward_entries(layer: Layer, reach: Reach) -> int:
         "gate": reach.ffn_input, "up": reach.ffn_input, "down": reach.gate or reach.up,
     }  # fmt: skip
     modules = {site.path: (site.module, has_gradient[name]) for name, site in layer.sites.items()}
-    return sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())
+    added = sum(_site_backward_entries(module, has_gradient=reach.attention_input) for module in added_parts(layer))
+    return added + sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())
 
 
 def _site_backward_entries(module: nn.Module, *, has_gradient: bool) -> int:

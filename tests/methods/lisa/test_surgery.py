@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.methods.lisa import reference
-from tests.tolerances import EXACT, FLOAT32
+from tests.tolerances import EXACT, FLOAT32, FLOAT64
 from transformers import DynamicCache
 
 from athlos.config.compose import run_config
@@ -330,3 +330,65 @@ def test_the_native_engine_knows_these_caches(family: str) -> None:
             answer = expected[0, ids.shape[1] :].tolist()
             assert sample.token_ids == answer[: len(sample.token_ids)]
             assert sample.finished or len(sample.token_ids) == 6
+
+
+def test_shared_weights_and_shared_scores_are_the_same_without_an_aligner_of_its_own() -> None:
+    """The logarithm of the weights is the scores less a constant of the row: only the small number added tells."""
+    options = ["surgery.lowrank.enabled=false", "surgery.align.hidden=0"]
+    model = model_of()
+    before, after = (
+        applied(model, *PURE, *options, f"surgery.share_point={point}")[0] for point in ("logits", "probs")
+    )
+    torch.testing.assert_close(logits(after, ids_of()), logits(before, ids_of()), atol=FLOAT64, rtol=0)
+    # A unit's nonlinearity sees the constant, so with hidden units the two differ.
+    before, after = (stirred(applied(model, *PURE, f"surgery.share_point={point}")[0]) for point in ("logits", "probs"))
+    assert (logits(after, ids_of()) - logits(before, ids_of())).abs().max() > 1e3 * FLOAT32
+
+
+def test_gates_begin_where_they_say() -> None:
+    model, found = model_of(), {}
+    for gate in ("none", "free", "sigmoid"):
+        changed = applied(model, *PURE, f"surgery.gate={gate}", "surgery.align.hidden=0")[0]
+        with torch.no_grad():
+            for attention in shared_attentions(changed):
+                torch.nn.init.constant_(attention.low_rank.query.weight, 0.05)
+        found[gate] = changed
+    assert torch.equal(logits(found["free"], ids_of()), logits(found["none"], ids_of()))
+    with torch.no_grad():
+        for attention in shared_attentions(found["none"]):
+            attention.low_rank.query.weight.mul_(0.5)
+    torch.testing.assert_close(
+        logits(found["sigmoid"], ids_of()), logits(found["none"], ids_of()), atol=1e3 * EXACT, rtol=0
+    )
+
+
+def test_a_random_start_has_queries_and_keys_of_its_own() -> None:
+    model = model_of()
+    changed, _ = applied(model, *PURE, "surgery.lowrank.init=random")
+    kept, _ = applied(model, *PURE)
+    for one, other in zip(shared_attentions(changed), shared_attentions(kept), strict=True):
+        assert one.low_rank.query.weight.std().item() == pytest.approx(0.02, rel=0.3)
+        assert not torch.equal(one.low_rank.key.weight, other.low_rank.key.weight)
+        assert torch.equal(one.low_rank.pairs, other.low_rank.pairs)
+
+
+@pytest.mark.parametrize("init", ["hungarian", "lstsq"])
+def test_the_head_map_is_measured_on_the_model(init: str, tmp_path: Path) -> None:
+    changed, _ = applied(model_of(), *EXPLICIT, f"surgery.align.init={init}", tmp_path=tmp_path)
+    batches = [collate(Text().rows("train"), np.array([row]), pad_id=0, step_targets=1) for row in range(20)]
+    alike = measured(model_of(), batches)
+    for attention in shared_attentions(changed):
+        expected = head_map(alike, attention.layer_idx, AlignInit(init))
+        torch.testing.assert_close(attention.aligner.mix.float(), expected, atol=FLOAT32, rtol=FLOAT32)
+
+
+def test_a_sliding_layer_may_take_the_scores_of_a_global_one() -> None:
+    layers = ["sliding_attention", "full_attention", "sliding_attention", "sliding_attention", "full_attention"]
+    model = model_of("gemma3_text", layer_types=layers)
+    with pytest.raises(SurgeryError, match="allow_mixed=true"):
+        applied(model, *PURE)
+    changed = stirred(applied(model, *PURE, "surgery.allow_mixed=true")[0])
+    cache, parts = DynamicCache(config=changed.config), []
+    for piece in ids_of().split(1, dim=1):
+        parts.append(logits(changed, piece, past_key_values=cache, use_cache=True))
+    torch.testing.assert_close(torch.cat(parts, 1), logits(changed, ids_of()), atol=1e3 * EXACT, rtol=0)

@@ -200,11 +200,12 @@ class SharedAttention(nn.Module):
     absent_sites = ("q", "k")
 
     def __init__(
-        self, *, layer_index: int, head_size: int, num_groups: int, scaling: float, names: dict[str, str],
-        share_point: str, aligner: Aligner | None, low_rank: LowRank | None,
+        self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,
+        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.layer_idx, self.head_size, self.num_groups, self.scaling = layer_index, head_size, num_groups, scaling
+        self.layer_idx, self.num_heads, self.head_size = layer_index, num_heads, head_size
+        self.num_groups, self.scaling = num_groups, scaling
         self.names, self.share_point = names, share_point
         self.aligner, self.low_rank = aligner, low_rank
 
@@ -212,6 +213,21 @@ class SharedAttention(nn.Module):
     def cache_numbers(self) -> int:
         """Numbers cached a token: low-rank keys and full values."""
         return self.num_groups * (self.head_size + (self.low_rank.rank if self.low_rank else 0))
+
+    @property
+    def pair_entries(self) -> int:
+        """Multiply-adds a (query, key) pair: aligner, low-rank scores, values."""
+        aligner, low_rank, heads = self.aligner, self.low_rank, self.num_heads
+        mixing = 0 if aligner is None else heads * (2 * aligner.hidden + heads * (aligner.residual and aligner.has_mix))
+        return mixing + heads * (self.head_size + (low_rank.rank if low_rank else 0))
+
+    def kept_numbers(self, length: int) -> int:
+        """Numbers a token that the backward pass needs: scores below, the aligner's units, weights, and the vectors."""
+        aligner, low_rank, heads = self.aligner, self.low_rank, self.num_heads
+        pairs = heads + (heads + 2 * aligner.hidden if aligner is not None and aligner.hidden else 0)
+        vectors = heads * self.head_size + self.num_groups * self.head_size
+        vectors += 0 if low_rank is None else low_rank.rank * (heads + self.num_groups)
+        return pairs * length + vectors
 
     def added(self) -> list[nn.Parameter]:
         """The parameters that the surgery added."""

@@ -18,8 +18,6 @@ from athlos.models.surgical import record_surgery
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-BYTES = {torch.float32: 4, torch.float64: 8, torch.bfloat16: 2, torch.float16: 2}
-
 
 class LisaSurgery:
     def __init__(self, config: LisaSurgeryConfig) -> None:
@@ -159,8 +157,8 @@ def _shared(
             ).to(place["dtype"])
     scaling: Any = layer.attention.scaling
     attention = SharedAttention(
-        layer_index=layer.index, head_size=found.head_size, num_groups=found.num_kv_heads, scaling=scaling,
-        names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
+        layer_index=layer.index, num_heads=found.num_heads, head_size=found.head_size, num_groups=found.num_kv_heads,
+        scaling=scaling, names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
     )  # fmt: skip
     setattr(attention, ATTENTION_MATRICES["v"], _alone(value))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
@@ -229,7 +227,7 @@ def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
 
 def _report(model: "PreTrainedModel", *, base: "PreTrainedModel", plan: dict[str, Any]) -> PartReport:
     found = backbone(model)
-    number = BYTES.get(found.head.weight.dtype, found.head.weight.element_size())
+    number = found.head.weight.element_size()
     whole = 2 * found.num_kv_heads * found.head_size
     numbers = sum(getattr(layer.attention, "cache_numbers", whole) for layer in found.layers)
     attentions = shared_attentions(model)

@@ -74,6 +74,7 @@ def test_offline_runs_of_wandb_join(tmp_path: Path):
     with wandb.init(project="p", name="theirs", mode="offline", dir=str(tmp_path), config={"lr": 0.5}) as theirs:
         for step in range(5):
             theirs.log({"loss": 5.0 - step}, step=step)
+    wandb.teardown()  # its service writes the end of the log after the run has finished
     write_run(tmp_path / "results" / "ours", metrics={"test/acc": 0.5})
     out = write_report(tmp_path / "results", out=tmp_path / "report.html", wandb_folders=[tmp_path / "wandb"])
     data = data_of(out)

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,22 @@ def test_only_the_writer_of_several_processes_records(tmp_path: Path) -> None:
 
 
 def wandb_records(run_dir: Path) -> list[dict[str, Any]]:
-    """All records of all offline folders of a run, by wandb's own reader."""
+    """All records of all offline folders of a run, by wandb's own reader, once each log has its end.
+
+    wandb's service writes the end after a run has finished. It is waited for and not ended: the runs of one process
+    are to share it.
+    """
     wandb = Path(sys.executable).with_name("wandb")
     records = []
     for folder in sorted((run_dir / "events" / "wandb").glob("offline-run-*")):
-        shown = subprocess.run(
-            [wandb, "leet", "inspect", "--json", folder], capture_output=True, text=True, check=True, timeout=60
-        )
-        records += [json.loads(line) for line in shown.stdout.splitlines()]
+        deadline, found = time.monotonic() + 60, []
+        while not any(record["type"] == "exit" for record in found):
+            assert time.monotonic() < deadline, f"{folder.name} has no end: {len(found)} records"
+            shown = subprocess.run(
+                [wandb, "leet", "inspect", "--json", folder], capture_output=True, text=True, timeout=60
+            )
+            found = [json.loads(line) for line in shown.stdout.splitlines()]
+        records += found
     return records
 
 

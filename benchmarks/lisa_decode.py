@@ -5,8 +5,9 @@
 Shapes of SmolLM2-135M with random weights in float32: speed does not depend on their values. All arms decode through
 the same loop (`generation/step.py` over the pre-allocated cache), greedy, one token a row and step. Two cases a
 context: `budget`, each arm with as many rows as fit a fixed number of cache bytes, and `equal`, all arms with the same
-rows. Caches are filled with random numbers instead of a prefill, which would take minutes. `base` has the written-out
-step of the native engine besides: the fastest way that Athlos has to decode without LISA. A real prefill is timed apart.
+rows. Caches are filled with random numbers instead of a prefill, which would take minutes. The base decodes in a third
+way besides, the written-out step of the native engine: the fastest that Athlos has without LISA. All arms have the
+native engine's matrix products (oneDNN). A real prefill is timed apart.
 
 Prints both sides and ends in one JSON line: tokens a second of each arm and the ratios of LISA to each base, each the
 median over the repeats of the quotient of two neighbouring runs; cache bytes a token, counted and by formula.
@@ -17,11 +18,13 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from athlos.generation.kv_cache import KVCache
+from athlos.generation.linear import fast_linear
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import LisaSurgery, shared_attentions
 from athlos.models.architecture import build, hf_config
@@ -43,7 +46,7 @@ BASES = ("eager", "sdpa", "written_out")
 """Ways to decode the base: transformers' attention functions, and the native engine's own step."""
 
 
-def arms(*, shared: int) -> tuple[dict[str, DecoderStep], dict[str, int]]:
+def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict[str, int]]:
     """The arms, and cache bytes a token of each by the formula of the dry run.
 
     LISA's last `shared` layers have an aligner with a dense head map and low-rank keys.
@@ -65,6 +68,7 @@ def arms(*, shared: int) -> tuple[dict[str, DecoderStep], dict[str, int]]:
                 for attention in shared_attentions(model):
                     for parameter in attention.added():
                         parameter.normal_(std=0.05)
+        stack.enter_context(fast_linear(model))
         steps[name] = DecoderStep(model, written_out=name == "written_out")
         formulas[name] = kv_cache_bytes(backbone(model), num_rows=1, length=1, number_bytes=NUMBER_BYTES)
     return steps, formulas
@@ -74,9 +78,8 @@ def filled(step: DecoderStep, *, rows: int, context: int, new: int) -> KVCache:
     """A cache whose first `context` columns hold random keys and values."""
     cache = step.new_cache(capacity=context + new)
     step(torch.zeros(rows, 1, dtype=torch.int64), cache, pad_B=torch.zeros(rows, dtype=torch.int64), most_padding=0)
-    for layer in cache.layers:
-        assert layer.keys is not None
-        assert layer.values is not None
+    layers: Any = cache.layers
+    for layer in layers:
         for states in (layer.keys, layer.values):
             states[:, :, :context].normal_(std=0.5)
     cache.length = context
@@ -85,10 +88,9 @@ def filled(step: DecoderStep, *, rows: int, context: int, new: int) -> KVCache:
 
 def cache_bytes(cache: KVCache) -> float:
     """Bytes a token and row, as allocated."""
-    whole = sum(states.nbytes for layer in cache.layers for states in (layer.keys, layer.values) if states is not None)
-    keys = cache.layers[0].keys
-    assert keys is not None
-    return whole / (len(keys) * cache.capacity)
+    layers: Any = cache.layers
+    whole = sum(states.nbytes for layer in layers for states in (layer.keys, layer.values))
+    return float(whole) / (len(layers[0].keys) * cache.capacity)
 
 
 def decode(step: DecoderStep, cache: KVCache, *, context: int, new: int) -> float:
@@ -167,7 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=4, help="tokens a row and run")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    steps, formulas = arms(shared=options.shared)
+    steps, formulas = arms(ExitStack(), shared=options.shared)
     sizes = counted_bytes(steps)
     results: dict[str, Any] = {
         "threads": torch.get_num_threads(), "shared": options.shared, "budget_mb": options.budget_mb,

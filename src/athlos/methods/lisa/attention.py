@@ -146,13 +146,20 @@ class Aligner(nn.Module):
 
     def forward(self, scores_BHTN: Tensor) -> Tensor:
         flat = scores_BHTN.flatten(2)
-        out = torch.zeros_like(flat)
+        out = None
         if self.residual:
-            out = self.mix.to(flat.dtype) @ flat if self.has_mix else flat
+            out = _over_heads(self.mix.to(flat.dtype), flat) if self.has_mix else flat
         if self.hidden:
-            inner = wide(self.inner.weight) @ flat + wide(self.inner.bias)[:, None]
-            out = out + (wide(self.outer.weight) @ self.activation(inner) + wide(self.outer.bias)[:, None])
-        return out.view_as(scores_BHTN)
+            inner = _over_heads(wide(self.inner.weight), flat).add_(wide(self.inner.bias)[:, None])
+            out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
+            out = out + wide(self.outer.bias)[:, None]
+        return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
+
+
+def _over_heads(matrix_OH: Tensor, values_BHP: Tensor, *, plus: Tensor | None = None) -> Tensor:
+    """[B, O, P]: a matrix times the head axis. `matmul` would copy the values of a parameter's product transposed."""
+    matrix = matrix_OH.expand(len(values_BHP), *matrix_OH.shape)
+    return torch.bmm(matrix, values_BHP) if plus is None else torch.baddbmm(plus, matrix, values_BHP)
 
 
 class LowRank(nn.Module):

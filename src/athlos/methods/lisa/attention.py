@@ -136,6 +136,7 @@ class Aligner(nn.Module):
     def __init__(self, num_heads: int, *, hidden: int, activation: str, residual: bool, has_mix: bool) -> None:
         super().__init__()
         self.activation, self.residual, self.has_mix, self.hidden = ACTIVATIONS[activation], residual, has_mix, hidden
+        self.num_heads = num_heads
         if residual and has_mix:
             self.register_buffer("mix", torch.eye(num_heads))
         if hidden:

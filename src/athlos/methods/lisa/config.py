@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, SelectionConfig, SurgeryConfig
+from athlos.config.schema import MISSING, MethodConfig, SelectionConfig, SurgeryConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -109,6 +109,36 @@ class LisaSelectionConfig(SelectionConfig):
     """No values: exactly what the surgery added trains."""
 
 
+class Phase(StrEnum):
+    """`local`: each shared layer alone learns the teacher's attention. `end2end`: the student as a whole learns."""
+
+    local = "local"
+    end2end = "end2end"
+
+
+@dataclass(kw_only=True)
+class LossWeights:
+    attn: float = MISSING
+    """Weight of the mean KL between the teacher's and the student's attention rows, in both stages, >= 0."""
+    hidden: float = MISSING
+    """Weight of the mean squared difference of attention outputs, in the second stage, >= 0."""
+
+
+@dataclass(kw_only=True)
+class LisaConfig(MethodConfig):
+    """The two-stage recipe. Cross-entropy and divergence of the logits are the objective's: `objective=distill`."""
+
+    stages: list[Phase] = MISSING
+    """Any of local and end2end, in this order."""
+    local_steps: int = MISSING
+    """Steps of the local stage where both are there, 1 .. train.max_steps - 1."""
+    local_lr: float = MISSING
+    """Peak learning rate of the local stage, > 0; `train.lr` is that of end2end."""
+    loss: LossWeights = field(default_factory=LossWeights)
+    variants: bool = True
+    """Also evaluate direct sharing and sharing by the calibrated M alone: test/ppl_direct, test/ppl_align."""
+
+
 def _layer_errors(config: "RunConfig") -> Iterable[str]:
     node = config.surgery
     assert isinstance(node, LisaSurgeryConfig | SharedAttentionConfig)
@@ -153,7 +183,35 @@ def _selection_errors(config: "RunConfig") -> Iterable[str]:
         yield "selection=lisa: trains what surgery=lisa added, and this run has another surgery"
 
 
+def _method_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.method
+    assert isinstance(node, LisaConfig)
+    if not isinstance(config.surgery, LisaSurgeryConfig):
+        yield "method=lisa: trains what surgery=lisa added, and this run has another surgery"
+    if node.stages not in ([Phase.local], [Phase.end2end], [Phase.local, Phase.end2end]):
+        got = ", ".join(one.value for one in node.stages)
+        yield f"method.stages: got [{got}], expected [local], [end2end] or [local, end2end]"
+    if len(node.stages) == 2 and config.num_steps and not 1 <= node.local_steps < config.train.max_steps:
+        yield (
+            f"method.local_steps: got {node.local_steps}, expected 1 .. train.max_steps - 1 = "
+            f"{config.train.max_steps - 1}"
+        )
+    if node.local_lr <= 0:
+        yield f"method.local_lr: got {node.local_lr}, expected a number > 0"
+    for name, value in {"attn": node.loss.attn, "hidden": node.loss.hidden}.items():
+        if value < 0:
+            yield f"method.loss.{name}: got {value}, expected a number >= 0"
+    if Phase.local in node.stages and node.loss.attn <= 0 and config.num_steps:
+        yield "method.loss.attn: the local stage has no other loss; set it above 0, or stages=[end2end]"
+    if config.num_steps and config.model.source == "random" and (node.loss.attn or node.loss.hidden):
+        yield "method=lisa: a model with random weights has no attention worth learning from; use a trained one"
+
+
 PARTS = [
+    Part(
+        group="method", name="lisa", schema=LisaConfig, target="athlos.methods.lisa.module.LisaModule",
+        summary="two-stage distillation of shared attention: layer by layer, then end to end", check=_method_errors,
+    ),
     Part(
         group="surgery", name="lisa", schema=LisaSurgeryConfig, target="athlos.methods.lisa.surgery.LisaSurgery",
         summary="attention scores from the layer below, aligned, plus a low-rank part", check=_surgery_errors,

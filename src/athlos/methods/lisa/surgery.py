@@ -84,6 +84,23 @@ def directly_shared(model: "PreTrainedModel", layers: list[int]) -> "PreTrainedM
     return shared
 
 
+def aligned_only(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A model over the same parameters as one of `LisaSurgery`, whose shared layers have the calibrated M alone."""
+    aligned = with_parameters_of(model)
+    for attention in shared_attentions(aligned):
+        attention.low_rank, attention.aligner = None, _mix_of(attention.aligner)
+    return aligned
+
+
+def _mix_of(aligner: Any) -> Aligner:
+    alone = Aligner(
+        aligner.num_heads, hidden=0, activation="none", residual=aligner.residual, has_mix=aligner.has_mix
+    )  # fmt: skip
+    if aligner.has_mix:
+        alone.mix.data = aligner.mix.detach().clone()
+    return alone
+
+
 def _choice(
     config: LisaSurgeryConfig | SharedAttentionConfig, found: Backbone, *, alike: Similarity | None
 ) -> list[int]:

@@ -1,0 +1,107 @@
+"""Streams of a known Markov source as text: one character a symbol, so that the byte tokenizer gives one token each.
+
+No files: everything is generated from the config. `meta.log_prob` of a record is the true log-probability of its
+text in nats, so the floor of any loss on it is exact. Licence: generated, none needed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import TextRecord
+from athlos.data.source import Source
+from athlos.errors import ConfigError, DataError, choices
+from athlos.lab.stream_config import SPLITS, StreamsConfig, check
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+FIRST = 0x21
+"""Character of symbol 0: the first printable one after the space."""
+MAX_CHARACTERS = 94
+
+
+@dataclass(kw_only=True)
+class LabStreamsConfig(DataConfig):
+    stream: StreamsConfig = field(default_factory=StreamsConfig)
+    num_train: int = 4096
+    """Records of the training split, >= 1."""
+    num_val: int = 64
+    num_test: int = 256
+    length: int = 128
+    """Symbols a record, >= 2."""
+
+
+class LabStreamsSource(Source[LabStreamsConfig]):
+    """One `TextRecord` a row of the source, without spaces or line ends."""
+
+    record_type = TextRecord
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in SPLITS:
+            raise DataError(f"data=lab_streams has no split '{split}'{choices(split, SPLITS)}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the text."""
+        return content_hash(
+            {
+                "generator": GENERATOR_VERSION, "split": split, "stream": asdict(self.config.stream),
+                "length": self.config.length, "records": self._num_records(split),
+            }
+        )  # fmt: skip
+
+    def read(self, split: str) -> Iterator[TextRecord]:
+        from athlos.lab.streams import Streams  # loads numpy, which a check of a config does without
+
+        sample = Streams(self.config.stream).sample(self._num_records(split), self.config.length, split=split)
+        for index, (tokens, log_probs) in enumerate(zip(sample.tokens, sample.log_probs, strict=True)):
+            yield TextRecord(
+                identifier=f"{split}-{index}", language="lab", text=text_of(tokens.tolist()),
+                meta={"log_prob": float(log_probs.sum())},
+            )  # fmt: skip
+
+    def _stream(self, split: str) -> Iterator[TextRecord]:
+        return self.read(split)
+
+    def _num_records(self, split: str) -> int:
+        self.files(split)
+        return {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[split]
+
+
+def text_of(symbols: Iterable[int]) -> str:
+    return "".join(chr(FIRST + symbol) for symbol in symbols)
+
+
+def symbols_of(text: str) -> list[int]:
+    """The inverse of `text_of`."""
+    return [ord(character) - FIRST for character in text]
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabStreamsConfig)
+    try:
+        check(data.stream)
+    except ConfigError as error:
+        yield str(error).replace("lab.streams", "data.stream", 1)
+        return
+    if data.stream.vocab_size > MAX_CHARACTERS:
+        yield (
+            f"data.stream.num_symbols: got {data.stream.num_symbols}, expected at most "
+            f"{MAX_CHARACTERS - 2 * data.stream.has_spans} (one printable character each)"
+        )
+    for name, least in {"num_train": 1, "num_val": 1, "num_test": 1, "length": 2}.items():
+        if getattr(data, name) < least:
+            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= {least}"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab_streams", schema=LabStreamsConfig, target=f"{__name__}.LabStreamsSource",
+        check=_errors, summary="streams of a Markov source with a known entropy floor",
+    )
+]  # fmt: skip

@@ -1,0 +1,289 @@
+"""LISA's recipe as a module: a teacher with the same weights, a local and an end-to-end stage in one run.
+
+Stage `local`: each shared layer gets the teacher's hidden states and the teacher's scores of the layer below, and
+learns the teacher's attention; no layer sees what another one did. Stage `end2end`: the student runs on its own states
+and learns the objective's loss and, weighted, the teacher's attention and attention outputs.
+
+B batch, T positions, H heads, N keys.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.lr_scheduler import LambdaLR
+
+from athlos.config.parts import Loss, PartContext
+from athlos.config.schema import TrainConfig
+from athlos.data.batches import Batch
+from athlos.errors import ConfigError
+from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, hand_on, probabilities
+from athlos.methods.lisa.config import LisaConfig, LisaSurgeryConfig, Phase
+from athlos.methods.lisa.similarity import with_parameters_of
+from athlos.methods.lisa.surgery import aligned_only, directly_shared, shared_attentions
+from athlos.models.forward import causal_model
+from athlos.models.sites import backbone
+from athlos.objectives.distillation import DistillObjective
+from athlos.objectives.next_token import gather_targets
+from athlos.training.module import MethodModule, build_optimizer, lr_factor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """What attention modules took and gave in one forward pass, by layer."""
+
+    inputs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    outputs: dict[int, Tensor] = field(default_factory=dict)
+    scores: LayerScores = field(default_factory=lambda: LayerScores(is_kept=True, probabilities={}))
+
+    @property
+    def weights(self) -> dict[int, Tensor]:
+        assert self.scores.probabilities is not None
+        return self.scores.probabilities
+
+
+class LisaModule(MethodModule):
+    """Trains aligners and low-rank parts to follow the model they were cut out of."""
+
+    def prepare(self, *, context: PartContext) -> None:
+        """Keep the untouched model as teacher; its attention modules hand their scores on, in a copy of the modules."""
+        assert context.base_model is not None
+        # Kept in a tuple, so that Lightning neither trains, moves nor saves it: its parameters are the student's.
+        self._base = (context.base_model,)
+        self._teacher: tuple[PreTrainedModel, ...] = ()
+        surgery = context.config.surgery
+        assert isinstance(surgery, LisaSurgeryConfig)
+        has_map = surgery.align.enabled and surgery.align.residual
+        self._start = (aligned_only(causal_model(self.model)),) if self._recipe.variants and has_map else ()
+
+    @property
+    def _recipe(self) -> LisaConfig:
+        config = self.config.method
+        assert isinstance(config, LisaConfig)
+        return config
+
+    @property
+    def teacher(self) -> "PreTrainedModel":
+        """The untouched model, handing on the scores of every layer."""
+        if not self._teacher:
+            teacher = with_parameters_of(self._base[0]).eval()
+            for layer in backbone(teacher).layers:
+                hand_on(layer.attention)
+            self._teacher = (teacher,)
+        return self._teacher[0]
+
+    def stage_at(self, step: int) -> Phase:
+        """The stage that optimizer step `step` (0-based) belongs to."""
+        stages = self._recipe.stages
+        return stages[0] if len(stages) == 1 or step < self._local_steps else stages[1]
+
+    @property
+    def _local_steps(self) -> int:
+        """Steps of the local stage. A capped run, a smoke test, keeps the share of each stage and at least one step."""
+        steps, wanted = self.config.num_steps, self.config.train.max_steps
+        local = self._recipe.local_steps
+        return local if steps == wanted else max(1, min(steps - 1, round(local * steps / wanted)))
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        if self.stage_at(self.global_step) is Phase.local:
+            return self.step_loss(self.local_loss(batch), batch)
+        return self.step_loss(self.end2end_loss(batch), batch)
+
+    def local_loss(self, batch: Batch) -> Loss:
+        """Mean KL of attention rows, teacher || student, over shared layers, heads and rows with two keys or more.
+
+        Its total is that mean times the number of targets, so that micro batches weigh by their targets.
+        """
+        attentions = shared_attentions(causal_model(self.model))
+        with torch.no_grad():
+            watched = Watched()
+            top = attentions[-1].layer_idx
+            with watching(self.teacher, watched, layers={one.layer_idx for one in attentions}):
+                run_decoder(self.teacher, batch, watched, last_layer=top)
+        rows_BT = counted_rows(batch)
+        total = torch.zeros((), device=rows_BT.device)
+        for attention in attentions:
+            scores, mask = own_scores(attention, watched)
+            total = total + rows_divergence(
+                watched.scores.by_layer[attention.layer_idx], scores, mask=mask, rows_BT=rows_BT
+            )
+        mean = total / len(attentions)
+        count = int(batch["num_targets"])
+        return Loss(total=self._recipe.loss.attn * mean * count, count=count, logs={"attn": mean.detach()})
+
+    def end2end_loss(self, batch: Batch) -> Loss:
+        """The objective's loss, plus weighted attention and hidden terms; these are means times the targets."""
+        weights = self._recipe.loss
+        student = causal_model(self.model)
+        if not weights.attn and not weights.hidden:
+            return self.objective.loss(self.model, batch)
+        layers = {one.layer_idx for one in shared_attentions(student)}
+        seen, wanted = Watched(), Watched()
+        with torch.no_grad(), watching(self.teacher, wanted, layers=layers):
+            teacher_BTD = run_decoder(self.teacher, batch, wanted)
+        if isinstance(self.objective, DistillObjective) and self.objective.config.teacher == "base":
+            # One pass of each model serves all terms.
+            with watching(student, seen, layers=layers):
+                student_BTD = run_decoder(student, batch, seen)
+            hidden_ND, targets_N = gather_targets(student_BTD, batch["labels"])
+            wanted_ND, _ = gather_targets(teacher_BTD, batch["labels"])
+            loss = self.objective.loss_of(self.model, hidden_ND, wanted_ND, targets_N)
+        else:
+            with watching(student, seen, layers=layers), scores_given(student, seen):
+                loss = self.objective.loss(self.model, batch)
+        rows_BT = counted_rows(batch)
+        attn = sum_of(rows_kl(wanted.weights[index], seen.weights[index], rows_BT=rows_BT) for index in sorted(layers))
+        hidden = sum_of(
+            squared_difference(wanted.outputs[index], seen.outputs[index], rows_BT=rows_BT) for index in sorted(layers)
+        )
+        extra = (weights.attn * attn + weights.hidden * hidden) / len(layers)
+        logs = {"attn": attn.detach() / len(layers), "hidden": hidden.detach() / len(layers)}
+        return Loss(total=loss.total + extra * loss.count, count=loss.count, logs={**loss.logs, **logs})
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; each stage has its own peak and its own warm-up and decay. The moments go on through both."""
+        train = self.config.train
+        optimizer = build_optimizer(self.model, train)
+        schedule = LambdaLR(optimizer, lambda step: self.lr_at(step, train=train) / train.lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def lr_at(self, step: int, *, train: TrainConfig) -> float:
+        """Learning rate of step `step` (0-based)."""
+        both, steps = len(self._recipe.stages) == 2, self.config.num_steps
+        local = self._local_steps if both else steps
+        if self.stage_at(step) is Phase.local:
+            return self._recipe.local_lr * lr_factor(step, local, train=train)
+        first = local if both else 0
+        return train.lr * lr_factor(step - first, steps - first, train=train)
+
+    def variants(self) -> Iterator[tuple[str, MethodModule]]:
+        """`_direct`: scores copied head for head. `_align`: M alone, as calibrated, before any training."""
+        if not self._recipe.variants:
+            return
+        layers = [one.layer_idx for one in shared_attentions(causal_model(self.model))]
+        yield "_direct", self._around(directly_shared(self._base[0], layers))
+        for aligned in self._start:
+            yield "_align", self._around(aligned)
+
+    def _around(self, model: "PreTrainedModel") -> MethodModule:
+        return MethodModule(
+            self.config, model=model.eval(), tokenizer=self.tokenizer, objective=self.objective,
+            decoding=self.decoding, engine=type(self.engine)(self.config.engine, model=model, tokenizer=self.tokenizer),
+        )  # fmt: skip
+
+
+def sum_of(terms: Iterator[Tensor]) -> Tensor:
+    """Their sum; raises `ConfigError` when there is none."""
+    found = list(terms)
+    if not found:
+        raise ConfigError("method=lisa: the model has no shared layer")
+    return torch.stack(found).sum()
+
+
+@contextmanager
+def watching(model: "PreTrainedModel", watched: Watched, *, layers: set[int]) -> Iterator[None]:
+    """Note what the attention modules of `layers` take and give inside the block; the first pass counts."""
+
+    def hook(index: int) -> Any:
+        def after(module: Any, arguments: Any, keywords: dict[str, Any], output: Any) -> None:
+            watched.inputs.setdefault(index, {"hidden_states": arguments[0] if arguments else None, **keywords})
+            watched.outputs.setdefault(index, output[0])
+
+        return after
+
+    handles = [
+        layer.attention.register_forward_hook(hook(layer.index), with_kwargs=True)
+        for layer in backbone(model).layers
+        if layer.index in layers
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def scores_given(model: "PreTrainedModel", watched: Watched) -> Iterator[None]:
+    """Inside the block the decoder's forward passes write their scores into `watched`."""
+
+    def before(module: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
+        return arguments, {ARGUMENT: watched.scores, **keywords}
+
+    handle = backbone(model).decoder.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+class _EnoughError(Exception):
+    """Ends a forward pass above the last layer that is needed."""
+
+
+def run_decoder(
+    model: "PreTrainedModel", batch: Batch, watched: Watched, *, last_layer: int | None = None
+) -> Tensor:  # fmt: skip
+    """Last hidden states [B, T, D]; with `last_layer` the pass ends behind that attention, and they are empty."""
+    found = backbone(model)
+    handle = None
+    if last_layer is not None:
+        handle = found.layers[last_layer].attention.register_forward_hook(_enough)
+    try:
+        output = found.decoder(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"],
+            use_cache=False, **{ARGUMENT: watched.scores},
+        )  # fmt: skip
+    except _EnoughError:
+        return torch.empty(0)
+    finally:
+        if handle is not None:
+            handle.remove()
+    hidden_BTD: Tensor = output.last_hidden_state
+    return hidden_BTD
+
+
+def _enough(*_: Any) -> None:
+    raise _EnoughError
+
+
+def own_scores(attention: SharedAttention, watched: Watched) -> tuple[Tensor, Tensor | None]:
+    """Scores of a shared layer from the teacher's states and the teacher's scores below, and the mask of that layer."""
+    inputs = watched.inputs[attention.layer_idx]
+    hidden_BTD, mask = inputs["hidden_states"], inputs["attention_mask"]
+    query = key = None
+    if attention.low_rank is not None:
+        query, key = attention.low_rank.queries_and_keys(hidden_BTD, *inputs["position_embeddings"])
+    below = watched.scores.below(attention.layer_idx)
+    return attention.scores(below, query, key, mask=mask, num_columns=hidden_BTD.shape[1]), mask
+
+
+def counted_rows(batch: Batch) -> Tensor:
+    """bool [B, T]: query rows that are no padding and see two keys or more."""
+    return batch["attention_mask"].bool() & (batch["position_ids"] > 0)
+
+
+def rows_divergence(wanted_BHTN: Tensor, scores_BHTN: Tensor, *, mask: Tensor | None, rows_BT: Tensor) -> Tensor:
+    """Mean KL of the rows of two score tensors under one mask; the first is the teacher's."""
+    return rows_kl(probabilities(wanted_BHTN, mask), probabilities(scores_BHTN, mask), rows_BT=rows_BT)
+
+
+def rows_kl(wanted_BHTN: Tensor, weights_BHTN: Tensor, *, rows_BT: Tensor) -> Tensor:
+    """Mean over heads and counted rows of KL(wanted || weights), in nats; masked keys have no weight in either."""
+    tiny = torch.finfo(weights_BHTN.dtype).tiny
+    kl_BHT = functional.kl_div(weights_BHTN.clamp_min(tiny).log(), wanted_BHTN, reduction="none").sum(-1)
+    counted_BHT = rows_BT[:, None].expand_as(kl_BHT)
+    return (kl_BHT * counted_BHT).sum() / counted_BHT.sum().clamp_min(1)
+
+
+def squared_difference(wanted_BTD: Tensor, given_BTD: Tensor, *, rows_BT: Tensor) -> Tensor:
+    """Mean over counted rows of ||wanted - given||^2."""
+    squares_BT = (wanted_BTD.float() - given_BTD.float()).square().sum(-1)
+    return (squares_BT * rows_BT).sum() / rows_BT.sum().clamp_min(1)

@@ -1,0 +1,104 @@
+"""Cross-entropy of the next token and divergence from a teacher, from one pass over the logits of each.
+
+N counted targets, V vocabulary, D width. The teacher is the run's model as loaded, or weights from elsewhere.
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.schema import ModelConfig, TokenizerConfig
+from athlos.errors import ModelError
+from athlos.models.forward import hidden_states, project
+from athlos.models.loading import load_model
+from athlos.models.tokenizers import tokenizer_hash
+from athlos.objectives.config import DistillConfig
+from athlos.objectives.next_token import gather_targets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class DistillObjective:
+    """ce * CE + kd * T^2 * KL(teacher || student), each a sum over counted targets.
+
+    With ce = 1 - alpha and kd = alpha this is Hinton's distillation. KL is over the whole vocabulary, at temperature T
+    on both sides.
+    """
+
+    def __init__(self, config: DistillConfig) -> None:
+        self.config = config
+        self.teacher: PreTrainedModel | None = None
+
+    def prepare(self, *, context: PartContext) -> PartReport:
+        """Keep the teacher: frozen, in evaluation mode, never part of a checkpoint."""
+        self.teacher = self._teacher(context)
+        return PartReport(summary=f"teacher: {self.config.teacher}")
+
+    def _teacher(self, context: PartContext) -> PreTrainedModel:
+        if self.config.teacher != "base":
+            source = ModelConfig(
+                name="teacher", source=self.config.teacher, tokenizer=TokenizerConfig(kind="source"),
+                dtype=context.config.model.dtype, attention=context.config.model.attention,
+            )  # fmt: skip
+            loaded = load_model(source, seed=context.config.seed, stages=context.stages)
+            _check_tokenizers(context.tokenizer, loaded.tokenizer)
+            return loaded.model.requires_grad_(False)
+        base = context.base_model
+        assert base is not None
+        # A copy of what trains: the student's parameters may be the base model's own.
+        shared = {id(parameter): parameter for parameter in base.parameters() if not parameter.requires_grad}
+        return copy.deepcopy(base, dict(shared)).eval().requires_grad_(False)
+
+    def loss(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Loss:
+        hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
+        assert self.teacher is not None
+        with torch.no_grad():
+            self.teacher.to(batch["labels"].device)
+            teacher_ND, _ = gather_targets(hidden_states(self.teacher, batch), batch["labels"])
+        return self.loss_of(model, hidden_ND, teacher_ND, targets_N)
+
+    def loss_of(self, model: PreTrainedModel, hidden_ND: Tensor, teacher_ND: Tensor, targets_N: Tensor) -> Loss:
+        """The loss from hidden states of student and teacher, for methods that need those of other layers too."""
+        config, teacher = self.config, self.teacher
+        assert teacher is not None
+        sums = hidden_ND.sum() * 0.0 + hidden_ND.new_zeros(2, dtype=torch.float32)
+        for start in range(0, len(targets_N), config.chunk_tokens):
+            span = slice(start, start + config.chunk_tokens)
+            arguments = (model, teacher, hidden_ND[span], teacher_ND[span], targets_N[span], config.temperature)
+            single = len(targets_N) <= config.chunk_tokens
+            sums = sums + (
+                _chunk_sums(*arguments) if single else checkpoint(_chunk_sums, *arguments, use_reentrant=False)
+            )
+        count = max(1, len(targets_N))
+        return Loss(
+            total=config.ce * sums[0] + config.kd * config.temperature**2 * sums[1],
+            count=len(targets_N),
+            logs={"ce": sums[0].detach() / count, "kd": sums[1].detach() / count},
+        )
+
+
+def _chunk_sums(
+    model: PreTrainedModel, teacher: PreTrainedModel, hidden_ND: Tensor, teacher_ND: Tensor, targets_N: Tensor,
+    temperature: float,
+) -> Tensor:  # fmt: skip
+    """[2]: sums over positions of the negative log-likelihood, and of KL(teacher || student)."""
+    logits_NV = project(model, hidden_ND)
+    with torch.no_grad():
+        wanted_NV = functional.log_softmax(project(teacher, teacher_ND) / temperature, dim=-1)
+    log_probs_NV = functional.log_softmax(logits_NV / temperature, dim=-1)
+    divergence = functional.kl_div(log_probs_NV, wanted_NV, reduction="sum", log_target=True)
+    likelihood = functional.cross_entropy(logits_NV, targets_N, reduction="sum")
+    return torch.stack([likelihood, divergence])
+
+
+def _check_tokenizers(own: "PreTrainedTokenizerBase", theirs: "PreTrainedTokenizerBase") -> None:
+    if tokenizer_hash(own) != tokenizer_hash(theirs):
+        raise ModelError("objective.teacher: its tokenizer differs from the model's, so their logits do not compare")

@@ -1,0 +1,90 @@
+"""Distillation against its formula, torch's divergence, chunks, and a teacher from elsewhere."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.methods.lisa.test_surgery import ids_of, model_of
+from torch.nn import functional
+
+from athlos.config.compose import run_config
+from athlos.config.parts import PartContext
+from athlos.errors import ModelError
+from athlos.models.tokenizers import byte_tokenizer
+from athlos.objectives.config import DistillConfig
+from athlos.objectives.distillation import DistillObjective
+from athlos.stages import StageStore
+
+
+def prepared(base: Any, tmp_path: Path, **changes: Any) -> DistillObjective:
+    values: dict[str, Any] = {"ce": 0.5, "kd": 0.5, "temperature": 2.0, "teacher": "base", **changes}
+    objective = DistillObjective(DistillConfig(_target_="", **values))
+    objective.prepare(
+        context=PartContext(
+            config=run_config(["train.max_steps=0"]),
+            tokenizer=byte_tokenizer(),
+            stages=StageStore(tmp_path),
+            model_fingerprint="x",
+            base_model=base,
+        )
+    )
+    return objective
+
+
+def batch_of() -> dict[str, torch.Tensor]:
+    ids = ids_of()
+    labels = ids.clone()
+    labels[:, :3] = -100
+    return {
+        "input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids),
+        "position_ids": torch.arange(ids.shape[1]).expand_as(ids).contiguous(),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("chunk_tokens", [1024, 5])
+def test_the_loss_is_hintons(chunk_tokens: int, tmp_path: Path) -> None:
+    student, base, batch = model_of(), model_of(), batch_of()
+    with torch.no_grad():
+        for parameter in student.parameters():
+            parameter.mul_(1.3)
+    objective = prepared(base, tmp_path, chunk_tokens=chunk_tokens)
+    loss = objective.loss(student, batch)
+    given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1).float() for model in (student, base))
+    targets = batch["labels"][:, 3:].flatten()
+    kl = functional.kl_div(
+        (given / 2).log_softmax(-1), (wanted / 2).log_softmax(-1), log_target=True, reduction="sum"
+    )  # fmt: skip
+    expected = 0.5 * functional.cross_entropy(given, targets, reduction="sum") + 0.5 * 4 * kl
+    assert loss.count == len(targets) == 12
+    torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=0)
+    mine = torch.autograd.grad(loss.total, list(student.parameters()), allow_unused=True)
+    theirs = torch.autograd.grad(expected, list(student.parameters()), allow_unused=True)
+    for ours, plain in zip(mine, theirs, strict=True):
+        torch.testing.assert_close(ours, plain, rtol=1e-4, atol=1e-6)
+    assert loss.logs["kd"].item() == pytest.approx(kl.item() / 12, rel=1e-5)
+
+
+def test_the_teacher_does_not_follow_the_student(tmp_path: Path) -> None:
+    model, batch = model_of(), batch_of()
+    objective = prepared(model, tmp_path, ce=0.0, kd=1.0)
+    assert objective.loss(model, batch).total.item() == pytest.approx(0.0, abs=1e-5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.3)
+    assert objective.loss(model, batch).total.item() > 1e-2
+
+
+def test_a_teacher_from_elsewhere(tmp_path: Path) -> None:
+    teacher = model_of(vocab_size=259)
+    folder = tmp_path / "teacher"
+    teacher.save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    objective = prepared(None, tmp_path / "stages", teacher=f"dir:{folder}", ce=0.0, kd=1.0, temperature=1.0)
+    student = model_of(vocab_size=259).float()
+    assert objective.loss(student, batch_of()).total.item() == pytest.approx(0.0, abs=1e-3)
+    other = byte_tokenizer()
+    other.add_tokens(["more"])
+    other.save_pretrained(folder)
+    with pytest.raises(ModelError, match="tokenizer"):
+        prepared(None, tmp_path / "stages", teacher=f"dir:{folder}")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from tests.weights import real_stages
 
+from athlos.cli.dry_run import print_budget
 from athlos.cli.run import execute
 from athlos.config.compose import run_config
 from athlos.errors import ModelError
@@ -33,7 +34,9 @@ def test_all_experiments_are_found_and_name_themselves():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
-def test_an_experiment_runs(path: Path, tmp_path: Path, request: pytest.FixtureRequest):
+def test_an_experiment_runs(
+    path: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+):
     overrides = command_of(path)
     for position, item in enumerate(overrides):
         if item.startswith("data.dir=../shared/data/"):
@@ -42,6 +45,10 @@ def test_an_experiment_runs(path: Path, tmp_path: Path, request: pytest.FixtureR
     overrides += ["hardware=cpu_smoke", f"results_dir={tmp_path}", f"cache_dir={real_stages().root}",
                   "eval.limit_tokens=2000", "decoding.max_new_tokens=8", "tracking=none"]  # fmt: skip
     config = run_config(overrides)
+    if config.dry_run:
+        print_budget(config)
+        assert "trainable" in capsys.readouterr().out
+        return
     try:
         folder = execute(config)
     except ModelError as error:

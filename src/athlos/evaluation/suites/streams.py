@@ -1,0 +1,68 @@
+"""Streams of a known source, row by row: how far a model is from the source's own entropy.
+
+Each record's `meta.log_prob` is the true log-probability of its symbols after the first, in nats. A row is scored from
+its second token on, without the rows before it, so `gap_to_floor` = (model's nll - true nll) / scored tokens is exact:
+0 for the source itself, and not below it but by chance.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from athlos.config.schema import RunConfig
+from athlos.data.records import Record, TextRecord
+from athlos.errors import ConfigError
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.models.forward import hidden_states
+from athlos.objectives.next_token import gather_targets, next_token_nll
+
+CHUNK_TOKENS = 1024
+
+
+class StreamsSuite:
+    is_seeded = False
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @torch.inference_mode()
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        rows = [record for record in records if isinstance(record, TextRecord) and "log_prob" in record.meta]
+        if not rows:
+            raise ConfigError(
+                f"eval.suites: streams needs data=lab_streams, data={self.config.data.name} knows no truth"
+            )
+        model, size = answerer.model, self.config.eval.batch_size
+        was_training, device = model.training, next(model.parameters()).device
+        model.eval()
+        nll, count, floor = 0.0, 0, 0.0
+        for start in range(0, len(rows), size):
+            batch_rows = rows[start : start + size]
+            ids = [answerer.tokenizer(row.text, add_special_tokens=False)["input_ids"] for row in batch_rows]
+            if len({len(row) for row in ids}) != 1 or len(ids[0]) != len(batch_rows[0].text):
+                raise ConfigError("eval.suites: streams needs one token a symbol; set model.tokenizer.kind=byte")
+            ids_BT = torch.tensor(ids, device=device)
+            batch = {
+                "input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT),
+                "position_ids": torch.arange(ids_BT.shape[1], device=device).expand_as(ids_BT),
+            }  # fmt: skip
+            hidden_ND, targets_N = gather_targets(hidden_states(model, batch), ids_BT)
+            nll += next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
+            count += len(targets_N)
+            floor -= sum(row.meta["log_prob"] for row in batch_rows)
+            if progress:
+                progress(start + len(batch_rows), len(rows), count)
+        model.train(was_training)
+        mean = nll / count
+        return SuiteResult(
+            metrics={"nll": mean, "ppl": math.exp(mean), "gap_to_floor": mean - floor / count, "floor": floor / count},
+            details={"gap_to_floor": MetricDetail(n=count), "ppl": MetricDetail(n=count)},
+            signatures={"streams": f"rows:{len(rows)}|tokens:{count}"},
+        )
+
+
+SUITE = StreamsSuite

@@ -69,7 +69,7 @@ def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict
                     for parameter in attention.added():
                         parameter.normal_(std=0.05)
         stack.enter_context(fast_linear(model))
-        steps[name] = DecoderStep(model, written_out=name == "written_out")
+        steps[name] = DecoderStep(model, written_out=name in ("written_out", LISA))
         formulas[name] = kv_cache_bytes(backbone(model), num_rows=1, length=1, number_bytes=NUMBER_BYTES)
     return steps, formulas
 

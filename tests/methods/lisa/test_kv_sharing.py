@@ -112,12 +112,9 @@ def test_groups_of_one_layer_are_the_untouched_model(family: str, kernel: str) -
     assert report.metrics["lisa/kv_ratio"] == report.metrics["lisa/total_params_ratio"] == 1
 
 
-@pytest.mark.parametrize("family", PLAIN)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("family", "case"), [(family, case) for family in PLAIN for case in CASES])
 @pytest.mark.parametrize("kernel", ["sdpa", "eager"])
 def test_cached_decoding_equals_the_full_pass(family: str, case: str, kernel: str) -> None:
-    if family == "mistral" and case == "lckv":
-        pytest.skip("every layer of this model has a sliding window")
     model = model_of(family, **({"layer_types": None} if family == "qwen3" else {}))
     model.set_attn_implementation(kernel)
     changed, _ = applied(model, case)
@@ -191,10 +188,12 @@ def test_export_and_reload(case: str, tmp_path: Path) -> None:
     torch.testing.assert_close(logits(again, ids_of()), logits(model, ids_of()), atol=1e3 * EXACT, rtol=0)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_native_engine_gives_the_tokens_of_transformers(case: str) -> None:
+@pytest.mark.parametrize(
+    ("family", "case"), [*(("llama", case) for case in CASES), ("mistral", "lckv"), ("gemma3_text", "cla")]
+)
+def test_the_native_engine_gives_the_tokens_of_transformers(family: str, case: str) -> None:
     torch.manual_seed(0)
-    base = build(hf_config(FAMILIES["llama"] | {"vocab_size": 300})).eval()
+    base = build(hf_config(FAMILIES[family] | {"vocab_size": 300})).eval()
     changed = applied(base, case, *(["surgery.passes=20"] if case == "lckv" else []))[0]
     changed.generation_config.eos_token_id = changed.config.eos_token_id = None
     engine = NativeEngine(NativeConfig(_target_="", batch_size=4), model=changed, tokenizer=byte_tokenizer())

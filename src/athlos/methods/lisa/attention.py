@@ -113,7 +113,7 @@ def hand_on(attention: Any) -> None:
     """Let one attention module hand its scores on: a config of its own names the kernel; the decoder's mask stays."""
     config = copy.copy(attention.config)
     config._attn_implementation_internal = KERNEL
-    attention.config = config
+    attention.config, attention.takes_one_column = config, True
 
 
 def carry_scores(decoder: nn.Module) -> None:
@@ -122,6 +122,7 @@ def carry_scores(decoder: nn.Module) -> None:
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
 
+    vars(before)["gives_layer_arguments"] = True  # all it does: see generation/llama_step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
@@ -206,6 +207,7 @@ class SharedAttention(nn.Module):
     """
 
     absent_sites = ("q", "k")
+    takes_one_column = True
 
     def __init__(
         self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,

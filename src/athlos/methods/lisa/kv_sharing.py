@@ -145,6 +145,7 @@ class KeylessAttention(nn.Module):
     """
 
     absent_sites = ("k", "v")
+    takes_one_column = True
     cache_numbers = 0
     is_causal = True
 
@@ -209,7 +210,7 @@ def cached(cache: Any, index: int) -> KeysValues | None:
         return None
     layer = cache.layers[index]
     if isinstance(layer, KVLayer):
-        span = slice(0, cache.length)
+        span = slice(layer.first_visible(cache.length), cache.length)
         return (layer.keys[:, :, span], layer.values[:, :, span]) if cache.length else None
     return (layer.keys, layer.values) if layer.keys.numel() else None
 
@@ -239,6 +240,7 @@ def carry_keys(decoder: nn.Module, *, owners_above: list[int], passes: int, grad
                 made = {owner: (key[:, :, -rows:], value[:, :, -rows:]) for owner, (key, value) in found.items()}
         return arguments, {**keywords, ARGUMENT: LayerKeys(kernel=kernel, before=made)}
 
+    vars(before)["gives_layer_arguments"] = not owners_above  # else it runs the decoder: see generation/llama_step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
@@ -355,7 +357,7 @@ def _hand_on(attention: Any, *, window: int | None) -> None:
     """Let one attention module hand its keys on: a config of its own names the kernel; the decoder's mask stays."""
     config = copy.copy(attention.config)
     config._attn_implementation_internal = KERNEL
-    attention.config, attention.key_window = config, window
+    attention.config, attention.key_window, attention.takes_one_column = config, window, True
 
 
 def _keyless(layer: Layer, found: Backbone, *, owner: int, window: int | None) -> KeylessAttention:

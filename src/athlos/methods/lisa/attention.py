@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
+from athlos.models.sites import Backbone
 
 KERNEL = "athlos_scores"
 """Name of the attention function that hands its scores on."""
@@ -107,6 +108,16 @@ def scores_attention(
 
 AttentionInterface.register(KERNEL, scores_attention)
 AttentionMaskInterface.register(KERNEL, sdpa_mask)
+
+
+def refuse_unusual_scores(found: Backbone) -> None:
+    """Raise `SurgeryError` for scores that are more than a scaled product of wholly rotated queries and keys."""
+    values = found.config.to_dict()
+    if values.get("attn_logit_softcapping"):
+        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap cannot be shared")
+    rope = values.get("rope_parameters") or {}
+    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
+        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
 
 
 def hand_on(attention: Any) -> None:

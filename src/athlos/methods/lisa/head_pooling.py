@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
+from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import GqaMeanpoolConfig, MqaMeanpoolConfig
-from athlos.methods.lisa.kv_sharing import kv_report
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.models.sites import Layer, Site, backbone
 
@@ -56,7 +56,9 @@ def pooled(model: "PreTrainedModel", *, groups: int) -> tuple["PreTrainedModel",
             if hasattr(attention, "num_key_value_heads"):
                 attention.num_key_value_heads = groups
     found.config.num_key_value_heads = groups
-    return changed, kv_report(changed, base=model, summary=f"{old} key-value heads pooled to {groups}")
+    return changed, PartReport(
+        summary=f"{old} key-value heads pooled to {groups}", metrics=cache_metrics(changed, base=model)
+    )
 
 
 def _pool(layer: Layer, *, old: int, groups: int) -> None:

@@ -12,7 +12,6 @@ B batch, T new tokens, P cached tokens, N = P + T, H query heads, G key-value he
 """
 
 import copy
-import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +23,16 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
 from athlos.generation.kv_cache import KVLayer
-from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, rotated
+from athlos.methods.lisa.attention import (
+    grouped_scores,
+    mixed_values,
+    probabilities,
+    refuse_unusual_scores,
+    rotated,
+)
+from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import ClaConfig, LckvConfig, YocoConfig
+from athlos.methods.lisa.kv_plans import cla_plan, lckv_plan, parsed, yoco_plan
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.methods.lisa.surgery import alone
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, HEAD_NORMS, Backbone, Layer, backbone
@@ -39,7 +46,6 @@ KERNEL = "athlos_keys"
 ARGUMENT = "layer_keys"
 """Keyword under which decoder layers get the keys and values of this forward pass."""
 SUPPORTED = ("eager", "sdpa")
-WORD = re.compile(r"(\d+)(s?)")
 
 KeysValues = tuple[Tensor, Tensor]
 
@@ -54,40 +60,6 @@ class LayerKeys:
     """Of this pass, cached columns among them."""
     before: dict[int, KeysValues] = field(default_factory=dict)
     """Of the pass before: the T new columns [B, G, T, d]. Empty in the first pass."""
-
-
-def parsed(plan: str, *, num_layers: int) -> list[tuple[int, bool]]:
-    """(layer that is read, has a window) of each layer. Raises `SurgeryError` for a plan that is no such list."""
-    words = [WORD.fullmatch(word) for word in plan.split("_")]
-    if not all(words):
-        raise SurgeryError(f"surgery.plan: got '{plan}', expected words like 3 or 3s between underscores")
-    found = [(int(word[1]), bool(word[2])) for word in words if word]
-    if len(found) != num_layers:
-        raise SurgeryError(f"surgery.plan: '{plan}' names {len(found)} layers, the decoder has {num_layers}")
-    for index, (owner, _) in enumerate(found):
-        if owner >= num_layers or found[owner][0] != owner:
-            raise SurgeryError(f"surgery.plan: layer {index} reads layer {owner}, which has no keys of its own")
-    if found[0][0] != 0:
-        raise SurgeryError("surgery.plan: layer 0 must have its own keys; caches are measured by its length")
-    return found
-
-
-def cla_plan(num_layers: int, *, group: int) -> str:
-    """Each group of layers reads the keys of its first."""
-    return "_".join(str(index // group * group) for index in range(num_layers))
-
-
-def lckv_plan(num_layers: int) -> str:
-    """All read the last layer but one, but the first and the last, which keep their own."""
-    if num_layers < 3:
-        raise SurgeryError(f"surgery=lckv: needs at least 3 layers, the decoder has {num_layers}")
-    return "_".join(["0", *[str(num_layers - 2)] * (num_layers - 2), str(num_layers - 1)])
-
-
-def yoco_plan(num_layers: int) -> str:
-    """The lower half has keys of its own and a window; the upper half reads those of its first layer."""
-    middle = num_layers // 2
-    return "_".join([*(f"{index}s" for index in range(middle)), *[str(middle)] * (num_layers - middle)])
 
 
 def narrowed(mask: Tensor | None, *, rows: int, columns: int, window: int | None, is_strict: bool, like: Tensor) -> Any:
@@ -263,7 +235,9 @@ class _Sharing:
         changed = with_parameters_of(model)
         _share(changed, plan)
         record_surgery(changed, name=self.name, plan=plan)
-        return changed, kv_report(changed, base=model, summary=f"keys and values shared: {plan['plan']}")
+        return changed, PartReport(
+            summary=f"keys and values shared: {plan['plan']}", metrics=cache_metrics(changed, base=model)
+        )
 
     @staticmethod
     def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
@@ -318,11 +292,7 @@ def _check(found: Backbone, plan: dict[str, Any]) -> None:
         raise SurgeryError(f"surgery.plan: '{plan['plan']}' has sliding layers, and surgery.window is not set")
     if plan["passes"] == 1 and any(owner > index for index, (owner, _) in enumerate(words)):
         raise SurgeryError(f"surgery.plan: '{plan['plan']}' reads from above; use surgery=lckv with two passes or more")
-    if values.get("attn_logit_softcapping"):
-        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap are not supported")
-    rope = values.get("rope_parameters") or {}
-    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
-        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
+    refuse_unusual_scores(found)
     types = values.get("layer_types") or ["full_attention"] * len(found.layers)
     for index, (owner, has_window) in enumerate(words):
         if any(name not in found.layers[index].sites for name in "qkv"):
@@ -373,20 +343,3 @@ def _keyless(layer: Layer, found: Backbone, *, owner: int, window: int | None) -
     if norms:
         setattr(attention, norms["query"], layer.norms["query"])
     return attention.train(old.training)
-
-
-def kv_report(model: "PreTrainedModel", *, base: "PreTrainedModel", summary: str) -> PartReport:
-    """Cache and parameters of a changed model beside its base."""
-
-    def numbers(found: Backbone) -> int:
-        whole = 2 * found.num_kv_heads * found.head_size
-        return sum(int(getattr(layer.attention, "cache_numbers", whole)) for layer in found.layers)
-
-    found, before = backbone(model), backbone(base)
-    count, count_before = (sum(one.numel() for one in each.parameters()) for each in (model, base))
-    metrics = {
-        "lisa/kv_bytes_per_token": float(numbers(found) * found.head.weight.element_size()),
-        "lisa/kv_ratio": numbers(found) / numbers(before),
-        "lisa/total_params_ratio": count / count_before,
-    }
-    return PartReport(summary=summary, metrics=metrics)

@@ -7,7 +7,15 @@ from torch import Tensor, nn
 
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
-from athlos.methods.lisa.attention import Aligner, LowRank, SharedAttention, carry_scores, hand_on
+from athlos.methods.lisa.attention import (
+    Aligner,
+    LowRank,
+    SharedAttention,
+    carry_scores,
+    hand_on,
+    refuse_unusual_scores,
+)
+from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
@@ -123,11 +131,7 @@ def _check(
     found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | SharedAttentionConfig, rank: int
 ) -> None:  # fmt: skip
     values = found.config.to_dict()
-    if values.get("attn_logit_softcapping"):
-        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap cannot be shared")
-    rope = values.get("rope_parameters") or {}
-    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
-        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
+    refuse_unusual_scores(found)
     types = values.get("layer_types") or ["full_attention"] * len(found.layers)
     for index in layers:
         if any(name not in found.layers[index - step].sites for name in "qk" for step in (0, 1)):
@@ -244,25 +248,16 @@ def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
 
 def _report(model: "PreTrainedModel", *, base: "PreTrainedModel", plan: dict[str, Any]) -> PartReport:
     found = backbone(model)
-    number = found.head.weight.element_size()
-    whole = 2 * found.num_kv_heads * found.head_size
-    numbers = sum(getattr(layer.attention, "cache_numbers", whole) for layer in found.layers)
     attentions = shared_attentions(model)
     rank = plan["low_rank"]["rank"] if plan["low_rank"] else 0
     metrics = {
         "lisa/shared_layers": float(len(attentions)),
         "lisa/shared_layer_share": len(attentions) / len(found.layers),
-        "lisa/kv_bytes_per_token": float(numbers * number),
-        "lisa/kv_ratio": numbers / (whole * len(found.layers)),
         "lisa/new_params": float(sum(parameter.numel() for one in attentions for parameter in one.added())),
-        "lisa/total_params_ratio": _count(model) / _count(base),
+        **cache_metrics(model, base=base),
     }
     if rank:
         metrics["lisa/qk_compression"] = found.head_size / rank
     layers = ", ".join(str(index) for index in plan["layers"])
     words = f"attention of layers {layers} shared"
     return PartReport(summary=f"{words}, rank {rank}" if rank else words, metrics=metrics)
-
-
-def _count(model: "PreTrainedModel") -> int:
-    return sum(parameter.numel() for parameter in model.parameters())

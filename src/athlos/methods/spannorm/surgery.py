@@ -1,0 +1,167 @@
+"""The surgery `spannorm`: the decoder layers of a Llama-type model with their norms elsewhere, from scratch."""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.errors import SurgeryError
+from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
+from athlos.methods.spannorm.config import SpanNormSurgeryConfig
+from athlos.methods.spannorm.experts import Experts
+from athlos.methods.spannorm.placements import Plan, plan_of
+from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule
+from athlos.models.sites import DECODER_LAYERS, FINAL_NORM, TWO_NORMS, Backbone, Layer, backbone
+from athlos.models.surgical import record_surgery, surgeries
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders whose layer is attention and FFN with a norm before each, and whose embedding is taken as it is."""
+CALIBRATION_ROWS, CALIBRATION_LENGTH = 8, 128
+"""The batch that branch variances are measured on."""
+
+
+class SpanNormSurgery:
+    def __init__(self, config: SpanNormSurgeryConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        """Changes the model in place and draws its weights anew; raises `SurgeryError` for a model it does not fit."""
+        found = backbone(model)
+        _check(model, found, span_blocks=self.config.span_blocks)
+        plan = self._settings(found)
+        _restructure(model, plan)
+        record_surgery(model, name="spannorm", plan=plan)
+        changed = backbone(model)
+        metrics = {"spannorm/norm_params": float(_count_norms(changed))}
+        if not changed.head.weight.is_meta:
+            initialise(changed, plan, seed=context.config.seed)
+            ids_BT = _batch(model, context)
+            if plan["branch_calibration"] == "measured":
+                branch_variances(model, changed, ids_BT, wanted=_wanted(plan, num_layers=len(changed.layers)))
+            for name, values in branch_variances(model, changed, ids_BT).items():
+                metrics[f"spannorm/s2_{name}"] = sum(values) / len(values)
+        experts = f", {self.config.moe.num_experts} experts" if self.config.moe.num_experts else ""
+        summary = f"{self.config.placement.value}{experts}, depth scale {plan['init_scale']}"
+        return model, PartReport(summary=summary, metrics=metrics)
+
+    @staticmethod
+    def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
+        """Change a fresh model alike; its weights are loaded afterwards."""
+        _restructure(model, plan)
+
+    def _settings(self, found: Backbone) -> dict[str, Any]:
+        """What the structure and the start follow from, as JSON values."""
+        config = self.config
+        scale: str = config.init_scale.value  # type: ignore[attr-defined]
+        rule = own_rule(config.placement.value) if scale == "auto" else scale
+        return {
+            "placement": config.placement.value, "span_skip": config.span_skip, "norm1": config.norm1,
+            "pre_norm": config.pre_norm, "final_norm": config.final_norm, "initial_norm": config.initial_norm,
+            "span_blocks": config.span_blocks, "init_scale": rule, "c": config.c,
+            "branch_factor": (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0,
+            "width_scale": config.width_scale.value,  # type: ignore[attr-defined]
+            "branch_calibration": config.branch_calibration.value,  # type: ignore[attr-defined]
+            "embedding_factor": 1 / found.config.initializer_range if config.embed_norm else 1.0,
+            "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
+            "moe": {
+                "num_experts": config.moe.num_experts, "top_k": config.moe.top_k,
+                "balance_loss": config.moe.balance_loss,
+            },
+        }  # fmt: skip
+
+
+def _wanted(settings: dict[str, Any], *, num_layers: int) -> list[float]:
+    """Variance of each layer's FFN output for a skip of variance 1, less what the forward pass multiplies."""
+    return [
+        depth_factor(settings["init_scale"], num_layers=num_layers, layer=layer, c=settings["c"]) ** 2
+        for layer in range(num_layers)
+    ]
+
+
+def _check(model: "PreTrainedModel", found: Backbone, *, span_blocks: int) -> None:
+    if surgeries(model.config):
+        raise SurgeryError("surgery=spannorm: apply it first, to an untouched model; this one was changed before")
+    if found.config.model_type not in MODEL_TYPES:
+        raise SurgeryError(
+            f"surgery=spannorm: {found.config.model_type} is no Llama-type model; accepted: {', '.join(MODEL_TYPES)}"
+        )
+    for layer in found.layers:
+        roles = set(layer.norms) - {"query", "key"}
+        if roles != set(TWO_NORMS) or len(layer.sites) != 7 or any(site.is_fused for site in layer.sites.values()):
+            raise SurgeryError(
+                f"{layer.path}: wanted 7 single matrices and norms {', '.join(TWO_NORMS)}; found "
+                f"{len(layer.sites)} matrices and norms {', '.join(sorted(roles))}"
+            )
+    if len(found.layers) % span_blocks:
+        raise SurgeryError(f"surgery.span_blocks: got {span_blocks}, which does not divide {len(found.layers)} layers")
+
+
+def _restructure(model: "PreTrainedModel", settings: dict[str, Any]) -> None:
+    """Blocks in the place of the layers, and the norm that the plan wants before the output matrix."""
+    found = backbone(model)
+    plan = plan_of(settings, num_layers=len(found.layers))
+    weight: Any = found.head.weight
+    # Copies of a model that was built under torch.device("meta") leave that context behind.
+    with torch.device(weight.device):
+        blocks = [_block(layer, found, plan, settings) for layer in found.layers]
+        final = _final(plan.final, found.hidden_size, settings["norm"])
+        for module in (*blocks, final):
+            module.to(weight.dtype)
+    setattr(found.decoder, DECODER_LAYERS, nn.ModuleList(blocks))
+    setattr(found.decoder, FINAL_NORM, final)
+
+
+def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) -> Block:
+    block_plan, moe, norm = plan.blocks[layer.index], settings["moe"], settings["norm"]
+    attention, ffn = layer.attention, layer.ffn
+    if block_plan.head_norms:
+        if set(layer.norms) & {"query", "key"}:
+            raise SurgeryError(f"{layer.path}: this model normalises its heads already; hybridnorm would do it twice")
+        attention = HeadNormAttention(attention, **norm)
+    if moe["num_experts"]:
+        ffn = Experts(
+            ffn, width=found.hidden_size, num_experts=moe["num_experts"], top_k=moe["top_k"],
+            balance=moe["balance_loss"],
+        )  # fmt: skip
+    block = Block(
+        block_plan, attention=attention, ffn=ffn, width=found.hidden_size, **norm,
+        is_last=layer.index == len(found.layers) - 1 and plan.final == "none",
+    )  # fmt: skip
+    # transformers notes on each layer whether and how it is computed again in the backward pass.
+    block.gradient_checkpointing = layer.module.gradient_checkpointing
+    if block.gradient_checkpointing:
+        block._gradient_checkpointing_func = layer.module._gradient_checkpointing_func
+    return block.train(layer.module.training)
+
+
+def _final(kind: str, width: int, norm: dict[str, Any]) -> nn.Module:
+    if kind == "merge":
+        return Merge(width, **norm)
+    return Norm(width, **norm, is_last=True) if kind == "norm" else nn.Identity()
+
+
+def _count_norms(found: Backbone) -> int:
+    """Parameters of norms and learned scales: what placements differ in."""
+    inside = sum(p.numel() for layer in found.layers for p in layer.module.parameters() if p.ndim == 1)
+    return inside + sum(parameter.numel() for parameter in found.final_norm.parameters())
+
+
+def _batch(model: "PreTrainedModel", context: PartContext) -> Tensor:
+    """[B, T] training tokens of full rows; random ones where the run has no training split."""
+    data, device = context.data, model.device
+    split = context.config.data.train_split
+    if data is not None and split is not None and context.config.num_steps:
+        rows = data.rows(split)
+        lengths = rows.ends_R - rows.starts_R
+        longest = sorted(lengths.argsort(kind="stable")[-CALIBRATION_ROWS:].tolist())
+        length = min(CALIBRATION_LENGTH, int(lengths[longest].min()))
+        return torch.stack([torch.from_numpy(rows.row(index)[0][:length]) for index in longest]).to(device)
+    generator = torch.Generator().manual_seed(context.config.seed)
+    vocabulary = backbone(model).embedding.num_embeddings
+    shape = (CALIBRATION_ROWS, CALIBRATION_LENGTH)
+    assert isinstance(vocabulary, int)
+    return torch.randint(vocabulary, shape, generator=generator).to(device)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-NUM_FIGURES = {"first_run": 1, "lab_world": 2}
+NUM_FIGURES = {"first_run": 1, "lab_world": 2, "lisa": 1}
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks_and_they_are_stored_without_output():
     nbformat = pytest.importorskip("nbformat")
-    assert len(NOTEBOOKS) == 2
+    assert len(NOTEBOOKS) == len(NUM_FIGURES)
     for path in NOTEBOOKS:
         cells = nbformat.read(path, as_version=4).cells
         assert not [cell for cell in cells if cell.cell_type == "code" and cell.outputs]

@@ -2,8 +2,10 @@
 
 On a small model most of a step is Python between the matrix products. This is the decoder of Llama (also of SmolLM2 and
 of the lab models) written out for one new column. It applies only where every part is transformers' own Llama class
-without hooks and replaced methods, so a surgery, an adapter or another attention kernel never comes here; and the first
-step of every call is computed both ways (`step.py`).
+without hooks and replaced methods, so an adapter or another attention kernel never comes here; and the first step of
+every call is computed both ways (`step.py`). An attention that a surgery changed comes here when it says that it
+`takes_one_column`: it is called as the decoder layer calls it, the rest of the step is written out. What such layers
+pass to each other is made by a hook of the decoder that `gives_layer_arguments` and does nothing else.
 
 B rows, H heads, K key-value heads, C columns, D head size, W width.
 """
@@ -35,14 +37,28 @@ def fits(found: Backbone) -> bool:
         and type(found.final_norm) is llama.LlamaRMSNorm
         and all(_is_plain(layer) for layer in found.layers)
         and all(parameter.dtype == torch.float32 for parameter in found.decoder.parameters())
-        and not any(getattr(module, name) for module in found.decoder.modules() for name in HOOKS)
+        and not any(
+            _changes(hook)
+            for module in found.decoder.modules()
+            for name in HOOKS
+            for hook in getattr(module, name).values()
+        )
         and not any("forward" in vars(module) for module in found.decoder.modules() if type(module) is not nn.Linear)
     )
 
 
+def _changes(hook: Any) -> bool:
+    return not getattr(hook, "gives_layer_arguments", False)
+
+
+def _is_changed(layer: Layer) -> bool:
+    return bool(getattr(layer.attention, "takes_one_column", False))
+
+
 def _is_plain(layer: Layer) -> bool:
+    attention = {} if _is_changed(layer) else {layer.attention: llama.LlamaAttention}
     classes = {
-        layer.module: llama.LlamaDecoderLayer, layer.attention: llama.LlamaAttention, layer.ffn: llama.LlamaMLP,
+        layer.module: llama.LlamaDecoderLayer, **attention, layer.ffn: llama.LlamaMLP,
         **{norm: llama.LlamaRMSNorm for norm in layer.norms.values()},
         **{site.module: nn.Linear for site in layer.sites.values()},
     }  # fmt: skip
@@ -59,9 +75,12 @@ class LlamaStep:
 
     def __init__(self, found: Backbone) -> None:
         [self.rotary] = _rotary(found.decoder)
+        self.decoder = found.decoder
         self.embedding = found.embedding
         self.norm = _norm(found.final_norm)
-        self.layers = [_LlamaLayer(layer, found) for layer in found.layers]
+        self.layers = [
+            _ChangedLayer(layer) if _is_changed(layer) else _LlamaLayer(layer, found) for layer in found.layers
+        ]
 
     def __call__(self, ids_B1: Tensor, cache: KVCache, *, mask: Tensor | None, position_B1: Tensor) -> Tensor:
         """Hidden states [B, W] after the final norm. The cache's length is left to the caller."""
@@ -69,19 +88,50 @@ class LlamaStep:
         cos_B1D, sin_B1D = self.rotary(hidden_BW, position_ids=position_B1)
         half = sin_B1D.shape[-1] // 2
         turn_B1D = torch.cat((-sin_B1D[..., :half], sin_B1D[..., half:]), dim=-1)
+        arguments: dict[str, Any] = {"position_embeddings": (cos_B1D, sin_B1D), "past_key_values": cache}
+        for hook in self.decoder._forward_pre_hooks.values():
+            given: Any = hook
+            arguments |= given(self.decoder, (), {})[1]
         for layer in self.layers:
+            if isinstance(layer, _ChangedLayer):
+                hidden_BW = layer(hidden_BW, mask=mask, arguments=arguments)
+                continue
             kept: Any = cache.layers[layer.index]
             hidden_BW = layer(hidden_BW, kept, cos_B1D=cos_B1D, turn_B1D=turn_B1D, mask=mask)
         return self.norm(hidden_BW)
 
 
-class _LlamaLayer:
-    def __init__(self, layer: Layer, found: Backbone) -> None:
+class _LayerParts:
+    """What a layer has around its attention."""
+
+    def __init__(self, layer: Layer) -> None:
         # `forward` is what a call runs (there are no hooks), and oneDNN's where `fast_linear` is in force.
-        products: dict[str, Product] = {name: site.module.forward for name, site in layer.sites.items()}
-        self.q, self.k, self.v, self.o = (products[name] for name in ("q", "k", "v", "o"))
-        self.gate, self.up, self.down = (products[name] for name in ("gate", "up", "down"))
+        self.products: dict[str, Product] = {name: site.module.forward for name, site in layer.sites.items()}
+        self.gate, self.up, self.down = (self.products[name] for name in ("gate", "up", "down"))
         self.attention_norm, self.ffn_norm = (_norm(layer.norms[role]) for role in ("attention_input", "ffn_input"))
+
+    def with_ffn(self, hidden_BW: Tensor) -> Tensor:
+        normed_BW = self.ffn_norm(hidden_BW)
+        return hidden_BW + self.down(functional.silu(self.gate(normed_BW)).mul_(self.up(normed_BW)))
+
+
+class _ChangedLayer(_LayerParts):
+    """A layer whose attention is a surgery's."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.attention = layer.attention
+
+    def __call__(self, hidden_BW: Tensor, *, mask: Tensor | None, arguments: dict[str, Any]) -> Tensor:
+        normed_B1W = self.attention_norm(hidden_BW)[:, None]
+        output_B1W, _ = self.attention(hidden_states=normed_B1W, attention_mask=mask, **arguments)
+        return self.with_ffn(hidden_BW + output_B1W[:, 0])
+
+
+class _LlamaLayer(_LayerParts):
+    def __init__(self, layer: Layer, found: Backbone) -> None:
+        super().__init__(layer)
+        self.q, self.k, self.v, self.o = (self.products[name] for name in ("q", "k", "v", "o"))
         assert isinstance(layer.attention, llama.LlamaAttention)
         self.index = layer.attention.layer_idx
         self.num_kv_heads, self.head_size = found.num_kv_heads, found.head_size
@@ -101,9 +151,7 @@ class _LlamaLayer:
         # The heads that share keys and values stand as queries of one head: nothing is repeated.
         query = turned_BHD[:, : -self.num_kv_heads].reshape(rows, self.num_kv_heads, self.num_shared, self.head_size)
         mixed = functional.scaled_dot_product_attention(query, key_BKCD, value_BKCD, attn_mask=mask)
-        hidden_BW = hidden_BW + self.o(mixed.reshape(rows, -1))
-        normed_BW = self.ffn_norm(hidden_BW)
-        return hidden_BW + self.down(functional.silu(self.gate(normed_BW)).mul_(self.up(normed_BW)))
+        return self.with_ffn(hidden_BW + self.o(mixed.reshape(rows, -1)))
 
 
 def _norm(module: nn.Module) -> Product:

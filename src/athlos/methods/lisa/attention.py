@@ -113,7 +113,7 @@ def hand_on(attention: Any) -> None:
     """Let one attention module hand its scores on: a config of its own names the kernel; the decoder's mask stays."""
     config = copy.copy(attention.config)
     config._attn_implementation_internal = KERNEL
-    attention.config = config
+    attention.config, attention.takes_one_column = config, True
 
 
 def carry_scores(decoder: nn.Module) -> None:
@@ -122,6 +122,7 @@ def carry_scores(decoder: nn.Module) -> None:
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
 
+    vars(before)["gives_layer_arguments"] = True  # all it does: see generation/llama_step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
@@ -147,13 +148,20 @@ class Aligner(nn.Module):
 
     def forward(self, scores_BHTN: Tensor) -> Tensor:
         flat = scores_BHTN.flatten(2)
-        out = torch.zeros_like(flat)
+        out = None
         if self.residual:
-            out = self.mix.to(flat.dtype) @ flat if self.has_mix else flat
+            out = _over_heads(self.mix.to(flat.dtype), flat) if self.has_mix else flat
         if self.hidden:
-            inner = wide(self.inner.weight) @ flat + wide(self.inner.bias)[:, None]
-            out = out + (wide(self.outer.weight) @ self.activation(inner) + wide(self.outer.bias)[:, None])
-        return out.view_as(scores_BHTN)
+            inner = _over_heads(wide(self.inner.weight), flat).add_(wide(self.inner.bias)[:, None])
+            out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
+            out = out + wide(self.outer.bias)[:, None]
+        return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
+
+
+def _over_heads(matrix_OH: Tensor, values_BHP: Tensor, *, plus: Tensor | None = None) -> Tensor:
+    """[B, O, P]: a matrix times the head axis. `matmul` would copy the values of a parameter's product transposed."""
+    matrix = matrix_OH.expand(len(values_BHP), *matrix_OH.shape)
+    return torch.bmm(matrix, values_BHP) if plus is None else torch.baddbmm(plus, matrix, values_BHP)
 
 
 class LowRank(nn.Module):
@@ -199,6 +207,7 @@ class SharedAttention(nn.Module):
     """
 
     absent_sites = ("q", "k")
+    takes_one_column = True
 
     def __init__(
         self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,

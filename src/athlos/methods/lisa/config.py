@@ -105,6 +105,43 @@ class SharedAttentionConfig(SurgeryConfig):
 
 
 @dataclass(kw_only=True)
+class ClaConfig(SurgeryConfig):
+    group: int = MISSING
+    """Neighbouring layers that have one set of keys and values, >= 1; 1 = none is shared."""
+
+
+@dataclass(kw_only=True)
+class LckvConfig(SurgeryConfig):
+    plan: str = MISSING
+    """Layer that each layer reads, such as 0_2_2_3; empty = all but the outer two read the last but one."""
+    passes: int = MISSING
+    """Passes over several tokens at once, >= 2; as many as tokens are exact."""
+    gradient_passes: int = MISSING
+    """The last passes, through which gradients flow, 1 .. passes."""
+    window: int = MISSING
+    """Tokens that a layer marked `s` in the plan sees; 0 = none is marked."""
+
+
+@dataclass(kw_only=True)
+class YocoConfig(SurgeryConfig):
+    plan: str = MISSING
+    """Layer that each layer reads, such as 0s_1s_2_2; empty = a sliding lower half, and one set of keys above."""
+    window: int = MISSING
+    """Tokens that a layer marked `s` sees, >= 1."""
+
+
+@dataclass(kw_only=True)
+class GqaMeanpoolConfig(SurgeryConfig):
+    groups: int = MISSING
+    """Key-value heads that are left, a divisor of those there are."""
+
+
+@dataclass(kw_only=True)
+class MqaMeanpoolConfig(SurgeryConfig):
+    """No values: one key-value head is left."""
+
+
+@dataclass(kw_only=True)
 class LisaSelectionConfig(SelectionConfig):
     """No values: exactly what the surgery added trains."""
 
@@ -178,6 +215,21 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
         yield f"selection: got {others}, but LISA freezes the backbone in its own stage; use selection=lisa"
 
 
+def _count_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.surgery
+    lowest = {"group": 1, "passes": 2, "gradient_passes": 1, "groups": 1}
+    if isinstance(node, YocoConfig):
+        lowest["window"] = 1
+    for name, least in lowest.items():
+        value = getattr(node, name, least)
+        if value < least:
+            yield f"surgery.{name}: got {value}, expected an integer >= {least}"
+    if isinstance(node, LckvConfig) and node.gradient_passes > node.passes:
+        yield f"surgery.gradient_passes: got {node.gradient_passes}, expected at most passes = {node.passes}"
+    if isinstance(node, LckvConfig) and node.window < 0:
+        yield f"surgery.window: got {node.window}, expected an integer >= 0"
+
+
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
     if not isinstance(config.surgery, LisaSurgeryConfig):
         yield "selection=lisa: trains what surgery=lisa added, and this run has another surgery"
@@ -220,6 +272,27 @@ PARTS = [
         group="surgery", name="shared_attention", schema=SharedAttentionConfig,
         target="athlos.methods.lisa.surgery.SharedAttentionSurgery",
         summary="attention scores copied from the layer below, head for head", check=_layer_errors,
+    ),
+    Part(
+        group="surgery", name="cla", schema=ClaConfig, target="athlos.methods.lisa.kv_sharing.ClaSurgery",
+        summary="groups of layers with one set of keys and values", check=_count_errors,
+    ),
+    Part(
+        group="surgery", name="lckv", schema=LckvConfig, target="athlos.methods.lisa.kv_sharing.LckvSurgery",
+        summary="inner layers that read the keys and values of the last but one", check=_count_errors,
+    ),
+    Part(
+        group="surgery", name="yoco", schema=YocoConfig, target="athlos.methods.lisa.kv_sharing.YocoSurgery",
+        summary="a sliding window below, one set of keys and values above", check=_count_errors,
+    ),
+    Part(
+        group="surgery", name="gqa_meanpool", schema=GqaMeanpoolConfig,
+        target="athlos.methods.lisa.head_pooling.GqaMeanpoolSurgery",
+        summary="fewer key-value heads, each the mean of several", check=_count_errors,
+    ),
+    Part(
+        group="surgery", name="mqa_meanpool", schema=MqaMeanpoolConfig,
+        target="athlos.methods.lisa.head_pooling.MqaMeanpoolSurgery", summary="one key-value head, the mean of all",
     ),
     Part(
         group="selection", name="lisa", schema=LisaSelectionConfig,

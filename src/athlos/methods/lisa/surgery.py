@@ -177,7 +177,7 @@ def _shared(
         layer_index=layer.index, num_heads=found.num_heads, head_size=found.head_size, num_groups=found.num_kv_heads,
         scaling=scaling, names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
     )  # fmt: skip
-    setattr(attention, ATTENTION_MATRICES["v"], _alone(value))
+    setattr(attention, ATTENTION_MATRICES["v"], alone(value))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
     if init is not None and not value.weight.is_meta:
         with torch.no_grad():
@@ -185,7 +185,7 @@ def _shared(
     return attention.train(layer.attention.training)
 
 
-def _alone(site: Site) -> nn.Module:
+def alone(site: Site) -> nn.Module:
     """The module of a site; of a fused matrix a new one with the site's rows."""
     if not site.is_fused:
         return site.module

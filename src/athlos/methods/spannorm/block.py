@@ -20,6 +20,8 @@ from athlos.methods.spannorm.placements import REZERO_START, SPAN, STREAM, Block
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, FFN_MODULE, HEAD_NORMS
 
 SUB_LAYERS = ("attention", "ffn")
+EMBEDDING_EPS = 1e-10
+"""Keeps the zeros of a padding token zeros; small beside the mean square of an embedding, 4e-4."""
 
 
 def wide(values: Tensor) -> Tensor:
@@ -102,10 +104,7 @@ class Block(GradientCheckpointingLayer):
         dtype = self.norm(next(iter(self.norm_attributes))).weight.dtype if self.norm_attributes else stream.dtype
         if plan.takes_side:
             stream, side = stream.chunk(2, dim=-1)
-        if plan.embedding_factor != 1.0:
-            stream = plan.embedding_factor * stream
-        if plan.embedding_norm:
-            stream = self.norm("embedding")(stream)
+        stream = self.embedded(stream)
         if plan.opens:
             side = torch.zeros_like(stream) if plan.opens == "zeros" else stream
         start = side if plan.takes_side and plan.ffn.skip == SPAN else stream
@@ -118,6 +117,12 @@ class Block(GradientCheckpointingLayer):
         if plan.gives_side:
             return torch.cat([stream, start if side is None or plan.ffn.skip == SPAN else side], dim=-1)
         return stream.to(dtype) if self.is_last else stream
+
+    def embedded(self, stream: Tensor) -> Tensor:
+        """What the first layer makes of the embedding before skip and attention take it; other layers: nothing."""
+        if self.plan.has_unit_embedding:
+            stream = functional.rms_norm(stream, stream.shape[-1:], eps=EMBEDDING_EPS)
+        return self.norm("embedding")(stream) if self.plan.embedding_norm else stream
 
     def _joined(
         self, name: str, function: Callable[[Tensor], Tensor], stream: Tensor, start: Tensor, side: Tensor | None,

@@ -92,7 +92,7 @@ class SpanNormSurgeryConfig(SurgeryConfig):
     branch_calibration: Calibration = MISSING  # type: ignore[valid-type]
     """Bring the FFN's output variance to the wanted one: not, by SwiGLU's E[silu(a)^2], or by one batch."""
     embed_norm: bool = MISSING
-    """Multiply the embedding by 1 / initializer_range, so that the first skip has RMS 1. The matrix is untouched."""
+    """Divide each embedding by its root mean square, since the first skip begins there. The matrix is untouched."""
     norm: NormConfig = field(default_factory=NormConfig)
     moe: MoeConfig = field(default_factory=MoeConfig)
     from_scratch: bool = MISSING

@@ -161,5 +161,5 @@ def removal_deltas(model: "PreTrainedModel", loss_of: Callable[[], Tensor]) -> l
 
 
 def _passed_by(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    factor = module.plan.embedding_factor if isinstance(module, Block) else 1.0
-    return (factor * arguments[0]).to(output.dtype)
+    passed = module.embedded(wide(arguments[0])) if isinstance(module, Block) else arguments[0]
+    return passed.to(output.dtype)

@@ -49,8 +49,8 @@ class BlockPlan:
     ffn: SubLayer
     embedding_norm: bool = False
     """Norm on the embedding, skip included; first layer only."""
-    embedding_factor: float = 1.0
-    """Constant on the embedding; first layer only."""
+    has_unit_embedding: bool = False
+    """Each embedding is divided by its root mean square, without a gain; first layer only."""
     opens: str = ""
     """Begins a side stream: `zeros`, or a `copy` of its input."""
     takes_side: bool = False
@@ -84,7 +84,7 @@ def plan_of(settings: dict[str, Any], *, num_layers: int) -> Plan:
         replace(block, attention=_multiplied(block.attention, factor), ffn=_multiplied(block.ffn, factor))
         for block in plan.blocks
     )
-    first = replace(blocks[0], embedding_factor=settings["embedding_factor"])
+    first = replace(blocks[0], has_unit_embedding=settings["embed_norm"])
     return replace(plan, blocks=(first, *blocks[1:]))
 
 

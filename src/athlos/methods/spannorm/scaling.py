@@ -5,6 +5,7 @@ product of the L skip coefficients (1 + s^2)^(-1/2) tends to exp(-c / 2), whatev
 """
 
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -118,6 +119,11 @@ def branch_variances(
         for handle in handles:
             handle.remove()
     return variances
+
+
+def skip_product(variances: Iterable[float]) -> float:
+    """What is left of a unit skip path behind blocks whose branches have these variances: prod (1 + s^2)^(-1/2)."""
+    return math.prod((1 + variance) ** -0.5 for variance in variances)
 
 
 def _calibrator(layer: Layer, wanted: float) -> Any:

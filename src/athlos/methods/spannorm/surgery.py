@@ -11,7 +11,7 @@ from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
 from athlos.methods.spannorm.config import SpanNormSurgeryConfig
 from athlos.methods.spannorm.experts import Experts
 from athlos.methods.spannorm.placements import Plan, plan_of
-from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule
+from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule, skip_product
 from athlos.models.sites import DECODER_LAYERS, FINAL_NORM, TWO_NORMS, Backbone, Layer, backbone
 from athlos.models.surgical import record_surgery, surgeries
 
@@ -42,8 +42,11 @@ class SpanNormSurgery:
             ids_BT = _batch(model, context)
             if plan["branch_calibration"] == "measured":
                 branch_variances(model, changed, ids_BT, wanted=_wanted(plan, num_layers=len(changed.layers)))
-            for name, values in branch_variances(model, changed, ids_BT).items():
-                metrics[f"spannorm/s2_{name}"] = sum(values) / len(values)
+            variances = branch_variances(model, changed, ids_BT)
+            metrics |= {f"spannorm/s2_{name}": sum(values) / len(values) for name, values in variances.items()}
+            if plan["placement"] == "spannorm" and plan["span_skip"]:
+                on_path = variances["ffn"][plan["span_blocks"] - 1 :: plan["span_blocks"]]
+                metrics["spannorm/skip_product"] = skip_product(on_path)
         experts = f", {self.config.moe.num_experts} experts" if self.config.moe.num_experts else ""
         summary = f"{self.config.placement.value}{experts}, depth scale {plan['init_scale']}"
         return model, PartReport(summary=summary, metrics=metrics)
@@ -65,7 +68,7 @@ class SpanNormSurgery:
             "branch_factor": (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0,
             "width_scale": config.width_scale.value,  # type: ignore[attr-defined]
             "branch_calibration": config.branch_calibration.value,  # type: ignore[attr-defined]
-            "embedding_factor": 1 / found.config.initializer_range if config.embed_norm else 1.0,
+            "embed_norm": config.embed_norm,
             "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
             "moe": {
                 "num_experts": config.moe.num_experts, "top_k": config.moe.top_k,

@@ -1,0 +1,83 @@
+"""The surgeries `gqa_meanpool` and `mqa_meanpool`: fewer key-value heads, each the mean of the heads it stands for.
+
+The result is a plain model of transformers with a smaller `num_key_value_heads`: nothing to rebuild on loading.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.errors import SurgeryError
+from athlos.methods.lisa.config import GqaMeanpoolConfig, MqaMeanpoolConfig
+from athlos.methods.lisa.kv_sharing import kv_report
+from athlos.methods.lisa.similarity import with_parameters_of
+from athlos.models.sites import Layer, Site, backbone
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+class GqaMeanpoolSurgery:
+    def __init__(self, config: GqaMeanpoolConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        return pooled(model, groups=self.config.groups)
+
+
+class MqaMeanpoolSurgery:
+    def __init__(self, config: MqaMeanpoolConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        return pooled(model, groups=1)
+
+
+def pooled(model: "PreTrainedModel", *, groups: int) -> tuple["PreTrainedModel", PartReport]:
+    """A model over the same parameters, keys and values of `groups` heads in each layer, the rest as it was.
+
+    Raises `SurgeryError` where `groups` does not divide the number of key-value heads or a layer has none of its own.
+    """
+    old = backbone(model).num_kv_heads
+    if old % groups:
+        raise SurgeryError(f"surgery.groups: got {groups}, expected a divisor of the {old} key-value heads")
+    changed = with_parameters_of(model)
+    found = backbone(changed)
+    for layer in found.layers:
+        if any(name not in layer.sites for name in "kv"):
+            raise SurgeryError(f"layer {layer.index}: another surgery took its keys or values away")
+    with torch.no_grad():
+        for layer in found.layers:
+            _pool(layer, old=old, groups=groups)
+            attention: Any = layer.attention
+            attention.num_key_value_groups = found.num_heads // groups
+            if hasattr(attention, "num_key_value_heads"):
+                attention.num_key_value_heads = groups
+    found.config.num_key_value_heads = groups
+    return changed, kv_report(changed, base=model, summary=f"{old} key-value heads pooled to {groups}")
+
+
+def _pool(layer: Layer, *, old: int, groups: int) -> None:
+    """New matrices for keys and values; in a fused matrix the rows of the other sites are taken over."""
+    for path in dict.fromkeys(layer.sites[name].path for name in "kv"):
+        sites = [site for site in layer.sites.values() if site.path == path]
+        linear = sites[0].module
+        weights = [_rows(site, site.weight, old=old, groups=groups) for site in sites]
+        changed = nn.Linear(linear.in_features, 1, bias=linear.bias is not None, device="meta")
+        changed.weight = nn.Parameter(torch.cat(weights), requires_grad=linear.weight.requires_grad)
+        changed.out_features = len(changed.weight)
+        if linear.bias is not None:
+            biases = [_rows(site, linear.bias, old=old, groups=groups) for site in sites]
+            changed.bias = nn.Parameter(torch.cat(biases), requires_grad=linear.bias.requires_grad)
+        setattr(layer.attention, path.rpartition(".")[2], changed)
+
+
+def _rows(site: Site, values: Tensor, *, old: int, groups: int) -> Tensor:
+    """The site's rows of a weight [rows, D] or bias [rows]; of keys and values the means over neighbouring heads."""
+    rows = values[site.rows]
+    if site.name not in ("k", "v"):
+        return rows
+    heads = rows.view(groups, old // groups, len(rows) // old, *rows.shape[1:])
+    return heads.mean(1).flatten(0, 1)

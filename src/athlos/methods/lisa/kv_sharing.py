@@ -1,0 +1,392 @@
+"""The surgeries `cla`, `lckv` and `yoco`: layers that read the keys and values of another layer and keep none.
+
+A plan is a string in the notation of LCKV, one word a layer: the index of the layer whose keys and values it reads,
+and `s` behind it for a layer that sees a sliding window. "0_0_2_2" is cross-layer attention in pairs, "0s_1s_2_2" the
+shape of YOCO, "0_2_2_3" that of LCKV, where layer 1 reads what layer 2 above it made.
+
+Keys and values travel from layer to layer in a `LayerKeys` of one forward pass, as LISA's scores do. A layer that reads
+from above sees earlier tokens only, and a token that sees none gets zeros. Several tokens at once then need several
+passes: each pass reads what the one before made of the layer above. T passes give T tokens exactly.
+
+B batch, T new tokens, P cached tokens, N = P + T, H query heads, G key-value heads, d head size.
+"""
+
+import copy
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from athlos.config.parts import PartContext, PartReport
+from athlos.errors import SurgeryError
+from athlos.generation.kv_cache import KVLayer
+from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, rotated
+from athlos.methods.lisa.config import ClaConfig, LckvConfig, YocoConfig
+from athlos.methods.lisa.similarity import with_parameters_of
+from athlos.methods.lisa.surgery import alone
+from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, HEAD_NORMS, Backbone, Layer, backbone
+from athlos.models.surgical import record_surgery
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+KERNEL = "athlos_keys"
+"""Name of the attention function that hands keys and values on and narrows the mask to a window."""
+ARGUMENT = "layer_keys"
+"""Keyword under which decoder layers get the keys and values of this forward pass."""
+SUPPORTED = ("eager", "sdpa")
+WORD = re.compile(r"(\d+)(s?)")
+
+KeysValues = tuple[Tensor, Tensor]
+
+
+@dataclass(kw_only=True)
+class LayerKeys:
+    """Keys and values [B, G, N, d] by layer index, of one forward pass."""
+
+    kernel: str
+    """The model's attention function."""
+    by_layer: dict[int, KeysValues] = field(default_factory=dict)
+    """Of this pass, cached columns among them."""
+    before: dict[int, KeysValues] = field(default_factory=dict)
+    """Of the pass before: the T new columns [B, G, T, d]. Empty in the first pass."""
+
+
+def parsed(plan: str, *, num_layers: int) -> list[tuple[int, bool]]:
+    """(layer that is read, has a window) of each layer. Raises `SurgeryError` for a plan that is no such list."""
+    words = [WORD.fullmatch(word) for word in plan.split("_")]
+    if not all(words):
+        raise SurgeryError(f"surgery.plan: got '{plan}', expected words like 3 or 3s between underscores")
+    found = [(int(word[1]), bool(word[2])) for word in words if word]
+    if len(found) != num_layers:
+        raise SurgeryError(f"surgery.plan: '{plan}' names {len(found)} layers, the decoder has {num_layers}")
+    for index, (owner, _) in enumerate(found):
+        if owner >= num_layers or found[owner][0] != owner:
+            raise SurgeryError(f"surgery.plan: layer {index} reads layer {owner}, which has no keys of its own")
+    if found[0][0] != 0:
+        raise SurgeryError("surgery.plan: layer 0 must have its own keys; caches are measured by its length")
+    return found
+
+
+def cla_plan(num_layers: int, *, group: int) -> str:
+    """Each group of layers reads the keys of its first."""
+    return "_".join(str(index // group * group) for index in range(num_layers))
+
+
+def lckv_plan(num_layers: int) -> str:
+    """All read the last layer but one, but the first and the last, which keep their own."""
+    if num_layers < 3:
+        raise SurgeryError(f"surgery=lckv: needs at least 3 layers, the decoder has {num_layers}")
+    return "_".join(["0", *[str(num_layers - 2)] * (num_layers - 2), str(num_layers - 1)])
+
+
+def yoco_plan(num_layers: int) -> str:
+    """The lower half has keys of its own and a window; the upper half reads those of its first layer."""
+    middle = num_layers // 2
+    return "_".join([*(f"{index}s" for index in range(middle)), *[str(middle)] * (num_layers - middle)])
+
+
+def narrowed(mask: Tensor | None, *, rows: int, columns: int, window: int | None, is_strict: bool, like: Tensor) -> Any:
+    """The mask less what a window or the rule 'earlier tokens only' hides: boolean or additive [.., T, N], or None.
+
+    The last `rows` of the columns are new.
+    """
+    first = columns - rows
+    row_T1 = torch.arange(first, columns, device=like.device)[:, None]
+    column_N = torch.arange(columns, device=like.device)
+    sees = column_N < row_T1 if is_strict else column_N <= row_T1
+    if window is not None:
+        sees = sees & (column_N > row_T1 - window)
+    if mask is None:
+        return sees[None, None]
+    mask = mask[..., :columns]
+    if mask.dtype is torch.bool:
+        return mask & sees
+    return mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
+
+
+def computed(
+    kernel: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+) -> Tensor:
+    """[B, T, H, d] by the model's attention function; eager attention has none of its own here."""
+    if kernel == "sdpa":
+        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)[0]
+    weights = probabilities(grouped_scores(query, key, scaling=options["scaling"]), mask)
+    return mixed_values(nn.functional.dropout(weights, options["dropout"], training=module.training), value)
+
+
+def keys_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float,
+    dropout: float = 0.0, **arguments: Any,
+) -> tuple[Tensor, None]:  # fmt: skip
+    """The attention function of a layer whose keys others read, or that has a window."""
+    layer_keys: LayerKeys = arguments[ARGUMENT]
+    layer_keys.by_layer[module.layer_idx] = (key, value)
+    rows, columns = query.shape[2], key.shape[2]
+    if module.key_window is not None and columns > module.key_window:
+        attention_mask = narrowed(
+            attention_mask, rows=rows, columns=columns, window=module.key_window, is_strict=False, like=query
+        )
+    options = {"scaling": scaling, "dropout": dropout}
+    return computed(layer_keys.kernel, module, query, key, value, attention_mask, **options), None
+
+
+AttentionInterface.register(KERNEL, keys_attention)
+
+
+class KeylessAttention(nn.Module):
+    """Attention with queries and output of its own and the keys and values of another layer. Caches nothing.
+
+    `q`, `o` and a query norm are set by the surgery under the names of the model.
+    """
+
+    absent_sites = ("k", "v")
+    takes_one_column = True
+    cache_numbers = 0
+    is_causal = True
+
+    def __init__(
+        self, *, layer_index: int, owner: int, window: int | None, num_heads: int, num_groups: int, head_size: int,
+        scaling: float, dropout: float, names: dict[str, str],
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.layer_idx, self.owner, self.key_window, self.names = layer_index, owner, window, names
+        self.num_heads, self.head_size, self.num_key_value_groups = num_heads, head_size, num_heads // num_groups
+        self.scaling, self.dropout = scaling, dropout
+
+    def kept_numbers(self, length: int) -> int:
+        """Numbers a token that the backward pass needs: queries, output and the softmax's denominators."""
+        return 2 * self.num_heads * self.head_size + self.num_heads
+
+    def forward(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask: Tensor | None = None,
+        past_key_values: Any = None, **arguments: Any,
+    ) -> tuple[Tensor, None]:  # fmt: skip
+        layer_keys: LayerKeys = arguments[ARGUMENT]
+        batch, rows, _ = hidden_states.shape
+        query = getattr(self, self.names["q"])(hidden_states).view(batch, rows, self.num_heads, self.head_size)
+        if "query" in self.names:
+            query = getattr(self, self.names["query"])(query)
+        cos, sin = (table[:, :, None, : self.head_size // 2] for table in position_embeddings)
+        query = rotated(query, cos, sin).transpose(1, 2)
+        options = {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
+        if self.owner < self.layer_idx:
+            key, value = layer_keys.by_layer[self.owner]
+            if self.key_window is not None and key.shape[2] > self.key_window:
+                attention_mask = narrowed(
+                    attention_mask, rows=rows, columns=key.shape[2], window=self.key_window, is_strict=False, like=query
+                )
+            mixed = computed(layer_keys.kernel, self, query, key, value, attention_mask, **options)
+        else:
+            mixed = self._from_above(query, attention_mask, layer_keys, past_key_values, options)
+        return getattr(self, self.names["o"])(mixed.reshape(batch, rows, -1)), None
+
+    def _from_above(
+        self, query: Tensor, mask: Tensor | None, layer_keys: LayerKeys, cache: Any, options: dict[str, float]
+    ) -> Tensor:
+        """Attention to earlier tokens only: cached ones, and new ones as the pass before made them. [B, T, H, d]."""
+        batch, heads, rows, size = query.shape
+        past, made = cached(cache, self.owner), layer_keys.before.get(self.owner)
+        parts = [part for part in (past, made) if part]
+        if not parts:
+            return query.new_zeros(batch, rows, heads, size)
+        key, value = (torch.cat([part[which] for part in parts], dim=2) for which in (0, 1)) if made else parts[0]
+        columns = rows + (past[0].shape[2] if past else 0)
+        mask = narrowed(mask, rows=rows, columns=columns, window=self.key_window, is_strict=True, like=query)
+        mask = mask[..., : key.shape[2]]  # in the first pass no new column is there yet
+        sees_one = mask if mask.dtype is torch.bool else mask > torch.finfo(mask.dtype).min
+        weights = probabilities(grouped_scores(query, key, scaling=options["scaling"]), mask)
+        weights = weights * sees_one.any(-1, keepdim=True)
+        return mixed_values(nn.functional.dropout(weights, options["dropout"], training=self.training), value)
+
+
+def cached(cache: Any, index: int) -> KeysValues | None:
+    """Keys and values of the columns that a layer has in a cache."""
+    if cache is None or not cache.layers[index].is_initialized:
+        return None
+    layer = cache.layers[index]
+    if isinstance(layer, KVLayer):
+        span = slice(layer.first_visible(cache.length), cache.length)
+        return (layer.keys[:, :, span], layer.values[:, :, span]) if cache.length else None
+    return (layer.keys, layer.values) if layer.keys.numel() else None
+
+
+def carry_keys(decoder: nn.Module, *, owners_above: list[int], passes: int, gradient_passes: int) -> None:
+    """Give each forward pass of a decoder its `LayerKeys`, and run the passes before the last where layers read up."""
+
+    def before(module: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        kernel = module.config._attn_implementation
+        if kernel not in SUPPORTED:
+            raise SurgeryError(f"attention '{kernel}': layers that share keys compute with {' or '.join(SUPPORTED)}")
+        made: dict[int, KeysValues] = {}
+        if owners_above:
+            ids = keywords.get("input_ids", arguments[0] if arguments else None)
+            rows = (keywords["inputs_embeds"] if ids is None else ids).shape[1]
+            earlier = min(passes, rows) - 1
+            for number in range(earlier):
+                layer_keys = LayerKeys(kernel=kernel, before=made)
+                cache = _scratch(keywords.get("past_key_values"))
+                options = {**keywords, "past_key_values": cache, ARGUMENT: layer_keys}
+                if cache is None:
+                    options["use_cache"] = False
+                has_gradient = torch.is_grad_enabled() and number >= earlier - (gradient_passes - 1)
+                with torch.set_grad_enabled(has_gradient):
+                    module.forward(*arguments, **options)
+                found = {owner: layer_keys.by_layer[owner] for owner in owners_above}
+                made = {owner: (key[:, :, -rows:], value[:, :, -rows:]) for owner, (key, value) in found.items()}
+        return arguments, {**keywords, ARGUMENT: LayerKeys(kernel=kernel, before=made)}
+
+    vars(before)["gives_layer_arguments"] = not owners_above  # else it runs the decoder: see generation/llama_step.py
+    decoder.register_forward_pre_hook(before, with_kwargs=True)
+
+
+def _scratch(cache: Any) -> Any:
+    """A cache that a pass may write into and that leaves the columns of the true one as they are."""
+    if cache is None:
+        return None
+    scratch = copy.copy(cache)
+    scratch.layers = [copy.copy(layer) for layer in cache.layers]
+    return scratch
+
+
+class _Sharing:
+    """What the three surgeries do with a plan."""
+
+    name: str
+
+    def shared(self, model: "PreTrainedModel", plan: dict[str, Any]) -> tuple["PreTrainedModel", PartReport]:
+        _check(backbone(model), plan)
+        changed = with_parameters_of(model)
+        _share(changed, plan)
+        record_surgery(changed, name=self.name, plan=plan)
+        return changed, kv_report(changed, base=model, summary=f"keys and values shared: {plan['plan']}")
+
+    @staticmethod
+    def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
+        """Change a fresh model alike; its weights are loaded afterwards."""
+        _share(model, plan)
+
+
+class ClaSurgery(_Sharing):
+    """Cross-layer attention: each group of layers has the keys and values of its first."""
+
+    name = "cla"
+
+    def __init__(self, config: ClaConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        plan = cla_plan(len(backbone(model).layers), group=self.config.group)
+        return self.shared(model, {"plan": plan, "window": None, "passes": 1, "gradient_passes": 1})
+
+
+class LckvSurgery(_Sharing):
+    """Layer-condensed cache: all but the outer layers read the keys and values of the last layer but one."""
+
+    name = "lckv"
+
+    def __init__(self, config: LckvConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        config = self.config
+        plan = config.plan or lckv_plan(len(backbone(model).layers))
+        passes = {"passes": config.passes, "gradient_passes": config.gradient_passes}
+        return self.shared(model, {"plan": plan, "window": config.window or None, **passes})
+
+
+class YocoSurgery(_Sharing):
+    """You only cache once: a sliding window below, one set of keys and values for the whole upper half."""
+
+    name = "yoco"
+
+    def __init__(self, config: YocoConfig) -> None:
+        self.config = config
+
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        plan = self.config.plan or yoco_plan(len(backbone(model).layers))
+        return self.shared(model, {"plan": plan, "window": self.config.window, "passes": 1, "gradient_passes": 1})
+
+
+def _check(found: Backbone, plan: dict[str, Any]) -> None:
+    values, words = found.config.to_dict(), parsed(plan["plan"], num_layers=len(found.layers))
+    if any(has_window for _, has_window in words) and not plan["window"]:
+        raise SurgeryError(f"surgery.plan: '{plan['plan']}' has sliding layers, and surgery.window is not set")
+    if plan["passes"] == 1 and any(owner > index for index, (owner, _) in enumerate(words)):
+        raise SurgeryError(f"surgery.plan: '{plan['plan']}' reads from above; use surgery=lckv with two passes or more")
+    if values.get("attn_logit_softcapping"):
+        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap are not supported")
+    rope = values.get("rope_parameters") or {}
+    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
+        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
+    types = values.get("layer_types") or ["full_attention"] * len(found.layers)
+    for index, (owner, has_window) in enumerate(words):
+        if any(name not in found.layers[index].sites for name in "qkv"):
+            raise SurgeryError(f"layer {index}: another surgery took its queries, keys or values away")
+        if types[index] != types[owner]:
+            raise SurgeryError(
+                f"layer {index}: {types[index]} would read layer {owner}, {types[owner]}; both must see the same keys"
+            )
+        if types[index] == "sliding_attention" and owner > index:
+            raise SurgeryError(f"layer {index}: a layer with a sliding window cannot read layer {owner} above it")
+        if index != owner and words[owner][1] and not has_window:
+            raise SurgeryError(f"surgery.plan: layer {index} without a window reads layer {owner}, which has one")
+
+
+def _share(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
+    found = backbone(model)
+    words = parsed(plan["plan"], num_layers=len(found.layers))
+    read = {owner for index, (owner, _) in enumerate(words) if index != owner}
+    for layer, (owner, has_window) in zip(found.layers, words, strict=True):
+        window = plan["window"] if has_window else None
+        if layer.index != owner:
+            setattr(layer.module, ATTENTION_MODULE, _keyless(layer, found, owner=owner, window=window))
+        elif layer.index in read or window is not None:
+            _hand_on(layer.attention, window=window)
+    above = sorted({owner for index, (owner, _) in enumerate(words) if owner > index})
+    carry_keys(
+        found.decoder, owners_above=above, passes=plan["passes"], gradient_passes=plan["gradient_passes"]
+    )  # fmt: skip
+
+
+def _hand_on(attention: Any, *, window: int | None) -> None:
+    """Let one attention module hand its keys on: a config of its own names the kernel; the decoder's mask stays."""
+    config = copy.copy(attention.config)
+    config._attn_implementation_internal = KERNEL
+    attention.config, attention.key_window, attention.takes_one_column = config, window, True
+
+
+def _keyless(layer: Layer, found: Backbone, *, owner: int, window: int | None) -> KeylessAttention:
+    norms = {"query": HEAD_NORMS["query"]} if "query" in layer.norms else {}
+    old: Any = layer.attention
+    attention = KeylessAttention(
+        layer_index=layer.index, owner=owner, window=window, num_heads=found.num_heads, num_groups=found.num_kv_heads,
+        head_size=found.head_size, scaling=old.scaling, dropout=old.attention_dropout,
+        names={**ATTENTION_MATRICES, **norms},
+    )  # fmt: skip
+    setattr(attention, ATTENTION_MATRICES["q"], alone(layer.sites["q"]))
+    setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
+    if norms:
+        setattr(attention, norms["query"], layer.norms["query"])
+    return attention.train(old.training)
+
+
+def kv_report(model: "PreTrainedModel", *, base: "PreTrainedModel", summary: str) -> PartReport:
+    """Cache and parameters of a changed model beside its base."""
+
+    def numbers(found: Backbone) -> int:
+        whole = 2 * found.num_kv_heads * found.head_size
+        return sum(int(getattr(layer.attention, "cache_numbers", whole)) for layer in found.layers)
+
+    found, before = backbone(model), backbone(base)
+    count, count_before = (sum(one.numel() for one in each.parameters()) for each in (model, base))
+    metrics = {
+        "lisa/kv_bytes_per_token": float(numbers(found) * found.head.weight.element_size()),
+        "lisa/kv_ratio": numbers(found) / numbers(before),
+        "lisa/total_params_ratio": count / count_before,
+    }
+    return PartReport(summary=summary, metrics=metrics)

@@ -1,0 +1,52 @@
+"""Layers that share attention or keys in the written-out decoding step of the native engine."""
+
+from typing import Any
+
+import pytest
+import torch
+from tests.methods.lisa import test_kv_sharing
+from tests.methods.lisa.test_surgery import FAMILIES, PURE, applied, ids_of, stirred
+from tests.tolerances import FLOAT32
+
+from athlos.generation.llama_step import fits
+from athlos.generation.step import DecoderStep
+from athlos.methods.lisa.surgery import directly_shared
+from athlos.models.architecture import build, hf_config
+from athlos.models.sites import backbone
+
+
+def changed(case: str) -> Any:
+    torch.manual_seed(0)
+    base = build(hf_config(FAMILIES["llama"])).eval()
+    if case == "lisa":
+        return stirred(applied(base, *PURE)[0])
+    return directly_shared(base, [2, 3]) if case == "direct" else test_kv_sharing.applied(base, case)[0]
+
+
+def columns(model: Any, *, written_out: bool, pads: list[int]) -> list[torch.Tensor]:
+    """Logits of each column after a prefill of six."""
+    step = DecoderStep(model, written_out=written_out)
+    cache, pad_B = step.new_cache(capacity=9), torch.tensor(pads)
+    pieces = [ids_of()[:, :6], *ids_of()[:, 6:].split(1, dim=1)]
+    with torch.inference_mode():
+        found = [step(piece, cache, pad_B=pad_B, most_padding=max(pads)) for piece in pieces]
+    assert (step.short is not None) is written_out  # it was tried, and gave the same
+    return found
+
+
+@pytest.mark.parametrize("case", ["lisa", "direct", "cla", "yoco"])
+@pytest.mark.parametrize("pads", [[0, 0], [0, 2]])
+def test_the_written_out_step_gives_the_decoders_logits(case: str, pads: list[int]) -> None:
+    model = changed(case)
+    for found, expected in zip(
+        columns(model, written_out=True, pads=pads), columns(model, written_out=False, pads=pads), strict=True
+    ):
+        torch.testing.assert_close(found, expected, atol=FLOAT32, rtol=FLOAT32)
+
+
+def test_what_reads_from_above_or_has_another_hook_is_left_to_the_decoder() -> None:
+    assert fits(backbone(changed("lisa")))
+    assert not fits(backbone(changed("lckv")))
+    model = changed("lisa")
+    backbone(model).decoder.register_forward_pre_hook(lambda module, given: None)
+    assert not fits(backbone(model))

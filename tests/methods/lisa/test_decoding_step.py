@@ -12,6 +12,7 @@ from athlos.generation.llama_step import fits
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import directly_shared
 from athlos.models.architecture import build, hf_config
+from athlos.models.budget import kv_cache_bytes
 from athlos.models.sites import backbone
 
 
@@ -50,3 +51,15 @@ def test_what_reads_from_above_or_has_another_hook_is_left_to_the_decoder() -> N
     model = changed("lisa")
     backbone(model).decoder.register_forward_pre_hook(lambda module, given: None)
     assert not fits(backbone(model))
+
+
+@pytest.mark.parametrize("case", ["lisa", "direct", "cla", "lckv", "yoco"])
+def test_the_bytes_in_the_engines_cache_are_those_of_the_formula(case: str) -> None:
+    model = changed(case)
+    step = DecoderStep(model, written_out=False)
+    cache = step.new_cache(capacity=9)
+    with torch.inference_mode():
+        step(ids_of(), cache, pad_B=torch.tensor([0, 0]), most_padding=0)
+    layers: Any = [layer for layer in cache.layers if layer.is_initialized]
+    counted = sum(states.nbytes for layer in layers for states in (layer.keys, layer.values))
+    assert counted == kv_cache_bytes(backbone(model), num_rows=2, length=9, number_bytes=4)

@@ -238,7 +238,7 @@ def test_checkpointing_gives_the_same_gradients(placement: str) -> None:
         torch.testing.assert_close(gradients[1][name], gradient, atol=EXACT, rtol=0)
 
 
-@pytest.mark.parametrize("placement", PLACEMENTS)
+@pytest.mark.parametrize("placement", ["spannorm", "peri_ln", "hybridnorm", "siamesenorm", "rezero"])
 def test_it_is_saved_and_loaded_by_transformers(placement: str, tmp_path: Path) -> None:
     model = placed(f"surgery.placement={placement}", dtype=torch.float32)
     model.save_pretrained(tmp_path)

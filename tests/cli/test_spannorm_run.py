@@ -8,9 +8,12 @@ from typing import Any
 import pytest
 import torch
 from tests.cli.conftest import curve
+from tests.methods.spannorm.test_surgery import ids_of, logits, placed
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+from athlos.methods.lisa.surgery import directly_shared
 
 SPAN = ["method=spannorm", "surgery=spannorm", "method.probe_every=4"]
 
@@ -96,3 +99,16 @@ def test_trained_weights_are_refused_in_one_line(run: Any) -> None:
     code, _, err = run("run", "surgery=spannorm", "model=smollm2_135m", "dry_run=true")
     assert code == 2
     assert "surgery.placement: spannorm changes what trained weights mean" in err
+
+
+def test_layers_of_another_placement_may_share_attention_afterwards(tmp_path: Path) -> None:
+    """First the norms, then LISA's direct sharing: cached decoding is the full pass, and both reload."""
+    model = directly_shared(placed(dtype=torch.float32), [2])
+    ids = ids_of()
+    whole = logits(model, ids)
+    output = model(ids[:, :3], use_cache=True)
+    rest = model(ids[:, 3:], past_key_values=output.past_key_values, use_cache=True).logits
+    torch.testing.assert_close(torch.cat([output.logits, rest], dim=1), whole, atol=FLOAT32, rtol=0)
+    model.save_pretrained(tmp_path)
+    again = AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    torch.testing.assert_close(logits(again, ids), whole, atol=0, rtol=0)

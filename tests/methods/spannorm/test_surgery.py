@@ -223,6 +223,24 @@ def test_cached_decoding_equals_the_full_pass_and_looks_at_no_later_token(placem
     torch.testing.assert_close(logits(model, changed)[:, :4], whole[:, :4], atol=EXACT, rtol=0)
 
 
+@pytest.mark.parametrize("placement", ["spannorm", "prenorm"])
+@torch.no_grad()
+def test_the_stream_of_a_16_bit_model_is_float32(placement: str) -> None:
+    """The difference to float32 is of the matrices alone, not of 48 rounded sums."""
+    model, ids = placed(f"surgery.placement={placement}", dtype=torch.float32, num_hidden_layers=24), ids_of()
+    whole = logits(model, ids)
+    formats: list[torch.dtype] = []
+    model.to(torch.bfloat16)
+    for layer in backbone(model).layers:
+        layer.module.register_forward_hook(lambda module, arguments, output: formats.append(output.dtype))
+    found = logits(model, ids)
+    assert formats[:-1] == [torch.float32] * 23
+    assert found.dtype == torch.bfloat16
+    assert (found.float() - whole).abs().max() < 0.05 * whole.abs().max()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert logits(model.float(), ids).isfinite().all()
+
+
 @pytest.mark.parametrize("placement", ["spannorm", "siamesenorm", "hybridnorm"])
 def test_checkpointing_gives_the_same_gradients(placement: str) -> None:
     gradients = []

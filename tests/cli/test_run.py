@@ -186,7 +186,8 @@ def test_not_a_number_stops_with_the_batch_saved(tiny, run, tmp_path):
     assert load_file(batch)["input_ids"].shape == (2, 32)
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["error"], status["exit_code"]) == ("failed", "NumericalError", 5)
-    assert not (folder / "metrics.json").exists()
+    # A sweep counts it as diverged, not as missing.
+    assert json.loads((folder / "metrics.json").read_text()) == {"train/diverged": 1.0}
 
 
 def test_out_of_memory_says_what_to_lower(tiny, run, monkeypatch):

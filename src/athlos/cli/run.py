@@ -10,8 +10,9 @@ from typing import Any
 
 from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
-from athlos.errors import AthlosError, ConfigErrors
+from athlos.errors import AthlosError, ConfigErrors, NumericalError
 from athlos.training.run_folder import RunFolder
+from athlos.training.stability import DIVERGED
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ def execute(config: RunConfig) -> Path:
             raise
         except AthlosError as error:
             folder.failed(error, wall_s=time.monotonic() - start)
+            if isinstance(error, NumericalError) and folder.is_writer:
+                folder.write_metrics(DIVERGED, {})  # a sweep counts it as diverged, not as missing
             raise
         except Exception as error:
             folder.failed(error, wall_s=time.monotonic() - start)
@@ -111,6 +114,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
             )
             metrics |= found
             details |= found_details
+        metrics |= measure(module, folder, record)
         wall_s = folder.resumed_wall_s + time.monotonic() - start
         metrics |= {
             "cost/wall_s": wall_s,
@@ -166,6 +170,15 @@ def write_results(results: Any, folder: RunFolder, record: Any) -> None:
         record.table(name, result.predictions)
         for title, picture in result.figures.items():
             record.figure(title, folder.write_figure(title, picture))
+
+
+def measure(module: Any, folder: RunFolder, record: Any) -> dict[str, float]:
+    """What the method measures itself; its figures go into the run folder and to the sinks."""
+    metrics: dict[str, float]
+    metrics, figures = module.measurements()
+    for title, picture in figures.items() if folder.is_writer else ():
+        record.figure(title, folder.write_figure(title, picture))
+    return metrics
 
 
 def data_hashes(config: RunConfig, data: Any) -> dict[str, str]:
@@ -240,7 +253,7 @@ def _fit(config: RunConfig, assembly: Any, folder: RunFolder, record: Any, *, st
         fit(trainer, module, data, checkpoint=checkpoint)
     finally:
         bar.close()
-    metrics = {"cost/tokens_per_s": curve.tokens / curve.seconds if curve.seconds else 0.0}
+    metrics = {"cost/tokens_per_s": curve.tokens / curve.seconds if curve.seconds else 0.0, **curve.stability.metrics}
     if config.data.val_split is not None:
         if curve.last_val_step != config.num_steps:
             trainer.validate(module, datamodule=data, verbose=False)

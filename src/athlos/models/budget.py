@@ -279,8 +279,12 @@ def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, si
     queries, keys = found.num_heads * found.head_size, found.num_kv_heads * found.head_size
     has_own = {name: trains(site.module) for name, site in layer.sites.items()}
     numbers = width * any(has_own.get(name, False) for name in ("q", "k", "v"))  # their common input
-    numbers += width * (has_own["gate"] or has_own["up"])
-    numbers += ffn * (has_own["down"] + reach.up + 2 * reach.gate)  # product; activation; its input and `up`
+    experts = getattr(layer.ffn, "kept_numbers", None)  # a changed FFN says itself what it keeps
+    if experts is not None:
+        numbers += experts() * reach.end
+    else:
+        numbers += width * (has_own["gate"] or has_own["up"])
+        numbers += ffn * (has_own["down"] + reach.up + 2 * reach.gate)  # product; activation; its input and `up`
     numbers += queries * has_own["o"] * (not reach.scores)
     numbers += sum(linear.out_features for linear in _lora_inputs(layer))
     kept = _norm_bytes(layer, found, reach=reach, sizes=sizes)
@@ -299,10 +303,12 @@ def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, si
 
 def _norm_bytes(layer: Layer, found: Backbone, *, reach: Reach, sizes: Formats) -> int:
     """The input in float32 and one scale a group where it has a gradient, and what the gain's gradient needs."""
-    per_head = {"query": found.num_heads, "key": found.num_kv_heads}
+    per_head = {"query": found.num_heads, "key": found.num_kv_heads, "value": found.num_kv_heads}
     has_gradient = {
-        "attention_input": reach.attention_input, "query": reach.scores, "key": reach.scores,
-        "attention_output": reach.middle, "ffn_input": reach.ffn_input, "ffn_output": reach.end,
+        "embedding": reach.attention_input, "attention_merge": reach.attention_input,
+        "attention_input": reach.attention_input, "query": reach.scores, "key": reach.scores, "value": reach.scores,
+        "attention_output": reach.middle, "attention_sum": reach.middle, "ffn_merge": reach.middle,
+        "ffn_input": reach.ffn_input, "ffn_output": reach.end, "ffn_sum": reach.end,
     }  # fmt: skip
     kept = 0
     for role, norm in layer.norms.items():

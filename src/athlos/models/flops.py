@@ -26,7 +26,7 @@ def forward_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_p
     """One forward pass over `num_rows` rows of `length` tokens, logits at every position, no cache."""
     found = backbone(model)
     tokens = num_rows * length
-    matrices = sum(_entries(part) for part in _text_parts(found))
+    matrices = sum(_entries(part) for part in _text_parts(found)) - sum(map(idle_entries, found.layers))
     attention = sum(attention_flops(found, length=length)) * num_rows
     return FLOPS_PER_ENTRY * tokens * matrices + attention + num_pictures * _picture_flops(found)
 
@@ -77,13 +77,16 @@ def gradient_reach(found: Backbone) -> list[Reach]:
     for layer in found.layers:
         own = {name: trains(site.module) for name, site in layer.sites.items()}
         own |= {role: trains(norm) for role, norm in layer.norms.items()}
-        attention_input = stream or own["attention_input"]
+        attention_input = stream or own.get("attention_input", False)
         added = any(trains(module) for module in added_parts(layer))
-        scores = attention_input or added or any(own.get(name, False) for name in ("q", "k", "v", "query", "key"))
-        middle = stream or scores or own["o"] or own.get("attention_output", False)
-        ffn_input = middle or own["ffn_input"]
-        gate, up = ffn_input or own["gate"], ffn_input or own["up"]
-        stream = middle or gate or up or own["down"] or own.get("ffn_output", False)
+        scores = (
+            attention_input or added or any(own.get(name, False) for name in ("q", "k", "v", "query", "key", "value"))
+        )
+        middle = stream or scores or own["o"]
+        middle = middle or any(own.get(role, False) for role in ("attention_output", "attention_sum"))
+        ffn_input = middle or own.get("ffn_input", False)
+        gate, up = ffn_input or own.get("gate", False), ffn_input or own.get("up", False)
+        stream = gate or up or trains(layer.module)
         result.append(
             Reach(attention_input=attention_input, scores=scores, middle=middle, ffn_input=ffn_input, gate=gate, up=up,
                   end=stream)
@@ -100,6 +103,12 @@ def added_parts(layer: Layer) -> list[nn.Module]:
     """Linear layers of the attention that are no site: what a surgery put there, which takes the attention's input."""
     known = {id(linear) for site in layer.sites.values() for linear in linears(site.module)}
     return [linear for linear in linears(layer.attention) if id(linear) not in known]
+
+
+def idle_entries(layer: Layer) -> int:
+    """Entries of a layer's matrices that one token passes by: those of the experts it is not sent to."""
+    entries: int = getattr(layer.ffn, "idle_entries", 0)
+    return entries
 
 
 def trains(module: nn.Module) -> bool:
@@ -179,7 +188,11 @@ def _layer_backward_entries(layer: Layer, reach: Reach) -> int:
     }  # fmt: skip
     modules = {site.path: (site.module, has_gradient[name]) for name, site in layer.sites.items()}
     added = sum(_site_backward_entries(module, has_gradient=reach.attention_input) for module in added_parts(layer))
-    return added + sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())
+    own = sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())
+    experts = 0
+    if idle := idle_entries(layer):
+        experts = (_entries(layer.ffn) - idle) * (reach.ffn_input + trains(layer.ffn))
+    return added + own + experts
 
 
 def _site_backward_entries(module: nn.Module, *, has_gradient: bool) -> int:

@@ -22,6 +22,7 @@ MATRIX_NAMES = tuple(name for name in SITE_NAMES if name != "norms")
 
 DECODER_PATHS = ("model.language_model", "model", "language_model.model", "base_model")
 """Where a decoder hangs below the model with its head: vision-language first, since their `model` holds no layers."""
+DECODER_LAYERS, FINAL_NORM = "layers", "norm"
 ATTENTION_MODULE = "self_attn"
 FFN_MODULE = "mlp"
 ATTENTION_MATRICES = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "o_proj"}
@@ -40,8 +41,8 @@ FOUR_NORMS = {
     "ffn_output": "post_feedforward_layernorm",
 }
 """Gemma 2 and 3 normalise each branch before and after, and use Llama's name in another meaning."""
-HEAD_NORMS = {"query": "q_norm", "key": "k_norm"}
-"""Norms over single heads, inside the attention (Qwen3, Gemma 3)."""
+HEAD_NORMS = {"query": "q_norm", "key": "k_norm", "value": "v_norm"}
+"""Norms over single heads, inside the attention (Qwen3, Gemma 3; that of the values stands in changed layers only)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,10 @@ class Layer:
     sites: dict[str, Site]
     """q, k, v, o, gate, up, down; without those that a surgery took away (its module names them `absent_sites`)."""
     norms: dict[str, nn.Module]
-    """By role: attention_input, ffn_input, and where the model has them attention_output, ffn_output, query, key."""
+    """By role: attention_input, ffn_input, where the model has them attention_output, ffn_output, query, key, value.
+    A changed layer names its own (`norm_attributes`): attention_sum and ffn_sum stand behind a residual sum."""
     norm_names: dict[str, str]
-    """Role -> attribute of `module` (or of `attention` for query and key), for those who replace a norm."""
+    """Role -> attribute of `module` (or of `attention` for query, key and value), for those who replace a norm."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +134,7 @@ def backbone(model: "PreTrainedModel") -> Backbone:
     heads = _heads(config)
     found = tuple(
         _layer(layer, index=index, path=f"{path}.layers.{index}", heads=heads)
-        for index, layer in enumerate(_child(decoder, "layers", owner=path).children())
+        for index, layer in enumerate(_child(decoder, DECODER_LAYERS, owner=path).children())
     )
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     if head is None:
@@ -144,7 +146,7 @@ def backbone(model: "PreTrainedModel") -> Backbone:
         path=path,
         layers=found,
         embedding=embedding,
-        final_norm=_child(decoder, "norm", owner=path),
+        final_norm=_child(decoder, FINAL_NORM, owner=path),
         head=head,
         is_tied=head.weight is embedding.weight,
         vision_tower=next((around[name] for name in around if name.endswith(VISION_TOWER)), None),
@@ -199,7 +201,7 @@ _AROUND = tuple(f"{prefix}{name}" for prefix in ("model.", "") for name in (VISI
 def _decoder(model: nn.Module) -> tuple[str, nn.Module]:
     modules = dict(model.named_modules())
     for path in DECODER_PATHS:
-        if path in modules and "layers" in _names(modules[path]):
+        if path in modules and DECODER_LAYERS in _names(modules[path]):
             return path, modules[path]
     examples = [name for name in modules if name][:3]
     raise SurgeryError(
@@ -217,7 +219,8 @@ def _layer(module: nn.Module, *, index: int, path: str, heads: dict[str, int]) -
         **_sites(ffn, FFN_MATRICES, fused={FUSED_FFN: ("gate", "up")}, heads=heads, index=index,
                  path=f"{path}.{FFN_MODULE}"),
     }  # fmt: skip
-    names = FOUR_NORMS if set(FOUR_NORMS.values()) <= set(_names(module)) else TWO_NORMS
+    plain = FOUR_NORMS if set(FOUR_NORMS.values()) <= set(_names(module)) else TWO_NORMS
+    names: dict[str, str] = getattr(module, "norm_attributes", plain)  # a changed layer says itself where its norms are
     norms = {role: _child(module, name, owner=path) for role, name in names.items()}
     head_norms = {role: name for role, name in HEAD_NORMS.items() if name in _names(attention)}
     norms |= {role: _child(attention, name, owner=path) for role, name in head_norms.items()}

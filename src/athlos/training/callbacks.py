@@ -16,6 +16,7 @@ from athlos.data.batches import Batch
 from athlos.errors import NumericalError
 from athlos.training.module import MethodModule
 from athlos.training.run_folder import latest, step_folder, step_of
+from athlos.training.stability import Stability
 
 
 class MetricLog(Protocol):
@@ -39,6 +40,7 @@ class Curve(Callback):
         self.tokens = 0
         self.rows = 0
         self.last_val_step = -1
+        self.stability = Stability()
         self._start = 0.0
         self._grad_norm = 0.0
         self._lr = 0.0
@@ -69,14 +71,23 @@ class Curve(Callback):
             summed = module.all_gather(torch.tensor(list(log.values()), device=module.device)).sum(0)
             log = dict(zip(log, summed.tolist(), strict=True))
         step = trainer.global_step
+        clip = module.config.train.clip_norm
+        self.stability.step(log["loss"], is_clipped=bool(clip) and self._grad_norm > clip)
         speed = self.tokens / self.seconds
         self.progress.update(step, log["loss"], speed)
         if step % self.log_every == 0 or step == module.config.num_steps:
-            metrics = {f"train/{name}": value for name, value in log.items()}
+            # A name with a group of its own keeps it: `diag/act_rms_last`.
+            metrics = {name if "/" in name else f"train/{name}": value for name, value in log.items()}
             metrics["train/lr"] = self._lr
             metrics["train/grad_norm"] = self._grad_norm
             metrics["train/tokens_per_s"] = speed
             self.tracking.log(metrics, step=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        return self.stability.state()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.stability.restore(state_dict)
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.last_val_step != trainer.global_step:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
@@ -17,6 +18,7 @@ from athlos.config.schema import RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
 from athlos.errors import NumericalError, TrainingError
 from athlos.generation.interface import Engine
+from athlos.models.added_loss import added_loss
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
@@ -66,13 +68,21 @@ class MethodModule(pl.LightningModule):
         """
         yield from ()
 
+    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
+        """Called once after the evaluation: further metrics by their full names, and figures (PNG) by name."""
+        return {}, {}
+
     def step_loss(self, loss: Loss, batch: Batch) -> Tensor:
         """What `training_step` returns: this micro batch's part of the mean over all targets of the optimizer step.
 
         Lightning divides by the number of accumulated micro batches and averages gradients over processes; both are
-        undone here, since the denominator already covers the whole step. Raises `NumericalError` for a loss that is
+        undone here, since the denominator already covers the whole step. A loss that the model brings itself (the
+        balance of its experts) joins here, weighted by targets. Raises `NumericalError` for a loss that is
         no number.
         """
+        added = added_loss(self.model)
+        if added is not None:
+            loss = replace(loss, total=loss.total + loss.count * added, logs={**loss.logs, "added": added.detach()})
         if not torch.isfinite(loss.total):
             raise NumericalError(f"loss is {loss.total.item()} at step {self.global_step}")
         step_targets = batch["step_targets"]

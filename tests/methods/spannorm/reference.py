@@ -1,13 +1,16 @@
 """Naive twin: each placement as a loop over blocks, written from its equation; sub-layers are functions of the stream.
 
-`attention[l]` and `ffn[l]` are functions, `gains[name]` vectors by the name below, `rms` the norm by hand.
+`attention[l]` and `ffn[l]` are functions, `gains[l]` vectors by role: `attention_input` stands before the attention,
+`attention_output` behind it, `attention_sum` behind its sum, `attention_merge` on a second stream; so for the FFN.
 """
+
+import math
 
 import torch
 from torch import Tensor
 
 
-def rms(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
+def rms(x: Tensor, gain: Tensor | float = 1.0, eps: float = 1e-5) -> Tensor:
     rows = [
         row / (sum(float(value) ** 2 for value in row) / len(row) + eps) ** 0.5 for row in x.reshape(-1, x.shape[-1])
     ]
@@ -15,63 +18,92 @@ def rms(x: Tensor, gain: Tensor, eps: float = 1e-5) -> Tensor:
 
 
 def stream(  # noqa: C901  one branch an equation is what makes it plain
-    placement: str, x: Tensor, *, attention: list, ffn: list, gains: list[dict[str, Tensor]]
+    placement: str, x: Tensor, *, attention: list, ffn: list, gains: list[dict[str, Tensor]], out: Tensor | None
 ) -> Tensor:
-    """The stream behind all blocks, before a final norm."""
+    """What the output matrix reads; `out` is the gain of the norm before it, where the placement has one."""
     depth = len(attention)
+    x = rms(x, eps=1e-10)
     u = d = None
     for index in range(depth):
         a, f, g = attention[index], ffn[index], gains[index]
-        first, second = g["first"], g["second"]
         if placement == "spannorm":
-            if index == 0:
-                x = x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
-            skip = x
-            y = rms(skip + a(rms(x, g["initial"]) if index == 0 else x), first)
-            x = rms(skip + f(y), second)
+            y = rms(x + a(rms(x, g["attention_input"]) if index == 0 else x), g["attention_sum"])
+            x = rms(x + f(y), g["ffn_sum"])
         elif placement in ("prenorm", "scaled_prenorm"):
-            x = x + a(rms(x, first))
-            x = x + f(rms(x, second))
+            x = x + a(rms(x, g["attention_input"]))
+            x = x + f(rms(x, g["ffn_input"]))
         elif placement == "layernorm_scaling":
-            x = x + a(rms(x, first) / (index + 1) ** 0.5)
-            x = x + f(rms(x, second) / (index + 1) ** 0.5)
+            x = x + a(rms(x, g["attention_input"]) / math.sqrt(index + 1))
+            x = x + f(rms(x, g["ffn_input"]) / math.sqrt(index + 1))
         elif placement in ("postnorm", "deepnorm"):
             alpha = (2 * depth) ** 0.25 if placement == "deepnorm" else 1
-            x = rms(alpha * x + a(x), first)
-            x = rms(alpha * x + f(x), second)
+            x = rms(alpha * x + a(x), g["attention_sum"])
+            x = rms(alpha * x + f(x), g["ffn_sum"])
         elif placement == "mixln":
-            if index < depth // 4:
-                x = rms(x + a(x), first)
-                x = rms(x + f(x), second)
+            if index < depth / 4:
+                x = rms(x + a(x), g["attention_sum"])
+                x = rms(x + f(x), g["ffn_sum"])
             else:
-                x = x + a(rms(x, first))
-                x = x + f(rms(x, second))
+                x = x + a(rms(x, g["attention_input"]))
+                x = x + f(rms(x, g["ffn_input"]))
         elif placement in ("sandwich", "peri_ln"):
             if placement == "peri_ln" and index == 0:
                 x = rms(x, g["embedding"])
-            x = x + rms(a(rms(x, first)), g["after_attention"])
-            x = x + rms(f(rms(x, second)), g["after_ffn"])
-        elif placement == "hybridnorm":
-            z = rms(x + a(x), first)
+            x = x + rms(a(rms(x, g["attention_input"])), g["attention_output"])
+            x = x + rms(f(rms(x, g["ffn_input"])), g["ffn_output"])
+        elif placement == "hybridnorm_star" and index == 0:
+            x = x + a(rms(x, g["attention_input"]))
+            x = x + f(rms(x, g["ffn_input"]))
+        elif placement in ("hybridnorm", "hybridnorm_star"):
+            z = rms(x + a(x), g["ffn_input"])
             x = z + f(z)
         elif placement == "residual":
             d = torch.zeros_like(x) if index == 0 else d
             branch = a(x)
-            x, d = rms(x + branch, first), d + branch
+            x, d = rms(x + branch, g["attention_sum"]), d + branch
             branch = f(x)
-            x, d = rms(x + branch, second), d + branch
+            x, d = rms(x + branch, g["ffn_sum"]), d + branch
         elif placement == "siamesenorm":
             u = x if index == 0 else u
-            branch = a(rms(x + rms(u, g["u_attention"]), first))
-            u, x = u + branch, rms(x + branch / (index + 1) ** 0.5, g["p_attention"])
-            branch = f(rms(x + rms(u, g["u_ffn"]), second))
-            u, x = u + branch, rms(x + branch / (index + 1) ** 0.5, g["p_ffn"])
+            branch = a(rms(x + rms(u, g["attention_merge"]), g["attention_input"]))
+            u, x = u + branch, rms(x + branch / math.sqrt(index + 1), g["attention_sum"])
+            branch = f(rms(x + rms(u, g["ffn_merge"]), g["ffn_input"]))
+            u, x = u + branch, rms(x + branch / math.sqrt(index + 1), g["ffn_sum"])
         elif placement == "keel":
-            x = rms(2 * depth * x + a(rms(x, first)), g["post_attention"])
-            x = rms(2 * depth * x + f(rms(x, second)), g["post_ffn"])
+            x = rms(2 * depth * x + a(rms(x, g["attention_input"])), g["attention_sum"])
+            x = rms(2 * depth * x + f(rms(x, g["ffn_input"])), g["ffn_sum"])
         elif placement == "rezero":
-            x = x + g["gates"][0] * a(rms(x, first))
-            x = x + g["gates"][1] * f(rms(x, second))
-    if placement == "residual":
-        return x + rms(d, gains[-1]["out"])
-    return x + rms(u, gains[-1]["out"]) if placement == "siamesenorm" else x
+            x = x + g["attention_gate"] * a(rms(x, g["attention_input"]))
+            x = x + g["ffn_gate"] * f(rms(x, g["ffn_input"]))
+        else:
+            raise ValueError(placement)
+    if placement in ("residual", "siamesenorm"):
+        return x + rms(d if placement == "residual" else u, out)
+    return x if out is None else rms(x, out)
+
+
+def mixture(x_ND: Tensor, *, router: Tensor, experts: list, top_k: int) -> Tensor:
+    """Token by token: the top_k experts by probability, weights scaled to sum to 1."""
+    rows = []
+    for x in x_ND:
+        scores = [math.exp(float(row @ x)) for row in router]
+        best = sorted(range(len(scores)), key=lambda index: -scores[index])[:top_k]
+        total = sum(scores[index] for index in best)
+        rows.append(sum(scores[index] / total * experts[index](x[None])[0] for index in best))
+    return torch.stack(rows)
+
+
+def balance(probs: list[list[float]], chosen: list[list[int]]) -> float:
+    """E * sum over experts of (its share of the assignments) * (its mean probability)."""
+    num_experts, num_tokens = len(probs[0]), len(probs)
+    assigned = [expert for row in chosen for expert in row]
+    return num_experts * sum(
+        assigned.count(expert) / len(assigned) * sum(row[expert] for row in probs) / num_tokens
+        for expert in range(num_experts)
+    )
+
+
+def effective_rank(values: list[float]) -> float:
+    """exp of the entropy of singular values over their sum."""
+    total = sum(values)
+    return math.exp(-sum(value / total * math.log(value / total) for value in values if value > 0))

@@ -1,204 +1,200 @@
-"""One block for all norm placements: attention, gated FFN, norms, and the sum that the placement says.
+"""One decoder layer for every norm placement, and what stands before the output matrix.
 
-x [B, T, D] is the stream, a the attention, f the FFN, N norms with gains of their own, L the number of blocks, l the
-block's index from 0, m the branch multiplier (1 unless init_scale=branch_multiplier).
-
-    spannorm            y = N(x + a(x)), x' = N(x + f(y)); the first attention reads N(x), the skip does not
-    prenorm             y = x + a(N x), x' = y + f(N y); final N (scaled_prenorm: other initialisation)
-    postnorm            y = N(x + a(x)), x' = N(y + f(y))
-    deepnorm            as postnorm with N(alpha x + ...), alpha = (2L)^(1/4)
-    sandwich, peri_ln   y = x + N(a(N x)), x' = y + N(f(N y)); final N; peri_ln normalises the embeddings too
-    mixln               postnorm in the first quarter of the blocks, prenorm above; final N
-    hybridnorm          y = x + a(x) with norms over each head of Q, K, V; z = N(y), x' = z + f(z); final N
-    layernorm_scaling   y = x + a(N(x) / sqrt(l + 1)), and so the FFN; final N
-    residual            x' = N(x + f(x)) twice, d' = d + f(x); out x + N(d)
-    siamesenorm         d = f(N(p + N u)), u' = u + d, p' = N(p + d / sqrt(l + 1)), twice; out p + N(u)
-    keel                N(alpha x + f(N x)), alpha = 2 L, twice
-    rezero              y = x + g a(N x), x' = y + g f(N y), g learned from 1e-3; final N
-
-Sources: section 3 of the SpanNorm specification. Placements with two streams hand [B, T, 2 D] from block to block.
+B batch, T positions, D width, H heads, d head size. The stream is float32 (float64 in float64 models) from the first
+sum to the last norm, whatever the format of the weights: sums and norms in 16 bits would make deep placements look
+worse than they are. A layer with a side stream hands on both side by side, [B, T, 2 D], so that no state lives outside
+the tensors that activation checkpointing and caches know.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
-from athlos.models.sites import ATTENTION_MODULE, FFN_MODULE, FOUR_NORMS, TWO_NORMS
+from athlos.methods.spannorm.placements import REZERO_START, SPAN, STREAM, BlockPlan, SubLayer
+from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, FFN_MODULE, HEAD_NORMS
 
-TWO_STREAMS = ("residual", "siamesenorm")
-FOUR = ("sandwich", "peri_ln")
-FINAL_NORM = (
-    "prenorm", "scaled_prenorm", "sandwich", "peri_ln", "mixln", "hybridnorm", "layernorm_scaling", "rezero",
-)  # fmt: skip
-"""Placements whose stream is normalised once more before the head."""
-REZERO_START = 1e-3
-MIXED_SHARE = 4
-"""MixLN normalises after the sum in one of so many blocks, from the bottom."""
+SUB_LAYERS = ("attention", "ffn")
+EMBEDDING_EPS = 1e-10
+"""Keeps the zeros of a padding token zeros; small beside the mean square of an embedding, 4e-4."""
 
 
-def norm_of(width: int, *, kind: str, eps: float) -> nn.Module:
-    return nn.RMSNorm(width, eps=eps) if kind == "rms" else nn.LayerNorm(width, eps=eps)
+def wide(values: Tensor) -> Tensor:
+    """Float32, where the values are not float64."""
+    return values if values.dtype is torch.float64 else values.float()
+
+
+class Norm(nn.Module):
+    """RMS or layer norm with gain, in the format of the stream; `is_last` gives the format of the weights instead."""
+
+    def __init__(self, width: int, *, kind: str, eps: float, is_last: bool = False) -> None:
+        super().__init__()
+        self.width, self.eps, self.is_last = width, eps, is_last
+        self.weight = nn.Parameter(torch.ones(width))
+        self.bias = nn.Parameter(torch.zeros(width)) if kind == "layer" else None
+
+    def forward(self, stream: Tensor) -> Tensor:
+        weight, shape = self.weight.to(stream.dtype), (self.width,)
+        if self.bias is None:
+            normed = functional.rms_norm(stream, shape, weight, self.eps)
+        else:
+            normed = functional.layer_norm(stream, shape, weight, self.bias.to(stream.dtype), self.eps)
+        return normed.to(self.weight.dtype) if self.is_last else normed
+
+    def extra_repr(self) -> str:
+        return f"{self.width}, eps={self.eps}{', layer' if self.bias is not None else ''}"
+
+
+class Sum(nn.Module):
+    """skip_factor * skip + branch_factor * branch, in the stream's format. A module, so that diagnoses can watch it."""
+
+    def __init__(self, rule: SubLayer) -> None:
+        super().__init__()
+        self.skip_factor, self.branch_factor = rule.skip_factor, rule.branch_factor
+        self.gate = nn.Parameter(torch.full((1,), REZERO_START)) if rule.is_gated else None
+
+    def forward(self, skip: Tensor, branch: Tensor) -> Tensor:
+        if self.gate is not None:
+            branch = self.gate * branch
+        if self.skip_factor != 1.0:
+            skip = self.skip_factor * skip
+        return torch.add(skip, branch, alpha=self.branch_factor)
 
 
 class Block(GradientCheckpointingLayer):
-    """A decoder layer. `attention` and `ffn` are the modules of the layer it takes the place of."""
+    """A decoder layer whose norms stand where its plan says. Attention and FFN are those of the layer it replaces."""
 
-    def __init__(
-        self, *, index: int, num_layers: int, width: int, placement: str, plan: dict[str, Any], attention: nn.Module,
-        ffn: nn.Module,
-    ) -> None:  # fmt: skip
+    def __init__(self, plan: BlockPlan, *, attention: nn.Module, ffn: nn.Module, width: int, kind: str, eps: float,
+                 is_last: bool) -> None:  # fmt: skip
         super().__init__()
-        self.index, self.num_layers, self.width = index, num_layers, width
-        self.placement, self.plan = placement, plan
+        self.plan, self.is_last = plan, is_last
         setattr(self, ATTENTION_MODULE, attention)
         setattr(self, FFN_MODULE, ffn)
-        kind, eps = plan["norm"]["kind"], plan["norm"]["eps"]
-        names = FOUR_NORMS if placement in FOUR else TWO_NORMS
-        for name in names.values():
-            setattr(self, name, norm_of(width, kind=kind, eps=eps))
-        self.first_norm, self.second_norm = (names[role] for role in ("attention_input", "ffn_input"))
-        extra = self._extra_norms()
-        if extra:
-            self.extra = nn.ModuleDict({name: norm_of(width, kind=kind, eps=eps) for name in extra})
-        if placement == "rezero":
-            self.gates = nn.Parameter(torch.full((2,), REZERO_START))
-        unused = self._unused_norms()
-        for name in unused:
-            setattr(self, name, nn.Identity())
+        self.norm_attributes: dict[str, str] = {}
+        """Role -> attribute, for `models.sites`."""
+        roles = ["embedding"] if plan.embedding_norm else []
+        for name in SUB_LAYERS:
+            rule: SubLayer = getattr(plan, name)
+            wanted = {"merge": rule.merge, "input": rule.pre, "output": rule.branch, "sum": rule.outer}
+            roles += [f"{name}_{place}" for place, is_there in wanted.items() if is_there]
+            setattr(self, f"{name}_add", Sum(rule))
+        for role in roles:
+            self.norm_attributes[role] = f"{role}_norm"
+            setattr(self, f"{role}_norm", Norm(width, kind=kind, eps=eps))
 
-    def _extra_norms(self) -> list[str]:
-        plan, is_first, is_last = self.plan, self.index == 0, self.index == self.num_layers - 1
-        if self.placement == "spannorm":
-            return ["initial"] * (plan["initial_norm"] and is_first) + ["pre"] * plan["pre_norm"]
-        if self.placement == "siamesenorm":
-            return ["u_attention", "u_ffn", "p_attention", "p_ffn"] + ["out"] * is_last
-        return {
-            "peri_ln": ["embedding"] * is_first, "residual": ["out"] * is_last,
-            "keel": ["post_attention", "post_ffn"],
-        }.get(self.placement, [])  # fmt: skip
+    def norm(self, role: str) -> Norm:
+        found = getattr(self, self.norm_attributes[role])
+        assert isinstance(found, Norm)
+        return found
 
-    def _unused_norms(self) -> list[str]:
-        if self.placement == "spannorm" and not self.plan["norm1"]:
-            return [self.first_norm]
-        return [self.second_norm] if self.placement == "hybridnorm" else []
-
-    # -- pieces ---------------------------------------------------------------------------------------------------
-
-    def norm1(self, x: Tensor) -> Tensor:
-        out: Tensor = getattr(self, self.first_norm)(x)
-        return out
-
-    def norm2(self, x: Tensor) -> Tensor:
-        out: Tensor = getattr(self, self.second_norm)(x)
-        return out
-
-    def attend(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        out, _ = getattr(self, ATTENTION_MODULE)(hidden_states=x, **arguments)
-        return self.plan["multiplier"] * out if self.plan["multiplier"] != 1 else out
-
-    def feed(self, x: Tensor) -> Tensor:
-        out: Tensor = getattr(self, FFN_MODULE)(x)
-        return self.plan["multiplier"] * out if self.plan["multiplier"] != 1 else out
-
-    @property
-    def is_post(self) -> bool:
-        """Whether this block of a mixed model normalises after its sums."""
-        return self.index < self.num_layers // MIXED_SHARE
-
-    # -- the placements -------------------------------------------------------------------------------------------
+    def sum_of(self, name: str) -> Sum:
+        """The sum of a sub-layer: `attention` or `ffn`."""
+        found = getattr(self, f"{name}_add")
+        assert isinstance(found, Sum)
+        return found
 
     def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:
-        return getattr(self, f"_{RULES[self.placement]}")(hidden_states, arguments)  # type: ignore[no-any-return]
+        """The next stream [B, T, D], or stream and side stream [B, T, 2 D]; `arguments` go to the attention."""
+        plan, stream, side = self.plan, wide(hidden_states), None
+        dtype = self.norm(next(iter(self.norm_attributes))).weight.dtype if self.norm_attributes else stream.dtype
+        if plan.takes_side:
+            stream, side = stream.chunk(2, dim=-1)
+        stream = self.embedded(stream)
+        if plan.opens:
+            side = torch.zeros_like(stream) if plan.opens == "zeros" else stream
+        start = side if plan.takes_side and plan.ffn.skip == SPAN else stream
+        assert start is not None
+        attention, ffn = getattr(self, ATTENTION_MODULE), getattr(self, FFN_MODULE)
+        stream, side = self._joined(
+            "attention", lambda inner: attention(hidden_states=inner, **arguments)[0], stream, start, side, dtype
+        )
+        stream, side = self._joined("ffn", ffn, stream, start, side, dtype)
+        if plan.gives_side:
+            return torch.cat([stream, start if side is None or plan.ffn.skip == SPAN else side], dim=-1)
+        return stream.to(dtype) if self.is_last else stream
 
-    def _span(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        plan = self.plan
-        if self.index == 0 and plan["embed_norm"]:
-            x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + plan["norm"]["eps"])
-        is_pair = plan["span_blocks"] == 2
-        skip = x
-        if is_pair and self.index % 2:
-            x, skip = x.split(self.width, dim=-1)
-        read = self.extra["initial"](x) if self.index == 0 and plan["initial_norm"] else x
-        read = self.extra["pre"](read) if plan["pre_norm"] else read
-        y = self.norm1(x + self.attend(read, arguments))
-        out = self.norm2((skip if plan["span_skip"] else y) + self.feed(y))
-        return torch.cat([out, skip], dim=-1) if is_pair and self.index % 2 == 0 else out
+    def embedded(self, stream: Tensor) -> Tensor:
+        """What the first layer makes of the embedding before skip and attention take it; other layers: nothing."""
+        if self.plan.has_unit_embedding:
+            stream = functional.rms_norm(stream, stream.shape[-1:], eps=EMBEDDING_EPS)
+        return self.norm("embedding")(stream) if self.plan.embedding_norm else stream
 
-    def _pre(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        scale = (self.index + 1) ** -0.5 if self.placement == "layernorm_scaling" else 1.0
-        y = x + self.attend(self.norm1(x) * scale, arguments)
-        return y + self.feed(self.norm2(y) * scale)
-
-    def _post(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        alpha = (2 * self.num_layers) ** 0.25 if self.placement == "deepnorm" else 1.0
-        y = self.norm1(alpha * x + self.attend(x, arguments))
-        return self.norm2(alpha * y + self.feed(y))
-
-    def _mixed(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        return self._post(x, arguments) if self.is_post else self._pre(x, arguments)
-
-    def _sandwich(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        if self.placement == "peri_ln" and self.index == 0:
-            x = self.extra["embedding"](x)
-        after_attention, after_ffn = (getattr(self, FOUR_NORMS[role]) for role in ("attention_output", "ffn_output"))
-        y = x + after_attention(self.attend(self.norm1(x), arguments))
-        return y + after_ffn(self.feed(self.norm2(y)))  # type: ignore[no-any-return]
-
-    def _hybrid(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        z = self.norm1(x + self.attend(x, arguments))
-        return z + self.feed(z)
-
-    def _residual(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        x, d = (x, torch.zeros_like(x)) if self.index == 0 else x.split(self.width, dim=-1)
-        branch = self.attend(x, arguments)
-        x, d = self.norm1(x + branch), d + branch
-        branch = self.feed(x)
-        x, d = self.norm2(x + branch), d + branch
-        return self._joined(x, d)
-
-    def _siamese(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        p, u = (x, x) if self.index == 0 else x.split(self.width, dim=-1)
-        scale = (self.index + 1) ** -0.5
-        d = self.attend(self.norm1(p + self.extra["u_attention"](u)), arguments)
-        p, u = self.extra["p_attention"](p + scale * d), u + d
-        d = self.feed(self.norm2(p + self.extra["u_ffn"](u)))
-        p, u = self.extra["p_ffn"](p + scale * d), u + d
-        return self._joined(p, u)
-
-    def _joined(self, kept: Tensor, other: Tensor) -> Tensor:
-        if self.index == self.num_layers - 1:
-            return kept + self.extra["out"](other)  # type: ignore[no-any-return]
-        return torch.cat([kept, other], dim=-1)
-
-    def _keel(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        alpha = 2.0 * self.num_layers
-        y = self.extra["post_attention"](alpha * x + self.attend(self.norm1(x), arguments))
-        return self.extra["post_ffn"](alpha * y + self.feed(self.norm2(y)))  # type: ignore[no-any-return]
-
-    def _rezero(self, x: Tensor, arguments: dict[str, Any]) -> Tensor:
-        y = x + self.gates[0] * self.attend(self.norm1(x), arguments)
-        return y + self.gates[1] * self.feed(self.norm2(y))
+    def _joined(
+        self, name: str, function: Callable[[Tensor], Tensor], stream: Tensor, start: Tensor, side: Tensor | None,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        """Stream and side stream behind a sub-layer."""
+        rule: SubLayer = getattr(self.plan, name)
+        inner = stream
+        if rule.merge:
+            assert side is not None
+            inner = inner + self.norm(f"{name}_merge")(side)
+        if rule.pre:
+            inner = self.norm(f"{name}_input")(inner)
+        skip = stream if rule.skip == STREAM else start if rule.skip == SPAN else inner
+        if rule.input_factor != 1.0:
+            inner = rule.input_factor * inner
+        branch = function(inner.to(dtype))
+        if rule.branch:
+            branch = self.norm(f"{name}_output")(wide(branch))
+        if rule.side_factor:
+            assert side is not None
+            side = torch.add(side, branch, alpha=rule.side_factor)
+        stream = self.sum_of(name)(skip, branch)
+        return (self.norm(f"{name}_sum")(stream) if rule.outer else stream), side
 
 
-RULES = {
-    "spannorm": "span", "prenorm": "pre", "scaled_prenorm": "pre", "layernorm_scaling": "pre", "postnorm": "post",
-    "deepnorm": "post", "mixln": "mixed", "sandwich": "sandwich", "peri_ln": "sandwich", "hybridnorm": "hybrid",
-    "residual": "residual", "siamesenorm": "siamese", "keel": "keel", "rezero": "rezero",
-}  # fmt: skip
-"""Placement -> method of `Block`."""
+class Merge(nn.Module):
+    """stream + N(side stream), in the format of the weights: [B, T, 2 D] -> [B, T, D]."""
+
+    def __init__(self, width: int, *, kind: str, eps: float) -> None:
+        super().__init__()
+        self.side = Norm(width, kind=kind, eps=eps)
+
+    def forward(self, joined: Tensor) -> Tensor:
+        stream, side = joined.chunk(2, dim=-1)
+        return (stream + self.side(side)).to(self.side.weight.dtype)
 
 
-class HeadNormed(nn.Linear):
-    """A projection whose output is normalised head by head, for HybridNorm: queries, keys and values."""
+class HeadNormAttention(nn.Module):
+    """Llama's attention with a norm over each head of queries, keys and values; the matrices are those it replaces."""
 
-    def __init__(self, inputs: int, outputs: int, *, bias: bool, head_size: int, kind: str, eps: float) -> None:
-        super().__init__(inputs, outputs, bias=bias)
-        self.head_size = head_size
-        self.head_norm = norm_of(head_size, kind=kind, eps=eps)
+    def __init__(self, attention: Any, *, kind: str, eps: float) -> None:
+        super().__init__()
+        self.config, self.layer_idx, self.head_dim = attention.config, attention.layer_idx, attention.head_dim
+        self.num_key_value_groups, self.scaling = attention.num_key_value_groups, attention.scaling
+        self.attention_dropout, self.is_causal = attention.attention_dropout, True
+        for name in ATTENTION_MATRICES.values():
+            setattr(self, name, getattr(attention, name))
+        for name in HEAD_NORMS.values():
+            setattr(self, name, Norm(self.head_dim, kind=kind, eps=eps))
 
-    def forward(self, input: Tensor) -> Tensor:
-        heads = super().forward(input).unflatten(-1, (-1, self.head_size))
-        out: Tensor = self.head_norm(heads)
-        return out.flatten(-2)
+    def forward(
+        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None, past_key_values: Any = None, **arguments: Any,
+    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        shape = (*hidden_states.shape[:-1], -1, self.head_dim)
+        query, key, value = (
+            self._normed(getattr(self, ATTENTION_MATRICES[site])(hidden_states).view(shape), role).transpose(1, 2)
+            for site, role in zip("qkv", HEAD_NORMS, strict=True)
+        )
+        assert position_embeddings is not None
+        query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        kernel: Any = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
+        mixed, weights = kernel(
+            self, query, key, value, attention_mask, scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0, **arguments,
+        )  # fmt: skip
+        mixed = mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()
+        return getattr(self, ATTENTION_MATRICES["o"])(mixed), weights
+
+    def _normed(self, states_BTHd: Tensor, role: str) -> Tensor:
+        normed: Tensor = getattr(self, HEAD_NORMS[role])(wide(states_BTHd))
+        return normed.to(states_BTHd.dtype)

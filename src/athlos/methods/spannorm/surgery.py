@@ -1,11 +1,5 @@
-"""The surgery `spannorm`: replaces the decoder layers of a model that is trained from scratch, and draws its weights.
+"""The surgery `spannorm`: the decoder layers of a Llama-type model with their norms elsewhere, from scratch."""
 
-The scaling rule: a branch of output variance s^2 leaves 1 / sqrt(1 + s^2) of a unit skip path at each norm. SpanNorm
-has one norm a block on its skip path, so over L blocks (1 + s^2)^(-L / 2) is left; with s^2 = c / L that tends to
-exp(-c / 2), whatever the depth.
-"""
-
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,160 +7,164 @@ from torch import Tensor, nn
 
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
-from athlos.methods.spannorm.block import FINAL_NORM, Block, HeadNormed, norm_of
-from athlos.methods.spannorm.config import Placement, SpanNormConfig
-from athlos.models.sites import ATTENTION_MATRICES, Backbone, Layer, backbone
-from athlos.models.surgical import record_surgery
+from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
+from athlos.methods.spannorm.config import SpanNormSurgeryConfig
+from athlos.methods.spannorm.experts import Experts
+from athlos.methods.spannorm.placements import Plan, plan_of
+from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule, skip_product
+from athlos.models.sites import DECODER_LAYERS, FINAL_NORM, TWO_NORMS, Backbone, Layer, backbone
+from athlos.models.surgical import record_surgery, surgeries
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NARROW_STD = 0.02
-"""Standard deviation of width_scale=none."""
-SWIGLU_SQUARE = 0.3557
-"""E[silu(a)^2] for a normal a: variance of silu(a) b for independent unit normals."""
-NUM_PROBES = 512
-"""Unit normal rows that a branch's variance is measured on."""
+MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
+"""Decoders whose layer is attention and FFN with a norm before each, and whose embedding is taken as it is."""
+CALIBRATION_ROWS, CALIBRATION_LENGTH = 8, 128
+"""The batch that branch variances are measured on."""
 
 
 class SpanNormSurgery:
-    def __init__(self, config: SpanNormConfig) -> None:
+    def __init__(self, config: SpanNormSurgeryConfig) -> None:
         self.config = config
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        config, found = self.config, backbone(model)
-        source = context.config.model.source
-        if source != "random" and not config.from_scratch:
-            raise SurgeryError(f"surgery=spannorm: {source} has trained weights; see surgery.from_scratch")
-        plan = plan_of(config, num_layers=len(found.layers))
-        place(model, plan)
+        """Changes the model in place and draws its weights anew; raises `SurgeryError` for a model it does not fit."""
         found = backbone(model)
-        is_meta = found.head.weight.is_meta
-        metrics = {"spannorm/num_layers": float(len(found.layers))}
-        if not is_meta:
-            initialise(model, found, config=config, plan=plan, redraw=source != "random")
-            variance = branch_variance(found)
-            metrics["spannorm/ffn_variance"] = variance
-            if config.placement is Placement.spannorm:
-                metrics["spannorm/skip_product"] = skip_product(variance, num_layers=len(found.layers))
+        _check(model, found, span_blocks=self.config.span_blocks)
+        plan = self._settings(found)
+        _restructure(model, plan)
         record_surgery(model, name="spannorm", plan=plan)
-        return model, PartReport(summary=f"norms placed as {config.placement.value}", metrics=metrics)
+        changed = backbone(model)
+        metrics = {"spannorm/norm_params": float(_count_norms(changed))}
+        if not changed.head.weight.is_meta:
+            initialise(changed, plan, seed=context.config.seed)
+            ids_BT = _batch(model, context)
+            if plan["branch_calibration"] == "measured":
+                branch_variances(model, changed, ids_BT, wanted=_wanted(plan, num_layers=len(changed.layers)))
+            variances = branch_variances(model, changed, ids_BT)
+            metrics |= {f"spannorm/s2_{name}": sum(values) / len(values) for name, values in variances.items()}
+            if plan["placement"] == "spannorm" and plan["span_skip"]:
+                on_path = variances["ffn"][plan["span_blocks"] - 1 :: plan["span_blocks"]]
+                metrics["spannorm/skip_product"] = skip_product(on_path)
+        experts = f", {self.config.moe.num_experts} experts" if self.config.moe.num_experts else ""
+        summary = f"{self.config.placement.value}{experts}, depth scale {plan['init_scale']}"
+        return model, PartReport(summary=summary, metrics=metrics)
 
     @staticmethod
     def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
         """Change a fresh model alike; its weights are loaded afterwards."""
-        place(model, plan)
+        _restructure(model, plan)
+
+    def _settings(self, found: Backbone) -> dict[str, Any]:
+        """What the structure and the start follow from, as JSON values."""
+        config = self.config
+        scale: str = config.init_scale.value  # type: ignore[attr-defined]
+        rule = own_rule(config.placement.value) if scale == "auto" else scale
+        return {
+            "placement": config.placement.value, "span_skip": config.span_skip, "norm1": config.norm1,
+            "pre_norm": config.pre_norm, "final_norm": config.final_norm, "initial_norm": config.initial_norm,
+            "span_blocks": config.span_blocks, "init_scale": rule, "c": config.c,
+            "branch_factor": (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0,
+            "width_scale": config.width_scale.value,  # type: ignore[attr-defined]
+            "branch_calibration": config.branch_calibration.value,  # type: ignore[attr-defined]
+            "embed_norm": config.embed_norm,
+            "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
+            "moe": {
+                "num_experts": config.moe.num_experts, "top_k": config.moe.top_k,
+                "balance_loss": config.moe.balance_loss,
+            },
+        }  # fmt: skip
 
 
-def plan_of(config: SpanNormConfig, *, num_layers: int) -> dict[str, Any]:
-    """The structure of the changed model as plain values; raises `SurgeryError` where the depth does not fit."""
-    if num_layers % config.span_blocks:
-        raise SurgeryError(f"surgery.span_blocks: {config.span_blocks} does not divide the {num_layers} layers")
-    is_multiplied = config.init_scale.value == "branch_multiplier"
-    return {
-        "placement": config.placement.value,
-        "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
-        "multiplier": math.sqrt(config.c / num_layers) if is_multiplied else 1.0,
-        **{
-            name: getattr(config, name)
-            for name in ("span_skip", "span_blocks", "norm1", "pre_norm", "initial_norm", "final_norm", "embed_norm")
-        },
-    }
+def _wanted(settings: dict[str, Any], *, num_layers: int) -> list[float]:
+    """Variance of each layer's FFN output for a skip of variance 1, less what the forward pass multiplies."""
+    return [
+        depth_factor(settings["init_scale"], num_layers=num_layers, layer=layer, c=settings["c"]) ** 2
+        for layer in range(num_layers)
+    ]
 
 
-def place(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
-    """Replace the decoder layers and the final norm."""
-    found = backbone(model)
-    placement = plan["placement"]
-    dtype, device = found.embedding.weight.dtype, found.embedding.weight.device
-    with torch.device(device):
-        for layer in found.layers:
-            if {"query", "key"} & set(layer.norms):
-                raise SurgeryError(f"layer {layer.index}: the model has norms of its own inside the attention")
-            if placement == "hybridnorm":
-                _norm_heads(layer, found, plan)
-            block = Block(
-                index=layer.index, num_layers=len(found.layers), width=found.hidden_size, placement=placement,
-                plan=plan, attention=layer.attention, ffn=layer.ffn,
-            )  # fmt: skip
-            found.decoder.layers[layer.index] = block.to(dtype)
-        keeps = placement in FINAL_NORM or (placement == "spannorm" and plan["final_norm"])
-        final = norm_of(found.hidden_size, **plan["norm"]).to(dtype) if keeps else nn.Identity()
-        found.decoder.norm = final
-    # A checkpointing flag that was set before the surgery holds for the new layers as well.
-    if getattr(model, "is_gradient_checkpointing", False):
-        model.gradient_checkpointing_enable({"use_reentrant": False})
-
-
-def _norm_heads(layer: Layer, found: Backbone, plan: dict[str, Any]) -> None:
-    for name in "qkv":
-        old: Any = layer.sites[name].module
-        if layer.sites[name].is_fused:
-            raise SurgeryError(f"layer {layer.index}: hybridnorm wants Q, K and V in matrices of their own")
-        new = HeadNormed(
-            old.in_features, old.out_features, bias=old.bias is not None, head_size=found.head_size, **plan["norm"]
+def _check(model: "PreTrainedModel", found: Backbone, *, span_blocks: int) -> None:
+    if surgeries(model.config):
+        raise SurgeryError("surgery=spannorm: apply it first, to an untouched model; this one was changed before")
+    if found.config.model_type not in MODEL_TYPES:
+        raise SurgeryError(
+            f"surgery=spannorm: {found.config.model_type} is no Llama-type model; accepted: {', '.join(MODEL_TYPES)}"
         )
-        setattr(layer.attention, ATTENTION_MATRICES[name], new.to(old.weight.dtype))
-
-
-@torch.no_grad()
-def initialise(
-    model: "PreTrainedModel", found: Backbone, *, config: SpanNormConfig, plan: dict[str, Any], redraw: bool
-) -> None:  # fmt: skip
-    """Draw the matrices of all blocks; gains stay at 1. With `redraw` the embeddings and the head too."""
-    if redraw:
-        for weight in {id(one.weight): one.weight for one in (found.embedding, found.head)}.values():
-            weight.normal_(std=NARROW_STD)
-    depth = len(found.layers)
     for layer in found.layers:
-        for site in layer.sites.values():
-            std = NARROW_STD if config.width_scale.value == "none" else site.weight.shape[1] ** -0.5
-            site.weight.normal_(std=std * gain(site.name, layer.index, depth=depth, config=config))
-            if site.module.bias is not None:
-                site.module.bias.zero_()
-        if config.branch_calibration.value == "analytic":
-            layer.sites["down"].weight.mul_(SWIGLU_SQUARE**-0.5)
-        elif config.branch_calibration.value == "measured":
-            wanted = gain("down", layer.index, depth=depth, config=config)
-            layer.sites["down"].weight.mul_(wanted / math.sqrt(ffn_variance(layer)))
+        roles = set(layer.norms) - {"query", "key"}
+        if roles != set(TWO_NORMS) or len(layer.sites) != 7 or any(site.is_fused for site in layer.sites.values()):
+            raise SurgeryError(
+                f"{layer.path}: wanted 7 single matrices and norms {', '.join(TWO_NORMS)}; found "
+                f"{len(layer.sites)} matrices and norms {', '.join(sorted(roles))}"
+            )
+    if len(found.layers) % span_blocks:
+        raise SurgeryError(f"surgery.span_blocks: got {span_blocks}, which does not divide {len(found.layers)} layers")
 
 
-def gain(site: str, index: int, *, depth: int, config: SpanNormConfig) -> float:
-    """Factor on the standard deviation of a matrix at the start."""
-    if config.placement is Placement.deepnorm and config.init_scale.value == "auto":
-        return 1.0 if site in "qk" else deepnorm_gain(depth)
-    if site not in ("o", "down"):
-        return 1.0
-    rule = config.init_scale.value
-    if rule == "auto":
-        rule = {Placement.spannorm: "inv_sqrt_L", Placement.scaled_prenorm: "inv_sqrt_2L"}.get(config.placement, "none")
-    return {
-        "none": 1.0, "branch_multiplier": 1.0, "inv_sqrt_L": math.sqrt(config.c / depth),
-        "inv_sqrt_2L": (2 * depth) ** -0.5, "layerwise": (2 * (index + 1)) ** -0.5,
-    }[rule]  # fmt: skip
+def _restructure(model: "PreTrainedModel", settings: dict[str, Any]) -> None:
+    """Blocks in the place of the layers, and the norm that the plan wants before the output matrix."""
+    found = backbone(model)
+    plan = plan_of(settings, num_layers=len(found.layers))
+    weight: Any = found.head.weight
+    # Copies of a model that was built under torch.device("meta") leave that context behind.
+    with torch.device(weight.device):
+        blocks = [_block(layer, found, plan, settings) for layer in found.layers]
+        final = _final(plan.final, found.hidden_size, settings["norm"])
+        for module in (*blocks, final):
+            module.to(weight.dtype)
+    setattr(found.decoder, DECODER_LAYERS, nn.ModuleList(blocks))
+    setattr(found.decoder, FINAL_NORM, final)
 
 
-def deepnorm_gain(num_layers: int) -> float:
-    """b = (8 L)^(-1/4) of DeepNet, for V, the output projection and the FFN of a decoder."""
-    return float((8 * num_layers) ** -0.25)
+def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) -> Block:
+    block_plan, moe, norm = plan.blocks[layer.index], settings["moe"], settings["norm"]
+    attention, ffn = layer.attention, layer.ffn
+    if block_plan.head_norms:
+        if set(layer.norms) & {"query", "key"}:
+            raise SurgeryError(f"{layer.path}: this model normalises its heads already; hybridnorm would do it twice")
+        attention = HeadNormAttention(attention, **norm)
+    if moe["num_experts"]:
+        ffn = Experts(
+            ffn, width=found.hidden_size, num_experts=moe["num_experts"], top_k=moe["top_k"],
+            balance=moe["balance_loss"],
+        )  # fmt: skip
+    block = Block(
+        block_plan, attention=attention, ffn=ffn, width=found.hidden_size, **norm,
+        is_last=layer.index == len(found.layers) - 1 and plan.final == "none",
+    )  # fmt: skip
+    # transformers notes on each layer whether and how it is computed again in the backward pass.
+    block.gradient_checkpointing = layer.module.gradient_checkpointing
+    if block.gradient_checkpointing:
+        block._gradient_checkpointing_func = layer.module._gradient_checkpointing_func
+    return block.train(layer.module.training)
 
 
-def skip_product(variance: float, *, num_layers: int) -> float:
-    """What is left of a unit skip path behind `num_layers` SpanNorm blocks whose FFN has this output variance."""
-    return float((1 + variance) ** (-num_layers / 2))
+def _final(kind: str, width: int, norm: dict[str, Any]) -> nn.Module:
+    if kind == "merge":
+        return Merge(width, **norm)
+    return Norm(width, **norm, is_last=True) if kind == "norm" else nn.Identity()
 
 
-@torch.no_grad()
-def ffn_variance(layer: Layer) -> float:
-    """Mean square of an FFN's output for unit normal input, its branch multiplier left out."""
-    weight = layer.sites["up"].weight
-    generator = torch.Generator().manual_seed(layer.index)
-    probes = torch.randn(NUM_PROBES, weight.shape[1], generator=generator).to(weight)
-    out: Tensor = layer.ffn(probes)
-    return float(out.double().square().mean())
+def _count_norms(found: Backbone) -> int:
+    """Parameters of norms and learned scales: what placements differ in."""
+    inside = sum(p.numel() for layer in found.layers for p in layer.module.parameters() if p.ndim == 1)
+    return inside + sum(parameter.numel() for parameter in found.final_norm.parameters())
 
 
-def branch_variance(found: Backbone) -> float:
-    """Mean of the FFNs' output variances, the branch multiplier counted."""
-    values = [ffn_variance(layer) * layer.module.plan["multiplier"] ** 2 for layer in found.layers]
-    return sum(values) / len(values)
+def _batch(model: "PreTrainedModel", context: PartContext) -> Tensor:
+    """[B, T] training tokens of full rows; random ones where the run has no training split."""
+    data, device = context.data, model.device
+    split = context.config.data.train_split
+    if data is not None and split is not None and context.config.num_steps:
+        rows = data.rows(split)
+        lengths = rows.ends_R - rows.starts_R
+        longest = sorted(lengths.argsort(kind="stable")[-CALIBRATION_ROWS:].tolist())
+        length = min(CALIBRATION_LENGTH, int(lengths[longest].min()))
+        return torch.stack([torch.from_numpy(rows.row(index)[0][:length]) for index in longest]).to(device)
+    generator = torch.Generator().manual_seed(context.config.seed)
+    vocabulary = backbone(model).embedding.num_embeddings
+    shape = (CALIBRATION_ROWS, CALIBRATION_LENGTH)
+    assert isinstance(vocabulary, int)
+    return torch.randint(vocabulary, shape, generator=generator).to(device)

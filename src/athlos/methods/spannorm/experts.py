@@ -1,0 +1,75 @@
+"""A mixture of experts in the place of an FFN, with a balance loss that joins the training loss.
+
+N tokens, D width, E experts, K experts a token. No token is dropped: each expert computes exactly the tokens sent to
+it.
+"""
+
+import copy
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from athlos.models.flops import linears
+
+
+class Experts(nn.Module):
+    """Copies of an FFN behind a router: softmax over experts, the K greatest, their weights scaled to sum to 1."""
+
+    absent_sites = ("gate", "up", "down")
+
+    def __init__(self, ffn: nn.Module, *, width: int, num_experts: int, top_k: int, balance: float) -> None:
+        super().__init__()
+        self.top_k, self.balance = top_k, balance
+        weight = next(linears(ffn)).weight
+        self.router = nn.Linear(width, num_experts, bias=False, device=weight.device, dtype=weight.dtype)
+        self.experts = nn.ModuleList(copy.deepcopy(ffn) for _ in range(num_experts))
+        self.added_loss: Tensor | None = None
+        """Weighted balance loss of the last forward pass with gradients, taken by `models.added_loss`."""
+        self.load_E: Tensor | None = None
+        """Share of the assignments of the last forward pass that went to each expert."""
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        tokens_ND = hidden_states.reshape(-1, hidden_states.shape[-1])
+        probs_NE = self.router(tokens_ND).float().softmax(-1)
+        chosen_NK, weights_NK, self.load_E = routed(probs_NE, top_k=self.top_k)
+        is_recorded = self.training and torch.is_grad_enabled()
+        self.added_loss = self.balance * balance_loss(probs_NE, self.load_E) if is_recorded else None
+        mixed_ND = torch.zeros_like(tokens_ND)
+        for index, expert in enumerate(self.experts):
+            rows, places = (chosen_NK == index).nonzero(as_tuple=True)
+            weights = weights_NK[rows, places, None].to(tokens_ND.dtype)
+            mixed_ND = mixed_ND.index_add(0, rows, (weights * expert(tokens_ND[rows])).to(tokens_ND.dtype))
+        return mixed_ND.view_as(hidden_states)
+
+    @property
+    def idle_entries(self) -> int:
+        """Matrix entries that a token passes by."""
+        of_one = sum(linear.weight.numel() for linear in linears(self.experts[0]))
+        return of_one * (len(self.experts) - self.top_k)
+
+    def kept_numbers(self) -> int:
+        """Numbers a token that the backward pass needs: its input, and for each chosen expert its copy and products."""
+        inner = next(linears(self.experts[0])).out_features
+        return self.router.in_features * (1 + 2 * self.top_k) + 4 * inner * self.top_k
+
+
+def routed(probs_NE: Tensor, *, top_k: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Chosen experts [N, K], their weights [N, K] (rows sum to 1), and each expert's share of the assignments [E]."""
+    weights_NK, chosen_NK = probs_NE.topk(top_k, dim=-1)
+    counts_E = torch.bincount(chosen_NK.flatten(), minlength=probs_NE.shape[1])
+    return chosen_NK, weights_NK / weights_NK.sum(-1, keepdim=True), counts_E / max(1, chosen_NK.numel())
+
+
+def balance_loss(probs_NE: Tensor, load_E: Tensor) -> Tensor:
+    """E * sum over experts of load times mean probability; 1 where both are even.
+
+    `load_E` sums to 1 and has no gradient; it flows through the probabilities.
+    """
+    return probs_NE.shape[1] * (load_E.to(probs_NE.dtype) * probs_NE.mean(0)).sum()
+
+
+def expert_layers(layers: Iterable[Any]) -> list[tuple[int, Experts]]:
+    """(layer index, experts) of the layers whose FFN is a mixture."""
+    return [(layer.index, layer.ffn) for layer in layers if isinstance(layer.ffn, Experts)]

@@ -1,5 +1,6 @@
 """Tables against brute-force counts, merging, order, what must raise, and sabotages that the counts must notice."""
 
+import itertools
 from collections import Counter
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.methods.ndp import reference
+from tests.methods.ndp.reference import Counts, Sample
 
 from athlos.errors import DataError
 from athlos.methods.ndp import building, hashing, tables
@@ -14,8 +17,6 @@ from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.merging import merge
 from athlos.methods.ndp.positions import answer_positions
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
-from tests.methods.ndp import reference
-from tests.methods.ndp.reference import Counts, Sample
 
 IDENTITY = TableIdentity(kind="clm", n=1, vocab_size=100, tokenizer="t", template="c", data="d")
 END = 9
@@ -131,11 +132,7 @@ def test_order_and_shards_do_not_matter(
     assert same_files(whole, built(data.draw(st.permutations(samples)), "shuffled"))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(samples)), max_size=3)))
     bounds = [0, *cuts, len(samples)]
-    parts = [
-        built(samples[a:b], f"part{index}")
-        for index, (a, b) in enumerate(zip(bounds[:-1], bounds[1:], strict=True))
-        if b > a
-    ]
+    parts = [built(samples[a:b], f"part{index}") for index, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
     assert same_files(whole, merge(parts, folder / "merged", identity=IDENTITY))
 
 

@@ -1,5 +1,6 @@
 """Tables of parts of a corpus -> the table of the whole, a range of keys at a time, in bounded memory."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def key_ranges(tables: Sequence[CountTable], *, memory_mb: int) -> Iterator[tupl
     entries = sum(table.num_rows + len(table.token_ids) for table in tables)
     num_ranges = max(1, -(-entries * ENTRY_BYTES // (memory_mb << 20)))
     bounds = [(1 << 64) * part // num_ranges for part in range(num_ranges + 1)]
-    yield from zip(bounds[:-1], bounds[1:], strict=True)
+    yield from itertools.pairwise(bounds)
 
 
 def between(table: CountTable, first: int, last: int) -> CountRows:

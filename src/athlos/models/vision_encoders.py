@@ -94,7 +94,6 @@ class AthlosVisionModel(PreTrainedModel):
     base_model_prefix = "vision"
     input_modalities = ("image",)
     _supports_sdpa = True  # it has no attention, so every kernel is right
-    _no_split_modules: list[str] = []
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)

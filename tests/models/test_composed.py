@@ -13,7 +13,7 @@ from athlos.models.composed import parts_of
 from athlos.models.loading import load_model
 from athlos.models.sites import backbone, vision_parts
 from athlos.models.tokenizers import _trained, _wrapped, byte_tokenizer, word_tokenizer
-from athlos.models.vision_language import IMAGE_TOKEN
+from athlos.text.picture_prompts import IMAGE_TOKEN
 from athlos.models.vocabulary import trimmed
 
 TEXTS = ["the cat sat on the mat", "der Hund saß da", "кошка сидит", "猫坐着", "the the the"]

@@ -232,6 +232,8 @@ class EvalConfig:
     """Worked examples in a prompt, >= 0."""
     prompt: str = "default"
     """Name of the prompt style of the task."""
+    circular: bool = False
+    """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
     language_detector: str = "script"
     """`script` (script range and character n-grams), `lingua` or `py3langid`."""
     bootstrap: int = 1000

@@ -196,7 +196,7 @@ def test_a_key_is_found_by_its_second_word_too(tmp_path: Path) -> None:
 
 
 def test_an_empty_table(tmp_path: Path) -> None:
-    with TableWriter(tmp_path):
+    with TableWriter(tmp_path, identity=IDENTITY):
         pass
     table = CountTable.open(tmp_path, expected=IDENTITY)
     rows = table.lookup(np.zeros((3, 2), dtype=np.uint64))

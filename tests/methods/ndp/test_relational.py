@@ -43,9 +43,7 @@ def test_duckdb_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """The last case reads the result back in many ranges of keys."""
     monkeypatch.setattr(relational, "READ_BYTES", read_bytes)
     expected = building.build(chunks(n), tmp_path / "numpy", identity=IDENTITY)
-    found = relational.build_relational(
-        chunks(n), tmp_path / "duckdb", identity=IDENTITY, memory_mb=64, threads=1, on_spark=False
-    )
+    found = relational.build_relational(chunks(n), tmp_path / "duckdb", identity=IDENTITY, memory_mb=64, threads=1)
     assert_same(expected, found)
     assert not (found.folder / "temp").exists()
 
@@ -56,6 +54,6 @@ def test_duckdb_gives_the_same_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_local_spark_gives_the_same_table(tmp_path: Path) -> None:
     expected = building.build(chunks(), tmp_path / "numpy", identity=IDENTITY)
     found = relational.build_relational(
-        chunks(), tmp_path / "spark", identity=IDENTITY, memory_mb=1024, threads=1, on_spark=True
+        chunks(), tmp_path / "spark", identity=IDENTITY, memory_mb=1024, threads=1, spark_master=""
     )
     assert_same(expected, found)

@@ -59,6 +59,20 @@ def segment_keys(tokens_N: np.ndarray, lengths_S: np.ndarray) -> np.ndarray:
     return keys.T
 
 
+def segment_totals(tokens_N: np.ndarray, lengths_S: np.ndarray) -> np.ndarray:
+    """The key of each whole segment, uint64 [S, 2]."""
+    check_tokens(tokens_N)
+    totals = np.zeros((2, len(lengths_S)), dtype=np.uint64)
+    filled = np.flatnonzero(lengths_S)
+    for span, segments in whole_segments(lengths_S[filled], size=CHUNK_TOKENS):
+        lengths = lengths_S[filled[segments]]
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(span.stop - span.start) - np.repeat(starts, lengths)
+        for word, values in zip(totals, mix(tokens_N[span], positions.view(np.uint64)), strict=True):
+            word[filled[segments]] = np.add.reduceat(values, starts)
+    return totals.T
+
+
 def check_tokens(tokens: np.ndarray) -> np.ndarray:
     """The tokens themselves; `DataError` unless they are integers in 0 .. 2^32 - 1."""
     if not np.issubdtype(tokens.dtype, np.integer):

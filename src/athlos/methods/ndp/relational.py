@@ -77,17 +77,16 @@ def group_with_duckdb(sources: Sequence[Path], target: Path, *, connection: "duc
     connection.execute(f"COPY ({COUNT_QUERY} {IN_ORDER}) TO '{escaped}' (FORMAT parquet)")
 
 
-def group_with_spark(sources: Sequence[Path], target: Path, *, memory_mb: int, threads: int, temp: Path) -> list[Path]:
-    """`COUNT_QUERY` over Parquet files on Spark: a cluster where `SPARK_REMOTE` or spark-submit says so, else local.
-
-    Returns the sorted Parquet files that Spark wrote.
-    """
+def group_with_spark(
+    sources: Sequence[Path], target: Path, *, memory_mb: int, threads: int, temp: Path, master: str
+) -> list[Path]:
+    """`COUNT_QUERY` over Parquet files on Spark, at `master` or on this machine; the sorted files that it wrote."""
     try:
         from pyspark.sql import SparkSession
     except ImportError as error:
         raise ConfigError("construct.builder: spark needs pyspark; install athlos[spark]") from error
     builder = SparkSession.builder.appName("athlos-ndp")
-    builder = builder.master(f"local[{threads}]").config("spark.driver.memory", f"{max(memory_mb, 1024)}m")
+    builder = builder.master(master or f"local[{threads}]").config("spark.driver.memory", f"{max(memory_mb, 1024)}m")
     builder = builder.config("spark.ui.enabled", "false").config("spark.local.dir", str(temp))
     builder = builder.config("spark.sql.shuffle.partitions", str(4 * threads))
     session = builder.config("spark.sql.warehouse.dir", str(temp / "warehouse")).getOrCreate()
@@ -121,9 +120,18 @@ def read_ranges(
 
 
 def build_relational(
-    chunks: Sequence[Chunk], folder: Path, *, identity: TableIdentity, memory_mb: int, threads: int, on_spark: bool
+    chunks: Sequence[Chunk],
+    folder: Path,
+    *,
+    identity: TableIdentity,
+    memory_mb: int,
+    threads: int,
+    spark_master: str | None = None,
 ) -> CountTable:
-    """A table by either engine; its positions and spilled parts stand below `folder` until it is done."""
+    """A table by DuckDB, or by Spark where a master is given (empty = this machine).
+
+    Positions and spilled parts stand below `folder` until it is done.
+    """
     temp = folder / "temp"
     positions = temp / "positions"
     positions.mkdir(parents=True)
@@ -132,8 +140,10 @@ def build_relational(
         write_positions(chunks, positions, connection=connection)
         sources = sorted(positions.glob("*.parquet"))
         grouped = [temp / "counted.parquet"]
-        if on_spark:
-            grouped = group_with_spark(sources, temp / "counted", memory_mb=memory_mb, threads=threads, temp=temp)
+        if spark_master is not None:
+            grouped = group_with_spark(
+                sources, temp / "counted", memory_mb=memory_mb, threads=threads, temp=temp, master=spark_master
+            )
         else:
             group_with_duckdb(sources, grouped[0], connection=connection)
         with TableWriter(folder, identity=identity) as writer:

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
-from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream
+from athlos.data.batches import Batch, BatchPlan, EvalRows, OwnStream, TrainStream
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.records import Record
 from athlos.data.source import Source
@@ -81,6 +81,8 @@ class DataModule(pl.LightningDataModule):
         self.pictures: PictureReader | None = None
         """None for a model of text."""
         self._constructed: Constructed | None = None
+        self.own_stream: Callable[[int], Iterator[Batch]] | None = None
+        """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
 
     def train_on(self, records: "Sequence[Record]", *, fingerprint: str) -> None:
         """Train on these records in place of the training split; `fingerprint` is the key of what made them."""
@@ -185,6 +187,8 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
         assert self.config.data.train_split is not None
+        if self.own_stream is not None:
+            return DataLoader(OwnStream(self.own_stream, first_step=self.trainer.global_step), batch_size=None)
         train = self.config.train
         rows = self.rows(self.config.data.train_split)
         plan = BatchPlan(

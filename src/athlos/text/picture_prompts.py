@@ -17,8 +17,9 @@ IMAGE_TOKEN = "<image>"
 """Where the picture stands; written once here, repeated for each of its tokens when a prompt is encoded."""
 LETTERS = "ABCDEFGH"
 _TEMPLATES = Path(__file__).resolve().parent / "prompt_data" / "picture_questions.json"
-_TWINS = str.maketrans({"А": "A", "В": "B", "С": "C", "Е": "E", "Н": "H", "Α": "A", "Β": "B", "Ε": "E", "Η": "H"})
-"""Cyrillic and Greek letters that look like Latin ones (`ours`: a reader cannot tell them apart either)."""
+_TWINS = str.maketrans({"А": "A", "В": "B", "С": "C", "Α": "A", "Β": "B"})
+"""Cyrillic and Greek letters that look like Latin ones (`ours`: a reader cannot tell them apart either). Not those for
+E and H: the Greek one is an article."""
 _CLOSING = r"(?=$|[\s.,:;)\]}。．，、：；）】」।؟?!])"
 _FIRST = re.compile(rf"^[(\[{{（【「\"'*]*([A-H])[\"'*]*{_CLOSING}")
 _NAMED = re.compile(rf"(?:[:：]|\b(?:is|ist|es|est|это|é)|答案是|是)\s*[(\[（【「]?([A-H]){_CLOSING}")

@@ -107,14 +107,15 @@ def by_layer_and_language(
 
 
 def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference: str) -> Choice:
-    """Layers from counts. Raises `DataError` when no neuron is specific to any language."""
+    """Layers from counts. Without any specific neuron all scores are 0 and the fallback takes its layers.
+
+    Raises `DataError` when every neuron fires alike in all languages: then the texts are the same.
+    """
     values_LX, num_dead = by_layer_and_language(config, counts, reference=reference)
     scores_L = rules.layer_scores(values_LX, reference=counts.index(reference))
-    if not scores_L.any():
-        raise DataError(
-            f"selection.selector: {config.selector} found no neuron that tells {', '.join(counts.languages)} apart; "
-            "are the texts of all languages the same?"
-        )
+    probs_LXJ = counts.share_positive()
+    if bool((probs_LXJ == probs_LXJ[:, :1]).all()):
+        raise DataError(f"probe: all neurons fire alike on {', '.join(counts.languages)}; are their texts the same?")
     rule = config.select
     settings = {"std_factor": rule.std_factor, "region": rule.region}
     prefix = rules.shallow_prefix(scores_L, **settings, fallback_share=rule.fallback_share)

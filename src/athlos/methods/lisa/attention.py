@@ -42,14 +42,31 @@ class LayerScores:
     probabilities: dict[int, Tensor] | None = None
     """Attention weights by layer, filled where a dict is given."""
 
-    def put(self, layer_index: int, scores_BHTN: Tensor) -> None:
+    def put(self, layer_index: int, scores_BHTN: Tensor) -> Tensor:
+        """Keep the scores of a layer; gives those that the layer goes on with."""
         self.by_layer[layer_index] = scores_BHTN
+        return scores_BHTN
 
     def below(self, layer_index: int) -> Tensor:
         """Scores of the layer below; raises `SurgeryError` when it handed on none."""
         if layer_index - 1 not in self.by_layer:
             raise SurgeryError(f"layer {layer_index} shares attention, but layer {layer_index - 1} handed on no scores")
         return self.by_layer[layer_index - 1] if self.is_kept else self.by_layer.pop(layer_index - 1)
+
+
+@dataclass
+class NoisyScores(LayerScores):
+    """The same with Gaussian noise on the scores of one layer: how much does an error there cost?"""
+
+    noisy_layer: int = 0
+    sigma: float = 0.0
+    generator: torch.Generator | None = None
+
+    def put(self, layer_index: int, scores_BHTN: Tensor) -> Tensor:
+        if layer_index == self.noisy_layer:
+            noise = torch.randn(scores_BHTN.shape, generator=self.generator, dtype=scores_BHTN.dtype)
+            scores_BHTN = scores_BHTN + self.sigma * noise.to(scores_BHTN.device)
+        return super().put(layer_index, scores_BHTN)
 
 
 def wide(values: Tensor) -> Tensor:
@@ -98,7 +115,7 @@ def scores_attention(
     index: Any = module.layer_idx
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     scores_BHTN = grouped_scores(query, key, scaling=scale)
-    layer_scores.put(index, scores_BHTN)
+    scores_BHTN = layer_scores.put(index, scores_BHTN)
     weights = probabilities(scores_BHTN, attention_mask)
     if layer_scores.probabilities is not None:
         layer_scores.probabilities[index] = weights
@@ -271,7 +288,7 @@ class SharedAttention(nn.Module):
         scores = self.scores(
             layer_scores.below(self.layer_idx), query, key, mask=attention_mask, num_columns=value.shape[2]
         )
-        layer_scores.put(self.layer_idx, scores)
+        scores = layer_scores.put(self.layer_idx, scores)
         weights = probabilities(scores, attention_mask)
         if layer_scores.probabilities is not None:
             layer_scores.probabilities[self.layer_idx] = weights

@@ -17,6 +17,7 @@ from athlos.methods.lisa.attention import (
 )
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
+from athlos.methods.lisa.head_shuffle import shuffle_heads
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
 from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
@@ -37,10 +38,11 @@ class LisaSurgery:
         rank = (config.lowrank.rank or automatic_rank(found.head_size)) if config.lowrank.enabled else 0
         if rank > found.head_size:
             raise SurgeryError(f"surgery.lowrank.rank: got {rank}, expected at most the head size {found.head_size}")
-        uses_mix = config.align.enabled and config.align.residual and config.align.init is not AlignInit.identity
+        uses_mix = uses_map(config)
         alike = None
-        if not is_meta and (uses_mix or config.layers.select is Select.similarity):
-            alike = similarity(model, context=context, num_tokens=config.calibration.tokens)
+        shuffle_heads(found, seed=config.shuffle_heads)
+        if not is_meta and reads_text(config):
+            alike = similarity(model, context=context, config=config)
         plan = {
             "layers": _choice(config, found, alike=alike),
             "share_point": config.share_point.value,
@@ -70,14 +72,25 @@ class SharedAttentionSurgery:
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
         found, alike = backbone(model), None
+        shuffle_heads(found, seed=self.config.shuffle_heads)
         if self.config.layers.select is Select.similarity and not found.head.weight.is_meta:
-            alike = similarity(model, context=context, num_tokens=self.config.calibration.tokens)
+            alike = similarity(model, context=context, config=self.config)
         plan = {**DIRECT, "layers": _choice(self.config, found, alike=alike)}
         _check(found, plan["layers"], config=self.config, rank=0)
         shared = directly_shared(model, plan["layers"])
         return shared, _report(shared, base=model, plan=plan)
 
     rebuild = LisaSurgery.rebuild
+
+
+def uses_map(config: LisaSurgeryConfig) -> bool:
+    """Whether M is measured."""
+    return config.align.enabled and config.align.residual and config.align.init is not AlignInit.identity
+
+
+def reads_text(config: LisaSurgeryConfig) -> bool:
+    """Whether the surgery measures the model on text."""
+    return uses_map(config) or config.layers.select is Select.similarity
 
 
 DIRECT: dict[str, Any] = {"share_point": "logits", "align": None, "low_rank": None}

@@ -84,7 +84,7 @@ def test_another_text_is_read_by_both_models(tmp_path: Path) -> None:
     path.write_text(TEXT, encoding="utf-8")
     tokenizer: Any = Characters()
     found = other_text(base, student, path=path, tokenizer=tokenizer, config=config)
-    assert found["test/ppl_other"] != found["test/ppl_other_base"]
+    assert found["test/ppl_other"] != found["test/ppl_base_other"]
     assert 0 <= found["test/top1_agreement_other"] <= 1
     for broken in ("", None):
         if broken is None:

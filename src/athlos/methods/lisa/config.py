@@ -178,7 +178,7 @@ class LisaConfig(MethodConfig):
     variants: bool = True
     """Also evaluate direct sharing and sharing by the calibrated M alone: test/ppl_direct, test/ppl_align."""
     other_text: str | None = None
-    """A text file of another kind, to read after the test: test/ppl_other, test/ppl_other_base; empty = none."""
+    """A text file of another kind, to read after the test: test/ppl_other, test/ppl_base_other; empty = none."""
     noise_sigma: float = 0.0
     """Standard deviation of noise on one layer's scores at a time: diag/noise_ppl/<layer>, >= 0; 0 = not measured."""
 

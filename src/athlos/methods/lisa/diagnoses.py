@@ -72,7 +72,7 @@ def other_text(
         base, student, text=(*whole, config.eval.max_length), batch_size=config.eval.batch_size
     )
     named = {f"{name}_other": value for name, value in found.items()}
-    return {**named, "test/ppl_other_base": before.ppl, "test/ppl_other": after.ppl}
+    return {**named, "test/ppl_base_other": before.ppl, "test/ppl_other": after.ppl}
 
 
 def noise_by_layer(

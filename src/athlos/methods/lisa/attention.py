@@ -19,6 +19,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
+from athlos.generation.fused_attention import Alignment, attend
 from athlos.models.sites import Backbone
 
 KERNEL = "athlos_scores"
@@ -42,16 +43,28 @@ class LayerScores:
     probabilities: dict[int, Tensor] | None = None
     """Attention weights by layer, filled where a dict is given."""
 
+    @property
+    def may_be_fused(self) -> bool:
+        """Whether nobody looks at what a layer does between its queries and its output."""
+        return not self.is_kept and self.probabilities is None and type(self) is LayerScores
+
     def put(self, layer_index: int, scores_BHTN: Tensor) -> Tensor:
         """Keep the scores of a layer; gives those that the layer goes on with."""
         self.by_layer[layer_index] = scores_BHTN
         return scores_BHTN
 
-    def below(self, layer_index: int) -> Tensor:
+    def peek(self, layer_index: int) -> Tensor:
         """Scores of the layer below; raises `SurgeryError` when it handed on none."""
         if layer_index - 1 not in self.by_layer:
             raise SurgeryError(f"layer {layer_index} shares attention, but layer {layer_index - 1} handed on no scores")
-        return self.by_layer[layer_index - 1] if self.is_kept else self.by_layer.pop(layer_index - 1)
+        return self.by_layer[layer_index - 1]
+
+    def below(self, layer_index: int) -> Tensor:
+        """The same, taken away where they are not kept."""
+        scores_BHTN = self.peek(layer_index)
+        if not self.is_kept:
+            del self.by_layer[layer_index - 1]
+        return scores_BHTN
 
 
 @dataclass
@@ -114,6 +127,14 @@ def scores_attention(
     layer_scores: LayerScores = arguments[ARGUMENT]
     index: Any = module.layer_idx
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
+    if layer_scores.may_be_fused and not dropout:
+        fused = attend(
+            query * scale, key, value, num_heads=query.shape[1], mask=attention_mask, has_scores=True
+        )  # fmt: skip
+        if fused is not None:
+            output, scores_BHTN = fused
+            layer_scores.put(index, scores_BHTN)
+            return output, None
     scores_BHTN = grouped_scores(query, key, scaling=scale)
     scores_BHTN = layer_scores.put(index, scores_BHTN)
     weights = probabilities(scores_BHTN, attention_mask)
@@ -151,6 +172,7 @@ def carry_scores(decoder: nn.Module) -> None:
         return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
 
     vars(before)["gives_layer_arguments"] = True  # all it does: see generation/llama_step.py
+    vars(before)["hands_scores_on"] = True  # they grow with queries times columns: see generation/step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
@@ -165,6 +187,7 @@ class Aligner(nn.Module):
     def __init__(self, num_heads: int, *, hidden: int, activation: str, residual: bool, has_mix: bool) -> None:
         super().__init__()
         self.activation, self.residual, self.has_mix, self.hidden = ACTIVATIONS[activation], residual, has_mix, hidden
+        self.activation_name = activation
         self.num_heads = num_heads
         if residual and has_mix:
             self.register_buffer("mix", torch.eye(num_heads))
@@ -184,6 +207,17 @@ class Aligner(nn.Module):
             out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
             out = out + wide(self.outer.bias)[:, None]
         return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
+
+    def fused(self, below_BHTN: Tensor) -> Alignment:
+        """The same as what the fused attention takes."""
+        mix = self.mix if self.residual and self.has_mix else None
+        if not self.hidden:
+            return Alignment(below_BHTN=below_BHTN, is_added=self.residual, mix_HH=mix)
+        return Alignment(
+            below_BHTN=below_BHTN, is_added=self.residual, mix_HH=mix, inner_mH=self.inner.weight,
+            inner_bias_m=self.inner.bias, outer_mH=self.outer.weight.T, outer_bias_H=self.outer.bias,
+            activation=self.activation_name,
+        )  # fmt: skip
 
 
 def _over_heads(matrix_OH: Tensor, values_BHP: Tensor, *, plus: Tensor | None = None) -> Tensor:
@@ -239,9 +273,11 @@ class SharedAttention(nn.Module):
 
     def __init__(
         self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,
-        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None,
+        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None, is_read: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.is_read = is_read
+        """Whether the layer above takes the scores of this one."""
         self.layer_idx, self.num_heads, self.head_size = layer_index, num_heads, head_size
         self.num_groups, self.scaling = num_groups, scaling
         self.names, self.share_point = names, share_point
@@ -285,6 +321,9 @@ class SharedAttention(nn.Module):
             query, key = self.low_rank.queries_and_keys(hidden_states, *position_embeddings)
         if past_key_values is not None:
             key, value = self._cached(key, value, past_key_values)
+        fused = self._fused(layer_scores, query, key, value, mask=attention_mask)
+        if fused is not None:
+            return getattr(self, self.names["o"])(fused.flatten(2)), None
         scores = self.scores(
             layer_scores.below(self.layer_idx), query, key, mask=attention_mask, num_columns=value.shape[2]
         )
@@ -317,6 +356,32 @@ class SharedAttention(nn.Module):
         assert key_BGNr is not None
         own = self.low_rank.gated(grouped_scores(query_BHTr, key_BGNr, scaling=self.scaling))
         return own if shared is None else shared + own
+
+    def _fused(
+        self, layer_scores: LayerScores, query: Tensor | None, key: Tensor | None, value: Tensor, *, mask: Tensor | None
+    ) -> Tensor | None:
+        """Attention output [B, T, H, d] in one pass, where that can be; the scores are left for the layer above."""
+        if not layer_scores.may_be_fused or self.share_point != "logits":
+            return None
+        alignment = None
+        if self.aligner is not None or self.low_rank is None:
+            below = layer_scores.peek(self.layer_idx)
+            below = below[..., below.shape[-1] - value.shape[2] :]
+            alignment = (
+                Alignment(below_BHTN=below, is_added=True) if self.aligner is None else self.aligner.fused(below)
+            )
+        if query is not None and self.low_rank is not None:
+            query = self.low_rank.gated(query * self.scaling)
+        found = attend(
+            query, key, value, num_heads=self.num_heads, mask=mask, alignment=alignment, has_scores=self.is_read
+        )  # fmt: skip
+        if found is None:
+            return None
+        output, scores = found
+        layer_scores.below(self.layer_idx)  # taken, so no longer kept
+        if scores is not None:
+            layer_scores.put(self.layer_idx, scores)
+        return output
 
     def _cached(self, key: Tensor | None, value: Tensor, cache: Any) -> tuple[Tensor | None, Tensor]:
         """Without a low-rank part the values stand where the cache looks for keys: it takes a layer whose keys hold

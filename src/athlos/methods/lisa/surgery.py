@@ -193,6 +193,7 @@ def _shared(
     attention = SharedAttention(
         layer_index=layer.index, num_heads=found.num_heads, head_size=found.head_size, num_groups=found.num_kv_heads,
         scaling=scaling, names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
+        is_read=layer.index + 1 in plan["layers"],
     )  # fmt: skip
     setattr(attention, ATTENTION_MATRICES["v"], alone(value))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)

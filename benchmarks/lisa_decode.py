@@ -3,7 +3,7 @@
     python benchmarks/lisa_decode.py [--contexts 512 2048 ...] [--shared N] [--budget-mb N] [--repeats N] [--steps N]
 
 Shapes of SmolLM2-135M with random weights in float32: speed does not depend on their values. All arms decode over the
-same kind of pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN). Arms:
+same kind of pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN):
 
     eager, sdpa     the base through transformers' decoder, with either attention function
     written_out     the base in the native engine's own step, with SDPA

@@ -46,7 +46,7 @@ class NativeConfig(LocalEngineConfig):
     onednn: bool = True
     """Large float32 matrix products on a CPU by oneDNN in place of PyTorch's default."""
     fused: bool = True
-    """Attention of long float32 caches on a CPU by a kernel compiled on first use; without a C++ compiler by PyTorch."""
+    """Attention over long float32 caches on a CPU by a kernel compiled on first use; without a compiler by PyTorch."""
     written_out: bool = True
     """Decode a plain float32 Llama by a step written out here; false = by transformers' forward pass, like the rest."""
 

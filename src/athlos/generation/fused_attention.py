@@ -114,15 +114,15 @@ def is_on() -> bool:
 
 
 def attend(
-    query_BHTr: Tensor | None, key_BGNr: Tensor | None, value_BGNd: Tensor, *, num_heads: int, mask: Tensor | None = None,
-    alignment: Alignment | None = None, has_scores: bool = False,
+    query_BHTr: Tensor | None, key_BGNr: Tensor | None, value_BGNd: Tensor, *, num_heads: int,
+    mask: Tensor | None = None, alignment: Alignment | None = None, has_scores: bool = False,
 ) -> tuple[Tensor, Tensor | None] | None:  # fmt: skip
     """Output [B, T, H, d] and, if wanted, the unmasked scores [B, H, T, N]; None where the kernel is not for this.
 
     Queries are scaled. The last column is the last query's own, and none sees beyond itself; `mask` [B, 1, T, N] is
     True where a query may look.
     """
-    batch, groups, columns, width = value_BGNd.shape
+    batch, _, columns, width = value_BGNd.shape
     queries = query_BHTr.shape[2] if query_BHTr is not None else alignment.below_BHTN.shape[2] if alignment else 0
     tensors = [one for one in (query_BHTr, key_BGNr, value_BGNd, alignment and alignment.below_BHTN) if one is not None]
     fits = (

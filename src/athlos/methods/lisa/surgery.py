@@ -7,19 +7,13 @@ from torch import Tensor, nn
 
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
-from athlos.methods.lisa.attention import (
-    Aligner,
-    LowRank,
-    SharedAttention,
-    carry_scores,
-    hand_on,
-    refuse_unusual_scores,
-)
+from athlos.methods.lisa.attention import SharedAttention, carry_scores, hand_on, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
 from athlos.methods.lisa.head_shuffle import shuffle_heads
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
+from athlos.methods.lisa.score_parts import Aligner, LowRank
 from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, Backbone, Layer, Site, backbone
 from athlos.models.surgical import record_surgery

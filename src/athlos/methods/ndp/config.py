@@ -1,0 +1,5 @@
+"""Schemas of NDP's parts."""
+
+from athlos.config.registry import Part
+
+PARTS: list[Part] = []

@@ -1,6 +1,7 @@
 """Decoding speed of LISA against its base with eager and with SDPA attention, in one process, arms interleaved.
 
     python benchmarks/lisa_decode.py [--contexts 512 2048 ...] [--shared N] [--budget-mb N] [--repeats N] [--steps N]
+        [--out FOLDER]
 
 Shapes of SmolLM2-135M with random weights in float32: speed does not depend on their values. All arms decode over the
 same pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN). Arms:
@@ -15,7 +16,8 @@ with the same rows. Caches are filled with random numbers instead of a prefill, 
 is timed apart.
 
 Prints all arms and ends in one JSON line: tokens a second of each arm and ratios, each the median over the repeats of
-the quotient within one round; cache bytes a token, counted and by formula.
+the quotient within one round; cache bytes a token, counted and by formula. `--out` keeps all of it as a record that
+`athlos report` shows and `athlos claims` reads; an interval needs `--repeats 6`.
 """
 
 import argparse
@@ -25,6 +27,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,6 +39,7 @@ from athlos.methods.lisa.surgery import LisaSurgery, shared_attentions
 from athlos.models.architecture import build, hf_config
 from athlos.models.budget import kv_cache_bytes
 from athlos.models.sites import backbone
+from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 
 NUM_LAYERS = 30
 SMOLLM2 = {
@@ -121,7 +125,7 @@ def compare(name: str, sides: dict[str, Callable[[], float]], *, repeats: int, r
         measured = {arm: sides[arm]() for arm in order}
         if repeat:
             speeds.append(measured)
-    result: dict[str, Any] = {"rows": rows}
+    result: dict[str, Any] = {"rows": rows, ROUNDS: {}}
     for arm in sides:
         result[f"{arm}_tokens_per_s"] = round(statistics.median(one[arm] for one in speeds), 2)
         print(f"{name:<16}{arm:<28}{rows[arm]:>5}{result[f'{arm}_tokens_per_s']:>12.1f}")
@@ -129,6 +133,7 @@ def compare(name: str, sides: dict[str, Callable[[], float]], *, repeats: int, r
         if above in sides and below in sides:
             ratios = [one[above] / one[below] for one in speeds]
             result[f"{above}_over_{below}"] = round(statistics.median(ratios), 3)
+            result[ROUNDS][f"{above}_over_{below}"] = [round(ratio, 4) for ratio in ratios]
             pair = f"{above} / {below}"
             print(
                 f"{name:<16}{pair:<28}{result[f'{above}_over_{below}']:>17.2f}   {min(ratios):.2f} to {max(ratios):.2f}"
@@ -180,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--equal-rows", type=int, default=4)
     parser.add_argument("--steps", type=int, default=2, help="tokens a row and run")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", help="a new folder for the record")
     options = parser.parse_args(arguments)
     steps, formulas = arms(ExitStack(), shared=options.shared)
     sizes = counted_bytes(steps)
@@ -200,6 +206,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
     for context in options.prefills:
         results[f"prefill_{context}"] = prefill(steps, context=context, repeats=min(3, options.repeats))
+    if options.out:
+        write_benchmark_record(Path(options.out), name="lisa_decode", options=vars(options), results=results)
     print(json.dumps(results))
 
 

@@ -1,13 +1,14 @@
 """How much dearer is a training step on n-gram targets than one on one-hot labels? Data loading included.
 
     python benchmarks/ndp_step.py                              # vocabularies of 49,152 and 262,144
-    python benchmarks/ndp_step.py --vocab 49152 --steps 20
+    python benchmarks/ndp_step.py --vocab 49152 --steps 20 --out FOLDER
 
 One JSON line a vocabulary. Arms take turns in one process on the same rows; each step reads its batch from the
 memory-mapped rows, runs forward and backward through a decoder of the given shape, clips and updates. Arms: `one_hot`
-(objective=next_token), `ndp` (softmax, mix, no leak) and `ndp_leak` (temp_batch, z = 0.05: every token of the vocabulary
-has mass). `ratio` is the median over turns of an arm's step over the one-hot step of the same turn. `read_share`: time
-to read the targets of a batch over its step; `read_ms_32x512`: the same for a batch of 32 x 512.
+(objective=next_token), `ndp` (softmax, mix, no leak) and `ndp_leak` (temp_batch, z = 0.05: every token of the
+vocabulary has mass). `ratio` is the median over turns of an arm's step over the one-hot step of the same turn.
+`read_share`: time to read the targets of a batch over its step; `read_ms_32x512`: that time for a batch of 32 x 512.
+`--out` keeps a record that `athlos report` shows and `athlos claims` reads.
 """
 
 import argparse
@@ -35,6 +36,7 @@ from athlos.methods.ndp.objective import NdpObjective
 from athlos.methods.ndp.reading import write_targets
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
+from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 
 PROMPT = 8
 """Tokens of a row that are not trained on."""
@@ -148,7 +150,8 @@ def measure(options: argparse.Namespace, vocab: int, folder: Path) -> dict[str, 
         "shape": {name: getattr(options, name) for name in ("rows", "length", "layers", "steps", "threads", "chunk")},
         "width": width,
         "step_ms": {name: round(1e3 * statistics.median(values), 2) for name, values in times.items()},
-        "ratio": {name: round(_ratio(times[name], times["one_hot"]), 4) for name in ARMS},
+        "ratio": {name: round(statistics.median(_quotients(times[name], times["one_hot"])), 4) for name in ARMS},
+        ROUNDS: {f"ratio/{name}": _quotients(times[name], times["one_hot"]) for name in ARMS},
         "read_share": {
             name: round(_read_seconds(objectives[name], batches_of(rows, batch=options.rows))
                         / statistics.median(times[name]), 5)
@@ -159,8 +162,8 @@ def measure(options: argparse.Namespace, vocab: int, folder: Path) -> dict[str, 
     }  # fmt: skip
 
 
-def _ratio(one: Sequence[float], other: Sequence[float]) -> float:
-    return statistics.median(mine / theirs for mine, theirs in zip(one, other, strict=True))
+def _quotients(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [round(mine / theirs, 4) for mine, theirs in zip(one, other, strict=True)]
 
 
 def _read_seconds(objective: NdpObjective, batches: Iterator[Batch]) -> float:
@@ -192,12 +195,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     defaults = {"rows": 8, "length": 64, "layers": 4, "steps": 12, "threads": 1, "num_rows": 512, "width": 0}
     for name, default in {**defaults, "chunk": 1024}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", help="a new folder for the record")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
+    found: dict[str, Any] = {}
     for vocab in options.vocab:
         with tempfile.TemporaryDirectory() as folder:
-            found = measure(options, vocab, Path(folder))
-        print(json.dumps(found))
+            found[f"vocab_{vocab}"] = measure(options, vocab, Path(folder))
+        print(json.dumps(found[f"vocab_{vocab}"]), flush=True)
+    if options.out:
+        write_benchmark_record(Path(options.out), name="ndp_step", options=vars(options), results=found)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Training step of SpanNorm against PreNorm and the untouched Llama, in one process, arms interleaved.
 
     python benchmarks/spannorm_step.py [--hidden N] [--layers N] [--rows N] [--length N] [--steps N] [--threads N]
+        [--out FOLDER]
 
 All arms have equal shapes: forward, backward, clipping and AdamW on one fixed batch. Arms:
 
@@ -11,7 +12,8 @@ All arms have equal shapes: forward, backward, clipping and AdamW on one fixed b
 
 Ends in one JSON line: median milliseconds of each arm; ratios, each the median over rounds of the quotient within a
 round; `probe_overhead`, one look in 50 steps over 50 steps; peak bytes that autograd keeps, spannorm over prenorm;
-seconds to build 128 layers of width 2048 on the meta device.
+seconds to build 128 layers of width 2048 on the meta device. `--out` keeps it as a record that `athlos report` shows
+and `athlos claims` reads.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from athlos.config.parts import PartContext
 from athlos.methods.spannorm.diagnose import profile
 from athlos.methods.spannorm.surgery import SpanNormSurgery
 from athlos.models.architecture import build, hf_config
+from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 from athlos.stages import StageStore
 
 VOCABULARY = 2048
@@ -107,6 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, default in {"hidden": 256, "layers": 12, "rows": 8, "length": 128, "steps": 20, "threads": 1}.items():
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--out", help="a new folder for the record")
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     ids_BT = torch.randint(3, VOCABULARY, (options.rows, options.length), generator=torch.Generator().manual_seed(0))
@@ -127,14 +131,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 times[name].append(taken)
     kept = {name: kept_bytes(model, ids_BT) for name, model in models.items()}
     found: dict[str, Any] = {
-        "shape": vars(options),
+        "shape": {key: value for key, value in vars(options).items() if key != "out"},
         "step_ms": {name: round(1e3 * statistics.median(values), 3) for name, values in times.items()},
         "ratio": {f"{one}/{other}": round(_ratio(times[one], times[other]), 4) for one, other in RATIOS},
+        ROUNDS: {f"ratio/{one}/{other}": _quotients(times[one], times[other]) for one, other in RATIOS},
         "probe_overhead": round(_ratio(times["probe"], times["spannorm"]) / PROBE_EVERY, 5),
         "kept_bytes_ratio": round(kept["spannorm"] / kept["prenorm"], 4),
         "meta_build_s": round(meta_seconds(), 2),
     }
+    if options.out:
+        write_benchmark_record(Path(options.out), name="spannorm_step", options=vars(options), results=found)
     print(json.dumps(found))
+
+
+def _quotients(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [round(mine / theirs, 4) for mine, theirs in zip(one, other, strict=True)]
 
 
 def _ratio(one: Sequence[float], other: Sequence[float]) -> float:

@@ -19,3 +19,33 @@ def next_token_nll(logits, labels, *, label_smoothing: float = 0.0) -> tuple[flo
             total -= (1 - label_smoothing) * log_probs[target] + label_smoothing * smooth
             count += 1
     return total, count
+
+
+def group_advantages(groups, *, std: str, eps: float) -> list[list[float]]:
+    """(r - mean) / (deviation + eps), group by group; `sample` divides by n - 1 inside the root, `population` by n."""
+    found = []
+    for rewards in groups:
+        mean = sum(rewards) / len(rewards)
+        squares = sum((reward - mean) ** 2 for reward in rewards)
+        spread = 1.0
+        if std != "none":
+            spread = math.sqrt(squares / (len(rewards) - (std == "sample"))) + eps
+        found.append([(reward - mean) / spread for reward in rewards])
+    return found
+
+
+def policy_loss(new, old, advantages, *, low: float, high: float, denominator: str, constant: int) -> float:
+    """PPO's clipped loss of a mini-batch. `new` and `old` hold the log-probabilities of each response's tokens."""
+    rows, num_tokens = [], 0
+    for new_row, old_row, advantage in zip(new, old, advantages, strict=True):
+        losses = []
+        for one, other in zip(new_row, old_row, strict=True):
+            ratio = math.exp(one - other)
+            clipped = min(max(ratio, 1 - low), 1 + high)
+            losses.append(-min(ratio * advantage, clipped * advantage))
+        rows.append(losses)
+        num_tokens += len(losses)
+    if denominator == "sequence":
+        return sum(sum(row) / len(row) for row in rows) / len(rows)
+    total = sum(sum(row) for row in rows)
+    return total / num_tokens if denominator == "token" else total / (len(rows) * constant)

@@ -61,6 +61,9 @@ class PartConfig:
 class MethodConfig(PartConfig):
     """Base of a method: the recipe that wires parts. `_target_` is its LightningModule."""
 
+    makes_rollouts: ClassVar[bool] = False
+    """Whether it samples answers while it trains, as `objective=policy` needs."""
+
 
 @dataclass(kw_only=True)
 class SurgeryConfig(PartConfig):

@@ -51,6 +51,10 @@ class MathRecord(Record):
     solution: str = ""
     english: str = ""
     """The same question in English where the data set is parallel."""
+    solution_language: str = ""
+    """Language of `solution`; empty = that of the question."""
+    english_solution: str = ""
+    """The same worked text in English, for hints in a language that the model knows well."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -56,7 +56,7 @@ class NativeEngine(LocalEngine):
         check_prompts(prompts, num_samples=num_samples)
         assert isinstance(self.config, NativeConfig)
         model = self.causal_model
-        _check_rope(model.config.get_text_config(), prompts)
+        check_rope(model.config.get_text_config(), prompts)
         num_distinct = num_samples if rule.temperature > 0 else 1
         with ExitStack() as stack:
             stack.enter_context(eval_mode(model))
@@ -189,7 +189,7 @@ class _Loop:
         self.num_tokens += sample.num_tokens
 
 
-def _check_rope(config: "PreTrainedConfig", prompts: Sequence[Prompt]) -> None:
+def check_rope(config: "PreTrainedConfig", prompts: Sequence[Prompt]) -> None:
     """Raises `ModelError` where an answer may pass the length at which the angles of all rows would change."""
     rope = getattr(config, "rope_parameters", None) or {}
     for kind in (rope, *(value for value in rope.values() if isinstance(value, dict))):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
@@ -58,6 +59,61 @@ def _distill_errors(config: "RunConfig") -> Iterable[str]:
         yield "objective.teacher: the base model has random weights, which teach nothing; name another, or set kd=0"
 
 
+# Made by a call because `none` reads better in YAML than a null.
+AdvantageStd = Enum("AdvantageStd", [(name, name) for name in ("sample", "population", "none")], type=str)
+"""What a group's centred rewards are divided by: the standard deviation with n - 1, with n, or nothing."""
+
+
+class Denominator(StrEnum):
+    """`sequence`: mean over a response's tokens, then over responses. `token`: one mean over all tokens of the
+    mini-batch. `constant`: sum over tokens / (responses x `max_new_tokens`)."""
+
+    sequence = "sequence"
+    token = "token"
+    constant = "constant"
+
+
+@dataclass(kw_only=True)
+class PolicyConfig(ObjectiveConfig):
+    group_size: int = MISSING
+    """Responses to a prompt, >= 2."""
+    temperature: float = MISSING
+    """Of the rollouts and of their log-probabilities, > 0."""
+    max_new_tokens: int = MISSING
+    """Longest response, in tokens, >= 1."""
+    adv_std: AdvantageStd = MISSING  # type: ignore[valid-type]
+    clip_low: float = MISSING
+    """The ratio counts down to 1 - this, in (0, 1)."""
+    clip_high: float = MISSING
+    """The ratio counts up to 1 + this, > 0."""
+    denominator: Denominator = MISSING
+    kl: float = MISSING
+    """Weight of the divergence from the model as loaded, >= 0; 0 = no reference model is kept."""
+    skip_zero: bool = True
+    """Leave out responses with advantage 0 in the update; gradient and denominator are the same."""
+    chunk_tokens: int = 1024
+    """Positions whose logits exist at one time, >= 1."""
+
+
+def _policy_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, PolicyConfig)
+    if not config.method.makes_rollouts and config.num_steps:
+        yield "objective=policy: it needs rollouts, which this method does not make; use method=lang"
+    accepted = {
+        "group_size": (node.group_size >= 2, "an integer >= 2: a group of one has no advantage"),
+        "temperature": (0 < node.temperature < float("inf"), "a number > 0: greedy rollouts of a group are all alike"),
+        "max_new_tokens": (node.max_new_tokens >= 1, "an integer >= 1"),
+        "clip_low": (0 < node.clip_low < 1, "a number in (0, 1)"),
+        "clip_high": (0 < node.clip_high < float("inf"), "a number > 0"),
+        "kl": (0 <= node.kl < float("inf"), "a number >= 0"),
+        "chunk_tokens": (node.chunk_tokens >= 1, "an integer >= 1"),
+    }
+    for name, (is_good, expected) in accepted.items():
+        if not is_good:
+            yield f"objective.{name}: got {getattr(node, name)}, expected {expected}"
+
+
 PARTS = [
     Part(
         group="objective", name="distill", schema=DistillConfig,
@@ -68,5 +124,9 @@ PARTS = [
         group="objective", name="next_token", schema=NextTokenConfig,
         target="athlos.objectives.next_token.NextTokenObjective", summary="cross-entropy of the next token",
         check=_next_token_errors,
+    ),
+    Part(
+        group="objective", name="policy", schema=PolicyConfig, target="athlos.objectives.policy.PolicyObjective",
+        summary="the clipped loss of GRPO and its kin on rollouts", check=_policy_errors,
     ),
 ]  # fmt: skip

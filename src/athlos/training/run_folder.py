@@ -63,7 +63,7 @@ def write_atomically(path: Path, text: str) -> None:
         raise TrainingError(f"cannot write {path}: {error.strerror or error}; free space or set results_dir") from error
 
 
-def _json(value: Any) -> str:
+def to_json(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -179,19 +179,19 @@ class RunFolder:
         """Write the state `running`; the seconds of earlier tries are kept."""
         status = self.status
         self.resumed_wall_s = status.get("wall_s", 0.0) if status.get("state") != "finished" else 0.0
-        self._write_status("running", start=status.get("start") or _now(), wall_s=self.resumed_wall_s)
+        self._write_status("running", start=status.get("start") or now(), wall_s=self.resumed_wall_s)
 
     def progressed(self, wall_s: float) -> None:
         """Note the seconds used so far, so that a killed run's cost is not lost."""
         self._write_status("running", wall_s=self.resumed_wall_s + wall_s)
 
     def finished(self, *, wall_s: float) -> None:
-        self._write_status("finished", end=_now(), wall_s=self.resumed_wall_s + wall_s)
+        self._write_status("finished", end=now(), wall_s=self.resumed_wall_s + wall_s)
 
     def failed(self, error: BaseException, *, wall_s: float, state: str = "failed") -> None:
         self._write_status(
             state,
-            end=_now(),
+            end=now(),
             wall_s=self.resumed_wall_s + wall_s,
             error=type(error).__name__,
             message=str(error),
@@ -202,16 +202,16 @@ class RunFolder:
         if not self.is_writer:
             return
         kept = {key: value for key, value in self.status.items() if key in ("start", "wall_s")}
-        write_atomically(self.path / "status.json", _json({**kept, **values, "state": state}))
+        write_atomically(self.path / "status.json", to_json({**kept, **values, "state": state}))
 
     def write_metrics(self, metrics: Mapping[str, float], details: Mapping[str, Mapping[str, Any]]) -> None:
         """metrics.json: flat name -> number; an undefined value (nan) is stored as null, JSON knows no nan."""
         numbers = {key: None if math.isnan(value) else value for key, value in metrics.items()}
-        write_atomically(self.path / "metrics.json", _json(numbers))
-        write_atomically(self.path / "metric_details.json", _json(details))
+        write_atomically(self.path / "metrics.json", to_json(numbers))
+        write_atomically(self.path / "metric_details.json", to_json(details))
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
-        write_atomically(self.path / "provenance.json", _json(provenance))
+        write_atomically(self.path / "provenance.json", to_json(provenance))
 
     def write_predictions(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """predictions/<name>.jsonl, one row an item; nothing for no rows."""
@@ -248,5 +248,5 @@ class RunFolder:
         return found
 
 
-def _now() -> str:
+def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from tests.methods.lisa import reference
-from tests.tolerances import EXACT, FLOAT32, FLOAT64
+from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from transformers import DynamicCache
 
 from athlos.config.compose import run_config
@@ -19,6 +19,7 @@ from athlos.errors import ConfigErrors, SurgeryError
 from athlos.generation.config import NativeConfig
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.native import NativeEngine
+from athlos.generation.rollouts import response_log_probs, sample_group
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores
 from athlos.methods.lisa.config import AlignInit
 from athlos.methods.lisa.layer_choice import chosen
@@ -330,6 +331,19 @@ def test_the_native_engine_knows_these_caches(family: str) -> None:
             answer = expected[0, ids.shape[1] :].tolist()
             assert sample.token_ids == answer[: len(sample.token_ids)]
             assert sample.finished or len(sample.token_ids) == 6
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])
+def test_rollouts_know_these_caches(family: str) -> None:
+    torch.manual_seed(0)
+    base = build(hf_config(FAMILIES[family] | {"vocab_size": 259})).eval()
+    for changed in (stirred(applied(base, *PURE)[0]), directly_shared(base, [2, 3])):
+        found = sample_group(
+            changed, byte_tokenizer(), ["abc", "abcdefghi", "abcde"], group_size=3, max_new_tokens=8, temperature=1.0,
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        expected = response_log_probs(changed, found, temperature=1.0)
+        torch.testing.assert_close(found.log_probs, expected, atol=LOGITS_FLOAT32, rtol=0)
 
 
 def test_shared_weights_and_shared_scores_are_the_same_without_an_aligner_of_its_own() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.methods.ndp import reference
+from tests.methods.ndp import reference_targets as reference
 from torch.nn import functional
 from transformers import AutoModelForCausalLM, LlamaConfig
 

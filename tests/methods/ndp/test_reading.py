@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.methods.ndp import reference
+from tests.methods.ndp import reference_targets as reference
 
 from athlos.config.compose import run_config
 from athlos.data.batches import collate

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import toms748
-from tests.methods.ndp import reference
+from tests.methods.ndp import reference_targets as reference
 from tests.tolerances import EXACT, FLOAT64
 
 from athlos.errors import DataError

@@ -1,0 +1,215 @@
+"""The GRPO family: advantages within groups of answers, the clipped loss, and its denominators.
+
+Rows are prompt and response padded on the right, with labels of -100 everywhere but on generated tokens, so what stands
+in a prompt (a hint, for one) is never in the loss. Log-probabilities are those of the sampling temperature.
+
+P prompts, G samples a prompt, B rows, T positions, N generated tokens, D width, V vocabulary.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.errors import ConfigError
+from athlos.models.forward import hidden_states, project
+from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
+from athlos.objectives.next_token import gather_targets
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from athlos.generation.rollouts import Rollouts
+
+ADVANTAGE_EPS = 1e-6
+"""Keeps a group of equal rewards at advantage 0 in place of 0 / 0."""
+
+
+def group_advantages(rewards_PG: Tensor, *, std: AdvantageStd, eps: float = ADVANTAGE_EPS) -> Tensor:
+    """(r - mean) / (std + eps) within each row, [P, G]; `none` leaves out the division. Source: 2402.03300, section 4.
+
+    Raises `ConfigError` for groups of one, whose advantage is always 0.
+    """
+    if rewards_PG.shape[1] < 2:
+        raise ConfigError(f"objective.group_size: got {rewards_PG.shape[1]}, expected an integer >= 2")
+    centred_PG = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
+    if std is AdvantageStd["none"]:
+        return centred_PG
+    spread_P1 = rewards_PG.std(dim=1, keepdim=True, correction=1 if std is AdvantageStd["sample"] else 0)
+    return centred_PG / (spread_P1 + eps)
+
+
+def clipped_loss(
+    log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Tensor, *, clip_low: float, clip_high: float
+) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - low, 1 + high) A) of each token, [N]. Source: 1707.06347, eq. 7."""
+    ratio_N = (log_probs_N - old_log_probs_N).exp()
+    clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
+    return -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
+
+
+def token_weights(row_N: Tensor, length_B: Tensor, *, denominator: Denominator, constant: int) -> Tensor:
+    """What each token of row `row_N` weighs before the division by `step_denominator`, float32 [N].
+
+    `sequence`: 1 / the row's tokens. `token`: 1. `constant`: 1 / `constant`, whatever the row's length.
+    """
+    if denominator is Denominator.sequence:
+        return 1.0 / length_B[row_N].float()
+    share = 1.0 if denominator is Denominator.token else 1.0 / constant
+    return torch.full_like(row_N, 1, dtype=torch.float32) * share
+
+
+def step_denominator(num_rows: int, num_tokens: int, *, denominator: Denominator) -> int:
+    """What the weighted sum over a mini-batch is divided by: its tokens, or its rows; skipped rows count in both."""
+    return num_tokens if denominator is Denominator.token else num_rows
+
+
+@dataclass(kw_only=True)
+class PolicyRows:
+    """Rollouts as rows to train on, of which any subset makes a batch. `old_log_probs_BT` and `labels_BT` line up."""
+
+    input_ids_BT: Tensor
+    labels_BT: Tensor
+    attention_mask_BT: Tensor
+    old_log_probs_BT: Tensor
+    advantages_B: Tensor
+
+    @property
+    def num_tokens_B(self) -> Tensor:
+        """Generated tokens of each row."""
+        return (self.labels_BT != -100).sum(dim=1)
+
+    def batch(self, rows: list[int], *, step_targets: int) -> dict[str, Tensor]:
+        """The chosen rows, perhaps none, without columns that are padding in all of them."""
+        index = torch.tensor(rows, dtype=torch.int64, device=self.input_ids_BT.device)
+        width = int(self.attention_mask_BT[index].sum(dim=1).max()) if rows else 0
+        shape = (len(index), width)
+        return {
+            "input_ids": self.input_ids_BT[index, :width],
+            "labels": self.labels_BT[index, :width],
+            "attention_mask": self.attention_mask_BT[index, :width],
+            "position_ids": torch.arange(width, device=index.device).expand(shape).contiguous(),
+            "old_log_probs": self.old_log_probs_BT[index, :width],
+            "advantages": self.advantages_B[index],
+            "step_targets": torch.tensor(step_targets, device=index.device),
+        }
+
+
+def policy_rows(rollouts: "Rollouts", advantages_B: Tensor, *, pad_id: int) -> PolicyRows:
+    """Left-padded prompts and right-padded responses as rows padded on the right, so that positions begin at 0."""
+    size = rollouts.group_size
+    ids_BT = torch.cat([rollouts.prompt_ids.repeat_interleave(size, 0), rollouts.response_ids], dim=1)
+    prompt_BL = rollouts.prompt_mask.repeat_interleave(size, 0)
+    mask_BT = torch.cat([prompt_BL, rollouts.response_mask], dim=1)
+    is_generated_BT = torch.cat([torch.zeros_like(prompt_BL), rollouts.response_mask], dim=1)
+    old_BT = torch.cat([torch.zeros_like(prompt_BL, dtype=torch.float32), rollouts.log_probs], dim=1)
+    # A stable sort by "is padding" moves every row's tokens to its front and keeps their order.
+    order_BT = torch.argsort(1 - mask_BT, dim=1, stable=True)
+    ids_BT, mask_BT, is_generated_BT, old_BT = (
+        table.gather(1, order_BT) for table in (ids_BT, mask_BT, is_generated_BT, old_BT)
+    )
+    return PolicyRows(
+        input_ids_BT=torch.where(mask_BT == 1, ids_BT, pad_id),
+        labels_BT=torch.where(is_generated_BT == 1, ids_BT, -100),
+        attention_mask_BT=mask_BT,
+        old_log_probs_BT=old_BT,
+        advantages_B=advantages_B,
+    )
+
+
+def log_probs_of(
+    model: "PreTrainedModel", hidden_ND: Tensor, targets_N: Tensor, *, temperature: float, chunk_tokens: int
+) -> Tensor:
+    """Log-probability of each target under softmax(logits / temperature), float32 [N], in nats.
+
+    Logits of at most `chunk_tokens` positions exist at one time: a chunk is computed again in the backward pass.
+    """
+    if len(targets_N) <= chunk_tokens:
+        return _chunk_log_probs(model, hidden_ND, targets_N, temperature)
+    chunks: list[Tensor] = [
+        checkpoint(
+            _chunk_log_probs, model, hidden_ND[start : start + chunk_tokens], targets_N[start : start + chunk_tokens],
+            temperature, use_reentrant=False,
+        )
+        for start in range(0, len(targets_N), chunk_tokens)
+    ]  # fmt: skip
+    return torch.cat(chunks)
+
+
+def _chunk_log_probs(model: "PreTrainedModel", hidden_ND: Tensor, targets_N: Tensor, temperature: float) -> Tensor:
+    logits_NV = project(model, hidden_ND) / temperature
+    return logits_NV.gather(1, targets_N[:, None]).squeeze(1) - logits_NV.logsumexp(dim=-1)
+
+
+class PolicyObjective:
+    """The loss of GRPO and its kin on rollouts; which rewards and prompts made them is the method's business."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        self.config = config
+        self.reference: PreTrainedModel | None = None
+
+    def prepare(self, *, context: PartContext) -> PartReport | None:
+        """Keep a copy of the model as the reference of the KL term; at weight 0 there is none."""
+        if self.config.kl == 0:
+            return None
+        self.reference = copy.deepcopy(context.base_model)
+        assert self.reference is not None
+        self.reference.requires_grad_(False).eval()
+        return PartReport(summary=f"reference model for a KL term of weight {self.config.kl}")
+
+    def is_active(self, advantages_B: Tensor) -> Tensor:
+        """Rows that have a gradient, bool [B]: all where nothing is to be skipped or a KL term reaches every row."""
+        if not self.config.skip_zero or self.config.kl:
+            return torch.ones_like(advantages_B, dtype=torch.bool)
+        return advantages_B != 0
+
+    def loss(self, model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Loss:
+        """Sum over generated tokens, weighted by the denominator's rule; `count` is this batch's part of it.
+
+        A batch without rows gives every parameter that trains the gradient 0, which processes that wait for each other
+        and optimizers with a memory need.
+        """
+        if not len(batch["input_ids"]):
+            trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
+            return Loss(total=sum((parameter.sum() * 0.0 for parameter in trains), torch.zeros(())), count=0)
+        config = self.config
+        hidden_BTD = hidden_states(model, batch)
+        hidden_ND, targets_N = gather_targets(hidden_BTD, batch["labels"])
+        is_target_BT = batch["labels"][:, 1:] != -100
+        row_N = is_target_BT.nonzero()[:, 0]
+        length_B = is_target_BT.sum(dim=1)
+        log_probs_N = log_probs_of(
+            model, hidden_ND, targets_N, temperature=config.temperature, chunk_tokens=config.chunk_tokens
+        )
+        old_N = batch["old_log_probs"][:, 1:][is_target_BT]
+        losses_N = clipped_loss(
+            log_probs_N, old_N, batch["advantages"][row_N], clip_low=config.clip_low, clip_high=config.clip_high
+        )
+        if self.reference is not None:
+            losses_N = losses_N + config.kl * self._divergence(batch, is_target_BT, log_probs_N, targets_N)
+        weights_N = token_weights(row_N, length_B, denominator=config.denominator, constant=config.max_new_tokens)
+        count = step_denominator(int((length_B > 0).sum()), len(row_N), denominator=config.denominator)
+        ratio_N = (log_probs_N.detach() - old_N).exp()
+        is_clipped_N = (ratio_N < 1 - config.clip_low) | (ratio_N > 1 + config.clip_high)
+        logs = {"clipped_tokens": is_clipped_N.float().mean(), "ratio_gap": (ratio_N - 1).abs().mean()}
+        return Loss(total=(losses_N * weights_N).sum(), count=count, logs=logs)
+
+    def _divergence(
+        self, batch: Mapping[str, Tensor], is_target_BT: Tensor, log_probs_N: Tensor, targets_N: Tensor
+    ) -> Tensor:
+        """Schulman's k3 estimate of KL(policy || reference) of each token, [N]."""
+        assert self.reference is not None
+        with torch.no_grad():
+            self.reference.to(targets_N.device)
+            hidden_ND = hidden_states(self.reference, batch)[:, :-1][is_target_BT]
+            theirs_N = log_probs_of(
+                self.reference, hidden_ND, targets_N, temperature=self.config.temperature,
+                chunk_tokens=self.config.chunk_tokens,
+            )  # fmt: skip
+        gap_N = theirs_N - log_probs_N
+        return gap_N.exp() - gap_N - 1

@@ -1,0 +1,89 @@
+"""Keys against a loop over Python's exact integers, and golden values that hold on every platform."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from athlos.errors import DataError
+from athlos.methods.ndp import hashing
+
+MASK = (1 << 64) - 1
+
+
+def slow_mix(token: int, position: int) -> tuple[int, int]:
+    """g(token, position) in Python's integers."""
+    x = ((token << 32 | position) + 0x9E3779B97F4A7C15) & MASK
+    x = ((x ^ x >> 30) * 0xBF58476D1CE4E5B9) & MASK
+    x = ((x ^ x >> 27) * 0x94D049BB133111EB) & MASK
+    x ^= x >> 31
+    y = (x * 0x9FB21C651E98DF25) & MASK
+    y = ((y ^ y >> 28) * 0xBF58476D1CE4E5B9) & MASK
+    return x, y ^ y >> 32
+
+
+def slow_key(tokens: list[int]) -> tuple[int, int]:
+    pairs = [slow_mix(token, position) for position, token in enumerate(tokens)]
+    return sum(x for x, _ in pairs) & MASK, sum(y for _, y in pairs) & MASK
+
+
+token = st.integers(0, hashing.MAX_TOKEN)
+
+
+@given(st.lists(token, max_size=12), st.integers(0, 3))
+def test_prefix_keys_equal_the_loop(tokens: list[int], start: int) -> None:
+    start = min(start, len(tokens))
+    keys = hashing.prefix_keys(np.array(tokens, dtype=np.int64), start=start)
+    assert keys.shape == (len(tokens) - start + 1, 2)
+    assert keys.dtype == np.uint64
+    assert [tuple(map(int, key)) for key in keys] == [
+        slow_key(tokens[start : start + length]) for length in range(len(tokens) - start + 1)
+    ]
+
+
+@given(st.lists(st.lists(token, max_size=9), max_size=6))
+def test_segment_keys_restart_at_each_segment(segments: list[list[int]]) -> None:
+    flat = np.array([one for segment in segments for one in segment], dtype=np.int64)
+    keys = hashing.segment_keys(flat, np.array([len(segment) for segment in segments], dtype=np.int64))
+    expected = [slow_key(segment[:index]) for segment in segments for index in range(len(segment))]
+    assert [tuple(map(int, key)) for key in keys] == expected
+
+
+def test_long_segments_cross_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(0).integers(0, 50_000, 300).astype(np.int32)
+    lengths = np.array([1, 0, 200, 3, 90, 6])
+    expected = hashing.segment_keys(tokens, lengths)
+    monkeypatch.setattr(hashing, "CHUNK_TOKENS", 7)
+    assert np.array_equal(hashing.segment_keys(tokens, lengths), expected)
+    assert np.array_equal(hashing.segment_keys(tokens[1:201], np.array([200])), hashing.prefix_keys(tokens[1:201])[:-1])
+
+
+def test_golden_keys() -> None:
+    """A change makes every table on disk useless: raise the stage's version with it."""
+    keys = hashing.prefix_keys(np.array([3, 1, 4, 1, 5], dtype=np.int32))
+    assert [hex(int(word)) for word in keys[5]] == ["0x3917a32bef2d408f", "0xc07df65ecf65648d"]
+    assert keys[0].tolist() == [0, 0]
+
+
+def test_order_and_place_matter() -> None:
+    keys = {
+        tuple(hashing.prefix_keys(np.array(tokens))[-1].tolist())
+        for tokens in ([1, 2], [2, 1], [1, 2, 0], [0, 1, 2], [0], [0, 0])
+    }
+    assert len(keys) == 6
+
+
+@pytest.mark.parametrize("tokens", [np.array([-1]), np.array([1 << 32]), np.array([1.0])])
+def test_what_is_no_token_is_refused(tokens: np.ndarray) -> None:
+    with pytest.raises(DataError, match="tokens: got"):
+        hashing.prefix_keys(tokens)
+
+
+def test_collisions_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = np.random.default_rng(0).integers(0, 4, 4000).astype(np.int32)
+    lengths = np.full(100, 40)
+    assert hashing.num_collisions(tokens, lengths, sample=4000) == 0
+    assert hashing.num_collisions(tokens, lengths, sample=500) == 0
+    exact = hashing.segment_keys
+    monkeypatch.setattr(hashing, "segment_keys", lambda *args: exact(*args) & np.uint64(0xFF))
+    assert hashing.num_collisions(tokens, lengths, sample=4000) > 0

@@ -23,8 +23,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from athlos.methods.ndp.counting import count
-from athlos.methods.ndp.tables import CountTable, TableIdentity, TableWriter
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
@@ -32,14 +30,18 @@ from athlos.config.schema import Batching
 from athlos.data.batches import Batch, BatchPlan, TrainStream
 from athlos.data.encoding import Rows
 from athlos.methods.ndp import building, positions
+from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.objective import NdpObjective
 from athlos.methods.ndp.reading import write_targets
+from athlos.methods.ndp.tables import CountTable, TableIdentity, TableWriter
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 
 PROMPT = 8
 """Tokens of a row that are not trained on."""
+OPENERS = 16
+"""Beginnings that answers share; each is a quarter of a row."""
 WIDTHS = {49152: 576, 262144: 640}
 """Widths of SmolLM2-135M and Gemma-3-270M; other vocabularies have the first."""
 ARMS = {
@@ -49,9 +51,11 @@ ARMS = {
 
 
 def rows_of(*, num: int, length: int, vocab: int, seed: int) -> Rows:
-    """Answers of Zipf-distributed tokens after short questions; their first tokens recur, as those of answers do."""
+    """Answers of Zipf-distributed tokens after short questions; their beginnings recur, as those of answers do."""
     rng = np.random.default_rng(seed)
     tokens = np.minimum(rng.zipf(1.3, size=(num, length)), vocab - 1).astype(np.int32)
+    openers = tokens[:OPENERS, PROMPT : PROMPT + length // 4].copy()
+    tokens[:, PROMPT : PROMPT + length // 4] = openers[rng.integers(0, OPENERS, num)]
     is_target = np.ones((num, length), dtype=bool)
     is_target[:, :PROMPT] = False
     ends = np.arange(1, num + 1) * length

@@ -30,6 +30,7 @@ from athlos.config.schema import Batching
 from athlos.data.batches import Batch, BatchPlan, TrainStream
 from athlos.data.encoding import Rows
 from athlos.methods.ndp import building, positions
+from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.objective import NdpObjective
 from athlos.methods.ndp.reading import write_targets
@@ -68,11 +69,8 @@ def rows_of(*, num: int, length: int, vocab: int, seed: int) -> Rows:
 def table_of(rows: Rows, folder: Path, *, kind: str, vocab: int) -> CountTable:
     lengths = rows.ends_R - rows.starts_R
     is_predicted = positions.predicted(rows.is_target_T, lengths)
-    entries = (
-        building.sup_rows(rows.tokens_T, is_predicted, lengths)
-        if kind == "sup"
-        else building.clm_rows(rows.tokens_T, is_predicted, lengths, n=1, joins_first=False)
-    )
+    corpus = Corpus(tokens_N=rows.tokens_T, is_predicted_N=is_predicted, lengths_R=lengths)
+    entries = building.sup_rows(corpus) if kind == "sup" else building.clm_rows(corpus, n=1)
     identity = TableIdentity(kind=kind, n=1, vocab_size=vocab, tokenizer="", template="", data="")
     with TableWriter(folder / kind, identity=identity) as writer:
         writer.add(count(entries))
@@ -85,7 +83,7 @@ def objective_of(rows: Rows, folder: Path, *, name: str, vocab: int) -> NdpObjec
     target_folder.mkdir()
     write_targets(
         target_folder, rows, config, sup=table_of(rows, folder, kind="sup", vocab=vocab),
-        clm=table_of(rows, folder, kind="clm", vocab=vocab), min_length=1, vocab_size=vocab,
+        clm=table_of(rows, folder, kind="clm", vocab=vocab), min_length=1, vocab_size=vocab, joins_first=False,
     )  # fmt: skip
     objective = NdpObjective(config)
     objective.read(target_folder)

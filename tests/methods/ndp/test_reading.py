@@ -14,6 +14,7 @@ from athlos.data.batches import collate
 from athlos.data.encoding import Rows
 from athlos.errors import DataError
 from athlos.methods.ndp import building, positions, reading
+from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
@@ -43,13 +44,20 @@ def rows_of(samples: list[Any]) -> Rows:
 
 def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> tuple[CountTable, CountTable]:
     lengths = rows.ends_R - rows.starts_R
-    is_predicted = positions.predicted(rows.is_target_T, lengths)
-    sup = building.sup_rows(rows.tokens_T, is_predicted, lengths)
-    clm = [building.clm_rows(rows.tokens_T, is_predicted, lengths, n=n, joins_first=False)]
+    corpus = Corpus(
+        tokens_N=rows.tokens_T, is_predicted_N=positions.predicted(rows.is_target_T, lengths), lengths_R=lengths
+    )
+    clm = [building.clm_rows(corpus, n=n)]
     if mono:
         documents = np.concatenate(mono).astype(np.int32)
-        clm.append(building.mono_rows(documents, np.array([len(one) for one in mono]), n=n, longest=100))
-    return written(sup, folder / "sup", "sup", n), written(CountRows.joined(clm), folder / "clm", "clm", n)
+        everywhere = np.ones(len(documents), dtype=bool)
+        texts = Corpus(
+            tokens_N=documents, is_predicted_N=everywhere, lengths_R=np.array([len(one) for one in mono])
+        )  # fmt: skip
+        clm.append(building.mono_rows(texts, n=n, longest=100))
+    return written(building.sup_rows(corpus), folder / "sup", "sup", n), written(
+        CountRows.joined(clm), folder / "clm", "clm", n
+    )
 
 
 def written(entries: CountRows, folder: Path, kind: str, n: int) -> CountTable:
@@ -68,7 +76,7 @@ def store_of(tmp_path: Path, config: Any, *, n: int = 1, mono: Any = (), samples
     sup, clm = tables_of(rows, tmp_path, n=n, mono=list(mono))
     folder = tmp_path / "targets"
     folder.mkdir()
-    write_targets(folder, rows, config, sup=sup, clm=clm, min_length=n, vocab_size=V)
+    write_targets(folder, rows, config, sup=sup, clm=clm, min_length=n, vocab_size=V, joins_first=False)
     return TargetStore(folder)
 
 
@@ -172,7 +180,7 @@ def test_tables_of_other_rows_are_refused(tmp_path: Path) -> None:
     rows, other = rows_of(DIALOGUES), rows_of([([9, 9, 10, 30], [(2, 4)])])
     sup, clm = tables_of(other, tmp_path, n=1, mono=[])
     with pytest.raises(DataError, match="30 of 30 training prefixes are not in the table"):
-        write_targets(tmp_path, rows, config_of(), sup=sup, clm=clm, min_length=1, vocab_size=V)
+        write_targets(tmp_path, rows, config_of(), sup=sup, clm=clm, min_length=1, vocab_size=V, joins_first=False)
 
 
 def test_one_answer_a_question_and_no_answer_prefixes_is_one_hot(tmp_path: Path) -> None:

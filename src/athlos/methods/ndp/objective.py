@@ -18,6 +18,7 @@ from athlos.config.parts import Loss, PartContext, PartReport
 from athlos.data.encoding import Rows
 from athlos.errors import ConfigError
 from athlos.methods.ndp.config import Divergence, NdpObjectiveConfig
+from athlos.methods.ndp.construct import NdpTables
 from athlos.methods.ndp.loss import ndp_nll
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.models.forward import causal_model, hidden_states
@@ -40,7 +41,7 @@ class NdpObjective:
     def prepare(self, *, context: PartContext) -> PartReport:
         """Make the targets of the training rows from the tables that `construct=ndp` counted; a stage product."""
         tables = context.constructed
-        if tables is None:
+        if not isinstance(tables, NdpTables):
             raise ConfigError("construct: objective=ndp reads n-gram tables, expected construct=ndp")
         assert context.data is not None
         assert context.base_model is not None
@@ -54,7 +55,14 @@ class NdpObjective:
             config={**settings(self.config), "vocab_size": vocab_size, "n": tables.n},
             inputs={"rows": rows_hash(rows), "sup": tables.sup_key, "clm": tables.clm_key},
             build=lambda folder: write_targets(
-                folder, rows, self.config, sup=tables.sup, clm=tables.clm, min_length=tables.n, vocab_size=vocab_size
+                folder,
+                rows,
+                self.config,
+                sup=tables.sup,
+                clm=tables.clm,
+                min_length=tables.n,
+                vocab_size=vocab_size,
+                joins_first=tables.joins_first,
             ),
         )
         return self.read(context.stages.get(stage).path)

@@ -147,16 +147,26 @@ def block_targets(
 
 
 def write_targets(
-    folder: Path, rows: Rows, config: NdpObjectiveConfig, *, sup: Table, clm: Table, min_length: int, vocab_size: int
+    folder: Path,
+    rows: Rows,
+    config: NdpObjectiveConfig,
+    *,
+    sup: Table,
+    clm: Table,
+    min_length: int,
+    vocab_size: int,
+    joins_first: bool,
 ) -> None:
-    """Targets of all rows as a folder: sizes, leaks, weights, entropies by place; entries in the order of places."""
+    """Targets of all rows as a folder: sizes, leaks, weights, entropies by place; entries in the order of places.
+
+    `joins_first` as in `positions.answer_positions`, the same that the tables were counted with.
+    """
     num_tokens = len(rows.tokens_T)
     if len(rows) > 1 and (rows.starts_R[1:] < rows.ends_R[:-1]).any():
         raise DataError("n-gram targets: rows overlap or are out of order")
     sizes = np.zeros(num_tokens + 1, dtype=np.int64)
     by_place = {name: np.zeros(num_tokens, dtype=np.float32) for name in ("leak", "weight", "entropy")}
     seen = _Seen()
-    joins_first = bool(np.asarray(rows.is_target_T)[rows.starts_R].any())
     with (folder / "token_ids.bin").open("wb") as id_file, (folder / "probs.bin").open("wb") as prob_file:
         for first, last in _blocks(rows):
             found = positions_of(rows, first, last, joins_first=joins_first)

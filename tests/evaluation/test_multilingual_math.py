@@ -29,7 +29,9 @@ def test_groups_are_means_over_their_languages():
         latn_1=RIGHT["latn"], latn_2="wrong 13", grek_1=RIGHT["grek"], hani_1=RIGHT["latn"], hani_2=RIGHT["hani"],
         hani_3="13", hani_4="13",
     )  # fmt: skip
-    result = suite("math", *LAB, "+eval.language_groups.high=[latn]", "+eval.language_groups.low=[grek,hani]").evaluate(answerer, records)
+    result = suite("math", *LAB, "+eval.language_groups.high=[latn]", "+eval.language_groups.low=[grek,hani]").evaluate(
+        answerer, records
+    )
     metrics = result.metrics
     assert metrics["acc/high"] == metrics["acc/latn"] == 0.5
     assert metrics["acc/low"] == (1.0 + 0.5) / 2

@@ -7,7 +7,7 @@ processes), whatever the lengths.
 B rows a step, M rows a micro batch, W processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -113,6 +113,16 @@ class TrainStream(IterableDataset[Batch]):
             mine = indices.reshape(-1, self.world_size, self.micro_batch_size)[:, self.rank]
             for micro in mine:
                 yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets)
+
+
+class OwnStream(IterableDataset[Batch]):
+    """The micro batches that a method makes itself, from optimizer step `first_step` on."""
+
+    def __init__(self, stream: Callable[[int], Iterator[Batch]], *, first_step: int) -> None:
+        self.stream, self.first_step = stream, first_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.stream(self.first_step)
 
 
 class EvalRows(IterableDataset[Batch]):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
-from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream
+from athlos.data.batches import Batch, BatchPlan, EvalRows, OwnStream, TrainStream
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.records import Record
 from athlos.data.source import Source
@@ -53,6 +53,8 @@ class DataModule(pl.LightningDataModule):
         self.config, self.tokenizer, self.stages, self.text_of = config, tokenizer, stages, text_of
         self.source = build_source(config)
         self._rows: dict[str, Rows] = {}
+        self.own_stream: Callable[[int], Iterator[Batch]] | None = None
+        """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
 
     @property
     def pad_id(self) -> int:
@@ -124,6 +126,8 @@ class DataModule(pl.LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
         assert self.config.data.train_split is not None
+        if self.own_stream is not None:
+            return DataLoader(OwnStream(self.own_stream, first_step=self.trainer.global_step), batch_size=None)
         train = self.config.train
         rows = self.rows(self.config.data.train_split)
         plan = BatchPlan(

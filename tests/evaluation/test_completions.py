@@ -67,7 +67,7 @@ def test_equals_loops_and_the_truth_is_known() -> None:
 
 def test_scores_of_the_models_own_distribution() -> None:
     probs = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.25, 0.25, 0.25, 0.25]])
-    scores = token_scores(probs.log(), torch.tensor([0, 2]), keep_all=True)
+    scores = token_scores(probs.log(), torch.tensor([0, 2]))
     np.testing.assert_allclose(scores["entropy"], [1.75 * math.log(2), math.log(4)], rtol=1e-6)
     assert scores["topp/0.1"].tolist() == [1, 1]
     assert scores["topp/0.9"].tolist() == [4, 4]

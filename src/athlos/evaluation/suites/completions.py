@@ -2,9 +2,10 @@
 
 Each record is prompt and completion as in training (no worked examples), the end of the text included; only completion
 tokens count. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins of equal count) of the next token, and of the
-model's own next-token distribution: `entropy` in nats, `topp/<p>` = least number of tokens that hold the mass p, and
-`logit_var` and `logit_kurtosis` over the vocabulary, all means over tokens. Where records know the truth
-(`meta.next_probs`, data=lab_answers): `kl_to_truth` = KL(truth || model) in nats a token, 0 for the source itself.
+model's own next-token distribution: `entropy` in nats, `topp/<p>` = least number of tokens that hold the mass p (for
+vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis` over the vocabulary, all means over tokens.
+Where records know the truth (`meta.next_probs`, data=lab_answers): `kl_to_truth` = KL(truth || model) in nats a token,
+0 for the source itself.
 
 B rows, T positions, N counted tokens, V vocabulary.
 """
@@ -29,6 +30,10 @@ from athlos.text.prompts import build_prompt, completion
 
 CHUNK_TOKENS = 256
 TOP_PS = (0.1, 0.5, 0.9)
+MAX_SORTED = 65_536
+"""Largest vocabulary whose probabilities are sorted: ten times the cost of all other scores together."""
+MAX_KEPT = 4096
+"""Largest vocabulary whose log-probabilities are kept for a comparison with the truth: that of a lab."""
 
 
 class CompletionsSuite:
@@ -95,12 +100,11 @@ class CompletionsSuite:
         predicts_BT = is_counted_BT[:, 1:]
         hidden_ND = hidden_states(model, batch)[:, :-1][predicts_BT.to(device)]
         targets_N = ids_BT[:, 1:][predicts_BT].to(device)
-        wants_truth = project(model, hidden_ND[:1]).shape[-1] <= 4096  # a lab vocabulary
         parts: dict[str, list[np.ndarray]] = {}
         for start in range(0, len(targets_N), CHUNK_TOKENS):
             span = slice(start, start + CHUNK_TOKENS)
             logits_NV = project(model, hidden_ND[span])
-            for name, values in token_scores(logits_NV, targets_N[span], keep_all=wants_truth).items():
+            for name, values in token_scores(logits_NV, targets_N[span]).items():
                 parts.setdefault(name, []).append(values)
         row_of_N = torch.arange(len(rows))[:, None].expand_as(predicts_BT)[predicts_BT].numpy()
         return {name: np.concatenate(values) for name, values in parts.items()}, row_of_N
@@ -133,25 +137,27 @@ class CompletionsSuite:
         )  # fmt: skip
 
 
-def token_scores(logits_NV: Tensor, targets_N: Tensor, *, keep_all: bool) -> dict[str, np.ndarray]:
-    """Scores of N tokens, float64 [N] each; `log_probs` [N, V] too where all are kept, else [N, 0]."""
+def token_scores(logits_NV: Tensor, targets_N: Tensor) -> dict[str, np.ndarray]:
+    """Scores of N tokens, float64 [N] each; `log_probs` [N, V] too for a small vocabulary, else [N, 0]."""
+    vocab_size = logits_NV.shape[-1]
     log_probs_NV = logits_NV.log_softmax(-1)
     probs_NV = log_probs_NV.exp()
-    sorted_NV = probs_NV.sort(-1, descending=True).values
-    mass_NV = sorted_NV.cumsum(-1)
+    top = probs_NV.max(-1)
     centred_NV = logits_NV - logits_NV.mean(-1, keepdim=True)
     variance_N = centred_NV.square().mean(-1)
     scores = {
         "nll": -log_probs_NV.gather(1, targets_N[:, None])[:, 0],
-        "acc": (log_probs_NV.argmax(-1) == targets_N).float(),
-        "confidence": sorted_NV[:, 0].clamp(0, 1),
+        "acc": (top.indices == targets_N).float(),
+        "confidence": top.values.clamp(0, 1),
         "entropy": -(probs_NV * log_probs_NV).sum(-1),
         "logit_var": variance_N,
         "logit_kurtosis": centred_NV.pow(4).mean(-1) / variance_N.square(),
-        **{f"topp/{p}": ((mass_NV < p).sum(-1) + 1).float() for p in TOP_PS},
     }
+    if vocab_size <= MAX_SORTED:
+        mass_NV = probs_NV.sort(-1, descending=True).values.cumsum(-1)
+        scores |= {f"topp/{p}": ((mass_NV < p).sum(-1) + 1).float() for p in TOP_PS}
     found = {name: values.double().cpu().numpy() for name, values in scores.items()}
-    found["log_probs"] = (log_probs_NV if keep_all else log_probs_NV[:, :0]).double().cpu().numpy()
+    found["log_probs"] = (log_probs_NV if vocab_size <= MAX_KEPT else log_probs_NV[:, :0]).double().cpu().numpy()
     return found
 
 

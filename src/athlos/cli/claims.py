@@ -79,7 +79,7 @@ def command_of(config: Mapping[str, Any]) -> str | None:
     if not config:
         return None
     if "benchmark" not in config:
-        return run_command(config)
+        return run_command(config, is_older=True)  # it stands beside the commit of the run
     words = ["python", f"benchmarks/{config['benchmark']}.py"]
     for key, value in config.items():
         if key.startswith("options.") and value is not None and value is not False:

@@ -46,6 +46,8 @@ def base_run(config: RunConfig) -> RunConfig:
     own, other = _world(base), _world(config)
     if own is not None and other is not None:
         base.data = dataclasses.replace(base.data, world=other)
+    if type(base.data) is type(config.data) and base.data.dir is None:
+        base.data = dataclasses.replace(base.data, dir=config.data.dir)  # the files that the run itself reads
     hardware = dataclasses.replace(base.hardware, max_steps_cap=config.hardware.max_steps_cap)
     hardware.limit_items_cap = config.hardware.limit_items_cap
     return dataclasses.replace(
@@ -94,7 +96,7 @@ def _build(folder: Path, base: RunConfig, *, source: str) -> None:
     log.info("%s is trained once and then kept in the cache", source)
     run = execute(base)
     export_run(run, out=folder / "model")
-    if base.data.name == "lab":
+    if base.data.name in ("lab", "lab_pictures"):
         (folder / "model" / LICENSE_NAME_FILE).write_text(LICENSE + "\n", encoding="utf-8")
     for name in RECORD:
         shutil.copyfile(run / name, folder / name)

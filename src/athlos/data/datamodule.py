@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import get_class
 from torch.utils.data import DataLoader
@@ -81,6 +82,8 @@ class DataModule(pl.LightningDataModule):
         self.pictures: PictureReader | None = None
         """None for a model of text."""
         self._constructed: Constructed | None = None
+        self.kept_rows: np.ndarray | None = None
+        """Indices of the training rows that are trained on, set before training; None = all."""
         self.own_stream: Callable[[int], Iterator[Batch]] | None = None
         """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
 
@@ -191,6 +194,8 @@ class DataModule(pl.LightningDataModule):
             return DataLoader(OwnStream(self.own_stream, first_step=self.trainer.global_step), batch_size=None)
         train = self.config.train
         rows = self.rows(self.config.data.train_split)
+        if self.kept_rows is not None:
+            rows = rows.subset(self.kept_rows)
         plan = BatchPlan(
             lengths_R=rows.ends_R - rows.starts_R,
             batch_size=train.batch_size,

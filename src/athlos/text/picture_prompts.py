@@ -21,7 +21,8 @@ _TWINS = str.maketrans({"А": "A", "В": "B", "С": "C", "Α": "A", "Β": "B"})
 """Cyrillic and Greek letters that look like Latin ones (`ours`: a reader cannot tell them apart either). Not those for
 E and H: the Greek one is an article."""
 _CLOSING = r"(?=$|[\s.,:;)\]}。．，、：；）】」।؟?!])"
-_FIRST = re.compile(rf"^[(\[{{（【「\"'*]*([A-H])[\"'*]*{_CLOSING}")
+_MARK = r"(?=$|[.,:;)\]}。．，、：；）】」।؟?!])"
+_FIRST = re.compile(rf"^[(\[{{（【「\"'*]*([A-H])[\"'*]*{_MARK}")
 _NAMED = re.compile(rf"(?:[:：]|\b(?:is|ist|es|est|это|é)|答案是|是)\s*[(\[（【「]?([A-H]){_CLOSING}")
 _BRACKETED = re.compile(r"[(\[（【「]([A-H])[)\]）】」]")
 
@@ -62,8 +63,8 @@ def to_translate(question: str, options: Sequence[str], *, instruction: str, has
 def read_letter(text: str, *, num_options: int) -> str | None:
     """The option that an answer names, or nothing when it names none or several.
 
-    A letter counts at the beginning, in brackets, or behind a colon or a copula; else if it is the only letter that
-    stands alone. An article is no letter: "A" before a word in small letters does not count.
+    A letter counts at the beginning with a mark or nothing behind it, in brackets, or behind a colon or a copula; else
+    if it is the only letter that stands alone. "A" before a word in small letters is an article and does not count.
     """
     line = unicodedata.normalize("NFKC", text).translate(_TWINS).strip()
     accepted = LETTERS[:num_options]

@@ -117,7 +117,7 @@ def test_label_stems(label: str, stem: str):
     ("override", "message"),
     [
         ("data.reference=klng", "data.reference: got 'klng', expected one of data.languages"),
-        ("data.shares={latn: 0.5}", "data.shares: got 0.5 in sum"),
+        ("data.shares={latn: 0.5}", "data.shares: got 0.7 in sum"),
         ("data.letter_share=2", "data.letter_share: got 2.0"),
         ("train.batching=pack", "expected bucket: a row holds one picture"),
         ("data.languages=[latn,latn]", "expected each language once"),

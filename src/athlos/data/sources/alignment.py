@@ -15,7 +15,7 @@ from typing import Any
 
 from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
-from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, Record
+from athlos.data.records import MathRecord, ParallelRecord, Record
 from athlos.data.source import Source
 from athlos.data.sources.gsm8k import Gsm8kConfig, Gsm8kSource
 from athlos.data.sources.mgsm import MgsmConfig, MgsmSource
@@ -59,15 +59,15 @@ class AlignmentConfig(DataConfig):
     """What NTREX's files call a language."""
     pairs: Pairs = MISSING
     max_characters: int = MISSING
-    """Training and test segments are at most this long on the English side, >= 1."""
+    """Segments to translate are at most this long on the English side, solutions to learn from as well, >= 1."""
     num_train_lines: int = MISSING
     """First lines of NTREX, which are trained on, >= 1."""
     num_probe_lines: int = MISSING
     """Lines after those, which are probed, >= 1."""
     num_test_lines: int = MISSING
     """Last lines of NTREX, which are tested on, >= 1."""
-    tests: list[str] = MISSING
-    """Which of translation, math, qa, text the test split holds."""
+    tests: dict[str, int] = MISSING
+    """Test -> items a language (articles of text); any of translation, math, qa, text. The test split holds these."""
     folders: FoldersConfig = field(default_factory=FoldersConfig)
 
 
@@ -110,22 +110,24 @@ class AlignmentSource(Source[AlignmentConfig]):
         """A limit counts for each language of each data set."""
         self._parts(split)
         if split == "reason":
-            return [self._gsm8k().records("train")]
+            return [self._reasoning()]
         if split == "probe":
             return [self._sentences(language, "probe") for language in self.config.languages]
         if split == "train":
             return [self._train(language) for language in self.config.languages]
         groups: list[Iterator[Record]] = []
-        for name in self.config.tests:
+        firsts: list[int] = []
+        for name, count in self.config.tests.items():
             if name == "translation":
                 groups += [self._sentences(language, "test") for language in self.config.languages]
             elif name == "math":
-                groups += [self._problems(language) for language in self._known(MgsmSource)]
+                groups += [self._mgsm([language]).records("test") for language in self._known(MgsmSource)]
             elif name == "qa":
-                groups += [self._questions(language) for language in self._known(XquadSource)]
+                groups += [self._xquad([language]).records("test") for language in self._known(XquadSource)]
             else:
-                groups.append(iter(self._text().records("test")))
-        return groups
+                groups.append(self._text().records("test"))
+            firsts += [count] * (len(groups) - len(firsts))
+        return [itertools.islice(group, count) for group, count in zip(groups, firsts, strict=True)]
 
     def _known(self, source: type[Any]) -> list[str]:
         """English and those of the languages that a data set has."""
@@ -170,13 +172,11 @@ class AlignmentSource(Source[AlignmentConfig]):
                     target=record.english, source_language=language, meta={"item": record.identifier.split("-")[-1]},
                 )  # fmt: skip
 
-    def _problems(self, language: str) -> Iterator[Record]:
-        return self._mgsm([language]).records("test")
-
-    def _questions(self, language: str) -> Iterator[Record]:
-        for record in self._xquad([language]).records("test"):
-            assert isinstance(record, QuestionRecord)
-            yield record
+    def _reasoning(self) -> Iterator[Record]:
+        for record in self._gsm8k().records("train"):
+            assert isinstance(record, MathRecord)
+            if len(record.solution) <= self.config.max_characters:
+                yield record
 
     def _config(self, schema: type[Any], name: str, folder: str, **values: Any) -> Any:
         return schema(
@@ -219,9 +219,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
     for name in ("max_characters", "num_train_lines", "num_probe_lines", "num_test_lines"):
         if getattr(data, name) < 1:
             yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
-    for name in data.tests:
+    for name, count in data.tests.items():
         if name not in TESTS:
             yield f"data.tests: got '{name}', expected any of {', '.join(TESTS)}"
+        if count < 1:
+            yield f"data.tests.{name}: got {count}, expected an integer >= 1"
     if ENGLISH in data.languages or not data.languages or len(set(data.languages)) < len(data.languages):
         got = ", ".join(data.languages) or "none"
         yield f"data.languages: got {got}, expected languages other than en, each once"

@@ -18,7 +18,7 @@ FFN_PARTS = ("up", "down", "gate")
 
 
 class Selector(StrEnum):
-    """How layers are chosen. All but the last three look at the model."""
+    """How layers are chosen. Only activation_gap, lape and grad look at the model."""
 
     activation_gap = "activation_gap"
     lape = "lape"
@@ -26,6 +26,7 @@ class Selector(StrEnum):
     manual = "manual"
     random = "random"
     top = "top"
+    all = "all"
 
 
 PROBING = (Selector.activation_gap, Selector.lape)

@@ -7,7 +7,7 @@ import itertools
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,7 +181,7 @@ def chosen(config: SlamConfig, model: "PreTrainedModel", *, num_layers: int, con
 
         return from_scores(config, layer_gradients(config, model, context=context))
     counts = probe_product(config, model, context=context)
-    own = plain(context.config)["selection"]
+    own = asdict(config)
     kept = ("selector", "reference", "k", "k_max", "fallback", "position", "statistic", "lape")
     stage = Stage(
         name="select",
@@ -201,6 +201,8 @@ def write_choice(path: Path, choice: Choice) -> None:
 
 def unmeasured(config: SlamConfig, *, num_layers: int, seed: int) -> Choice:
     """Layers of the selectors that look at nothing. In a dry run the lowest k stand for those that would be chosen."""
+    if config.selector is Selector.all:
+        return Choice(layers=list(range(num_layers)))
     if config.selector is Selector.manual:
         return Choice(layers=choose.manual_layers(config.layers, num_layers=num_layers))
     k = config.k or min(config.k_max, choose.lower_half(num_layers))

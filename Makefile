@@ -13,11 +13,11 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_NUM_THREADS ?= $(CORES)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test test-fast test-slow lint clean
+.PHONY: help setup demo demo-methods test test-fast test-slow lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@awk -F ':.*## +' '/^[a-z-]+:.*## / { printf "%-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## +' '/^[a-z-]+:.*## / { printf "%-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(STAMP)  ## make .venv with pinned versions (PYTHON=python3.11 by default)
 
@@ -35,6 +35,16 @@ demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in m
 	@$(BIN)/athlos run experiment=lab_premises results_dir=results/demo
 	@$(BIN)/athlos run -m experiment=lab_finetune sweep=demo results_dir=results/demo
 	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
+
+demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one report; a few minutes a method
+	@failed=; for sweep in conf/sweep/demo/*.yaml; do \
+		slug=$$(basename $$sweep .yaml); code=0; \
+		$(BIN)/athlos run -m experiment=lab_$$slug sweep=demo/$$slug results_dir=results/demo || code=$$?; \
+		test $$code -ne 130 || exit 130; \
+		test $$code -eq 0 || failed="$$failed $$slug"; \
+	done; \
+	$(BIN)/athlos report results/demo --out report.html --title "Athlos demo" || exit 1; \
+	test -z "$$failed" || { echo "error: not finished:$$failed; the same command goes on" >&2; exit 1; }
 
 test: test-fast test-slow  ## all tests, the fast ones first
 

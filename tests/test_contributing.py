@@ -1,5 +1,6 @@
 """The steps of CONTRIBUTING.md, carried out as printed in a copy of the source tree."""
 
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
+from tests.tolerances import FLOAT64
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -29,7 +31,7 @@ def test_the_printed_steps_add_a_method_without_editing_a_file(tmp_path: Path):
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     files = printed_files()
-    assert len(files) == 4
+    assert len(files) == 5
     for name, content in files.items():
         path = tmp_path / name
         assert not path.exists()
@@ -52,3 +54,14 @@ def test_the_printed_steps_add_a_method_without_editing_a_file(tmp_path: Path):
     assert (typo.returncode, "did you mean 'method.share'?" in typo.stderr) == (2, True)
     wrong = athlos("run", "experiment=halfway_tiny", "method.share=2")
     assert (wrong.returncode, "method.share: got 2.0" in wrong.stderr) == (2, True)
+    claim = athlos("claims", "halfway", "--runs", "results")
+    assert (claim.returncode, "no run with" in claim.stdout) == (0, True)
+    assert (
+        athlos("run", "experiment=halfway_tiny", "method=finetune", "tracking=none", "eval.limit_tokens=500").returncode
+        == 0
+    )
+    joined = json.loads(athlos("claims", "halfway", "--runs", "results", "--json").stdout)
+    [row] = joined[0]["rows"]
+    ours, other = row["arms"]["ours"], row["arms"]["against"]
+    assert abs(row["value"] - 100 * (ours / other - 1)) < FLOAT64
+    assert joined[0]["verdict"] in ("partly", "not reproduced"), "one seed reproduces nothing"

@@ -82,7 +82,9 @@ def test_ids_name_version_and_candidates():
 
 
 def test_unknown_names_and_languages_are_one_clear_error():
-    with pytest.raises(ConfigError, match=r"got 'skript'; did you mean 'script'\? Accepted: script, lingua, py3langid"):
+    with pytest.raises(
+        ConfigError, match=r"got 'skript'; did you mean 'script'\? Accepted: script, lab, lingua, py3langid"
+    ):
         detector("skript", ["en"])
     with pytest.raises(ConfigError, match="'script' does not know the language 'yo'"):
         detector("script", ["en", "yo"])

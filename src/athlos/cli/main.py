@@ -22,6 +22,7 @@ EXAMPLES = """examples:
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
   athlos report results --out report.html           one page: table, curves, costs, predictions of all runs
+  athlos claims lisa                                the paper's numbers beside ours, computed from run folders
   athlos lab sample                                 a look at the controlled world: five languages, facts, sums ...
 """
 
@@ -75,6 +76,15 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--wandb", nargs="+", default=[], metavar="DIR", help="folders with offline runs of wandb to show as well"
     )
+
+    claims = commands.add_parser("claims", parents=[debug], help="papers' claims beside what run folders show")
+    claims.add_argument("methods", nargs="*", metavar="METHOD", help="any of the methods that list claims (all)")
+    claims.add_argument(
+        "--runs", nargs="+", default=[], metavar="DIR", help="folders of results, beside experiments/*/runs"
+    )
+    form = claims.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON")
+    form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="print Markdown")
 
     lab = commands.add_parser("lab", help="the controlled world: `athlos lab sample` shows it")
     # No `debug` on `lab` itself: the flag of `sample` would put it back to its default.
@@ -143,6 +153,13 @@ def _dispatch(options: argparse.Namespace) -> int:
         return print_doctor(data_dir=Path(options.data_dir) if options.data_dir else None, as_json=options.json)
     if options.command == "report":
         return _report(options)
+    if options.command == "claims":
+        from athlos.cli.claims import print_claims
+
+        print_claims(
+            options.methods, runs=[Path(folder).expanduser() for folder in options.runs], form=options.form or "table"
+        )
+        return 0
     if options.command == "lab":
         from athlos.cli.lab import print_sample
 

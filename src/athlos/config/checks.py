@@ -107,6 +107,7 @@ def _below_least(config: RunConfig) -> Iterator[str]:
         "eval.max_length": (evaluation.max_length, 3),
         "eval.stride": (evaluation.stride, 1),
         "eval.shots": (evaluation.shots, 0),
+        "eval.samples": (evaluation.samples, 1),
         "eval.every": (evaluation.every, 0),
         "eval.limit_tokens": (evaluation.limit_tokens, 0),
         "eval.bootstrap": (evaluation.bootstrap, 0),
@@ -147,7 +148,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
         "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words")),
-        "eval.language_detector": (config.eval.language_detector, ("script", "lingua", "py3langid")),
+        "eval.language_detector": (config.eval.language_detector, ("script", "lingua", "py3langid", "lab")),
     }
     for sink in config.tracking.sinks:
         accepted[f"tracking.sinks[{sink}]"] = (sink, ("wandb", "tensorboard", "trackio"))
@@ -168,6 +169,11 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         yield f"eval.stride: got {evaluation.stride}, expected at most eval.max_length = {evaluation.max_length}"
     if train.max_steps > 0 and data.train_split is None and not config.dry_run:
         yield f"data.train_split: data={data.name} names no training split; set one, or train.max_steps=0"
+    for group, languages in evaluation.language_groups.items():
+        if not languages:
+            yield f"eval.language_groups.{group}: got no languages, expected at least one"
+    if evaluation.samples > 1 and type(config.decoding) is registry().get("decoding", "greedy").schema:
+        yield f"eval.samples: got {evaluation.samples}, but decoding=greedy gives one answer; use decoding=sampling"
     if evaluation.every and data.val_split is None:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
 

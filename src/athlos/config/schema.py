@@ -228,10 +228,14 @@ class EvalConfig:
     """Score at most this many tokens of text; 0 = all."""
     shots: int = 0
     """Worked examples in a prompt, >= 0."""
+    samples: int = 1
+    """Answers to each item of a `math` suite, >= 1; an item counts by their mean, and intervals resample items."""
+    language_groups: dict[str, list[str]] = field(default_factory=dict)
+    """Groups of languages by name, for which a `math` suite adds `acc/<group>` and the like."""
     prompt: str = "default"
     """Name of the prompt style of the task."""
     language_detector: str = "script"
-    """`script` (script range and character n-grams), `lingua` or `py3langid`."""
+    """`script` (script range and character n-grams), `lingua`, `py3langid`, or `lab` for the lab's languages."""
     bootstrap: int = 1000
     """Resamples of the interval; 0 = none."""
     bootstrap_seed: int = 12345

@@ -76,8 +76,11 @@ def ask(
     suite: str,
     shots_pool: Sequence[Record],
     progress: Any,
+    samples: int = 1,
 ) -> Asked[RecordT]:
     """Ask a question for each record of a type, with `eval.shots` worked examples in the style `eval.prompt`.
+
+    Each is asked `samples` times, the answers of one item together, drawn by seeds of their own.
 
     The examples come from the style itself where it has some, else from `shots_pool` (the training split), else from
     the front of each language's records, which then are no test items. Raises `ConfigError` when there are too few, or
@@ -88,15 +91,16 @@ def ask(
         raise ConfigError(f"eval.suites: {suite} needs a {record_type.__name__}, data={config.data.name} has none")
     style = prompts.style_name(record_type, config.eval.prompt)
     items, shots, origin = _shots(config, of_type, record_type=record_type, style=style, pool=shots_pool)
+    items = [record for record in items for _ in range(samples)]
     requests = [
         Request(
-            identifier=record.identifier,
+            identifier=_identifier(record, index % samples),
             prompt=prompts.build_prompt(record, shots=shots[record.language], style=style),
             record=record,
-            seed=zlib.crc32(f"{config.seed}/{record.language}/{record.identifier}".encode()),
+            seed=zlib.crc32(f"{config.seed}/{record.language}/{_identifier(record, index % samples)}".encode()),
             stop=list(prompts.stop_strings(record, style)),
         )
-        for record in items
+        for index, record in enumerate(items)
     ]
     answered = answerer.answer(requests, progress=progress)
     predictions = [_cut(prediction, record, style) for prediction, record in zip(answered, items, strict=True)]
@@ -109,11 +113,17 @@ def ask(
             for prediction, record in zip(predictions, items, strict=True)
         ],
         signatures={
-            f"{suite}_prompt": f"{record_type.__name__}.{style}|shots:{config.eval.shots}|{origin}",
+            f"{suite}_prompt": f"{record_type.__name__}.{style}|shots:{config.eval.shots}|{origin}"
+            + (f"|samples:{samples}" if samples > 1 else ""),
             f"{suite}_engine": engine_signature(config),
             f"{suite}_prompt_hash": prompts.prompt_hash(request.prompt for request in requests),
         },
     )
+
+
+def _identifier(record: Record, sample: int) -> str:
+    """The record's; from the second answer on with the answer's number."""
+    return record.identifier if sample == 0 else f"{record.identifier}#{sample + 1}"
 
 
 def _shots(

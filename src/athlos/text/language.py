@@ -1,6 +1,7 @@
 """Which language a text is written in, and whether it is the one asked for.
 
-Three detectors behind one interface: `script` (no dependency), `lingua` and `py3langid` (extra `athlos[language-id]`).
+Detectors behind one interface: `script` (no dependency), `lingua` and `py3langid` (extra `athlos[language-id]`), and
+`lab` for the invented languages of the lab world, each of which has a script of its own.
 A result depends on the detector and on the languages it chooses from, so both stand in its `id`.
 """
 
@@ -8,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 from athlos.errors import ConfigError, did_you_mean
 
@@ -51,13 +52,18 @@ class Detector(Protocol):
     @property
     def id(self) -> str: ...
 
+    @property
+    def free_letters(self) -> int:
+        """A text with at most this many letters is too short to judge and passes; -1 = none does."""
+        ...
+
     def detect(self, text: str) -> str | None:
         """Two-letter code of the language of a text, None if it has no letters or cannot be told."""
         ...
 
 
 def language_consistent(text: str, language: str, detector: Detector) -> bool:
-    """Whether each part of a text is in the language asked for; parts of at most 15 letters are.
+    """Whether each part of a text is in the language asked for; parts of at most `free_letters` letters are.
 
     A text with thinking tags has two parts, thought and answer, checked apart, and must have exactly one closing tag.
     """
@@ -69,14 +75,46 @@ def language_consistent(text: str, language: str, detector: Detector) -> bool:
 
 def _part_consistent(text: str, language: str, detector: Detector) -> bool:
     text = prose(text)
-    if sum(map(str.isalpha, text)) <= MAX_FREE_LETTERS:
+    if sum(map(str.isalpha, text)) <= detector.free_letters:
         return True
     detected = detector.detect(text)
     return detected is not None and base_language(detected) == base_language(language)
 
 
+class LabDetector:
+    """Exact on the lab's languages, which are named by their scripts: a text with letters of two is in none.
+
+    An answer without a letter is in no language, for there every trace names a thing; so nothing is too short.
+    """
+
+    free_letters = -1
+    _SCRIPTS: ClassVar[dict[str, str]] = {
+        "latin": "latn", "cyrillic": "cyrl", "greek": "grek", "thai": "thai", "han": "hani",
+    }  # fmt: skip
+
+    def __init__(self, languages: Sequence[str]) -> None:
+        from athlos.text.language_profiles import SCRIPT_RANGES
+
+        _require_known("lab", languages, [*self._SCRIPTS.values()])
+        self._ranges = [
+            (first, last, code) for script, code in self._SCRIPTS.items() for first, last in SCRIPT_RANGES[script]
+        ]
+        self.id = "lab-1"
+
+    def detect(self, text: str) -> str | None:
+        # Thai vowel signs are no letters to Unicode, the mark that ends a Thai sentence of the lab is one.
+        letters = {character for character in text if character.isalpha() and character != "\u0e2f"}
+        codes = {self._code(ord(character)) for character in letters}
+        return codes.pop() if len(codes) == 1 else None
+
+    def _code(self, codepoint: int) -> str | None:
+        return next((code for first, last, code in self._ranges if first <= codepoint <= last), None)
+
+
 class ScriptDetector:
     """Unicode script of the letters, then frequent words and character n-grams. See `language_profiles.py`."""
+
+    free_letters = MAX_FREE_LETTERS
 
     def __init__(self, languages: Sequence[str]) -> None:
         from athlos.text import language_profiles
@@ -97,6 +135,8 @@ class ScriptDetector:
 
 class LinguaDetector:
     """lingua over the given languages and `DRIFT_LANGUAGES`; its memory grows with their number."""
+
+    free_letters = MAX_FREE_LETTERS
 
     def __init__(self, languages: Sequence[str]) -> None:
         try:
@@ -122,6 +162,8 @@ class Py3LangidDetector:
     Over all its languages it says Malay for Indonesian and Wu for Chinese, on real news, one time in ten or twenty.
     """
 
+    free_letters = MAX_FREE_LETTERS
+
     def __init__(self, languages: Sequence[str]) -> None:
         try:
             from py3langid.langid import MODEL_FILE, LanguageIdentifier
@@ -144,6 +186,7 @@ class Py3LangidDetector:
 
 _DETECTORS: dict[str, Callable[[Sequence[str]], Detector]] = {
     "script": ScriptDetector,
+    "lab": LabDetector,
     "lingua": LinguaDetector,
     "py3langid": Py3LangidDetector,
 }

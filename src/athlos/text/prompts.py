@@ -185,6 +185,10 @@ def _gap(record: Record) -> str:
     return "" if base_language(record.language) in UNSPACED_SENTENCES else " "
 
 
+def _bare_solution(record: MathRecord) -> str:
+    return record.solution.strip() or record.answer
+
+
 def _bare_question(record: QuestionRecord) -> str:
     parts = [*(passage.text for passage in record.passages), record.question]
     return _gap(record).join(part for part in parts if part)
@@ -207,6 +211,11 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
         "direct": _Style[MathRecord](
             question=_direct_question,
             answer=lambda record: f"{_direct_labels(record.language).space}{record.answer}",
+            stops=lambda record: ("\n",),
+        ),
+        # No label in any language: the question, then its worked solution, ended by the end of text or line.
+        "bare": _Style[MathRecord](
+            question=lambda record: record.question, answer=lambda record: _gap(record) + _bare_solution(record),
             stops=lambda record: ("\n",),
         ),
     },

@@ -13,9 +13,10 @@ from tests.methods.ndp.reference import Counts, Sample
 
 from athlos.errors import DataError
 from athlos.methods.ndp import building, hashing, tables
+from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.merging import merge
-from athlos.methods.ndp.positions import answer_positions
+from athlos.methods.ndp.positions import answer_positions, row_positions
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
 
 IDENTITY = TableIdentity(kind="clm", n=1, vocab_size=100, tokenizer="t", template="c", data="d")
@@ -29,16 +30,19 @@ MONO = [[5, 6, END], [5, 7, END], [5, 6, END]]
 """The answers again as documents: every CLM count doubles."""
 
 
-def flat(samples: list[Sample]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def flat(samples: list[Sample], *, joins_first: bool = False) -> Corpus:
     tokens = np.array([token for one, _ in samples for token in one], dtype=np.int32)
     labels = np.array([label for _, many in samples for label in many])
     lengths = np.array([len(one) for one, _ in samples], dtype=np.int64)
-    is_predicted = labels != -100
-    return tokens, is_predicted, lengths
+    return Corpus(tokens_N=tokens, is_predicted_N=labels != -100, lengths_R=lengths, joins_first=joins_first)
 
 
-def documents(texts: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-    return np.array([token for text in texts for token in text], dtype=np.int32), np.array([len(t) for t in texts])
+def documents(texts: list[list[int]]) -> Corpus:
+    return flat([(text, text) for text in texts])
+
+
+def built(rows: CountRows, folder: Path, *, identity: TableIdentity = IDENTITY) -> CountTable:
+    return building.build([lambda: rows], folder, identity=identity)
 
 
 def content(table: CountTable, keys: list[tuple[int, ...]]) -> dict[tuple[int, ...], Counter[int]]:
@@ -76,16 +80,16 @@ HAND_MADE = {
 @pytest.mark.parametrize("n", [0, 1, 4])
 def test_the_fixture_has_the_hand_made_counts(tmp_path: Path, n: int) -> None:
     expected = {key: Counter(counter) for key, counter in HAND_MADE[n].items()}
-    rows = building.clm_rows(*flat(DIALOGUES), n=n, joins_first=False)
-    assert_table_is(building.build(rows, tmp_path / "clm", identity=IDENTITY), expected)
-    mono = building.mono_rows(*documents(MONO), n=n, longest=9)
-    both = building.build(CountRows.joined([rows, mono]), tmp_path / "both", identity=IDENTITY)
+    rows = building.clm_rows(flat(DIALOGUES), n=n)
+    assert_table_is(built(rows, tmp_path / "clm"), expected)
+    mono = building.mono_rows(documents(MONO), n=n, longest=9)
+    both = built(CountRows.joined([rows, mono]), tmp_path / "both")
     doubled = {key: Counter({token: 2 * times for token, times in row.items()}) for key, row in expected.items()}
     assert_table_is(both, doubled)
 
 
 def test_sup_of_the_fixture(tmp_path: Path) -> None:
-    table = building.build(building.sup_rows(*flat(DIALOGUES)), tmp_path, identity=IDENTITY)
+    table = built(building.sup_rows(flat(DIALOGUES)), tmp_path)
     keys = [(1, 2), (1, 2, 5), (1, 2, 5, 6), (1, 2, 5, 6, 9, 3), (1, 4), (1, 4, 5), (1, 4, 5, 6)]
     keys += [(1, 2, 5, 6, 9, 3, 5), (1, 2, 5, 6, 9, 3, 5, 7)]
     nexts = [5, 6, END, 5, 5, 6, END, 7, END]
@@ -107,13 +111,13 @@ def test_tables_equal_the_brute_force_counts(
 ) -> None:
     samples = [as_sample(pairs) for pairs in drawn]
     folder = tmp_path_factory.mktemp("tables")
-    sup = building.build(building.sup_rows(*flat(samples)), folder / "sup", identity=IDENTITY)
+    sup = built(building.sup_rows(flat(samples)), folder / "sup")
     assert_table_is(sup, reference.sup_counts(samples))
-    rows = building.clm_rows(*flat(samples), n=n, joins_first=joins_first)
-    clm = building.build(rows, folder / "clm", identity=IDENTITY)
+    rows = building.clm_rows(flat(samples, joins_first=joins_first), n=n)
+    clm = built(rows, folder / "clm")
     assert_table_is(clm, reference.clm_counts(samples, n=n, joins_first=joins_first))
     texts = [list(tokens) for tokens, _ in samples]
-    mono = building.build(building.mono_rows(*documents(texts), n=n, longest=2), folder / "mono", identity=IDENTITY)
+    mono = built(building.mono_rows(documents(texts), n=n, longest=2), folder / "mono")
     assert_table_is(mono, reference.mono_counts(texts, n=n, longest=2))
 
 
@@ -124,23 +128,24 @@ def test_order_and_shards_do_not_matter(
     samples = [as_sample(pairs) for pairs in drawn]
     folder = tmp_path_factory.mktemp("tables")
 
-    def built(part: list[Sample], name: str) -> CountTable:
-        rows = building.clm_rows(*flat(part), n=0, joins_first=True)
-        return building.build(rows, folder / name, identity=IDENTITY)
+    def of(part: list[Sample], name: str) -> CountTable:
+        return built(building.clm_rows(flat(part, joins_first=True), n=0), folder / name)
 
-    whole = built(samples, "whole")
-    assert same_files(whole, built(data.draw(st.permutations(samples)), "shuffled"))
+    whole = of(samples, "whole")
+    assert same_files(whole, of(data.draw(st.permutations(samples)), "shuffled"))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(samples)), max_size=3)))
     bounds = [0, *cuts, len(samples)]
-    parts = [built(samples[a:b], f"part{index}") for index, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
+    parts = [of(samples[a:b], f"part{index}") for index, (a, b) in enumerate(itertools.pairwise(bounds)) if b > a]
     assert same_files(whole, merge(parts, folder / "merged", identity=IDENTITY))
 
 
 def test_a_merge_in_many_ranges_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
-    lengths = np.full(400, 25)
-    tokens = rng.integers(0, 3, lengths.sum()).astype(np.int32)
-    rows = building.clm_rows(tokens, np.arange(len(tokens)) % 25 > 0, lengths, n=0, joins_first=True)
+    corpus = Corpus(
+        tokens_N=rng.integers(0, 3, 10_000).astype(np.int32), is_predicted_N=np.arange(10_000) % 25 > 0,
+        lengths_R=np.full(400, 25), joins_first=True,
+    )  # fmt: skip
+    rows = building.clm_rows(corpus, n=0)
     halves = [
         CountRows(
             keys_0=rows.keys_0[part], keys_1=rows.keys_1[part], token_ids=rows.token_ids[part],
@@ -148,8 +153,8 @@ def test_a_merge_in_many_ranges_is_the_same(tmp_path: Path, monkeypatch: pytest.
         )
         for part in (slice(None, 4000), slice(4000, None))
     ]  # fmt: skip
-    whole = building.build(rows, tmp_path / "whole", identity=IDENTITY)
-    parts = [building.build(half, tmp_path / str(index), identity=IDENTITY) for index, half in enumerate(halves)]
+    whole = built(rows, tmp_path / "whole")
+    parts = [built(half, tmp_path / str(index)) for index, half in enumerate(halves)]
     monkeypatch.setattr("athlos.methods.ndp.merging.ENTRY_BYTES", 10_000)  # so that one megabyte holds few entries
     assert same_files(whole, merge(parts, tmp_path / "merged", identity=IDENTITY, memory_mb=1))
 
@@ -167,7 +172,7 @@ def test_keys_that_share_words_are_told_apart(tmp_path: Path) -> None:
     listed = zip(found.keys_0.tolist(), found.keys_1.tolist(), found.token_ids.tolist(), strict=True)
     assert dict(zip(listed, found.counts.tolist(), strict=True)) == expected
     assert sorted(expected) == list(zip(found.keys_0, found.keys_1, found.token_ids, strict=True))
-    table = building.build(rows, tmp_path, identity=IDENTITY)
+    table = built(rows, tmp_path)
     queries = np.array([(a, b) for a in {*first.tolist(), 5} for b in range(4)], dtype=np.uint64)
     offsets, ids, counts = table.gather(table.lookup(queries))
     for query, start, stop in zip(queries, offsets[:-1], offsets[1:], strict=True):
@@ -180,7 +185,7 @@ def test_a_key_is_found_by_its_second_word_too(tmp_path: Path) -> None:
         keys_0=np.array([7, 7, 7], dtype=np.uint64), keys_1=np.array([1, 2, 3], dtype=np.uint64),
         token_ids=np.array([4, 5, 6], dtype=np.int32), counts=np.array([1, 1, 2]),
     )  # fmt: skip
-    table = building.build(rows, tmp_path, identity=IDENTITY)
+    table = built(rows, tmp_path)
     assert table.lookup(np.array([[7, 3], [7, 4], [7, 0], [7, 1], [8, 1]], dtype=np.uint64)).tolist() == [
         2,
         -1,
@@ -205,7 +210,7 @@ def test_an_empty_table(tmp_path: Path) -> None:
     [("tokenizer", "u"), ("template", "x"), ("n", 4), ("data", "e"), ("vocab_size", 99), ("kind", "sup")],
 )
 def test_a_table_of_something_else_is_refused(tmp_path: Path, name: str, value: object) -> None:
-    building.build(building.clm_rows(*flat(DIALOGUES), n=1, joins_first=False), tmp_path, identity=IDENTITY)
+    built(building.clm_rows(flat(DIALOGUES), n=1), tmp_path)
     wanted = TableIdentity(**{**IDENTITY.__dict__, name: value})  # type: ignore[arg-type]
     with pytest.raises(DataError, match=f"{name} is {getattr(IDENTITY, name)!r}, expected {value!r}"):
         CountTable.open(tmp_path, expected=wanted)
@@ -213,15 +218,15 @@ def test_a_table_of_something_else_is_refused(tmp_path: Path, name: str, value: 
 
 def test_token_ids_beyond_the_vocabulary_are_refused(tmp_path: Path) -> None:
     small = TableIdentity(**{**IDENTITY.__dict__, "vocab_size": 9})
-    rows = building.clm_rows(*flat(DIALOGUES), n=0, joins_first=False)
+    rows = building.clm_rows(flat(DIALOGUES), n=0)
     with pytest.raises(DataError, match="token id 9, expected less than the vocabulary's 9"):
-        building.build(rows, tmp_path, identity=small)
+        built(rows, tmp_path, identity=small)
 
 
 def test_no_table_and_a_damaged_one(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a table"):
         CountTable.open(tmp_path)
-    building.build(building.clm_rows(*flat(DIALOGUES), n=0, joins_first=False), tmp_path, identity=IDENTITY)
+    built(building.clm_rows(flat(DIALOGUES), n=0), tmp_path)
     np.save(tmp_path / "values.npy", np.zeros(3), allow_pickle=False)
     with pytest.raises(DataError, match=r"values\.npy holds float64"):
         CountTable.open(tmp_path)
@@ -241,21 +246,35 @@ def without_the_last_token(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarra
 
 def test_a_prefix_without_its_last_token_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("athlos.methods.ndp.positions.segment_keys", without_the_last_token)
-    table = building.build(building.clm_rows(*flat(DIALOGUES), n=1, joins_first=False), tmp_path, identity=IDENTITY)
+    table = built(building.clm_rows(flat(DIALOGUES), n=1), tmp_path)
     with pytest.raises(AssertionError):
         assert_table_is(table, {key: Counter(row) for key, row in HAND_MADE[1].items()})
 
 
 def test_a_prompt_left_in_the_key_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def from_the_row(tokens: np.ndarray, is_predicted: np.ndarray, lengths: np.ndarray, **_: bool) -> object:
-        return building.row_positions(tokens, is_predicted, lengths)
-
-    monkeypatch.setattr(building, "answer_positions", from_the_row)
-    table = building.build(building.clm_rows(*flat(DIALOGUES), n=1, joins_first=False), tmp_path, identity=IDENTITY)
+    monkeypatch.setattr(building, "answer_positions", lambda *arrays, joins_first: row_positions(*arrays))
+    table = built(building.clm_rows(flat(DIALOGUES), n=1), tmp_path)
     with pytest.raises(AssertionError):
         assert_table_is(table, {key: Counter(row) for key, row in HAND_MADE[1].items()})
 
 
 def test_one_start_for_all_turns_is_noticed() -> None:
-    lengths = answer_positions(*flat(DIALOGUES), joins_first=False).lengths
-    assert lengths.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+    corpus = flat(DIALOGUES)
+    positions = answer_positions(corpus.tokens_N, corpus.is_predicted_N, corpus.lengths_R, joins_first=False)
+    assert positions.lengths.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_many_parts_and_threads_give_the_table_of_one_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    rng = np.random.default_rng(0)
+    corpus = Corpus(
+        tokens_N=rng.integers(0, 3, 6000).astype(np.int32), is_predicted_N=np.arange(6000) % 30 > 2,
+        lengths_R=np.full(200, 30),
+    )  # fmt: skip
+    whole = built(building.clm_rows(corpus, n=1), tmp_path / "whole")
+    monkeypatch.setattr(building, "FEW_ENTRIES", 0)
+    chunks = corpus.chunks(lambda piece: building.clm_rows(piece, n=1), size=500)
+    assert len(chunks) > 10
+    assert same_files(whole, building.build(chunks, tmp_path / "parts", identity=IDENTITY, threads=threads))

@@ -1,17 +1,21 @@
 """Word problems: accuracy of the final answer, and whether the working is in the language of the question.
 
-`acc`, `lc` (language consistency) and `lc_acc` are macro means over languages, with `name/<language>` beside them.
-`lc_acc` is the mean of acc * lc of each item, never the product of the means.
+`acc`, `lc` (language consistency) and `lc_acc` are macro means over languages, with `name/<language>` and, for the
+groups of `eval.language_groups`, `name/<group>` beside them. `lc_acc` is the mean of acc * lc of each answer, never the
+product of the means. With `eval.samples` > 1 an item counts by the mean of its answers. Prompts hold no hints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 from athlos.config.schema import RunConfig
 from athlos.data.records import MathRecord, Record
 from athlos.evaluation.asking import ask
+from athlos.evaluation.macro import POLYMATH_WEIGHTS, mean_of_parts, polymath_score
 from athlos.evaluation.metrics import by_language
-from athlos.evaluation.suite import Answerer, SuiteResult
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.text.language import detector, language_consistent
 from athlos.text.maths import answers_equal, extract_answer
 
@@ -25,7 +29,6 @@ class MathSuite:
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        evaluation = self.config.eval
         asked = ask(
             self.config,
             answerer,
@@ -34,10 +37,11 @@ class MathSuite:
             suite="math",
             shots_pool=shots_pool,
             progress=progress,
+            samples=self.config.eval.samples,
         )
         found = [extract_answer(answer) for answer in asked.answers]
         golds = [record.answer for record in asked.records]
-        judge = detector(evaluation.language_detector, asked.languages)
+        judge = detector(self.config.eval.language_detector, asked.languages)
         acc = [float(answers_equal(one, gold)) for one, gold in zip(found, golds, strict=True)]
         lc = [
             float(language_consistent(answer, language, judge))
@@ -54,13 +58,61 @@ class MathSuite:
             predictions=asked.rows(golds, extracted=found, acc=acc, lc=lc),
             signatures={**asked.signatures, "language_detector": judge.id},
         )
-        for name, items in values.items():
-            metrics, details = by_language(
-                items, asked.languages, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
-            )
-            result.metrics.update(metrics)
-            result.details.update(details)
+        items = asked.records[:: self.config.eval.samples]
+        for name, scores in values.items():
+            means = item_means(scores, samples=self.config.eval.samples)
+            for metrics, details in self._summaries(name, means, items):
+                result.metrics.update(metrics)
+                result.details.update(details)
         return result
+
+    def _summaries(
+        self, name: str, values: Sequence[float], items: Sequence[MathRecord]
+    ) -> Iterator[tuple[dict[str, float], dict[str, MetricDetail]]]:
+        """Of all languages, of each group, and over the parts of a benchmark that has some."""
+        evaluation = self.config.eval
+        languages = [record.language for record in items]
+        options = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
+        yield by_language(values, languages, name=name, **options)
+        for group, members in evaluation.language_groups.items():
+            chosen = [index for index, language in enumerate(languages) if language in members]
+            metrics, details = by_language(
+                [values[index] for index in chosen], [languages[index] for index in chosen], name=name, **options
+            )
+            yield {f"{name}/{group}": metrics[name]}, {f"{name}/{group}": details[name]}
+        if name in ("acc", "lc_acc"):
+            yield _over_parts(name, values, items), {}
+
+
+def item_means(values: Sequence[float], *, samples: int) -> list[float]:
+    """The mean of each item over its answers, which stand together."""
+    return [float(mean) for mean in np.asarray(values, dtype=np.float64).reshape(-1, samples).mean(axis=1)]
+
+
+def _over_parts(name: str, values: Sequence[float], items: Sequence[MathRecord]) -> dict[str, float]:
+    """`<name>_macro` where items have several sources (MMATH), `<name>_weighted` where they have PolyMath's levels.
+
+    Each is the mean over languages of what a language has.
+    """
+    rows: Mapping[str, list[tuple[float, MathRecord]]] = {record.language: [] for record in items}
+    for value, record in zip(values, items, strict=True):
+        rows[record.language].append((value, record))
+    found: dict[str, float] = {}
+    if len({record.meta.get("source") for record in items}) > 1:
+        means = [
+            mean_of_parts([value for value, _ in one], [str(record.meta.get("source")) for _, record in one])
+            for one in rows.values()
+        ]
+        found[f"{name}_macro"] = float(np.mean(means))
+    if items and {record.meta.get("level") for record in items} == set(POLYMATH_WEIGHTS):
+        scores = []
+        for one in rows.values():
+            by_level: dict[str, list[float]] = {}
+            for value, record in one:
+                by_level.setdefault(record.meta["level"], []).append(value)
+            scores.append(polymath_score({level: float(np.mean(some)) for level, some in by_level.items()}))
+        found[f"{name}_weighted"] = float(np.mean(scores))
+    return found
 
 
 SUITE = MathSuite

@@ -44,13 +44,33 @@ def segment_keys(tokens_N: np.ndarray, lengths_S: np.ndarray) -> np.ndarray:
     """
     check_tokens(tokens_N)
     keys = np.empty((2, len(tokens_N)), dtype=np.uint64)
-    for span, lengths in _whole_segments(lengths_S):
+    lengths_S = lengths_S[lengths_S > 0]
+    for span, segments in whole_segments(lengths_S, size=CHUNK_TOKENS):
+        lengths = lengths_S[segments]
         starts = np.cumsum(lengths) - lengths
-        positions = np.arange(span.stop - span.start, dtype=np.uint64) - np.repeat(starts, lengths).astype(np.uint64)
-        running = np.zeros((2, span.stop - span.start + 1), dtype=np.uint64)
-        running[:, 1:] = _running(tokens_N[span], positions)
-        keys[:, span] = running[:, :-1] - np.repeat(running[:, starts], lengths, axis=1)
+        positions = np.arange(span.stop - span.start) - np.repeat(starts, lengths)
+        for word, values in zip(keys, mix(tokens_N[span], positions.view(np.uint64)), strict=True):
+            totals = np.add.reduceat(values, starts)
+            # The sum before a token: that before its neighbour and the neighbour's own; zero again at each start.
+            word[span.start] = 0
+            word[span.start + 1 : span.stop] = values[:-1]
+            word[span.start + starts[1:]] -= totals[:-1]
+            np.cumsum(word[span], out=word[span])
     return keys.T
+
+
+def segment_totals(tokens_N: np.ndarray, lengths_S: np.ndarray) -> np.ndarray:
+    """The key of each whole segment, uint64 [S, 2]."""
+    check_tokens(tokens_N)
+    totals = np.zeros((2, len(lengths_S)), dtype=np.uint64)
+    filled = np.flatnonzero(lengths_S)
+    for span, segments in whole_segments(lengths_S[filled], size=CHUNK_TOKENS):
+        lengths = lengths_S[filled[segments]]
+        starts = np.cumsum(lengths) - lengths
+        positions = np.arange(span.stop - span.start) - np.repeat(starts, lengths)
+        for word, values in zip(totals, mix(tokens_N[span], positions.view(np.uint64)), strict=True):
+            word[filled[segments]] = np.add.reduceat(values, starts)
+    return totals.T
 
 
 def check_tokens(tokens: np.ndarray) -> np.ndarray:
@@ -95,14 +115,14 @@ def _running(tokens_N: np.ndarray, positions_N: np.ndarray) -> np.ndarray:
     return sums
 
 
-def _whole_segments(lengths_S: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Runs of whole segments of about `CHUNK_TOKENS` tokens: their span of tokens, and their lengths."""
+def whole_segments(lengths_S: np.ndarray, *, size: int) -> Iterator[tuple[slice, slice]]:
+    """Cut a corpus between segments into pieces of about `size` tokens: the span of tokens and that of segments."""
     ends = np.cumsum(lengths_S)
     first, start = 0, 0
     while first < len(lengths_S):
-        last = max(first + 1, int(np.searchsorted(ends, start + CHUNK_TOKENS, side="right")))
+        last = max(first + 1, int(np.searchsorted(ends, start + size, side="right")))
         stop = int(ends[last - 1])
-        yield slice(start, stop), lengths_S[first:last]
+        yield slice(start, stop), slice(first, last)
         first, start = last, stop
 
 

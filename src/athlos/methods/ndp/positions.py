@@ -66,8 +66,3 @@ def predicted(is_target_N: np.ndarray, lengths_R: np.ndarray) -> np.ndarray:
     kept = np.array(is_target_N, dtype=bool)
     kept[(np.cumsum(lengths_R) - lengths_R)[lengths_R > 0]] = False
     return kept
-
-
-def joins_first(is_target_N: np.ndarray, lengths_R: np.ndarray) -> bool:
-    """Whether rows are answers from their first token on, as running text is."""
-    return bool(is_target_N[(np.cumsum(lengths_R) - lengths_R)[lengths_R > 0]].any())

@@ -15,7 +15,8 @@ N rows, M rows with a list, E entries of lists, Q queries.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -66,10 +67,44 @@ class CountRows:
         return len(self.keys_0)
 
     @classmethod
-    def joined(cls, parts: list["CountRows"]) -> "CountRows":
+    def joined(cls, parts: Sequence["CountRows"]) -> "CountRows":
         """Parts end to end; sorting and adding up is the caller's."""
-        names = [field.name for field in fields(cls)]
-        return cls(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
+        all_ones = all(part.is_ones for part in parts)
+        return cls(
+            keys_0=np.concatenate([part.keys_0 for part in parts]),
+            keys_1=np.concatenate([part.keys_1 for part in parts]),
+            token_ids=np.concatenate([part.token_ids for part in parts]),
+            counts=ones(sum(map(len, parts))) if all_ones else np.concatenate([part.counts for part in parts]),
+        )
+
+    @classmethod
+    def empty(cls) -> "CountRows":
+        keys = np.empty(0, dtype=np.uint64)
+        return cls(keys_0=keys, keys_1=keys, token_ids=np.empty(0, dtype=np.int32), counts=ones(0))
+
+    @property
+    def is_ones(self) -> bool:
+        """Whether the counts are the view of a single 1 that `ones` makes."""
+        return self.counts.strides == (0,)
+
+    def taken(self, order: np.ndarray) -> "CountRows":
+        """The entries at these places."""
+        return CountRows(
+            keys_0=self.keys_0[order], keys_1=self.keys_1[order], token_ids=self.token_ids[order],
+            counts=ones(len(order)) if self.is_ones else self.counts[order],
+        )  # fmt: skip
+
+    def span(self, start: int, stop: int) -> "CountRows":
+        part = slice(start, stop)
+        return CountRows(
+            keys_0=self.keys_0[part], keys_1=self.keys_1[part], token_ids=self.token_ids[part],
+            counts=self.counts[part],
+        )  # fmt: skip
+
+
+def ones(length: int) -> np.ndarray:
+    """Counts of entries that are one position each, without the memory: a view of a single 1."""
+    return np.broadcast_to(np.uint32(1), length)
 
 
 class CountTable:
@@ -243,37 +278,64 @@ class TableWriter:
 
     def add(self, rows: CountRows) -> None:
         """Append entries sorted by key and token, each (key, token) once."""
-        if not len(rows):
-            return
-        if rows.token_ids.max() >= self.identity.vocab_size:
+        self.add_piece(encode(rows))
+
+    def add_piece(self, piece: "Piece") -> None:
+        if piece.largest_token >= self.identity.vocab_size:
             raise DataError(
-                f"token id {rows.token_ids.max()}, expected less than the vocabulary's {self.identity.vocab_size}"
+                f"token id {piece.largest_token}, expected less than the vocabulary's {self.identity.vocab_size}"
             )
-        if rows.counts.max() > MAX_COUNT:
-            raise DataError(f"a count of {rows.counts.max()}, the table holds at most {MAX_COUNT}")
-        heads = np.flatnonzero(new_keys(rows.keys_0, rows.keys_1))
-        sizes = np.diff(heads, append=len(rows))
-        has_list = (sizes > 1) | (rows.counts[heads] > 1)
-        self._add_rows(rows, heads, has_list)
-        self._add_lists(rows, sizes, has_list)
-        self.num_positions += int(rows.counts.sum(dtype=np.int64))
-
-    def _add_rows(self, rows: CountRows, heads: np.ndarray, has_list: np.ndarray) -> None:
+        if piece.largest_count > MAX_COUNT:
+            raise DataError(f"a count of {piece.largest_count}, the table holds at most {MAX_COUNT}")
         num_lists = self._arrays["offsets"].length - 1
-        if num_lists + int(has_list.sum()) >= int(SINGLE):
+        if num_lists + len(piece.sizes) >= int(SINGLE):
             raise DataError(f"more than {int(SINGLE)} prefixes were seen more than once: a table holds no more")
-        values = rows.token_ids[heads].astype(np.uint32)
-        values |= SINGLE
-        values[has_list] = num_lists + np.arange(has_list.sum(), dtype=np.uint32)
-        self._arrays["keys_0"].append(rows.keys_0[heads])
-        self._arrays["keys_1"].append(rows.keys_1[heads])
-        self._arrays["values"].append(values)
+        piece.values[piece.values < SINGLE] += np.uint32(num_lists)
+        self._arrays["keys_0"].append(piece.keys_0)
+        self._arrays["keys_1"].append(piece.keys_1)
+        self._arrays["values"].append(piece.values)
+        self._arrays["offsets"].append(self._arrays["token_ids"].length + np.cumsum(piece.sizes))
+        self._arrays["token_ids"].append(piece.token_ids)
+        self._arrays["counts"].append(piece.counts)
+        self.num_positions += piece.num_positions
 
-    def _add_lists(self, rows: CountRows, sizes: np.ndarray, has_list: np.ndarray) -> None:
-        in_list = np.repeat(has_list, sizes)
-        self._arrays["offsets"].append(self._arrays["token_ids"].length + np.cumsum(sizes[has_list]))
-        self._arrays["token_ids"].append(rows.token_ids[in_list])
-        self._arrays["counts"].append(rows.counts[in_list])
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """Rows of a table as they are written: those with a list are numbered from 0, `sizes` holds their lengths."""
+
+    keys_0: np.ndarray
+    keys_1: np.ndarray
+    values: np.ndarray
+    sizes: np.ndarray
+    token_ids: np.ndarray
+    counts: np.ndarray
+    largest_token: int
+    largest_count: int
+    num_positions: int
+
+
+def encode(rows: CountRows) -> Piece:
+    """Entries sorted by key and token -> rows with and without a list."""
+    heads = np.flatnonzero(new_keys(rows.keys_0, rows.keys_1))
+    sizes = np.diff(heads, append=len(rows))
+    has_list = (sizes > 1) | (rows.counts[heads] > 1)
+    in_list = np.repeat(has_list, sizes)
+    is_whole = len(heads) == len(rows)
+    values = rows.token_ids[heads].astype(np.uint32)
+    values |= SINGLE
+    values[has_list] = np.arange(has_list.sum(), dtype=np.uint32)
+    return Piece(
+        keys_0=rows.keys_0 if is_whole else rows.keys_0[heads],
+        keys_1=rows.keys_1 if is_whole else rows.keys_1[heads],
+        values=values,
+        sizes=sizes[has_list],
+        token_ids=rows.token_ids[in_list],
+        counts=rows.counts[in_list],
+        largest_token=int(rows.token_ids.max(initial=-1)),
+        largest_count=int(rows.counts.max(initial=0)),
+        num_positions=int(rows.counts.sum(dtype=np.int64)),
+    )
 
 
 def new_keys(keys_0: np.ndarray, keys_1: np.ndarray) -> np.ndarray:

@@ -1,0 +1,212 @@
+"""`athlos claims`: the papers' numbers beside ours, as a table, as JSON or as Markdown."""
+
+import json
+import logging
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from athlos.cli.panels import visible
+from athlos.config.catalogue import METHODS
+from athlos.config.claims import Claim, all_claims
+from athlos.config.compose import conf_dir
+from athlos.errors import ConfigError, choices
+from athlos.report.command import run_command
+from athlos.report.ledger import Entry, Row, Verdict, ledger, read_records
+
+log = logging.getLogger(__name__)
+
+DIGITS = 4
+LOG_WIDTH = 160
+"""Columns where the output is no terminal."""
+STYLES = {
+    Verdict.REPRODUCED: "green", Verdict.PARTLY: "yellow", Verdict.NOT_REPRODUCED: "red", Verdict.NOT_MEASURED: "dim",
+}  # fmt: skip
+
+
+def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str = "table") -> None:
+    """Print the ledger of the named methods, or of all, as `table`, `json` or `markdown`.
+
+    Raises `ConfigError` for a method without claims, `DataError` for a folder without runs. Damaged run folders are
+    named on the error stream and left out.
+    """
+    entries = computed(methods, runs=runs)
+    if form == "json":
+        print(json.dumps([_plain(entry) for entry in entries], indent=1, ensure_ascii=False))
+    elif form == "markdown":
+        print(markdown(entries))
+    else:
+        _print_table(entries)
+
+
+def computed(methods: Sequence[str], *, runs: Sequence[Path] = ()) -> list[Entry]:
+    """The ledger of the committed records and of the given folders."""
+    claims = _chosen(methods)
+    folders = [*committed(), *runs]
+    records = read_records(folders) if folders else None
+    for line in records.skipped if records else ():
+        log.warning("skipped %s", line)
+    return ledger(claims, records.usable if records else ())
+
+
+def committed() -> list[Path]:
+    """`experiments/*/runs` below the current folder, or of the checkout that this is, those that hold runs."""
+    from athlos.report.reading import run_folders
+
+    for root in dict.fromkeys((Path(), conf_dir().parent)):
+        found = [folder for folder in sorted(root.glob("experiments/*/runs")) if any(run_folders(folder))]
+        if found:
+            return found
+    return []
+
+
+def _chosen(methods: Sequence[str]) -> Mapping[str, Sequence[Claim]]:
+    known = all_claims()
+    planned = [method.slug for method in METHODS if method.slug not in known]
+    for name in methods:
+        if name in planned:
+            raise ConfigError(f"claims: '{name}' lists none yet; methods with claims: {', '.join(known)}")
+        if name not in known:
+            raise ConfigError(f"claims: got '{name}'{choices(name, list(known))}")
+    in_order = [method.slug for method in METHODS if method.slug in known]
+    wanted = methods or [*in_order, *(name for name in known if name not in in_order)]
+    return {name: known[name] for name in wanted}
+
+
+def number(value: float | None) -> str:
+    """Four significant digits; whole numbers below a million in full."""
+    if value is None or math.isnan(value):
+        return ""
+    return f"{value:.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.{DIGITS}g}"
+
+
+def paper_of(claim: Claim) -> str:
+    """The paper's number with its unit, a dash where it names none."""
+    if claim.paper is None:
+        return "-"
+    ends = claim.paper if isinstance(claim.paper, tuple) else (claim.paper,)
+    return f"{' to '.join(number(end) for end in ends)} {claim.unit}".strip()
+
+
+def ours_of(row: Row) -> str:
+    """Our number with its interval."""
+    interval = f" [{number(row.low)}, {number(row.high)}]" if row.low is not None else ""
+    return f"{number(row.value)}{interval}"
+
+
+def command_of(config: Mapping[str, Any]) -> str | None:
+    """The command that makes such a run: `athlos run ...`, or the benchmark with its options."""
+    if not config:
+        return None
+    if "benchmark" not in config:
+        return run_command(config)
+    words = ["python", f"benchmarks/{config['benchmark']}.py"]
+    for key, value in config.items():
+        if key.startswith("options.") and value is not None and value is not False:
+            values = [] if value is True else value if isinstance(value, list) else [value]
+            words += [f"--{key.removeprefix('options.').replace('_', '-')}", *map(str, values)]
+    return shlex.join(words)
+
+
+def _plain(entry: Entry) -> dict[str, Any]:
+    claim = entry.claim
+    return {
+        "method": entry.method, "id": claim.id, "text": claim.text, "paper": claim.paper, "unit": claim.unit,
+        "source": claim.source, "tag": claim.tag, "verdict": entry.verdict,
+        "rows": [
+            {
+                "label": row.label, "verdict": row.verdict, "reason": row.reason, "quantity": row.quantity,
+                "expected": row.expected, "value": row.value, "low": row.low, "high": row.high, "method": row.method,
+                "num_seeds": row.num_seeds, "arms": row.arms, "notes": row.notes, "setting": row.setting,
+                "hardware": row.hardware, "commits": row.commits, "runs": row.runs,
+                "command": command_of(row.config),
+            }
+            for row in entry.rows
+        ],
+    }  # fmt: skip
+
+
+def _verdict_text(row: Row) -> str:
+    why = "; ".join(part for part in (row.reason, *row.notes) if part)
+    return f"{row.verdict}: {why}" if why else str(row.verdict)
+
+
+def shown_rows(entry: Entry) -> list[Row]:
+    """The rows to show: those that were not measured for one and the same reason as a single row."""
+    groups: dict[str, list[Row]] = {}
+    for row in entry.rows:
+        is_open = row.verdict is Verdict.NOT_MEASURED
+        groups.setdefault(f"\0{row.reason}" if is_open else row.label, []).append(row)
+    labels = [", ".join(row.label for row in group) if len(groups) > 1 else group[0].label for group in groups.values()]
+    if len(groups) == 1 and len(entry.rows) > 1:
+        labels = [""]
+    return [replace(group[0], label=label) for group, label in zip(groups.values(), labels, strict=True)]
+
+
+def markdown(entries: Sequence[Entry]) -> str:
+    """A heading and a table a method; below it where each claim's runs come from."""
+    lines: list[str] = []
+    for method in dict.fromkeys(entry.method for entry in entries):
+        mine = [entry for entry in entries if entry.method == method]
+        lines += [
+            f"## {method}", "", "| claim | paper | source | compared | ours, 95 % interval | method | verdict |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+        ]  # fmt: skip
+        for entry in mine:
+            claim = entry.claim
+            head = (f"`{claim.id}` {claim.text}", paper_of(claim), f"{claim.source} ({claim.tag})")
+            for position, row in enumerate(shown_rows(entry)):
+                first = head if position == 0 else ("", "", "")
+                cells = (*first, row.label, ours_of(row), row.method, _verdict_text(row))
+                lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+        lines += ["", *(f"- {line}" for line in origins(mine)), ""]
+    return "\n".join(lines).rstrip()
+
+
+def origins(entries: Sequence[Entry]) -> list[str]:
+    """Where the numbers come from: setting, hardware, commit and command, a line for all claims that share them."""
+    found: dict[str, list[str]] = {}
+    for entry in entries:
+        rows = [row for row in entry.rows if row.runs]
+        if not rows:
+            continue
+        parts = [
+            "; ".join(dict.fromkeys(row.setting for row in rows)),
+            "; ".join(dict.fromkeys(one for row in rows for one in row.hardware)),
+            f"commit {', '.join(dict.fromkeys(one for row in rows for one in row.commits))}",
+            *dict.fromkeys(f"`{command}`" for row in rows if (command := command_of(row.config))),
+        ]
+        found.setdefault("; ".join(parts), []).append(f"`{entry.claim.id}`")
+    return [f"{', '.join(claims)}: {line}" for line, claims in found.items()]
+
+
+def _print_table(entries: Sequence[Entry]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    out = Console()
+    if not out.is_terminal:
+        out = Console(width=LOG_WIDTH)
+    table = Table(box=None, padding=(0, 1), pad_edge=False)
+    for name in ("claim", "paper", "ours, 95 % interval", "n", "verdict"):
+        table.add_column(name, overflow="fold")
+    for entry in entries:
+        rows = shown_rows(entry)
+        is_one = len(rows) == 1 and rows[0].verdict is Verdict.NOT_MEASURED
+        table.add_row(
+            Text(f"{entry.claim.id}: {entry.claim.text}", style="bold"), f"{paper_of(entry.claim)} ({entry.claim.tag})",
+            "", "", Text(visible(_verdict_text(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
+        )  # fmt: skip
+        for row in () if is_one else rows:
+            method = f" ({row.method})" if row.method else ""
+            table.add_row(
+                Text(visible(f"  {row.label}")), "", Text(f"{ours_of(row)}{method}"), str(row.num_seeds or ""),
+                Text(visible(_verdict_text(row)), style=STYLES[row.verdict]),
+            )  # fmt: skip
+    out.print(table)
+    for line in origins(entries):
+        out.print(Text(visible(line.replace("`", ""))), soft_wrap=True)

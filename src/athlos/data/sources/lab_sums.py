@@ -1,0 +1,172 @@
+"""Sums of the lab world with oracle traces in five invented languages, how common each is and how it is answered.
+
+No files: everything is generated from the config. `shares` says how much of the training split is in a language,
+`drift` how many of its training traces are in the first language instead, as a model reads them that was taught
+mostly in one language. Splits go by the sum without names and things, so that no sum of `test` is in `train`, in no
+language and under no seed. Licence: generated, none needed.
+"""
+
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import MathRecord
+from athlos.data.source import Source
+from athlos.errors import ConfigError, DataError, choices
+from athlos.lab.languages import CODES, Languages
+from athlos.lab.lexicon import name
+from athlos.lab.sums import SPLITS, Sum, Sums, SumsConfig, render, render_trace
+from athlos.lab.world import apportion
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+
+
+@dataclass(kw_only=True)
+class LabSumsConfig(DataConfig):
+    languages: list[str] = field(default_factory=lambda: list(CODES))
+    """The first one is what the others drift to."""
+    language_seed: int = 0
+    """Seed of the words of all languages; a model and its data must share it."""
+    shares: list[float] = field(default_factory=lambda: [1.0] * len(CODES))
+    """Share of each language in the training split, > 0; only ratios count."""
+    drift: list[float] = field(default_factory=lambda: [0.0] * len(CODES))
+    """Share of the training traces of each language that are in the first one, in [0, 1]."""
+    first: int = 0
+    """Number of the first training sum, >= 0: a later stage of training takes other sums than the one before."""
+    num_train: int = 10_000
+    """Records of the training split, >= 1."""
+    num_val: int = 40
+    """Sums of the validation split, each in every language, >= 1."""
+    num_test: int = 100
+    """Sums of the test split, each in every language, >= 1."""
+    sums: SumsConfig = field(default_factory=SumsConfig)
+
+
+class LabSumsSource(Source[LabSumsConfig]):
+    """`solution` is the trace, `english_solution` the same in the first language, `meta.difficulty` its steps."""
+
+    record_type = MathRecord
+
+    @cached_property
+    def languages(self) -> Languages:
+        return Languages(seed=self.config.language_seed, codes=self.config.languages)
+
+    def words(self) -> Iterator[str]:
+        """Words, names, numbers and marks; a word that follows a space begins with one."""
+        for language in self.languages.values():
+            lexicon, script = language.grammar.lexicon, language.script
+            concepts = [*lexicon.words, *(name(number) for number in range(self.config.sums.num_names))]
+            if script.has_spaces:
+                yield from (" " + lexicon.word(concept) for concept in concepts)
+            else:  # words that follow a number or a sentence have a space
+                yield from (gap + lexicon.word(concept) for concept in concepts for gap in ("", " "))
+            yield from (script.full_stop, script.question_mark)
+        yield from (f" {number}" for number in range(100))
+        yield from (" +", " -", " =")
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in SPLITS:
+            raise DataError(f"data=lab_sums has no split '{split}'{choices(split, SPLITS)}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the text of a split."""
+        self.files(split)
+        config = self.config
+        decides = {
+            "generator": GENERATOR_VERSION, "split": split, "languages": config.languages,
+            "language_seed": config.language_seed, "sums": asdict(config.sums),
+            "num": {"train": config.num_train, "val": config.num_val, "test": config.num_test}[split],
+        }  # fmt: skip
+        if split == "train":
+            decides |= {"shares": config.shares, "drift": config.drift, "first": config.first}
+        return content_hash(decides)
+
+    def read(self, split: str) -> Iterator[MathRecord]:
+        self.files(split)
+        if split == "train":
+            yield from self._training()
+            return
+        count = self.config.num_val if split == "val" else self.config.num_test
+        for item in Sums(self.config.sums).items(split, count):
+            for code, language in self.languages.items():
+                question, trace = render(item, language)
+                yield self._record(item, code, question=question, trace=trace)
+
+    def _training(self) -> Iterator[MathRecord]:
+        """Languages have their shares exactly (largest remainder), and so has drift within each language."""
+        config, sums = self.config, Sums(self.config.sums)
+        first = self.languages[config.languages[0]]
+        plan = []
+        for code, count, drift in zip(
+            config.languages, apportion(config.num_train, config.shares), config.drift, strict=True
+        ):
+            num_drifted, num_native = apportion(count, [drift, 1 - drift])
+            plan += [(code, True)] * num_drifted + [(code, False)] * num_native
+        random.Random(f"lab_sums:{config.sums.seed}:{config.first}").shuffle(plan)
+        for index, (code, is_drifted) in enumerate(plan):
+            item = sums.item("train", config.first + index)
+            spoken = first if is_drifted else self.languages[code]
+            question, _ = render(item, self.languages[code])
+            trace = sums.training_trace(item, spoken)
+            record = self._record(item, code, question=question, trace=trace)
+            record.solution_language = spoken.code if spoken.code != code else ""
+            yield record
+
+    def _record(self, item: Sum, code: str, *, question: str, trace: str) -> MathRecord:
+        return MathRecord(
+            identifier=f"{item.id}-{code}", language=code, question=question, answer=str(item.answer), solution=trace,
+            english_solution=render_trace(item, self.languages[self.config.languages[0]]),
+            meta={"difficulty": item.difficulty, "canonical": item.canonical, "teacher": "lab_oracle"},
+        )  # fmt: skip
+
+    def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
+        return [self._of_language(split, code) for code in self.config.languages]
+
+    def _of_language(self, split: str, code: str) -> Iterator[MathRecord]:
+        return (record for record in self.read(split) if record.language == code)
+
+    def _stream(self, split: str) -> Iterator[MathRecord]:
+        return self.read(split)
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabSumsConfig)
+    for code in data.languages:
+        if code not in CODES:
+            yield f"data.languages: got '{code}'{choices(code, CODES)}"
+    if not data.languages or len(set(data.languages)) < len(data.languages):
+        yield f"data.languages: got {data.languages}, expected different languages, at least one"
+    for key, values, is_good, wanted in (
+        ("shares", data.shares, lambda share: share > 0, "numbers > 0"),
+        ("drift", data.drift, lambda share: 0 <= share <= 1, "numbers in [0, 1]"),
+    ):
+        if len(values) != len(data.languages) or not all(map(is_good, values)):
+            yield f"data.{key}: got {values}, expected {len(data.languages)} {wanted}, one a language"
+    if data.drift and data.drift[0] != 0:
+        yield f"data.drift: got {data.drift[0]} for the first language, expected 0: the others drift to it"
+    for key, least in {"first": 0, "num_train": 1, "num_val": 1, "num_test": 1, "language_seed": 0}.items():
+        if getattr(data, key) < least:
+            yield f"data.{key}: got {getattr(data, key)}, expected an integer >= {least}"
+    try:
+        Sums(data.sums)
+    except ConfigError as error:
+        yield str(error).replace("lab.sums", "data.sums", 1)
+    if config.eval.prompt != "bare":
+        yield f"eval.prompt: got '{config.eval.prompt}', data=lab_sums needs bare (its languages have no labels)"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab_sums", schema=LabSumsConfig, target=f"{__name__}.LabSumsSource", check=_errors,
+        summary="sums of the lab world with oracle traces; shares and drift of languages are dials",
+    )
+]  # fmt: skip

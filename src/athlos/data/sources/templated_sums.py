@@ -1,0 +1,221 @@
+"""Templated word problems of one or two steps in five real languages, with a worked solution in each.
+
+The templates were written by hand for Athlos (`data/shipped/templated_sums/templates.json`, Apache-2.0, versioned).
+A problem is the same in all languages; which sums are test sums is decided by a hash of the numbers alone, as in
+`lab/sums.py`, so that no test sum is a training sum in any language.
+"""
+
+import hashlib
+import json
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import MathRecord
+from athlos.data.source import Source, shipped_dir
+from athlos.errors import DataError, choices
+from athlos.stages import content_hash, file_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config and templates give other text."""
+SPLITS = ("train", "val", "test")
+LANGUAGES = ("en", "ru", "zh", "th", "sw")
+MAX_START = 20
+MAX_OPERAND = 9
+LEAST = 2
+"""Smallest number: 1 would need a singular, and an accusative in Russian."""
+VAL_SHARE = TEST_SHARE = 0.15
+
+
+@dataclass(kw_only=True)
+class TemplatedSumsConfig(DataConfig):
+    languages: list[str] = field(default_factory=lambda: list(LANGUAGES))
+    seed: int = 0
+    """Seed of the draws, >= 0; splits do not depend on it."""
+    min_steps: int = 1
+    """Fewest steps, in 1..max_steps."""
+    max_steps: int = 2
+    """Most steps, in 1..4."""
+    first: int = 0
+    """Number of the first training problem, >= 0: a later stage of training takes other problems."""
+    num_train: int = 300
+    """Training problems of each language, >= 1; languages have different ones."""
+    num_val: int = 20
+    """Problems of the validation split, each in every language, >= 1."""
+    num_test: int = 100
+    """Problems of the test split, each in every language, >= 1."""
+
+
+class Problem(NamedTuple):
+    numbers: tuple[int, ...]
+    """The start, then what is added (> 0) or taken away (< 0)."""
+    name: int
+    thing: int
+    wordings: tuple[int, ...]
+    """Which template of each step."""
+
+    @property
+    def totals(self) -> list[int]:
+        return [sum(self.numbers[: index + 1]) for index in range(len(self.numbers))]
+
+
+class TemplatedSumsSource(Source[TemplatedSumsConfig]):
+    """`solution` is a sentence a step and a last one with the answer; `english` is the same problem in English."""
+
+    record_type = MathRecord
+
+    @cached_property
+    def templates(self) -> dict[str, Any]:
+        templates: dict[str, Any] = json.loads(_path().read_text(encoding="utf-8"))["languages"]
+        return templates
+
+    def files(self, split: str) -> list[Path]:
+        if split not in SPLITS:
+            raise DataError(f"data=templated_sums has no split '{split}'{choices(split, SPLITS)}")
+        return [_path()]
+
+    def fingerprint(self, split: str) -> str:
+        config = self.config
+        decides = {
+            "generator": GENERATOR_VERSION, "templates": file_hash(self.files(split)[0]), "split": split,
+            "languages": config.languages, "seed": config.seed, "steps": [config.min_steps, config.max_steps],
+            "num": {"train": config.num_train, "val": config.num_val, "test": config.num_test}[split],
+            "first": config.first if split == "train" else 0,
+        }  # fmt: skip
+        return content_hash(decides)
+
+    def words(self) -> Iterator[str]:
+        """Every sentence that a problem may hold, and all numbers: what a trimmed vocabulary must cover."""
+        for code in self.config.languages:
+            for index in range(2000):
+                yield from self.render(self.problem("train" if index % 2 else "test", index), code)
+        yield from (str(number) for number in range(MAX_START + 4 * MAX_OPERAND + 1))
+
+    def read(self, split: str) -> Iterator[MathRecord]:
+        self.files(split)
+        config = self.config
+        if split == "train":
+            for index in range(config.num_train):
+                for place, code in enumerate(config.languages):
+                    number = config.first + index * len(config.languages) + place
+                    yield self._record(split, number, code)
+            return
+        for index in range(config.num_val if split == "val" else config.num_test):
+            for code in config.languages:
+                yield self._record(split, index, code)
+
+    def problem(self, split: str, index: int) -> Problem:
+        """The same in every process and order of calls."""
+        config = self.config
+        rng = random.Random(f"templated_sums:{config.seed}:{split}:{index}")
+        while True:
+            numbers = [rng.randint(LEAST, MAX_START)]
+            for _ in range(rng.randint(config.min_steps, config.max_steps)):
+                left, operand = sum(numbers), rng.randint(LEAST, MAX_OPERAND)
+                is_loss = left - operand >= LEAST and rng.random() < 0.5
+                numbers.append(-operand if is_loss else operand)
+            if split_of(numbers) == split:
+                names, things = (len(self.templates["en"][key]) for key in ("names", "things"))
+                wordings = tuple(rng.randrange(3) for _ in numbers[1:])
+                return Problem(tuple(numbers), rng.randrange(names), rng.randrange(things), wordings)
+
+    def render(self, problem: Problem, code: str) -> tuple[str, str]:
+        """Question and solution of a problem in a language."""
+        words = self.templates[code]
+        thing, name = words["things"][problem.thing], words["names"][problem.name]
+        forms = {"many": thing.get("many", thing["one"]), **thing}
+
+        def counted(number: int) -> str:
+            form = plural(number, thing, code)
+            return str(words["count"].format(number=number, **{**forms, "form": form}))
+
+        told = [words["start"].format(name=name, count=counted(problem.numbers[0]))]
+        solved = []
+        totals = problem.totals
+        for change, wording, left, right in zip(
+            problem.numbers[1:], problem.wordings, totals[:-1], totals[1:], strict=True
+        ):
+            told.append(words["gain" if change > 0 else "loss"][wording].format(name=name, count=counted(abs(change))))
+            step = words["add" if change > 0 else "take"]
+            form = plural(right, thing, code)
+            solved.append(step.format(left=left, right=abs(change), number=right, form=form, count=counted(right)))
+        asked = words["ask"].format(name=name, **{**forms, "form": thing["one"]})
+        solved.append(words["final"].format(name=name, count=counted(totals[-1])))
+        return words["gap"].join([*told, asked]), words["gap"].join(solved)
+
+    def _record(self, split: str, index: int, code: str) -> MathRecord:
+        problem = self.problem(split, index)
+        meta = {"difficulty": len(problem.wordings), "canonical": canonical(problem.numbers), "teacher": "lab_oracle"}
+        question, solution = self.render(problem, code)
+        english, english_solution = self.render(problem, "en")
+        return MathRecord(
+            identifier=f"{split}-{index}-{code}", language=code, question=question, answer=str(problem.totals[-1]),
+            solution=solution, english=english, english_solution=english_solution,
+            meta=meta,
+        )  # fmt: skip
+
+    def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
+        return [self._of_language(split, code) for code in self.config.languages]
+
+    def _of_language(self, split: str, code: str) -> Iterator[MathRecord]:
+        return (record for record in self.read(split) if record.language == code)
+
+    def _stream(self, split: str) -> Iterator[MathRecord]:
+        return self.read(split)
+
+
+def canonical(numbers: Iterable[int]) -> str:
+    """The sum without words, such as `7+5-2`."""
+    first, *rest = numbers
+    return str(first) + "".join(f"{number:+d}" for number in rest)
+
+
+def split_of(numbers: Iterable[int]) -> str:
+    """The split of a sum, by a hash of its numbers."""
+    digest = hashlib.blake2b(canonical(numbers).encode(), digest_size=8).digest()
+    place = int.from_bytes(digest, "big") / 2**64
+    if place < TEST_SHARE:
+        return "test"
+    return "val" if place < TEST_SHARE + VAL_SHARE else "train"
+
+
+def plural(number: int, thing: dict[str, str], code: str) -> str:
+    """The form of a thing that a number asks for, by the CLDR rules of the language."""
+    if code == "ru":
+        if number % 10 == 1 and number % 100 != 11:
+            return thing["one"]
+        return thing["few" if 2 <= number % 10 <= 4 and not 12 <= number % 100 <= 14 else "many"]
+    return thing["one"] if number == 1 else thing.get("many", thing["one"])
+
+
+def _path() -> Path:
+    return shipped_dir() / "templated_sums" / "templates.json"
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, TemplatedSumsConfig)
+    for code in data.languages:
+        if code not in LANGUAGES:
+            yield f"data.languages: got '{code}'{choices(code, LANGUAGES)}"
+    if not data.languages or len(set(data.languages)) < len(data.languages):
+        yield f"data.languages: got {data.languages}, expected different languages, at least one"
+    if not 1 <= data.min_steps <= data.max_steps <= 4:
+        found = f"got {data.min_steps} with data.max_steps={data.max_steps}"
+        yield f"data.min_steps: {found}, expected 1 <= min_steps <= max_steps <= 4"
+    for key, least in {"seed": 0, "first": 0, "num_train": 1, "num_val": 1, "num_test": 1}.items():
+        if getattr(data, key) < least:
+            yield f"data.{key}: got {getattr(data, key)}, expected an integer >= {least}"
+
+
+PARTS = [
+    Part(
+        group="data", name="templated_sums", schema=TemplatedSumsConfig, target=f"{__name__}.TemplatedSumsSource",
+        summary="templated word problems with worked solutions in en, ru, zh, th, sw", check=_errors,
+    )
+]  # fmt: skip

@@ -1,0 +1,286 @@
+"""The ledger: claims of papers joined with run folders. Every number of ours is computed here, from records."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from athlos.config.claims import NEUTRAL, Claim, Compare, Comparison, Direction
+from athlos.report.claim_arms import Arm, arm_of, differing, matches, selecting
+from athlos.report.comparison import canonical
+from athlos.report.estimate import Estimate, estimate
+from athlos.report.reading import CONFIG, METRICS, STATUS, RunRecord, collect
+
+COMMIT_DIGITS = 9
+
+
+class Verdict(StrEnum):
+    """`partly`: on the claimed side, but the interval holds the bar, or there is none, or a seed is missing."""
+
+    REPRODUCED = "reproduced"
+    PARTLY = "partly"
+    NOT_REPRODUCED = "not reproduced"
+    NOT_MEASURED = "not measured"
+
+
+@dataclass(kw_only=True)
+class Row:
+    """One comparison in one stratum, joined with its runs."""
+
+    label: str
+    verdict: Verdict
+    reason: str = ""
+    """Why it was not measured."""
+    quantity: str = ""
+    expected: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    method: str = ""
+    num_seeds: int = 0
+    arms: dict[str, float] = field(default_factory=dict)
+    """Arm -> mean of its metric over the seeds that count."""
+    notes: list[str] = field(default_factory=list)
+    setting: str = ""
+    hardware: list[str] = field(default_factory=list)
+    commits: list[str] = field(default_factory=list)
+    runs: list[str] = field(default_factory=list)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Config of our first run, of which the command is made."""
+
+
+@dataclass(kw_only=True)
+class Entry:
+    """A claim with its rows and what they come to."""
+
+    method: str
+    claim: Claim
+    verdict: Verdict
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
+class Records:
+    """The runs that were read, and one line for each folder that was not."""
+
+    usable: list[RunRecord] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def read_records(folders: Sequence[Path]) -> Records:
+    """All runs below the folders, each folder once. Damaged ones are named and left out, never guessed at.
+
+    Raises `DataError` for a folder that does not exist or holds no run.
+    """
+    found, seen = Records(), set()
+    for folder in folders:
+        for record in collect(folder, num_predictions=0, with_curves=False):
+            if (place := record.path.resolve()) in seen:
+                continue
+            seen.add(place)
+            record.name = str(folder / record.name) if record.path != folder else str(folder)
+            damage = [problem for problem in record.problems if problem.startswith((CONFIG, STATUS, METRICS))]
+            if damage:
+                found.skipped.append(f"{record.name}: {damage[0]}")
+            else:
+                found.usable.append(record)
+    return found
+
+
+def ledger(claims: Mapping[str, Sequence[Claim]], records: Sequence[RunRecord]) -> list[Entry]:
+    """One entry a claim, in order."""
+    return [_entry(method, claim, records) for method, listed in claims.items() for claim in listed]
+
+
+def _entry(method: str, claim: Claim, records: Sequence[RunRecord]) -> Entry:
+    if not claim.comparisons:
+        row = Row(label="", verdict=Verdict.NOT_MEASURED, reason=claim.needs)
+        return Entry(method=method, claim=claim, verdict=row.verdict, rows=[row])
+    rows = [row for comparison in claim.comparisons for row in _rows(comparison, records)]
+    return Entry(method=method, claim=claim, verdict=together([row.verdict for row in rows]), rows=rows)
+
+
+def together(verdicts: Sequence[Verdict]) -> Verdict:
+    """All alike give their verdict; any mixture is `partly`, but for measured failures beside what nobody measured."""
+    kinds = set(verdicts)
+    if len(kinds) == 1:
+        return verdicts[0]
+    return Verdict.NOT_REPRODUCED if kinds == {Verdict.NOT_REPRODUCED, Verdict.NOT_MEASURED} else Verdict.PARTLY
+
+
+def _rows(comparison: Comparison, records: Sequence[RunRecord]) -> list[Row]:
+    """A row for each stratum that all arms have; one that is not measured, with the reason, where there is none."""
+    chosen = {
+        name: [record for record in records if matches(record, {**comparison.where, **measure.where})]
+        for name, measure in comparison.arms.items()
+    }
+    for name, found in chosen.items():
+        if not found:
+            where = {**comparison.where, **comparison.arms[name].where}
+            return [_unmeasured(comparison, f"no run with {_shown(where)}")]
+    strata = {
+        name: {stratum: list(group) for stratum, group in _grouped(found, comparison.by).items()}
+        for name, found in chosen.items()
+    }
+    shared = [stratum for stratum in strata["ours"] if all(stratum in groups for groups in strata.values())]
+    if not shared:
+        return [_unmeasured(comparison, f"no two arms have the same {', '.join(comparison.by)}")]
+    rows = []
+    for stratum in shared:
+        groups = {name: strata[name][stratum] for name in strata}
+        values = {key: groups["ours"][0].config.get(key) for key in comparison.by}
+        rows.append((tuple(_sortable(value) for value in values.values()), _row(comparison, groups, values)))
+    return [row for _, row in sorted(rows, key=lambda found: found[0])]
+
+
+def _grouped(records: Iterable[RunRecord], by: Sequence[str]) -> dict[tuple[str, ...], list[RunRecord]]:
+    groups: dict[tuple[str, ...], list[RunRecord]] = {}
+    for record in records:
+        groups.setdefault(tuple(canonical(record.config.get(key)) for key in by), []).append(record)
+    return groups
+
+
+def _sortable(value: Any) -> tuple[float, str]:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return (float(value), "") if is_number else (math.inf, str(value))
+
+
+def _row(comparison: Comparison, groups: Mapping[str, list[RunRecord]], stratum: Mapping[str, Any]) -> Row:
+    arms = {name: arm_of(groups[name], measure) for name, measure in comparison.arms.items()}
+    label = " ".join([comparison.name, *(f"{key.rpartition('.')[2]}={value}" for key, value in stratum.items())])
+    row = _described(comparison, arms, label)
+    conflicts = [conflict for arm in arms.values() for conflict in arm.conflicts]
+    if conflicts:
+        row.reason = f"an arm is not one arm: {conflicts[0]}"
+        return row
+    found = _estimate(comparison, arms)
+    if found is None:
+        empty = [reason for arm in arms.values() if not arm.values for reason in arm.left_out.values()]
+        row.reason = empty[0] if empty else f"{comparison.compare} is undefined, or no seed is shared"
+        return row
+    row.value, row.low, row.high = found.value, found.low, found.high
+    is_certain = all(measure.is_fixed for measure in comparison.arms.values())
+    row.method, row.num_seeds = "no seed moves it" if is_certain else found.method, len(found.seeds)
+    row.arms = {name: _mean(arm, found) for name, arm in arms.items()}
+    missing = [reason for arm in arms.values() for reason in arm.left_out.values()]
+    missing += [f"seed {seed} has no partner" for seed in found.unpaired]
+    missing += _confounds(comparison, arms)
+    row.notes += missing
+    row.verdict = judged(found, comparison, is_whole=not missing, is_certain=is_certain)
+    return row
+
+
+def _estimate(comparison: Comparison, arms: Mapping[str, Arm]) -> Estimate | None:
+    values = {name: dict(arm.values) for name, arm in arms.items()}
+    seeds = {seed for name, found in values.items() if not comparison.arms[name].is_fixed for seed in found}
+    for name, measure in comparison.arms.items():
+        if not measure.is_fixed or not values[name]:
+            continue
+        one, *rest = values[name].values()
+        if any(not math.isclose(one, other, rel_tol=1e-6) for other in rest):
+            return None  # it was said not to depend on the seed
+        values[name] = dict.fromkeys(seeds or list(values[name])[:1], one)
+    found = estimate(comparison.compare, values["ours"], values.get("against"), values.get("origin"))
+    if found is None or comparison.compare is not Compare.VALUE or len(found.seeds) != 1 or comparison.ours.is_fixed:
+        return found
+    detail = arms["ours"].records[found.seeds[0]].details.get(comparison.ours.metric)
+    if detail is None or detail.low is None or detail.high is None:
+        return found
+    method = f"interval of one run over its {detail.n} items or rounds"
+    return Estimate(value=found.value, low=detail.low, high=detail.high, method=method, seeds=found.seeds)
+
+
+def _mean(arm: Arm, found: Estimate) -> float:
+    values = [value for seed, value in arm.values.items() if seed in found.seeds] or list(arm.values.values())
+    return math.fsum(values) / len(values)
+
+
+def _confounds(comparison: Comparison, arms: Mapping[str, Arm]) -> list[str]:
+    """Config keys in which arms differ without having been asked to: then the method is not all that was changed."""
+    allowed = [*comparison.varies, *selecting(measure.where for measure in comparison.arms.values())]
+    first = arms["ours"].config
+    keys = {key for name, arm in arms.items() if name != "ours" for key in differing(first, arm.config, varies=allowed)}
+    return [f"the arms also differ in {', '.join(sorted(keys))}"] if keys else []
+
+
+def judged(found: Estimate, comparison: Comparison, *, is_whole: bool, is_certain: bool) -> Verdict:
+    """The verdict of one comparison.
+
+    `reproduced` needs the whole interval on the claimed side (or a number that no seed moves), no seed missing and
+    arms that differ in nothing else; the value alone on that side is `partly`.
+    """
+    if not reaches(found.value, comparison):
+        return Verdict.NOT_REPRODUCED
+    ends = [end for end in (found.low, found.high) if end is not None]
+    is_clear = is_certain or (bool(ends) and all(reaches(end, comparison) for end in ends))
+    return Verdict.REPRODUCED if is_clear and is_whole else Verdict.PARTLY
+
+
+def reaches(value: float, comparison: Comparison) -> bool:
+    """Whether a value is on the claimed side: a bar that is named may be met, "no difference" must be passed."""
+    bar = comparison.bar
+    if isinstance(bar, tuple):
+        return bar[0] <= value <= bar[1]
+    neutral = NEUTRAL.get(comparison.compare)
+    edge = neutral if bar is None else bar
+    assert edge is not None
+    above, below = value > edge, value < edge
+    is_met = bar is not None and value == bar
+    return is_met or (above if comparison.direction is Direction.UP else below)
+
+
+def _unmeasured(comparison: Comparison, reason: str) -> Row:
+    row = _described(comparison, {}, comparison.name)
+    row.reason = reason
+    return row
+
+
+def _described(comparison: Comparison, arms: Mapping[str, Arm], label: str) -> Row:
+    """A row before its numbers: what is asked, and where the runs come from."""
+    records = list({record.name: record for arm in arms.values() for record in arm.records.values()}.values())
+    bar = comparison.bar if comparison.bar is not None else NEUTRAL.get(comparison.compare)
+    ends = " to ".join(f"{end:g}" for end in bar) if isinstance(bar, tuple) else f"{bar:g}"
+    return Row(
+        label=label, verdict=Verdict.NOT_MEASURED,
+        quantity=f"{comparison.compare} of {', '.join(dict.fromkeys(arm.metric for arm in comparison.arms.values()))}",
+        expected=f"{comparison.direction} {ends}",
+        notes=[note for arm in arms.values() for note in arm.notes],
+        setting=", ".join(_distinct(_setting(record) for record in records)),
+        hardware=_distinct(_hardware(record) for record in records),
+        commits=_distinct(_commit(record) for record in records),
+        runs=[record.name for record in records],
+        config=arms["ours"].config if arms else {},
+    )  # fmt: skip
+
+
+def _shown(where: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key}={'|'.join(map(str, value)) if isinstance(value, tuple) else value}" for key, value in where.items()
+    )
+
+
+def _distinct(texts: Iterable[str]) -> list[str]:
+    return [text for text in dict.fromkeys(texts) if text]
+
+
+def _setting(record: RunRecord) -> str:
+    parts = [record.config.get("model.name"), record.config.get("data.name")]
+    return " on ".join(str(part) for part in parts if part) or str(record.config.get("benchmark", ""))
+
+
+def _hardware(record: RunRecord) -> str:
+    machine = record.provenance.get("hardware")
+    if not isinstance(machine, Mapping):
+        return "unknown hardware"
+    gpus = machine.get("gpus")
+    names = ", ".join(str(gpu) for gpu in gpus) if isinstance(gpus, list) and gpus else "no GPU"
+    return f"{machine.get('cpu')}, {machine.get('threads')} of {machine.get('cores')} cores, {names}"
+
+
+def _commit(record: RunRecord) -> str:
+    commit = record.provenance.get("commit")
+    if not isinstance(commit, str):
+        return "unknown commit"
+    return commit[:COMMIT_DIGITS] + ("+changes" if record.provenance.get("dirty") else "")

@@ -1,0 +1,240 @@
+"""The construction on a small table of translations: products, shards, resuming, builders, domain text, bad values."""
+
+import hashlib
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.methods.ndp import reference
+
+from athlos.config.compose import run_config
+from athlos.config.parts import PartContext
+from athlos.data.datamodule import DataModule
+from athlos.errors import ConfigError, DataError
+from athlos.methods.ndp import construct
+from athlos.methods.ndp.config import NdpConstructConfig
+from athlos.methods.ndp.construct import NdpConstruct, NdpTables
+from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash
+from athlos.methods.ndp.hashing import prefix_keys
+from athlos.methods.ndp.tables import ARRAYS, CountTable
+from athlos.models.tokenizers import byte_tokenizer
+from athlos.stages import StageStore
+
+PAIRS = [
+    ("Save", "Sichern"), ("Save all", "Alles sichern"), ("Open", "Öffnen"), ("Open file", "Datei öffnen"),
+    ("Close", "Schließen"), ("Close file", "Datei schließen"), ("Save", "Sichern"), ("Print", "Drucken"),
+]  # fmt: skip
+OVERRIDES = [
+    "construct=ndp",
+    "data=parallel_tsv",
+    "data.train_split=all",
+    "train.batching=bucket",
+    "construct.threads=1",
+]
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "data"
+    folder.mkdir()
+    lines = ["en\tde", *("\t".join(pair) for pair in PAIRS)]
+    (folder / "en-de.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def context_of(data_dir: Path, cache: Path, *overrides: str) -> PartContext:
+    config = run_config([*OVERRIDES, f"data.dir={data_dir}", *overrides])
+    stages, tokenizer = StageStore(cache), byte_tokenizer()
+    # The prompt is the source and an arrow, so that what belongs to which part is plain.
+    data = DataModule(config, tokenizer=tokenizer, stages=stages, text_of=texts_of)
+    return PartContext(config=config, tokenizer=tokenizer, stages=stages, model_fingerprint="m", data=data)
+
+
+def texts_of(record: Any) -> tuple[str, str]:
+    return (f"{record.source}>", record.target) if hasattr(record, "source") else ("", record.text.strip())
+
+
+def made(context: PartContext) -> tuple[NdpTables, dict[str, float]]:
+    assert isinstance(context.config.construct, NdpConstructConfig)
+    tables, report = NdpConstruct(context.config.construct).build(context=context)
+    assert tables is not None
+    return tables, report.metrics
+
+
+def samples(pairs: list[tuple[str, str]]) -> list[reference.Sample]:
+    end = byte_tokenizer().eos_token_id
+    found = []
+    for source, target in pairs:
+        prompt, answer = [*f"{source}>".encode()], [*target.encode(), end]
+        found.append((prompt + answer, [-100] * len(prompt) + answer))
+    return found
+
+
+def assert_holds(table: CountTable, expected: reference.Counts) -> None:
+    assert table.num_rows == len(expected)
+    keys = np.stack([prefix_keys(np.array(key, dtype=np.int64))[-1] for key in expected])
+    offsets, ids, counts = table.gather(table.lookup(keys))
+    for key, start, stop in zip(expected, offsets[:-1], offsets[1:], strict=True):
+        found = dict(zip(ids[start:stop].tolist(), counts[start:stop].tolist(), strict=True))
+        assert Counter(found) == expected[key]
+
+
+def bytes_of(table: CountTable) -> list[bytes]:
+    return [(table.folder / f"{name}.npy").read_bytes() for name in ARRAYS]
+
+
+@pytest.mark.parametrize("dedup", [True, False])
+@pytest.mark.parametrize("n", [0, 2])
+def test_tables_hold_the_brute_force_counts(data_dir: Path, tmp_path: Path, n: int, dedup: bool) -> None:
+    context = context_of(data_dir, tmp_path, f"construct.n={n}", f"construct.dedup={dedup}")
+    tables, metrics = made(context)
+    rows = samples(list(dict.fromkeys(PAIRS)) if dedup else PAIRS)
+    assert_holds(tables.sup, reference.sup_counts(rows))
+    assert_holds(tables.clm, reference.clm_counts(rows, n=n))
+    assert (tables.n, tables.joins_first) == (n, False)
+    assert metrics["ndp/repeated_rows"] == int(dedup)
+    assert metrics["ndp/sup_prefixes"] == tables.sup.num_rows
+    assert metrics["cost/table_mb"] == pytest.approx((tables.sup.num_bytes + tables.clm.num_bytes) / (1 << 20))
+
+
+def test_a_second_run_finds_the_products(data_dir: Path, tmp_path: Path) -> None:
+    first, _ = made(context_of(data_dir, tmp_path))
+    again = context_of(data_dir, tmp_path, "seed=2", "construct.builder=duckdb", "construct.memory_mb=64")
+    second, _ = made(again)
+    assert (first.sup_key, first.clm_key) == (second.sup_key, second.clm_key)
+    assert all(product.reused for product in again.stages.history)
+    other, _ = made(context_of(data_dir, tmp_path, "construct.n=3"))
+    assert other.sup_key == first.sup_key, "n says nothing of the supervised table"
+    assert other.clm_key != first.clm_key
+
+
+@pytest.mark.parametrize("overrides", [["construct.shard_tokens=30"], ["construct.builder=duckdb"]])
+def test_shards_and_builders_give_the_same_bytes(data_dir: Path, tmp_path: Path, overrides: list[str]) -> None:
+    whole, _ = made(context_of(data_dir, tmp_path / "a"))
+    other, _ = made(context_of(data_dir, tmp_path / "b", *overrides))
+    assert bytes_of(whole.sup) == bytes_of(other.sup)
+    assert bytes_of(whole.clm) == bytes_of(other.clm)
+    assert (whole.sup_key, whole.clm_key) == (other.sup_key, other.clm_key)
+
+
+def test_a_killed_build_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[str] = []
+    exact = construct.count_chunks
+
+    def dies_at_the_third(*args: Any, **kwargs: Any) -> CountTable:
+        if len(counted) == 2:
+            raise KeyboardInterrupt
+        counted.append(kwargs["identity"].data)
+        return exact(*args, **kwargs)
+
+    monkeypatch.setattr(construct, "count_chunks", dies_at_the_third)
+    sharded = "construct.shard_tokens=30"
+    with pytest.raises(KeyboardInterrupt):
+        made(context_of(data_dir, tmp_path, sharded))
+    done = list(counted)
+
+    def notes(*args: Any, **kwargs: Any) -> CountTable:
+        counted.append(kwargs["identity"].data)
+        return exact(*args, **kwargs)
+
+    monkeypatch.setattr(construct, "count_chunks", notes)
+    tables, _ = made(context_of(data_dir, tmp_path, sharded))
+    assert not set(done) & set(counted[2:]), "shards that were done are not counted again"
+    assert_holds(tables.clm, reference.clm_counts(samples(list(dict.fromkeys(PAIRS))), n=1))
+
+
+def mono_overrides(folder: Path) -> list[str]:
+    return ["+data@construct.mono=plain_text", f"construct.mono.dir={folder}", "construct.mono.unit=line"]
+
+
+def test_domain_text_joins_the_answer_table_without_test_items(data_dir: Path, tmp_path: Path) -> None:
+    many_tested = "data.split_shares={train: 0.2, val: 0.2, test: 0.6}"
+    before = context_of(data_dir, tmp_path / "a", many_tested)
+    assert before.data is not None
+    held_out = next(iter(before.data.records("test"))).target  # type: ignore[attr-defined]
+    mono = tmp_path / "mono"
+    mono.mkdir()
+    kept = ["Datei drucken", "Datei schließen und alles sichern, was noch offen ist"]
+    (mono / "train.txt").write_text("\n".join([kept[0], f"  {held_out}", kept[1]]) + "\n", encoding="utf-8")
+    tables, metrics = made(context_of(data_dir, tmp_path / "b", many_tested, *mono_overrides(mono)))
+    assert metrics["ndp/mono_documents_left_out"] == 1
+    rows = samples(list(dict.fromkeys(PAIRS)))
+    longest = max(len(tokens) for tokens, _ in rows)
+    documents = [[*text.encode(), byte_tokenizer().eos_token_id] for text in kept]
+    assert len(documents[1]) > longest + 5, "a document longer than what is counted"
+    expected = reference.added(reference.clm_counts(rows, n=1), reference.mono_counts(documents, n=1, longest=longest))
+    assert_holds(tables.clm, expected)
+    assert_holds(tables.sup, reference.sup_counts(rows))
+
+
+def test_test_items_are_found_in_lines_and_whole_texts() -> None:
+    held_out = {text_hash("a b"), text_hash("two\nlines")}
+    assert is_clean("a b c\nd", held_out)
+    assert not is_clean("x\n a  b \ny", held_out)
+    assert not is_clean("two\nlines", held_out)
+    assert is_clean("\n \n", {text_hash("")})
+
+
+def test_running_text_is_an_answer_from_its_first_token(tmp_path: Path) -> None:
+    (tmp_path / "train.txt").write_text("ab\n\nabc\n", encoding="utf-8")
+    context = context_of(tmp_path, tmp_path / "cache", "data=plain_text", "data.train_split=train")
+    tables, _ = made(context)
+    assert tables.joins_first
+    end = byte_tokenizer().eos_token_id
+    rows = [[*b"ab", end], [*b"abc", end]]
+    both = [(row, [-100, *row[1:]]) for row in rows]
+    assert_holds(tables.clm, reference.clm_counts(both, n=1, joins_first=True))
+
+
+def test_a_table_of_other_rows_is_refused(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product whose inside does not fit its key: what was meant to be counted is compared, not trusted."""
+    context = context_of(data_dir, tmp_path)
+    tables, _ = made(context)
+    meta = tables.clm.folder / "meta.json"
+    meta.write_text(meta.read_text().replace(tables.clm.identity.tokenizer, "0" * 64), encoding="utf-8")
+    with pytest.raises(DataError, match=f"tokenizer is '{'0' * 64}', expected '{tables.clm.identity.tokenizer}'"):
+        made(context_of(data_dir, tmp_path))
+
+
+def test_a_collision_stops_the_run(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(construct, "num_collisions", lambda *args, **kwargs: 1)
+    with pytest.raises(DataError, match="1 different prefixes have the key of another"):
+        made(context_of(data_dir, tmp_path))
+
+
+def test_first_of_each() -> None:
+    keys = np.array([[2, 1], [1, 1], [2, 1], [2, 2], [1, 1]], dtype=np.uint64)
+    assert first_of_each(keys).tolist() == [True, True, False, True, False]
+
+
+def test_golden_product(data_dir: Path, tmp_path: Path) -> None:
+    """The bytes of version 1. Where they must change, raise `TABLE_VERSION` and write the new hash here."""
+    tables, _ = made(context_of(data_dir, tmp_path))
+    assert construct.TABLE_VERSION == 1
+    digests = [hashlib.sha256(b"".join(bytes_of(table))).hexdigest()[:16] for table in (tables.sup, tables.clm)]
+    assert digests == ["c808340ca5f09f6e", "075f54ca25035bb1"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("construct.n=-1", "construct.n: got -1, expected an integer >= 0"),
+        ("construct.memory_mb=63", "construct.memory_mb: got 63, expected an integer >= 64"),
+        ("construct.shard_tokens=-1", "construct.shard_tokens: got -1, expected an integer >= 0"),
+        ("construct.threads=-1", "construct.threads: got -1, expected an integer >= 0"),
+        ("construct.collision_sample=-1", "construct.collision_sample: got -1, expected an integer >= 0"),
+        ("train.batching=pack", "train.batching: got pack, but packed rows lose where answers begin"),
+        ("data.train_split=null", "construct=ndp: counts the training split, and data=parallel_tsv names none"),
+        ("construct.builder=duckbd", "construct.builder: got 'duckbd', expected one of"),
+    ],
+)
+def test_bad_values_are_refused_at_once(data_dir: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_config([*OVERRIDES, f"data.dir={data_dir}", override])
+
+
+def test_domain_text_without_a_split_is_refused(data_dir: Path) -> None:
+    with pytest.raises(ConfigError, match=r"construct\.mono\.train_split: data=plain_text names no split"):
+        run_config([*OVERRIDES, f"data.dir={data_dir}", *mono_overrides(data_dir), "construct.mono.train_split=null"])

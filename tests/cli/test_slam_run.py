@@ -64,7 +64,9 @@ def test_only_the_chosen_matrices_are_kept_and_base_plus_delta_is_the_export(
 
 
 def test_the_two_stage_recipe_goes_on_with_worked_problems(lab: list[str], run: Any) -> None:
-    code, out, err = run("run", *lab, "method=slam", "selection=all", "method.reason_steps=2")
+    code, out, err = run(
+        "run", *lab, "method=slam", "selection.selector=all", "selection.parts=all", "method.reason_steps=2"
+    )
     assert code == 0, err
     stages = json.loads((Path(out.splitlines()[-1]) / "provenance.json").read_text())["stages"]
     assert sum(stage["name"] == "encode" for stage in stages) == 2  # pairs, and problems

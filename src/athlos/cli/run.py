@@ -254,6 +254,7 @@ def _fit(config: RunConfig, assembly: Any, folder: RunFolder, record: Any, *, st
     finally:
         bar.close()
     metrics = {"cost/tokens_per_s": curve.tokens / curve.seconds if curve.seconds else 0.0, **curve.stability.metrics}
+    metrics |= module.training_metrics()
     if config.data.val_split is not None:
         if curve.last_val_step != config.num_steps:
             trainer.validate(module, datamodule=data, verbose=False)

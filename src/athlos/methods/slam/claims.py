@@ -20,7 +20,8 @@ def _arms(
     """SLAM's arm against another one of a study."""
     return Comparison(
         label=label, ours=Measure(metric=metric, where={**SLAM, **ONE_STAGE}),
-        against=Measure(metric=metric, where=other), compare=compare, direction=direction, bar=bar, where=study, varies=ARM,
+        against=Measure(metric=metric, where=other), compare=compare, direction=direction, bar=bar, where=study,
+        varies=ARM,
     )  # fmt: skip
 
 

@@ -278,7 +278,7 @@ def test_texts_are_matched_by_item_and_a_missing_language_is_told() -> None:
         (("selection.probe.num_questions=10",), "expected an integer >= 20"),
         (("selection.lora.enabled=true", "selection.train_emb=true"), "leave the embedding as it is"),
         (("selection.neuron_mask=random50", "train.weight_decay=0.1"), "decay would move"),
-        (("selection.neuron_mask=random50", "train.weight_decay=0", "selection.parts=all"), "use parts=mlp"),
+        (("selection.neuron_mask=random50", "train.weight_decay=0", "selection.parts=all"), "use parts=ffn"),
         (("selection.probe.split=test",), "the split that the run is tested on"),
         (("selection.k_max=0",), "selection.k_max: got 0"),
         (("selection.lape.percentile=100",), "selection.lape.percentile: got 100"),

@@ -53,7 +53,7 @@ class Statistic(StrEnum):
 class Trained(StrEnum):
     """What of a chosen layer trains: the FFN's `ffn_parts`, the attention's four matrices, or the whole layer."""
 
-    mlp = "mlp"
+    ffn = "ffn"
     attn = "attn"
     all = "all"
 
@@ -125,7 +125,7 @@ class SlamConfig(SelectionConfig):
     statistic: Statistic = MISSING
     parts: Trained = MISSING
     ffn_parts: list[str] = MISSING
-    """Any of up, down, gate, for `parts=mlp`."""
+    """Any of up, down, gate, for `parts=ffn`."""
     train_emb: bool = False
     """Also train the input embedding, which is the head as well where they are tied."""
     neuron_mask: NeuronMask = MISSING  # type: ignore[valid-type]
@@ -175,7 +175,7 @@ def _selection_errors(config: "RunConfig") -> Iterable[str]:
                 f"selection.ffn_parts: got '{part}', expected any of {', '.join(FFN_PARTS)}"
                 f"{did_you_mean(part, FFN_PARTS)}"
             )
-    if node.parts is Trained.mlp and not node.ffn_parts:
+    if node.parts is Trained.ffn and not node.ffn_parts:
         yield "selection.ffn_parts: got [], expected at least one of up, down, gate, or parts=attn or all"
     yield from _together_errors(config)
 
@@ -203,8 +203,8 @@ def _together_errors(config: "RunConfig") -> Iterable[str]:
     if node.lora.enabled and node.train_emb:
         yield "selection.train_emb: got true with lora.enabled: low-rank updates leave the embedding as it is"
     is_masked = node.neuron_mask.name != "none"  # type: ignore[attr-defined]
-    if is_masked and (node.lora.enabled or node.parts is not Trained.mlp):
-        yield "selection.neuron_mask: neurons are rows and columns of the FFN: use parts=mlp and lora.enabled=false"
+    if is_masked and (node.lora.enabled or node.parts is not Trained.ffn):
+        yield "selection.neuron_mask: neurons are rows and columns of the FFN: use parts=ffn and lora.enabled=false"
     if is_masked and config.train.weight_decay:
         yield (
             f"selection.neuron_mask: got train.weight_decay={config.train.weight_decay}, expected 0: decay would move "

@@ -71,7 +71,7 @@ class SlamSelection:
         return LoraSelection(lora).merge(model)
 
     def _site_names(self) -> tuple[str, ...]:
-        if self.config.parts is Trained.mlp:
+        if self.config.parts is Trained.ffn:
             return tuple(self.config.ffn_parts)
         return ATTENTION_SITES if self.config.parts is Trained.attn else ALL_SITES
 

@@ -157,11 +157,24 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
         ("construct.reverse=true construct.reverse_instruction=x", "expected {language} in it"),
         ("method.diagnosis_split=test", "method.diagnosis_split: got 'test'"),
         ("method.mask_items=-1", "method.mask_items: got -1"),
-        ("selection=all", "method.mask_items: got 4, but only selection=plast"),
-        ("data=shakespeare", "needs questions in several languages"),
     ],
 )
 def test_bad_values_are_told_before_anything_is_loaded(override: str, message: str):
     with pytest.raises(ConfigError) as caught:
         run_config([*config_of.overrides, *override.split(" ")])
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ("method=plast method.mask_items=1", "method.mask_items: got 1, but only selection=plast"),
+        ("method=plast method.attention_items=1", "data=shakespeare has no questions about pictures"),
+        ("selection=plast", "data: got shakespeare; selection.selector=specific_neurons needs questions"),
+        ("construct=plast", "construct=plast needs questions about pictures in several languages"),
+    ],
+)
+def test_data_without_parallel_questions_are_refused(overrides: str, message: str):
+    with pytest.raises(ConfigError) as caught:
+        run_config(overrides.split(" "))
     assert message in str(caught.value)

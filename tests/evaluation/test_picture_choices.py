@@ -10,6 +10,7 @@ import torch
 from tests.tolerances import FLOAT32, LOGITS_FLOAT32
 
 from athlos.config.compose import run_config
+from athlos.data.picture_prompts import asked
 from athlos.data.records import ChoiceRecord
 from athlos.errors import ConfigError, DataError
 from athlos.evaluation.picture_answers import Prompt, Reply, prompt_ids, replies
@@ -17,7 +18,6 @@ from athlos.evaluation.suite import load_suite
 from athlos.evaluation.suites.picture_choices import best_option, item_pixels
 from athlos.models.architecture import build, hf_config
 from athlos.models.tokenizers import word_tokenizer
-from athlos.text.picture_prompts import asked
 
 WORDS = [
     "<image>",

@@ -16,11 +16,11 @@ from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
 from athlos.data.batches import Batch, BatchPlan, EvalRows, OwnStream, TrainStream
 from athlos.data.encoding import Rows, encode_split
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
 from athlos.data.source import Source
 from athlos.errors import DataError
 from athlos.stages import StageStore
-from athlos.text.picture_prompts import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     import numpy as np

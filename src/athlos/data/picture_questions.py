@@ -12,10 +12,10 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from athlos.config.schema import Batching, DataConfig, RunConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord, Record
 from athlos.data.source import Source
 from athlos.errors import choices
-from athlos.text.picture_prompts import IMAGE_TOKEN, LETTERS, asked, to_translate
 
 SPLITS = ("train", "val", "test")
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from athlos.data.encoding import prefix_token
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import DataError
 from athlos.models.forward import causal_model, project
 from athlos.models.vision_language import FEATURES, decoder_inputs, num_image_tokens
-from athlos.text.picture_prompts import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from athlos.config.schema import ModelConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models import wheels
 from athlos.models.quiet import quiet_transformers
@@ -20,7 +21,6 @@ from athlos.models.tokenizers import texts_hash
 from athlos.models.vocabulary import Vocabulary, trimmed
 from athlos.models.wheels import Member, WheelModel
 from athlos.stages import Product, Stage, StageStore
-from athlos.text.picture_prompts import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

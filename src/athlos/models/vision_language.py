@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from athlos.auto_config import VISION_TYPE
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models.sites import vision_parts
 from athlos.stages import Stage, StageStore, content_hash
-from athlos.text.picture_prompts import IMAGE_TOKEN
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

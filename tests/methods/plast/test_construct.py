@@ -4,13 +4,13 @@ import pytest
 import torch
 from tests.methods.plast.tiny import context_of, opened
 
+from athlos.data.picture_prompts import IMAGE_TOKEN, listed
 from athlos.errors import ModelError
 from athlos.methods.plast.construct import PlastConstruct
 from athlos.methods.plast.reading import source_of
 from athlos.models.architecture import build, hf_config
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
-from athlos.text.picture_prompts import IMAGE_TOKEN, listed
 
 
 def built(tmp_path, *overrides: str):

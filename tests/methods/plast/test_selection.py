@@ -56,7 +56,7 @@ def test_whole_layers_train_and_nothing_around_them(tmp_path, override: str, lay
     assert "model.multi_modal_projector.linear_1.weight" not in trained(model)
 
 
-@pytest.mark.parametrize(("parts", "matrices"), [("mlp", 3), ("attn", 4), ("up_down", 2)])
+@pytest.mark.parametrize(("parts", "matrices"), [("ffn", 3), ("attn", 4), ("up_down", 2)])
 def test_parts_of_layers(tmp_path, parts: str, matrices: int):
     _, model, _ = applied(tmp_path, "selection.selector=top", "selection.k=2", f"selection.parts={parts}")
     assert len(trained(model)) == 2 * matrices

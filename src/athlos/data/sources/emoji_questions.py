@@ -5,6 +5,7 @@ stem, and stem and subgroup decide the split, so that near-duplicates never stan
 of `exclude_groups`, and pictures whose caption in some language is the reference's own word.
 """
 
+import logging
 import random
 import re
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
+from athlos.data.picture_prompts import templates, what_is_in_it
 from athlos.data.picture_questions import (
     PictureItem,
     PictureQuestionsConfig,
@@ -25,7 +27,8 @@ from athlos.data.sources.emoji_captions import EmojiCaptionsConfig, EmojiCaption
 from athlos.data.splits import fraction_of, split_at
 from athlos.errors import DataError, choices
 from athlos.stages import content_hash
-from athlos.text.picture_prompts import templates, what_is_in_it
+
+log = logging.getLogger(__name__)
 
 QUESTIONS_VERSION = 1
 VARIANTS = frozenset(
@@ -96,7 +99,7 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
                        for x in languages):  # fmt: skip
                     chosen.append(other)
             if len(chosen) < own.num_options:
-                self.bad(DataError(f"group '{record.group}' of split '{split}' has no {own.num_options} captions"))
+                log.warning("%s: its group has no %d captions in split %s", record.identifier, own.num_options, split)
                 continue
             rng.shuffle(chosen)
             yield PictureItem(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import (
     SPLITS,
     PictureItem,
@@ -15,7 +16,6 @@ from athlos.data.picture_questions import (
 )  # fmt: skip
 from athlos.errors import DataError, choices
 from athlos.stages import content_hash
-from athlos.text.picture_prompts import IMAGE_TOKEN, LETTERS
 
 GENERATOR_VERSION = 1
 """Raised when the same config gives other questions."""

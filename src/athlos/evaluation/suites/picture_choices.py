@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from athlos.config.schema import RunConfig
+from athlos.data.picture_prompts import LETTERS, asked, read_letter, templates
 from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.data.records import ChoiceRecord, Record
 from athlos.errors import ConfigError, DataError
@@ -23,7 +24,6 @@ from athlos.evaluation.picture_answers import Prompt, Reply, replies
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import encode_pictures, is_vision_language
-from athlos.text.picture_prompts import LETTERS, asked, read_letter, templates
 
 ENGLISH = "en"
 """The language beside which others are weak, where the data name no reference."""

@@ -36,7 +36,7 @@ class Trained(StrEnum):
     """What of a chosen layer trains."""
 
     all = "all"
-    mlp = "mlp"
+    ffn = "ffn"
     attn = "attn"
     up_down = "up_down"
 

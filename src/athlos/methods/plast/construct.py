@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.parts import PartContext, PartReport
+from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, listed, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord
 from athlos.errors import DataError, ModelError
 from athlos.lab.languages import CODES
@@ -20,7 +21,6 @@ from athlos.methods.plast.reading import source_of
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import is_vision_language
 from athlos.stages import Stage
-from athlos.text.picture_prompts import IMAGE_TOKEN, LETTERS, asked, listed, to_translate
 from athlos.text.prompts import language_name
 
 PAIRS_VERSION = 1

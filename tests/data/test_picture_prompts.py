@@ -2,8 +2,8 @@
 
 import pytest
 
+from athlos.data.picture_prompts import IMAGE_TOKEN, asked, listed, read_letter, templates, to_translate, what_is_in_it
 from athlos.errors import ConfigError
-from athlos.text.picture_prompts import IMAGE_TOKEN, asked, listed, read_letter, templates, to_translate, what_is_in_it
 
 ANSWERS = [
     ("A", "A"), ("B.", "B"), ("(C)", "C"), ("D: a cat", "D"), ("The answer is B", "B"), ("Answer: C", "C"),

@@ -274,7 +274,9 @@ class SharedAttention(nn.Module):
             below = layer_scores.peek(self.layer_idx)
             below = below[..., below.shape[-1] - value.shape[2] :]
             alignment = (
-                Alignment(below_BHTN=below, is_added=True) if self.aligner is None else self.aligner.fused(below)
+                Alignment(below_BHTN=below, may_be_overwritten=True, is_added=True)
+                if self.aligner is None
+                else self.aligner.fused(below)
             )
         if query is not None and self.low_rank is not None:
             query = self.low_rank.gated(query * self.scaling)

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, StaticCache
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
@@ -294,6 +294,8 @@ class SharedAttention(nn.Module):
     def _cached(self, key: Tensor | None, value: Tensor, cache: Any) -> tuple[Tensor | None, Tensor]:
         """Without a low-rank part the values stand where the cache looks for keys: it takes a layer whose keys hold
         nothing for an empty one, and would not reorder its values in a beam search."""
+        if isinstance(cache, StaticCache):  # its columns to come would take part in the scores handed on
+            raise SurgeryError("shared attention does not decode with transformers' static cache; use a dynamic one")
         if key is None:
             value, _ = cache.update(value, value[..., :0], self.layer_idx)
             return None, value

@@ -19,6 +19,8 @@ def merge(tables: Sequence[CountTable], folder: Path, *, identity: TableIdentity
         for first, last in key_ranges(tables, memory_mb=memory_mb):
             parts = [between(table, first, last) for table in tables]
             writer.add(parts[0] if len(parts) == 1 else count(CountRows.joined(parts)))
+            for table in tables:
+                table.release()
     return CountTable.open(folder)
 
 

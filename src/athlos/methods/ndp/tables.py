@@ -15,6 +15,7 @@ N rows, M rows with a list, E entries of lists, Q queries.
 """
 
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -146,6 +147,11 @@ class CountTable:
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.keys_0, self.keys_1, self.values, self.offsets, self.token_ids, self.counts
 
+    def release(self) -> None:
+        """Let go of the pages that were read: the next read maps them again."""
+        for array in self._arrays():
+            release_pages(array)
+
     def lookup(self, keys_Q2: np.ndarray) -> np.ndarray:
         """Row of each key, int64 [Q]; -1 = absent."""
         rows_Q = np.full(len(keys_Q2), -1, dtype=np.int64)
@@ -227,6 +233,12 @@ def _open_array(path: Path, dtype: Any) -> np.ndarray:
 
 HEADER_BYTES = 128
 """Header of an .npy file with one dimension; numpy pads it so that the length can grow in place."""
+
+
+def release_pages(array: np.ndarray) -> None:
+    """Take the pages of a memory-mapped file out of this process, where the array is one."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
 
 
 class _GrowingArray:

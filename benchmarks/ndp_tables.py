@@ -23,7 +23,6 @@ import argparse
 import gc
 import json
 import multiprocessing
-import resource
 import tempfile
 import time
 from collections.abc import Callable
@@ -96,22 +95,19 @@ def text_corpus(folder: Path, data: Path, repeats: int) -> None:
     save_corpus(folder, np.tile(tokens, repeats), np.tile(targets, repeats), np.tile(lengths, repeats))
 
 
-def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory_mb(field: str) -> float:
+    """`VmRSS` now or `VmHWM` at most, of this process. (`ru_maxrss` begins with the parent's.)"""
+    [line] = [one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(f"{field}:")]
+    return int(line.split()[1]) / 1024
 
 
-def resident_mb() -> float:
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize() / (1 << 20)
-
-
-def tables_arm(folder: Path, *, builder: str, memory_mb: int, threads: int, limit: int = 0) -> dict[str, Any]:
+def tables_arm(folder: Path, *, builder: str, setting_mb: int, threads: int, limit: int = 0) -> dict[str, Any]:
     rows = load_corpus(folder, limit=limit)
     config = NdpConstructConfig(
-        _target_="", n=N, dedup=False, builder=Builder(builder), memory_mb=memory_mb, shard_tokens=0, threads=threads,
+        _target_="", n=N, dedup=False, builder=Builder(builder), memory_mb=setting_mb, shard_tokens=0, threads=threads,
         collision_sample=0,
     )  # fmt: skip
-    before = resident_mb()
+    before = memory_mb("VmRSS")
     with tempfile.TemporaryDirectory(dir=folder) as cache:
         start, cpu = time.perf_counter(), time.process_time()
         found = training_rows(rows, shard_tokens=shard_size(config), dedup=False)
@@ -124,7 +120,7 @@ def tables_arm(folder: Path, *, builder: str, memory_mb: int, threads: int, limi
             product = table_product(sources, config, identity=identity, stages=StageStore(Path(cache)))
             tables.append(CountTable.open(product.path))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        built = peak_mb() - before
+        built = memory_mb("VmHWM") - before
         prefixes, size = sum(table.num_rows for table in tables), sum(table.num_bytes for table in tables)
     return {
         "tokens_per_s": found.num_tokens / seconds, "tokens_per_cpu_s": found.num_tokens / cpu, "prefixes": prefixes,
@@ -191,11 +187,11 @@ def python_arm(folder: Path, *, kind: str, limit: int, collects: bool) -> dict[s
     gc.collect()
     if not collects:
         gc.disable()
-    before = resident_mb()
+    before = memory_mb("VmRSS")
     start, cpu = time.perf_counter(), time.process_time()
     made = trie_of(rows) if kind == "trie" else tuples_of(rows)
     seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-    built = peak_mb() - before
+    built = memory_mb("VmHWM") - before
     prefixes = num_prefixes(made) if kind == "trie" else sum(len(table) for table in made)
     return {
         "tokens_per_s": num_tokens / seconds, "tokens_per_cpu_s": num_tokens / cpu, "prefixes": prefixes,
@@ -219,9 +215,10 @@ def in_child(arm: Callable[..., dict[str, Any]], *args: Any, **values: Any) -> d
 
 
 def shown(name: str, found: dict[str, Any]) -> dict[str, Any]:
+    wall, cpu = found["tokens_per_s"] / 1e6, found["tokens_per_cpu_s"] / 1e6
     print(
-        f"{name:24} {found['tokens_per_s'] / 1e6:7.2f} M tokens/s, {found['tokens_per_cpu_s'] / 1e6:5.2f} a CPU second; "
-        f"{found['built_mb']:6.0f} MiB; {found['prefixes']:>10,} prefixes of {found['bytes_per_prefix']:.1f} bytes",
+        f"{name:26} {wall:7.2f} M tokens/s, {cpu:5.2f} a CPU second; {found['built_mb']:6.0f} MiB; "
+        f"{found['prefixes']:>10,} prefixes of {found['bytes_per_prefix']:.1f} bytes",
         flush=True,
     )
     return found
@@ -234,13 +231,13 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     found = {
         f"numpy_{memory}mb": shown(
             f"  numpy, {memory} MiB",
-            in_child(tables_arm, folder, builder="numpy", memory_mb=memory, threads=threads),
+            in_child(tables_arm, folder, builder="numpy", setting_mb=memory, threads=threads),
         )
         for memory in options.memory_mb
     }
     found["duckdb"] = shown(
         f"  duckdb, {largest} MiB",
-        in_child(tables_arm, folder, builder="duckdb", memory_mb=largest, threads=threads),
+        in_child(tables_arm, folder, builder="duckdb", setting_mb=largest, threads=threads),
     )
     tries = [
         shown(
@@ -253,7 +250,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     found["tuples"] = shown("  tuples", in_child(python_arm, folder, kind="tuples", limit=TUPLE_TOKENS, collects=True))
     found["numpy_same_tokens_as_tuples"] = shown(
         "  numpy, tokens of tuples",
-        in_child(tables_arm, folder, builder="numpy", memory_mb=largest, threads=threads, limit=TUPLE_TOKENS),
+        in_child(tables_arm, folder, builder="numpy", setting_mb=largest, threads=threads, limit=TUPLE_TOKENS),
     )
     best = found[f"numpy_{largest}mb"]
     ratios = {

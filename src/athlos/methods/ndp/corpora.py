@@ -97,6 +97,7 @@ class ShardedRows:
             arrays = (corpus.tokens_N.astype("<i4"), corpus.is_predicted_N, corpus.lengths_R.astype("<i8"))
             for digest, array in zip(digests, arrays, strict=True):
                 digest.update(np.ascontiguousarray(array).data)
+            self.release()
         return content_hash({"rows": [digest.hexdigest() for digest in digests], "joins_first": self.joins_first})
 
 

@@ -38,6 +38,10 @@ def shard_size(config: NdpConstructConfig) -> int:
     return config.shard_tokens or max(1, (config.memory_mb << 20) // TOKEN_BYTES)
 
 
+def num_threads(config: NdpConstructConfig) -> int:
+    return config.threads or len(os.sched_getaffinity(0))
+
+
 def data_hash(sources: Sequence[Source]) -> str:
     """Content hash of what a table counts."""
     return content_hash([{"rows": source.rows.fingerprint, **source.settings} for source in sources])
@@ -55,7 +59,7 @@ def table_product(
             count_chunks(source.rows.shard(index).chunks(source.make), folder, config, identity=identity)
             return
         parts = [_shard_table(source, index, config, identity=identity, stages=stages) for source, index in shards]
-        merge(parts, folder, identity=identity, memory_mb=config.memory_mb)
+        merge(parts, folder, identity=identity, threads=num_threads(config))
 
     return stages.get(Stage(name="ndp_table", version=TABLE_VERSION, config=asdict(identity), build=build_table))
 
@@ -79,7 +83,7 @@ def count_chunks(
     chunks: Sequence[Chunk], folder: Path, config: NdpConstructConfig, *, identity: TableIdentity
 ) -> CountTable:
     """A table by the builder of the config. All give the same one, so the builder is in no key."""
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = num_threads(config)
     if config.builder in (Builder.auto, Builder.numpy):
         return build(chunks, folder, identity=identity, threads=threads)
     return build_relational(

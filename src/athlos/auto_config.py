@@ -1,4 +1,6 @@
-"""`model_type: athlos` for transformers' AutoConfig, without importing transformers before the user does.
+"""Athlos's own model types for transformers' AutoConfig, without importing transformers before the user does.
+
+`athlos` is a model that a surgery changed, `athlos_vision` a convolutional picture encoder.
 
 `import athlos` calls `register_when_imported`; nothing else happens until transformers' own registry is imported.
 """
@@ -13,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 MODEL_TYPE = "athlos"
+VISION_TYPE = "athlos_vision"
 BASE_KEY, SURGERIES_KEY = "base_model_type", "athlos_surgeries"
 """Keys of `config.json`: the model type the surgeries began with, and their list."""
 REGISTRY = "transformers.models.auto.configuration_auto"
@@ -62,5 +65,24 @@ def _register(registry: Any) -> None:
             config_class = surgical.surgical_classes(values.pop(BASE_KEY, ""))[0]
             return config_class.from_dict(values, **options)
 
-    if MODEL_TYPE not in registry.CONFIG_MAPPING:
-        registry.AutoConfig.register(MODEL_TYPE, AthlosConfig)
+    class AthlosVisionConfig(PreTrainedConfig):
+        """A picture encoder made of convolutions; `athlos.models.vision_encoders` holds the modules."""
+
+        model_type = VISION_TYPE
+
+        encoder: str = "tiny_cnn"
+        """`tiny_cnn` or `efficientnet_lite0`."""
+        image_size: int = 32
+        """Pixels a side; pictures are enlarged or shrunk to it."""
+        num_tokens_a_side: int = 4
+        """The map of features is averaged to a grid of this size, row by row one token a place."""
+        hidden_size: int = 64
+        """Channels of a token; 1280 in `efficientnet_lite0`."""
+
+        def __post_init__(self, **values: Any) -> None:
+            super().__post_init__(**values)
+            importlib.import_module("athlos.models.vision_encoders")  # makes AutoModel know the class
+
+    for name, known in ((MODEL_TYPE, AthlosConfig), (VISION_TYPE, AthlosVisionConfig)):
+        if name not in registry.CONFIG_MAPPING:
+            registry.AutoConfig.register(name, known)

@@ -26,6 +26,21 @@ def test_an_experiment_is_found_by_its_name(experiment: str):
     assert len(words) <= 2 + len(overrides), words
 
 
+def test_an_experiment_with_another_model_says_no_more():
+    overrides = ["experiment=spannorm_depth", "model=depth_48", "data.dir=../text", "surgery.placement=prenorm"]
+    words = shlex.split(run_command(stored(overrides)) or "")
+    assert sorted(words[2:]) == sorted(overrides)
+
+
+def test_an_older_config_lacks_what_came_since():
+    wanted = stored(["experiment=finetune_tiny", "train.lr=0.5"])
+    older = {key: value for key, value in wanted.items() if key not in ("train.clip_norm", "eval.shots")}
+    assert run_command(older) is None, "it is not said what these were"
+    words = shlex.split(run_command(older, is_older=True) or "")
+    assert sorted(words[2:]) == ["experiment=finetune_tiny", "train.lr=0.5"]
+    assert run_command({**older, "train.gone": 1}, is_older=True) is None
+
+
 @pytest.mark.parametrize(
     "overrides",
     [

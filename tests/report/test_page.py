@@ -487,6 +487,27 @@ def test_hostile_text_is_text(open_page: Callable[..., Page], tmp_path: Path):
     assert page.errors() == []
 
 
+def test_claims_stand_beside_what_the_runs_show(open_page: Callable[..., Page], tmp_path: Path):
+    for number, hidden in enumerate((256, f"{ATTACK}{INVISIBLE}")):
+        write_run(
+            tmp_path / "results" / str(number),
+            config={"study": "spannorm_step", "benchmark": "spannorm_step", "options.layers": 12,
+                    "options.hidden": hidden},
+            metrics={"ratio/spannorm/prenorm": 1.0125},
+            details={"ratio/spannorm/prenorm": {"n": 20, "undefined": 0, "low": 1.0, "high": 1.015}},
+        )  # fmt: skip
+    page = open_page(tmp_path / "results")
+    cells = page.texts("#claims tbody tr:first-child > *")
+    assert cells == ["span.cost", "1 ratio (note)", "step, spannorm / prenorm layers=12 hidden=256", "1.012 [1, 1.015]",
+                     "reproduced"]  # fmt: skip
+    second = page.texts("#claims tbody tr:nth-child(2) bdi")[0]
+    assert ATTACK[:20] in second
+    assert "\u200b" not in second
+    assert page.run("return window.hacked") is None
+    assert page.run("return document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+    assert page.errors() == []
+
+
 def test_many_runs_come_in_chunks(open_page: Callable[..., Page], tmp_path: Path):
     for number in range(230):
         write_run(

@@ -151,3 +151,20 @@ def test_a_place_that_cannot_be_written(tmp_path: Path):
         write_page(data, tmp_path / "file" / "report.html")
     assert write_page(data, tmp_path / "new" / "report.html").is_file()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+def test_claims_are_those_that_the_runs_say_something_on(tmp_path: Path):
+    where = {"study": "spannorm_step", "benchmark": "spannorm_step", "options.layers": 3, "options.hidden": 8}
+    details = {"ratio/spannorm/prenorm": {"n": 20, "undefined": 0, "low": 1.1, "high": 1.3}}
+    metrics = {"ratio/spannorm/prenorm": 1.2}
+    write_run(tmp_path / "step", config=where, metrics=metrics, details=details)
+    records = collect(tmp_path)
+    [claim] = payload(records, title="t", root="r", num_predictions=0)["claims"]
+    assert (claim["id"], claim["verdict"], claim["paper"]) == ("span.cost", "not reproduced", "1 ratio")
+    [[label, ours, method, verdict]] = claim["rows"]
+    assert (label, ours, verdict) == (
+        "step, spannorm / prenorm layers=3 hidden=8", "1.2 [1.1, 1.3]", "not reproduced"
+    )  # fmt: skip
+    assert "20 items or rounds" in method
+    records[0].is_imported = True
+    assert payload(records, title="t", root="r", num_predictions=0)["claims"] == []

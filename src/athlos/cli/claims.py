@@ -2,10 +2,8 @@
 
 import json
 import logging
-import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +13,11 @@ from athlos.config.claims import Claim, all_claims
 from athlos.config.compose import conf_dir
 from athlos.errors import ConfigError, choices
 from athlos.report.command import run_command
-from athlos.report.ledger import Entry, Row, Verdict, ledger, read_records
+from athlos.report.ledger import Entry, Verdict, ledger, read_records
+from athlos.report.ledger_text import ours_of, paper_of, shown_rows, verdict_of
 
 log = logging.getLogger(__name__)
 
-DIGITS = 4
 LOG_WIDTH = 160
 """Columns where the output is no terminal."""
 STYLES = {
@@ -76,33 +74,12 @@ def _chosen(methods: Sequence[str]) -> Mapping[str, Sequence[Claim]]:
     return {name: known[name] for name in wanted}
 
 
-def number(value: float | None) -> str:
-    """Four significant digits; whole numbers below a million in full."""
-    if value is None or math.isnan(value):
-        return ""
-    return f"{value:.0f}" if value == int(value) and abs(value) < 1e6 else f"{value:.{DIGITS}g}"
-
-
-def paper_of(claim: Claim) -> str:
-    """The paper's number with its unit, a dash where it names none."""
-    if claim.paper is None:
-        return "-"
-    ends = claim.paper if isinstance(claim.paper, tuple) else (claim.paper,)
-    return f"{' to '.join(number(end) for end in ends)} {claim.unit}".strip()
-
-
-def ours_of(row: Row) -> str:
-    """Our number with its interval."""
-    interval = f" [{number(row.low)}, {number(row.high)}]" if row.low is not None else ""
-    return f"{number(row.value)}{interval}"
-
-
 def command_of(config: Mapping[str, Any]) -> str | None:
     """The command that makes such a run: `athlos run ...`, or the benchmark with its options."""
     if not config:
         return None
     if "benchmark" not in config:
-        return run_command(config)
+        return run_command(config, is_older=True)  # it stands beside the commit of the run
     words = ["python", f"benchmarks/{config['benchmark']}.py"]
     for key, value in config.items():
         if key.startswith("options.") and value is not None and value is not False:
@@ -129,23 +106,6 @@ def _plain(entry: Entry) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _verdict_text(row: Row) -> str:
-    why = "; ".join(part for part in (row.reason, *row.notes) if part)
-    return f"{row.verdict}: {why}" if why else str(row.verdict)
-
-
-def shown_rows(entry: Entry) -> list[Row]:
-    """The rows to show: those that were not measured for one and the same reason as a single row."""
-    groups: dict[str, list[Row]] = {}
-    for row in entry.rows:
-        is_open = row.verdict is Verdict.NOT_MEASURED
-        groups.setdefault(f"\0{row.reason}" if is_open else row.label, []).append(row)
-    labels = [", ".join(row.label for row in group) if len(groups) > 1 else group[0].label for group in groups.values()]
-    if len(groups) == 1 and len(entry.rows) > 1:
-        labels = [""]
-    return [replace(group[0], label=label) for group, label in zip(groups.values(), labels, strict=True)]
-
-
 def markdown(entries: Sequence[Entry]) -> str:
     """A heading and a table a method; below it where each claim's runs come from."""
     lines: list[str] = []
@@ -160,7 +120,7 @@ def markdown(entries: Sequence[Entry]) -> str:
             head = (f"`{claim.id}` {claim.text}", paper_of(claim), f"{claim.source} ({claim.tag})")
             for position, row in enumerate(shown_rows(entry)):
                 first = head if position == 0 else ("", "", "")
-                cells = (*first, row.label, ours_of(row), row.method, _verdict_text(row))
+                cells = (*first, row.label, ours_of(row), row.method, verdict_of(row))
                 lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
         lines += ["", *(f"- {line}" for line in origins(mine)), ""]
     return "\n".join(lines).rstrip()
@@ -199,13 +159,13 @@ def _print_table(entries: Sequence[Entry]) -> None:
         is_one = len(rows) == 1 and rows[0].verdict is Verdict.NOT_MEASURED
         table.add_row(
             Text(f"{entry.claim.id}: {entry.claim.text}", style="bold"), f"{paper_of(entry.claim)} ({entry.claim.tag})",
-            "", "", Text(visible(_verdict_text(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
+            "", "", Text(visible(verdict_of(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
         )  # fmt: skip
         for row in () if is_one else rows:
             method = f" ({row.method})" if row.method else ""
             table.add_row(
                 Text(visible(f"  {row.label}")), "", Text(f"{ours_of(row)}{method}"), str(row.num_seeds or ""),
-                Text(visible(_verdict_text(row)), style=STYLES[row.verdict]),
+                Text(visible(verdict_of(row)), style=STYLES[row.verdict]),
             )  # fmt: skip
     out.print(table)
     for line in origins(entries):

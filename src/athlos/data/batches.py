@@ -7,7 +7,7 @@ processes), whatever the lengths.
 B rows a step, M rows a micro batch, W processes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +68,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
     `num_targets` counts the targets of this batch, `step_targets` those of the whole optimizer step (scalars).
+    `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
     """
     pairs = [rows.row(int(index)) for index in indices]
     longest = max(len(ids) for ids, _ in pairs)
@@ -85,6 +86,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
         "position_ids": torch.arange(longest).expand(shape).contiguous(),
         "num_targets": torch.tensor(int((labels != -100).sum())),
         "step_targets": torch.tensor(step_targets),
+        "row_starts": torch.from_numpy(rows.starts_R[indices].astype(np.int64)),
     }
 
 
@@ -113,6 +115,16 @@ class TrainStream(IterableDataset[Batch]):
             mine = indices.reshape(-1, self.world_size, self.micro_batch_size)[:, self.rank]
             for micro in mine:
                 yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets)
+
+
+class OwnStream(IterableDataset[Batch]):
+    """The micro batches that a method makes itself, from optimizer step `first_step` on."""
+
+    def __init__(self, stream: Callable[[int], Iterator[Batch]], *, first_step: int) -> None:
+        self.stream, self.first_step = stream, first_step
+
+    def __iter__(self) -> Iterator[Batch]:
+        return self.stream(self.first_step)
 
 
 class EvalRows(IterableDataset[Batch]):

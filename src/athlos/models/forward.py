@@ -9,6 +9,8 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from athlos.models.vision_language import decoder_inputs, has_pictures
+
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
     """The transformers model inside a PEFT wrapper, or the model itself."""
@@ -18,12 +20,13 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
 
 
 def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Last hidden states after the final norm, [B, T, D]. No cache is kept."""
-    output = causal_model(model).base_model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        position_ids=batch["position_ids"],
-        use_cache=False,
+    """Last hidden states after the final norm, [B, T, D]. No cache is kept. A batch may carry a picture a row."""
+    inner = causal_model(model)
+    words = (
+        {"inputs_embeds": decoder_inputs(inner, batch)} if has_pictures(batch) else {"input_ids": batch["input_ids"]}
+    )
+    output = inner.base_model(
+        **words, attention_mask=batch["attention_mask"], position_ids=batch["position_ids"], use_cache=False
     )
     hidden_BTD: Tensor = output.last_hidden_state
     return hidden_BTD

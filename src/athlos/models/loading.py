@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from athlos.config.schema import ModelConfig
+from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.errors import ModelError, did_you_mean
 from athlos.models import wheels
 from athlos.models.architecture import auto_class, build, hf_config
 from athlos.models.quiet import quiet_transformers
+from athlos.models.sites import vision_parts
 from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
 from athlos.stages import StageStore, content_hash, file_hash
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("random", "hub", "dir", "wheel", "run")
+SOURCES = ("random", "hub", "dir", "wheel", "run", "llava")
 FINGERPRINT_VERSION = 1
 UNKNOWN_LICENSE = "unknown"
 
@@ -54,7 +55,10 @@ def parse_source(text: str) -> Source:
     """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`."""
     kind, colon, reference = text.partition(":")
     if kind not in SOURCES or (kind == "random") != (not colon):
-        accepted = "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>, run:<experiment>"
+        accepted = (
+            "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>, run:<experiment>, "
+            "llava:<decoder>+<encoder>"
+        )
         raise ModelError(f"model.source: got '{text}'{did_you_mean(kind, SOURCES)}; accepted: {accepted}")
     if kind != "hub":
         if kind in ("dir", "run") and not reference:
@@ -84,7 +88,7 @@ def load_model(
     Raises `ModelError` when the source is out of reach, incomplete, pickled, or contradicts its tokenizer.
     """
     source = parse_source(config.source)
-    place = _place(source, stages=stages)
+    place = _place(source, stages=stages, config=config, seed=seed, words=words)
     tokenizer = _tokenizer(
         config, source=source, place=place, stages=stages, training_texts=training_texts, words=words
     )
@@ -102,6 +106,8 @@ def load_model(
         _check_vocabulary(model, tokenizer=tokenizer)
         _warn_of_differences(config, model=model)
         log.info("model %s: licence %s", config.name, license_name)
+    if vision_parts(model) is not None:
+        _ready_for_pictures(model, tokenizer=tokenizer)
     if config.activation_checkpointing:
         _checkpoint_activations(model)
     fingerprint = content_hash({"version": FINGERPRINT_VERSION, "dtype": config.dtype.value, **content})
@@ -119,7 +125,7 @@ def load_tokenizer(
 ) -> "PreTrainedTokenizerBase":
     """The tokenizer alone. Without a pad token of its own it pads with its end token: go by attention_mask, not id."""
     source = parse_source(config.source)
-    place = _place(source, stages=stages)
+    place = _place(source, stages=stages, config=config, words=words)
     return _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts, words=words)
 
 
@@ -133,10 +139,14 @@ def _tokenizer(
     words: TextSource | None,
 ) -> "PreTrainedTokenizerBase":
     kind = config.tokenizer.kind
-    if (source.kind == "random") == (kind == "source"):
+    if kind == "trimmed" and source.kind == "llava":
+        return _source_tokenizer(place, revision=source.revision)
+    if (source.kind == "random") != (kind in ("byte", "bpe", "words")):
         reason = "random weights have none of their own; accepted: byte, bpe, words"
         if source.kind != "random":
             reason = "trained weights only fit their own tokenizer; accepted: source"
+            if source.kind == "llava":
+                reason += ", trimmed"
         raise ModelError(f"model.tokenizer.kind: got '{kind}' with model.source={config.source}: {reason}")
     if kind == "byte":
         return byte_tokenizer()
@@ -151,8 +161,12 @@ def _tokenizer(
     return _source_tokenizer(place, revision=source.revision)
 
 
-def _place(source: Source, *, stages: StageStore) -> str:
+def _place(
+    source: Source, *, stages: StageStore, config: ModelConfig, seed: int = 0, words: TextSource | None = None
+) -> str:
     """Where transformers finds a source: a folder, made first for a wheel, or the name of a hub repository."""
+    if source.kind == "llava":
+        return str(_composed(source, config=config, seed=seed, stages=stages, words=words))
     if source.kind == "wheel":
         return str(wheels.converted(wheels.find(source.reference), stages=stages).path)
     if source.kind == "dir":
@@ -160,6 +174,29 @@ def _place(source: Source, *, stages: StageStore) -> str:
     if source.kind == "run":
         raise ModelError(f"model.source: run:{source.reference} is a run to do first, no folder; use `athlos run`")
     return source.reference
+
+
+def _composed(source: Source, *, config: ModelConfig, seed: int, stages: StageStore, words: TextSource | None) -> Path:
+    """The folder of a vision-language model made of parts; its decoder is loaded as any source of text models."""
+    from athlos.models.composed import composed, parts_of
+
+    inner = ModelConfig(
+        name=config.name, source=parts_of(source.reference)[0], tokenizer=TokenizerConfig(kind="source")
+    )
+
+    def decoder() -> tuple["PreTrainedModel", "PreTrainedTokenizerBase"]:
+        loaded = load_model(inner, seed=seed, stages=stages)
+        return loaded.model, loaded.tokenizer
+
+    product = composed(config, reference=source.reference, decoder=decoder, texts=words, seed=seed, stages=stages)
+    return product.path
+
+
+def _ready_for_pictures(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizerBase") -> None:
+    from athlos.models.vision_language import check_image_token, keep_tower_still
+
+    check_image_token(model, tokenizer)
+    keep_tower_still(model)
 
 
 def _random_model(config: ModelConfig, *, seed: int, tokenizer: "PreTrainedTokenizerBase") -> "PreTrainedModel":
@@ -181,7 +218,7 @@ def _identity(model: "PreTrainedModel", *, source: Source, place: str) -> tuple[
     if source.kind == "wheel":
         wheel = wheels.find(source.reference)
         return {"wheel": wheel.sha256, "conversion": wheels.CONVERSION_VERSION}, wheel.license
-    if source.kind == "dir":
+    if source.kind in ("dir", "llava"):
         files = {path.name: file_hash(path) for path in _content_files(Path(place))}
         return {"files": files}, _folder_license(Path(place))
     # transformers notes the commit that a branch or tag stood for when it was fetched.
@@ -287,7 +324,8 @@ def _warn_of_differences(config: ModelConfig, *, model: "PreTrainedModel") -> No
 def _same(expected: Any, actual: Any) -> bool:
     """Equal; numbers that went through float32 count as equal, nested values are compared where both have them."""
     if isinstance(expected, Mapping) and isinstance(actual, Mapping):
-        return all(_same(value, actual[key]) for key, value in expected.items() if key in actual)
+        stated = {key: value for key, value in expected.items() if value is not None and key in actual}
+        return all(_same(value, actual[key]) for key, value in stated.items())
     if isinstance(expected, float) and isinstance(actual, float):
         return math.isclose(expected, actual, rel_tol=1e-6)
     return bool(expected == actual)

@@ -195,6 +195,14 @@ def chosen_sites(layers: Iterable[Layer], names: Iterable[str]) -> list[Site]:
     return sites
 
 
+def vision_parts(model: nn.Module) -> tuple[nn.Module, nn.Module] | None:
+    """(vision tower, projector) of a vision-language model; nothing for a model of text."""
+    around = {name.rpartition(".")[2]: module for name, module in model.named_modules() if name in _AROUND}
+    if VISION_TOWER not in around or PROJECTOR not in around:
+        return None
+    return around[VISION_TOWER], around[PROJECTOR]
+
+
 _AROUND = tuple(f"{prefix}{name}" for prefix in ("model.", "") for name in (VISION_TOWER, PROJECTOR))
 
 

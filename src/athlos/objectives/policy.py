@@ -7,12 +7,13 @@ P prompts, G samples a prompt, B rows, T positions, N generated tokens, D width,
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
 from athlos.config.parts import Loss, PartContext, PartReport
@@ -20,6 +21,7 @@ from athlos.errors import ConfigError
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.next_token import gather_targets
+from athlos.objectives.shared_prompts import target_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -122,6 +124,17 @@ def policy_rows(rollouts: "Rollouts", advantages_B: Tensor, *, pad_id: int) -> P
     )
 
 
+def joined_rows(parts: Sequence[PolicyRows], *, pad_id: int) -> PolicyRows:
+    """Rows of several batches of rollouts below each other, padded to the longest."""
+    width = max(part.input_ids_BT.shape[1] for part in parts)
+    fills = {"input_ids_BT": pad_id, "labels_BT": -100, "attention_mask_BT": 0, "old_log_probs_BT": 0.0}
+    tables = {
+        name: torch.cat([pad(table := getattr(part, name), (0, width - table.shape[1]), value=fill) for part in parts])
+        for name, fill in fills.items()
+    }
+    return PolicyRows(**tables, advantages_B=torch.cat([part.advantages_B for part in parts]))
+
+
 def log_probs_of(
     model: "PreTrainedModel", hidden_ND: Tensor, targets_N: Tensor, *, temperature: float, chunk_tokens: int
 ) -> Tensor:
@@ -175,11 +188,13 @@ class PolicyObjective:
         and optimizers with a memory need.
         """
         if not len(batch["input_ids"]):
-            trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
-            return Loss(total=sum((parameter.sum() * 0.0 for parameter in trains), torch.zeros(())), count=0)
+            zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
+            return Loss(total=zero, count=0, logs={"clipped_tokens": zero.detach(), "ratio_gap": zero.detach()})
         config = self.config
-        hidden_BTD = hidden_states(model, batch)
-        hidden_ND, targets_N = gather_targets(hidden_BTD, batch["labels"])
+        if config.share_prompts:
+            hidden_ND, targets_N = target_states(model, batch)
+        else:
+            hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
         is_target_BT = batch["labels"][:, 1:] != -100
         row_N = is_target_BT.nonzero()[:, 0]
         length_B = is_target_BT.sum(dim=1)

@@ -36,17 +36,17 @@ PLAIN_WORD = re.compile(r"(?:[A-Za-z_/]|\.{1,2}/)[\w/.:@=+-]*", re.ASCII)
 WORDS_WITH_MEANING = {"null", "true", "false", "nan", "inf"}
 
 
-def run_command(config: Mapping[str, Any]) -> str | None:
+def run_command(config: Mapping[str, Any], *, is_older: bool = False) -> str | None:
     """The shortest `athlos run ...` found for a config of dotted keys, with the same values in every key that counts.
 
     None for a config that cannot be said on a command line of this version: a key it does not know, or an
-    interpolation.
+    interpolation. With `is_older` keys that the config lacks have come since and keep what the command gives them.
     """
     wanted = _identity(config)
     found = []
     for choices in _candidates(wanted):
         base = _composed(choices)
-        if base is not None and (overrides := _overrides(base, wanted)) is not None:
+        if base is not None and (overrides := _overrides(base, wanted, is_older=is_older)) is not None:
             found.append([*choices, *overrides])
     if not found:
         return None
@@ -76,7 +76,7 @@ def _candidates(wanted: Mapping[str, Any]) -> list[tuple[str, ...]]:
     candidates = [needed]
     if (study := str(wanted.get("study"))) in _options("experiment"):
         candidates.append((f"experiment={study}",))
-        candidates.append((f"experiment={study}", *needed))
+        candidates.append((f"experiment={study}", *(choice for choice in choices if _is_news(choice, study))))
     return candidates
 
 
@@ -94,8 +94,17 @@ def _option(group: str, wanted: Mapping[str, Any]) -> str | None:
 
 
 def _is_default(choice: str) -> bool:
+    return _gives(choice, ())
+
+
+def _is_news(choice: str, experiment: str) -> bool:
+    """Whether a choice says what its experiment does not."""
+    return not _gives(choice, (f"experiment={experiment}",))
+
+
+def _gives(choice: str, choices: tuple[str, ...]) -> bool:
     group, _, option = choice.partition("=")
-    base = _composed(())
+    base = _composed(choices)
     return base is not None and _option(group, base) == option
 
 
@@ -110,7 +119,7 @@ def _composed(choices: tuple[str, ...]) -> Mapping[str, Any] | None:
     return _identity(flat({str(key): value for key, value in node.items()}))
 
 
-def _overrides(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str] | None:
+def _overrides(base: Mapping[str, Any], wanted: Mapping[str, Any], *, is_older: bool) -> list[str] | None:
     """What must be said to get from one config to the other; None where that cannot be said."""
     words = []
     for key in [*wanted, *(key for key in base if key not in wanted)]:
@@ -118,6 +127,8 @@ def _overrides(base: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str] 
             continue
         is_free = key.startswith(FREE_MAPPINGS)
         if key not in wanted:
+            if not is_free and is_older:
+                continue
             if not is_free:
                 return None
             words.append(f"~{key}")

@@ -81,12 +81,16 @@ def read_records(folders: Sequence[Path]) -> Records:
                 continue
             seen.add(place)
             record.name = str(folder / record.name) if record.path != folder else str(folder)
-            damage = [problem for problem in record.problems if problem.startswith((CONFIG, STATUS, METRICS))]
-            if damage:
-                found.skipped.append(f"{record.name}: {damage[0]}")
+            if damage := damage_of(record):
+                found.skipped.append(f"{record.name}: {damage}")
             else:
                 found.usable.append(record)
     return found
+
+
+def damage_of(record: RunRecord) -> str | None:
+    """Why a run says nothing on any claim, or None."""
+    return next((problem for problem in record.problems if problem.startswith((CONFIG, STATUS, METRICS))), None)
 
 
 def ledger(claims: Mapping[str, Sequence[Claim]], records: Sequence[RunRecord]) -> list[Entry]:

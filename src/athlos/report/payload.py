@@ -16,6 +16,7 @@ import athlos
 from athlos.report.command import run_command
 from athlos.report.comparison import value_columns
 from athlos.report.downsampling import downsample
+from athlos.report.ledger_text import page_claims
 from athlos.report.names import by_language, direction
 from athlos.report.reading import PNG, Curve, Predictions, RunRecord
 from athlos.report.seeds import identity_key, t_quantile
@@ -84,6 +85,7 @@ def payload(
         "blocks": blocks.values,
         "texts": texts.values,
         "figures": figures,
+        "claims": page_claims(records),
         "t": [round(t_quantile(degrees), 4) for degrees in range(1, MAX_DEGREES + 1)],
     }
 

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, Record, TextRecord
+from athlos.data.records import ContinuationRecord, MathRecord, ParallelRecord, QuestionRecord, Record, TextRecord
 from athlos.errors import ConfigError, did_you_mean
 from athlos.text.language import base_language
 
@@ -226,6 +226,13 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
             stops=lambda record: ("\n",),
             read=_read_segment,
         ),
+        # No label in any language: a sign that means "the same" in all of them stands between the segments.
+        "bare": _Style[ParallelRecord](
+            question=lambda record: f"{_one_line(record.source)} =",
+            answer=lambda record: _gap(record) + _one_line(record.target),
+            stops=lambda record: ("\n",),
+            read=_read_segment,
+        ),
     },
     QuestionRecord: {
         "passages": _Style[QuestionRecord](
@@ -241,6 +248,12 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
         "bare": _Style[QuestionRecord](
             question=_bare_question, answer=lambda record: _gap(record) + gold_answers(record)[0],
             stops=lambda record: ("\n",),
+        ),
+    },
+    ContinuationRecord: {
+        "continuation": _Style[ContinuationRecord](
+            question=lambda record: record.context, answer=lambda record: record.text,
+            stops=lambda record: ("\n",), read=str,
         ),
     },
     TextRecord: {

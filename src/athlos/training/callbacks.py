@@ -31,7 +31,8 @@ class Curve(Callback):
     """Records the training curve every `log_every` steps: loss, learning rate, gradient norm, tokens a second.
 
     `seconds`, `tokens` and `rows` add up over the steps of this process (input tokens, padding left out), so that
-    the cost metrics need no second clock.
+    the cost metrics need no second clock. A batch that is only part of what was worked on says so itself: `seen`, int64
+    [2], are its rows and tokens.
     """
 
     def __init__(self, tracking: MetricLog, progress: Progress, *, log_every: int) -> None:
@@ -61,8 +62,11 @@ class Curve(Callback):
     ) -> None:
         assert isinstance(module, MethodModule)
         self.seconds += time.perf_counter() - self._start
-        self.tokens += int(batch["attention_mask"].sum()) * trainer.world_size
-        self.rows += len(batch["input_ids"]) * trainer.world_size
+        rows, tokens = batch["seen"].tolist() if "seen" in batch else (
+            len(batch["input_ids"]), int(batch["attention_mask"].sum())
+        )  # fmt: skip
+        self.tokens += tokens * trainer.world_size
+        self.rows += rows * trainer.world_size
         if (batch_index + 1) % module.config.num_accumulated:
             return
         log = {name: value for name, value in module.step_log.items() if name != "targets"}
@@ -72,7 +76,8 @@ class Curve(Callback):
             log = dict(zip(log, summed.tolist(), strict=True))
         step = trainer.global_step
         clip = module.config.train.clip_norm
-        self.stability.step(log["loss"], is_clipped=bool(clip) and self._grad_norm > clip)
+        if module.loss_is_progress:
+            self.stability.step(log["loss"], is_clipped=bool(clip) and self._grad_norm > clip)
         speed = self.tokens / self.seconds
         self.progress.update(step, log["loss"], speed)
         if step % self.log_every == 0 or step == module.config.num_steps:

@@ -38,6 +38,9 @@ class MethodModule(pl.LightningModule):
     (dropout, sampling) is seeded from (seed, step, micro batch, rank), so a resumed run draws what it would have drawn.
     """
 
+    loss_is_progress = True
+    """Whether a falling loss means learning, so that spikes and divergence can be read off it."""
+
     def __init__(
         self,
         config: RunConfig,
@@ -67,6 +70,10 @@ class MethodModule(pl.LightningModule):
         `("_direct", module)` gives `test/ppl_direct` beside `test/ppl`. One is evaluated before the next is asked for.
         """
         yield from ()
+
+    def training_metrics(self) -> dict[str, float]:
+        """Called once at the end of training: metrics that are known only then, kept beside the final weights."""
+        return {}
 
     def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
         """Called once after the evaluation: further metrics by their full names, and figures (PNG) by name."""

@@ -46,6 +46,7 @@ function build() {
     [languagesSection(), drawLanguages, "Languages"],
     [RUNS.some((run) => run.predictions) ? section("predictions", "Predictions", "selected runs", h("div", { id: "predictions-body" })) : null, () => drawPredictions(), "Predictions"],
     [DATA.figures.length ? section("figures", "Figures", "logged by the selected runs", h("div", { id: "figures-body" })) : null, drawFigures, "Figures"],
+    [DATA.claims.length ? section("claims", "Claims", "what the papers say, beside what these runs show", claimsTable()) : null, null, "Claims"],
     [section("provenance", "Provenance", "where the numbers of the selected runs come from, and how to get them again", h("div", { id: "provenance-body" })), drawProvenance, "Provenance"],
   ];
   for (const [element, draw, name] of parts) {

@@ -77,6 +77,15 @@ function drawSeeds(runs) {
     cut(groups, MAX_HEAT_ROWS, "here") || "");
 }
 
+function claimsTable() {
+  const head = ["claim", "paper", "compared", "ours, 95 % interval", "verdict"].map((name, index) => h("th", { scope: "col", class: index ? "" : "first" }, name));
+  const rows = DATA.claims.flatMap((claim) => claim.rows.map(([label, ours, method, verdict], index) => h("tr", {},
+    h("th", { scope: "row", class: "first" }, index ? "" : h("span", { class: "value", title: claim.text }, claim.id)), h("td", {}, index ? "" : `${claim.paper} (${claim.tag})`),
+    h("td", {}, h("span", { class: "value", title: clipped(label, 1000) }, h("bdi", {}, clipped(label, 120)))), h("td", { title: method }, ours), h("td", {}, h("bdi", {}, clipped(verdict, 160))))));
+  return [h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Claims" }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
+    h("p", { class: "caption" }, "From the runs of this page alone; `athlos claims --runs FOLDER` joins the committed ones and says where each number comes from. Point at a claim for its text, at a number for its method.")];
+}
+
 const COSTS = [
   ["cost/wall_s", "wall time", duration], ["cost/peak_mb", "peak memory", (value) => (value >= 1024 ? `${trimmed((value / 1024).toPrecision(3))} GiB` : `${Math.round(value)} MiB`)],
   ["cost/tokens_per_s", "training tokens/s", plainNumber], ["cost/flops", "training FLOPs", plainNumber], ["cost/trainable_params", "trainable parameters", plainNumber],

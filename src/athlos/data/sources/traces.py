@@ -1,0 +1,53 @@
+"""Problems with worked traces in many languages, as JSON lines: what reinforcement learning with hints is given.
+
+Fields of a line: `language`, `question`, `answer`, `solution` (the trace, in the language of the question), and where
+there are any `id`, `english` and `english_solution` (question and trace in English), `solution_language`, `teacher`.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from athlos.config.registry import Part
+from athlos.data.records import MathRecord, Record
+from athlos.data.rows import Row, RowSource, SplitFilesConfig
+
+OPTIONAL = ("english", "english_solution", "solution_language", "teacher")
+
+
+@dataclass(kw_only=True)
+class TracesConfig(SplitFilesConfig):
+    """`language` is that of lines which name none."""
+
+
+class TracesSource(RowSource[TracesConfig]):
+    """`meta.teacher` names who wrote the trace. A limit on the records is a limit on each language."""
+
+    record_type = MathRecord
+
+    def parse(self, row: Row, split: str) -> MathRecord:
+        texts = {name: row.need(name, str) if name in row.values else "" for name in OPTIONAL}
+        teacher = texts.pop("teacher")
+        return MathRecord(
+            identifier=str(row.values.get("id", f"{split}-{row.index}")),
+            language=row.need("language", str) if "language" in row.values else self.config.language,
+            question=row.need("question", str),
+            answer=str(row.need("answer", (str, int, float))),
+            solution=row.need("solution", str),
+            meta={"teacher": teacher} if teacher else {},
+            **texts,
+        )
+
+    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+        languages = dict.fromkeys(record.language for record in self._stream(split))
+        return [self._of_language(split, language) for language in languages]
+
+    def _of_language(self, split: str, language: str) -> Iterator[Record]:
+        return (record for record in self._stream(split) if record.language == language)
+
+
+PARTS = [
+    Part(
+        group="data", name="traces", schema=TracesConfig, target=f"{__name__}.TracesSource",
+        summary="problems with worked traces in many languages, JSON lines of your own",
+    )
+]  # fmt: skip

@@ -1,0 +1,170 @@
+"""Prompts with hints: the question as it is asked in evaluation, and the first part of a teacher's trace behind it.
+
+The hint stands where the answer begins, so a prompt without one is the prompt of the evaluation, with no slot left in.
+"""
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from athlos.data.records import MathRecord
+from athlos.errors import DataError
+from athlos.methods.lang.config import HintConfig, HintLanguage, HintSchedule, HintSelect, HintUnit, LangConfig
+from athlos.text.language import Detector, base_language, language_consistent
+from athlos.text.maths import ascii_digits
+from athlos.text.prompts import build_prompt, completion
+from athlos.text.sentences import LATEX, Units, sentences, tokens
+
+ROUNDING = 1e-9
+"""A share such as 1/2 that is computed a little too small must not lose a unit."""
+PROBE_EVERY = 8
+"""With `switch.measure=probe` every eighth prompt of a language gets no hint."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HintedPrompt:
+    record: MathRecord
+    text: str
+    num_units: int
+    """Units of the hint in it."""
+    is_probe: bool
+
+
+def native_or_english(record: MathRecord, config: HintConfig) -> tuple[str, str]:
+    """(trace, its language) that hints of a record come from."""
+    if config.language is HintLanguage.english:
+        return record.english_solution, "en"
+    return record.solution, record.language
+
+
+def without_answer(pieces: Sequence[str], answer: str) -> list[str]:
+    """Units up to the final answer: the trailing ones that state it go, and the first of these is cut before it.
+
+    A unit states the answer if it holds the number or expression as a whole; a formula that holds it goes as a whole.
+    A trace whose last unit does not state it comes back as it is.
+    """
+    wanted = re.compile(rf"(?<![\w.,]){re.escape(ascii_digits(answer).strip())}(?![\w]|[.,]\d)")
+    kept = list(pieces)
+    last = ""
+    while kept and wanted.search(ascii_digits(kept[-1])):
+        last = kept.pop()
+    if last:
+        # Replacing digits by ASCII ones keeps lengths, as each is one character; direction marks would not.
+        found = wanted.search(ascii_digits(last))
+        assert found is not None
+        place = min(found.start(), len(last))
+        for span in LATEX.finditer(last):
+            if span.start() < place < span.end():
+                place = span.start()
+        if last[:place].strip():
+            kept.append(last[:place])
+    return kept
+
+
+def hint_units(record: MathRecord, config: HintConfig) -> Units:
+    """The units of a record's trace that hints are made of."""
+    trace, language = native_or_english(record, config)
+    cut: Callable[[str, str], Units] = sentences if config.unit is HintUnit.sentence else tokens
+    units = cut(trace.strip(), language)
+    if not config.strip_answer:
+        return units
+    return Units(pieces=without_answer(units.pieces, record.answer), kind=units.kind)
+
+
+def shown_units(pieces: Sequence[str], *, share: float, select: HintSelect, rng: random.Random) -> list[str]:
+    """floor(share x number) of the units: the first ones, or random ones in their order."""
+    count = min(len(pieces), math.floor(share * len(pieces) + ROUNDING))
+    if select is HintSelect.prefix:
+        return list(pieces[:count])
+    return [pieces[index] for index in sorted(rng.sample(range(len(pieces)), count))]
+
+
+def hinted_prompt(record: MathRecord, hint: str, *, style: str) -> str:
+    """The evaluation's prompt, and behind it the hint with the space that an answer begins with."""
+    prompt = build_prompt(record, shots=(), style=style)
+    if not hint.strip():
+        return prompt
+    answer = completion(record, style)
+    return prompt + answer[: len(answer) - len(answer.lstrip())] + hint.strip()
+
+
+class PromptPlan:
+    """Which records are asked at which step: a function of seed and step alone, balanced over languages.
+
+    Slots go round the languages; each language has its own random order, a new one each epoch.
+    """
+
+    def __init__(self, records: Sequence[MathRecord], *, prompts_per_step: int, seed: int) -> None:
+        self.by_language: dict[str, list[MathRecord]] = {}
+        for record in records:
+            self.by_language.setdefault(record.language, []).append(record)
+        self.languages = sorted(self.by_language)
+        self.prompts_per_step, self.seed = prompts_per_step, seed
+        self._orders: dict[tuple[str, int], list[int]] = {}
+
+    def slots(self, step: int) -> list[tuple[MathRecord, int]]:
+        """(record, how many prompts of its language came before it) of each prompt of a step."""
+        found = []
+        for slot in range(step * self.prompts_per_step, (step + 1) * self.prompts_per_step):
+            language = self.languages[slot % len(self.languages)]
+            number = slot // len(self.languages)
+            records = self.by_language[language]
+            epoch, place = divmod(number, len(records))
+            found.append((records[self._order(language, epoch)[place]], number))
+        return found
+
+    def _order(self, language: str, epoch: int) -> list[int]:
+        key = (language, epoch)
+        if key not in self._orders:
+            num_records = len(self.by_language[language])
+            rng = random.Random(f"{self.seed}:{language}:{epoch}")
+            self._orders[key] = rng.sample(range(num_records), num_records)
+        return self._orders[key]
+
+
+def check_records(
+    records: Sequence[MathRecord], tests: Sequence[MathRecord], *, config: LangConfig, detector: Detector,
+    bad: Callable[[DataError], None],
+) -> list[MathRecord]:  # fmt: skip
+    """The records that can be trained on; what is wrong with one goes to `bad`, which raises unless told otherwise.
+
+    Wrong are: a language in no group, an empty trace, a trace in another language, a question of the test split.
+    """
+    groups = {base_language(language) for languages in config.groups.values() for language in languages}
+    asked = {(record.language, record.question) for record in tests}
+    needs_trace = config.hint.schedule is not HintSchedule["none"]
+    kept = []
+    for record in records:
+        if config.teacher and record.meta.get("teacher") != config.teacher:
+            continue
+        reason = _reason(record, config=config, detector=detector, groups=groups, asked=asked, needs_trace=needs_trace)
+        if reason:
+            bad(DataError(f"record '{record.identifier}': {reason}"))
+        else:
+            kept.append(record)
+    if not kept:
+        raise DataError(f"no training prompts are left; method.teacher is '{config.teacher}'")
+    return kept
+
+
+def _reason(
+    record: MathRecord, *, config: LangConfig, detector: Detector, groups: set[str], asked: set[tuple[str, str]],
+    needs_trace: bool,
+) -> str:  # fmt: skip
+    if base_language(record.language) not in groups:
+        return f"its language '{record.language}' is in none of method.groups"
+    if (record.language, record.question) in asked:
+        return "its question is a test item"
+    if not needs_trace:
+        return ""
+    trace, language = native_or_english(record, config.hint)
+    if not trace.strip():
+        return "its trace is empty, and hints need one; method.hint.schedule=none does not"
+    is_native = config.hint.language is HintLanguage.native
+    if is_native and record.solution_language and base_language(record.solution_language) != base_language(language):
+        return f"its trace is in '{record.solution_language}', its question in '{language}'"
+    if is_native and not language_consistent(trace, language, detector):
+        return f"its trace is not in '{language}', by the detector {detector.id}"
+    return ""

@@ -1,0 +1,148 @@
+"""Picture encoders made of convolutions: EfficientNet-Lite0 and a tiny one for lab pictures.
+
+B pictures, C channels, H height, W width of a map, K tokens, D width of a token.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AutoModel, PreTrainedModel
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from athlos.auto_config import VISION_TYPE
+from athlos.errors import ModelError
+
+NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
+"""Of the batch norms of EfficientNet; arXiv 1905.11946 and its published code."""
+STAGES = (
+    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 6, 320),
+)  # fmt: skip
+"""EfficientNet-B0: blocks, kernel, stride of the first, expansion, channels. Lite leaves squeeze-and-excite out, has
+ReLU6 for swish, and keeps stem and head at 32 and 1280 channels."""
+STEM, HEAD = 32, 1280
+
+
+class SameConv(nn.Conv2d):
+    """A convolution padded as TensorFlow does: the output has ceil(input / stride) places, the odd pixel at the end."""
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        pads: list[int] = []
+        for size, kernel, stride in zip(map_BCHW.shape[:1:-1], self.kernel_size[::-1], self.stride[::-1], strict=True):
+            missing = max(0, (-(-size // stride) - 1) * stride + kernel - size)
+            pads += [missing // 2, missing - missing // 2]
+        return functional.conv2d(
+            functional.pad(map_BCHW, pads), self.weight, self.bias, self.stride, 0, self.dilation, self.groups
+        )
+
+
+def _normed(inputs: int, outputs: int, *, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
+    norm = nn.BatchNorm2d(outputs, eps=NORM_EPSILON, momentum=NORM_MOMENTUM)
+    return [SameConv(inputs, outputs, kernel, stride=stride, groups=groups, bias=False), norm]
+
+
+class InvertedBottleneck(nn.Sequential):
+    """Expand, convolve each channel by itself, project; with a shortcut where the shapes allow it."""
+
+    def __init__(self, inputs: int, outputs: int, *, kernel: int, stride: int, expansion: int) -> None:
+        inner = inputs * expansion
+        expand = [*_normed(inputs, inner), nn.ReLU6()] if expansion > 1 else []
+        depthwise = [*_normed(inner, inner, kernel=kernel, stride=stride, groups=inner), nn.ReLU6()]
+        super().__init__(*expand, *depthwise, *_normed(inner, outputs))
+        self.has_shortcut = stride == 1 and inputs == outputs
+
+    def forward(self, map_BCHW: Tensor) -> Tensor:
+        changed: Tensor = super().forward(map_BCHW)
+        return map_BCHW + changed if self.has_shortcut else changed
+
+
+def efficientnet_lite0() -> nn.Sequential:
+    """Pixels [B, 3, H, W] -> [B, 1280, H / 32, W / 32]; without the classifier, 3.4 M parameters.
+
+    Source: arXiv 1905.11946 for the blocks, TensorFlow's `efficientnet/lite` for what Lite changes.
+    """
+    layers: list[nn.Module] = [nn.Sequential(*_normed(3, STEM, kernel=3, stride=2), nn.ReLU6())]
+    inputs = STEM
+    for blocks, kernel, stride, expansion, outputs in STAGES:
+        for block in range(blocks):
+            layers.append(
+                InvertedBottleneck(
+                    inputs, outputs, kernel=kernel, stride=1 if block else stride, expansion=expansion
+                )
+            )  # fmt: skip
+            inputs = outputs
+    return nn.Sequential(*layers, nn.Sequential(*_normed(inputs, HEAD), nn.ReLU6()))
+
+
+def tiny_cnn(width: int) -> nn.Sequential:
+    """Pixels [B, 3, H, W] -> [B, width, H / 4, W / 4] by three convolutions. Without norms: nothing runs along."""
+    half = width // 2
+    return nn.Sequential(
+        SameConv(3, half, 3), nn.GELU(), SameConv(half, width, 3, stride=2), nn.GELU(),
+        SameConv(width, width, 3, stride=2), nn.GELU(),
+    )  # fmt: skip
+
+
+class AthlosVisionModel(PreTrainedModel):
+    """A picture encoder as the vision tower of a transformers model: one token a place of the averaged map."""
+
+    config_class = CONFIG_MAPPING[VISION_TYPE]
+    main_input_name = "pixel_values"
+    base_model_prefix = "vision"
+    input_modalities = ("image",)
+    _supports_sdpa = True  # it has no attention, so every kernel is right
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        if config.encoder == "efficientnet_lite0":
+            if config.hidden_size != HEAD:
+                raise ModelError(f"vision_config.hidden_size: got {config.hidden_size}, efficientnet_lite0 has {HEAD}")
+            self.body = efficientnet_lite0()
+        elif config.encoder == "tiny_cnn":
+            self.body = tiny_cnn(config.hidden_size)
+        else:
+            raise ModelError(
+                f"vision_config.encoder: got '{config.encoder}', accepted: efficientnet_lite0, tiny_cnn"
+            )  # fmt: skip
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
+
+    def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
+        """`last_hidden_state` [B, K, D] with K = num_tokens_a_side^2, the places row by row."""
+        map_BCHW = functional.adaptive_avg_pool2d(self.body(pixel_values), self.config.num_tokens_a_side)
+        tokens_BKD = map_BCHW.flatten(2).transpose(1, 2)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=tokens_BKD, pooler_output=tokens_BKD.mean(1), hidden_states=(tokens_BKD,)
+        )
+
+
+AutoModel.register(AthlosVisionModel.config_class, AthlosVisionModel, exist_ok=True)
+
+
+def lite0_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the published file under the names of `AthlosVisionModel`; the classifier is left out.
+
+    Both list the same layers in the same order, so they are matched by place and checked by shape.
+    Raises `ModelError` when they differ.
+    """
+    given = [(name, tensor) for name, tensor in published.items() if not name.startswith("_fc.")]
+    with torch.device("meta"):
+        body = efficientnet_lite0()
+    own = [(name, tensor) for name, tensor in body.state_dict().items() if not name.endswith("num_batches_tracked")]
+    given = [(name, tensor) for name, tensor in given if not name.endswith("num_batches_tracked")]
+    if [tensor.shape for _, tensor in own] != [tensor.shape for _, tensor in given]:
+        raise ModelError(f"efficientnet_lite0: {len(own)} tensors expected, {len(given)} of other shapes found")
+    state = {f"body.{name}": tensor.float() for (name, _), (_, tensor) in zip(own, given, strict=True)}
+    steps = {f"body.{name}": torch.tensor(0) for name in body.state_dict() if name.endswith("num_batches_tracked")}
+    return {**state, **steps}

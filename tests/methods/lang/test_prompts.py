@@ -1,0 +1,161 @@
+"""Hints: where they end, where they stand, and which prompts a step has.
+
+Sabotages that were tried and that these tests catch: a hint behind a space too many, an answer left in the hint,
+prompts drawn without regard to languages.
+"""
+
+import random
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from athlos.config.compose import run_config
+from athlos.data.records import MathRecord
+from athlos.errors import DataError
+from athlos.methods.lang.config import LangConfig
+from athlos.methods.lang.prompts import (
+    PromptPlan,
+    check_records,
+    hint_units,
+    hinted_prompt,
+    shown_units,
+    without_answer,
+)
+from athlos.text.language import detector
+from athlos.text.prompts import build_prompt, completion
+
+LAMP = "Sie kauft 3 Lampen zu je 4 Euro. Das sind 3 x 4 = 12 Euro. Also zahlt sie 12 Euro."
+
+
+def config_of(*overrides: str) -> LangConfig:
+    config = run_config(["method=lang", "objective=policy", "train.max_steps=0", *overrides]).method
+    assert isinstance(config, LangConfig)
+    return config
+
+
+def record_of(**changes: Any) -> MathRecord:
+    values = {"identifier": "1", "language": "de", "question": "Wie viel zahlt sie?", "answer": "12", "solution": LAMP}
+    return MathRecord(**{**values, **changes})
+
+
+@pytest.mark.parametrize(
+    ("pieces", "answer", "expected"),
+    [
+        (["7 + 5 = 12 apples. ", "12 - 2 = 10 apples. ", "Yeka has 10 apples."], "10",
+         ["7 + 5 = 12 apples. ", "12 - 2 = "]),
+        (["Also ", "$x = 10$ gilt."], "10", ["Also "]),
+        (["Erst 110. ", "Dann \\boxed{10}."], "10", ["Erst 110. ", "Dann "]),
+        (["Es sind 10.5 m."], "10", ["Es sind 10.5 m."]),
+        (["10 ist der Anfang. ", "Das Ende fehlt."], "10", ["10 ist der Anfang. ", "Das Ende fehlt."]),
+        (["คำตอบคือ ๑๐ บาท"], "10", ["คำตอบคือ "]),
+        (["10"], "10", []),
+    ],
+)  # fmt: skip
+def test_a_hint_ends_before_the_answer(pieces: list[str], answer: str, expected: list[str]) -> None:
+    assert without_answer(pieces, answer) == expected
+
+
+def test_a_whole_hint_does_not_hold_the_answer_unless_asked_for() -> None:
+    assert "".join(hint_units(record_of(), config_of().hint).pieces) == LAMP[: LAMP.index("12")]
+    kept = hint_units(record_of(), config_of("method.hint.strip_answer=false").hint)
+    assert "".join(kept.pieces) == LAMP
+    assert (len(kept.pieces), kept.kind) == (3, "sentences")
+
+
+def test_units_of_tokens_and_hints_in_english() -> None:
+    config = config_of("method.hint.unit=token", "method.hint.strip_answer=false").hint
+    assert hint_units(record_of(), config).pieces[:3] == ["Sie", " kauft", " 3"]
+    config = config_of("method.hint.language=english").hint
+    english = record_of(english_solution="She buys 3 lamps. That is 12 euros.")
+    assert hint_units(english, config).pieces == ["She buys 3 lamps. ", "That is "]
+
+
+@pytest.mark.parametrize(("language", "gap"), [("de", " "), ("zh", ""), ("th", None)])
+def test_a_prompt_without_a_hint_is_that_of_the_evaluation(language: str, gap: str | None) -> None:
+    record = record_of(language=language)
+    plain = build_prompt(record, shots=(), style="default")
+    assert hinted_prompt(record, "", style="default") == plain
+    found = hinted_prompt(record, "Sie kauft 3 Lampen. ", style="default")
+    assert found.startswith(plain)
+    assert found.endswith("Sie kauft 3 Lampen.")
+    if gap is not None:
+        assert found == plain + gap + "Sie kauft 3 Lampen."
+    # A prompt with the hint reads like the beginning of a worked example.
+    whole = plain + completion(record, "default")
+    assert whole.startswith(hinted_prompt(record, LAMP[:20], style="default"))
+
+
+def records_of(**sizes: int) -> list[MathRecord]:
+    return [
+        MathRecord(identifier=f"{language}-{number}", language=language, question="?", answer="1")
+        for language, size in sizes.items()
+        for number in range(size)
+    ]
+
+
+def test_prompts_are_balanced_over_languages_and_use_every_record_once_an_epoch() -> None:
+    plan = PromptPlan(records_of(de=6, th=12, ja=4), prompts_per_step=8, seed=3)
+    slots = [plan.slots(step) for step in range(9)]
+    for step in slots:
+        assert max(Counter(record.language for record, _ in step).values()) == 3
+    drawn = [record.identifier for step in slots for record, _ in step]
+    thai = [identifier for identifier in drawn if identifier.startswith("th")]
+    assert len(set(thai[:12])) == 12
+    assert thai[:12] != thai[12:24]
+    german = [number for step in slots for record, number in step if record.language == "de"]
+    assert german == list(range(24))
+
+
+def test_a_step_depends_on_seed_and_number_alone() -> None:
+    records = records_of(de=20, th=20)
+    [first, again, other] = [PromptPlan(records, prompts_per_step=4, seed=seed) for seed in (1, 1, 2)]
+    first.slots(0)
+    assert [record.identifier for record, _ in first.slots(5)] == [record.identifier for record, _ in again.slots(5)]
+    assert [record.identifier for record, _ in first.slots(5)] != [record.identifier for record, _ in other.slots(5)]
+
+
+def check(
+    *records: MathRecord, tests: tuple[MathRecord, ...] = (), overrides: tuple[str, ...] = ()
+) -> list[MathRecord]:
+    def bad(error: DataError) -> None:
+        raise error
+
+    config = config_of(*overrides)
+    return check_records(records, tests, config=config, detector=detector("script", ["de", "en"]), bad=bad)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"language": "fi"}, "its language 'fi' is in none of method.groups"),
+        ({"solution": " "}, "its trace is empty"),
+        ({"solution_language": "en"}, "its trace is in 'en', its question in 'de'"),
+        ({"solution": "She buys three lamps and pays for all of them together."}, "its trace is not in 'de'"),
+    ],
+)
+def test_a_record_that_cannot_be_trained_on_is_named(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(DataError, match=f"record '1': {message}"):
+        check(record_of(**changes))
+
+
+def test_a_test_item_among_the_training_prompts_is_refused() -> None:
+    with pytest.raises(DataError, match="record '1': its question is a test item"):
+        check(record_of(), tests=(record_of(identifier="9", solution=""),))
+    assert check(record_of(), tests=(record_of(language="en"),))
+
+
+def test_without_hints_no_trace_is_needed_and_teachers_are_told_apart() -> None:
+    assert check(record_of(solution=""), overrides=("method=lang_grpo",))
+    mine, theirs = record_of(meta={"teacher": "r1"}), record_of(identifier="2", meta={"teacher": "other"})
+    assert check(mine, theirs, overrides=("method.teacher=r1",)) == [mine]
+    with pytest.raises(DataError, match="no training prompts are left"):
+        check(theirs, overrides=("method.teacher=r1",))
+
+
+def test_random_units_depend_on_the_generator_alone() -> None:
+    pieces = [str(number) for number in range(20)]
+    select = config_of("method.hint.select=random").hint.select
+    one, other = (shown_units(pieces, share=0.4, select=select, rng=random.Random(4)) for _ in range(2))
+    assert one == other
+    assert len(one) == 8

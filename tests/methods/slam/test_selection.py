@@ -307,7 +307,8 @@ def test_alignment_is_one_for_equal_texts(tiny: Any, probe_context: PartContext)
 
 def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_context: PartContext) -> None:
     lab = ["data=lab_alignment", "data.num_probe_items=20", "eval.prompt=bare"]
-    config = settings_of(f"probe.data=[{','.join(lab)}]", "reference=latn")
+    quoted = ",".join(f"'{one}'" for one in lab)
+    config = settings_of(f"probe.data=[{quoted}]", "reference=latn")
     source, split = probing.probe_source(config, context=probe_context)
     assert split == "probe"
     assert len(list(source.records(split))) == 5 * 20

@@ -235,3 +235,28 @@ def test_two_processes_share_the_prompts_of_a_step(lang: list[str], tmp_path: Pa
     shares = [curve[0][f"train/switch_ema/{group}"] for group in ("high", "low")]
     assert sum(shares) * 10 / 2 == pytest.approx(curve[0]["train/signal_share"], abs=LOGITS_FLOAT32)
     assert 0 < curve[0]["train/entropy"] <= 5.8
+
+
+def test_lab_sums_are_asked_and_judged_in_their_languages(
+    tiny: list[str], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The lab's languages, words and detector; an untrained model mixes scripts, so that no response is in one."""
+    kept = [item for item in tiny if not item.startswith(("data", "model.", "train.batch", "train.micro"))]
+    lab = [
+        "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lang_lab",
+        "data.val_split=null", "eval=math", "eval.prompt=bare", "eval.language_detector=lab", "eval.shots=0",
+        "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
+        "method.prompts_per_step=5", "method.chunk_prompts=5", "method.reward.format_rule=answer",
+        "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",
+        "train.micro_batch_size=5", "train.max_steps=2",
+    ]  # fmt: skip
+    code, out, err = run("run", *kept, *lab)
+    assert code == 0, err
+    folder = Path(out.splitlines()[-1])
+    curve = [entry for entry in events(folder) if "train/reward" in entry]
+    assert curve[0]["train/hint_units"] > 0
+    assert [entry["train/reward"] for entry in curve] == [0.0, 0.0]
+    assert [entry["train/grad_norm"] for entry in curve] == [0.0, 0.0]  # groups that agree have no gradient
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {f"test/lc/{language}" for language in ("latn", "cyrl", "grek", "thai", "hani")} <= set(metrics)
+    assert metrics["cost/tokens_per_s"] > 0  # skipped rows were worked on too

@@ -185,9 +185,20 @@ def moved(folder: Path) -> list[str]:
         (["selection=lora", "selection.rank=2"], "lora"),
         (["selection=layers", "selection.layers=[0]"], "layers.0"),
         (["surgery=spannorm"], "layers.1"),
+        (
+            [
+                "selection=slam",
+                "selection.reference=de",
+                "selection.k=1",
+                "selection.probe.split=train",
+                "selection.probe.num_questions=20",
+                "selection.probe.resamples=5",
+            ],
+            "up_proj",
+        ),
         (["objective.kl=0.1", "objective.denominator=token"], "layers.1"),
     ],
-    ids=["lora", "layers", "spannorm", "kl"],
+    ids=["lora", "layers", "spannorm", "slam", "kl"],
 )
 def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], part: str) -> None:
     code, out, err = run("run", *lang, *stack, "train.max_steps=2", "method.lens_prompts=4")
@@ -197,6 +208,8 @@ def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], p
     assert first["train/ratio_gap"] <= LOGITS_FLOAT32  # the rollouts came from the model that the stack made
     assert first["train/grad_norm"] > 0
     assert any(part in name for name in moved(folder))
+    if "selection=slam" in stack:
+        assert len(moved(folder)) == 2  # up and down of one layer
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"diag/lens_language/1", "diag/lens_language/2"} <= set(metrics)
     assert (folder / "figures" / "lang_lens.png").stat().st_size > 10_000

@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from tests.tolerances import FLOAT32, LOGITS_FLOAT32
 
 from athlos.config.compose import run_config
+from athlos.data.records import MathRecord
 from athlos.errors import ConfigError
+from athlos.methods.lang.module import LangModule
+from athlos.text.prompts import stop_strings
 from athlos.training.callbacks import FolderCheckpoints
 
 WORDS = {"de": ("Wie viel ist {} plus {}?", "Wir rechnen {} + {} = {}. Also ist die Antwort {}."),
@@ -213,6 +216,17 @@ def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], p
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"diag/lens_language/1", "diag/lens_language/2"} <= set(metrics)
     assert (folder / "figures" / "lang_lens.png").stat().st_size > 10_000
+
+
+def test_a_response_ends_where_any_language_begins_another_problem(lang: list[str]) -> None:
+    parts: Any = dict.fromkeys(("model", "tokenizer", "objective", "decoding", "engine"))
+    module = LangModule(run_config(lang), **parts)
+    records = [MathRecord(identifier="1", language=code, question="?", answer="1") for code in ("de", "th", "de")]
+    stops = module._stops(records)
+    assert stops == list(dict.fromkeys(stops))
+    for record in records:
+        assert set(stop_strings(record, "default")) <= set(stops)
+    assert len(stops) > len(stop_strings(records[0], "default"))
 
 
 def test_skipped_rows_change_nothing_in_a_run(lang: list[str], run: Callable[..., Any], tmp_path: Path) -> None:

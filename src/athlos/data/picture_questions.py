@@ -115,15 +115,17 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
             )
 
     def prompts(self) -> Iterator[str]:
-        """Every text that training, evaluation and translation may write, for a vocabulary of them."""
+        """Every text that training, evaluation and translation may write, for a vocabulary of them.
+
+        A prompt for a translation holds all others of its item, and their answers.
+        """
         for split in SPLITS:
             for item in self.items(split):
                 for language in dict.fromkeys((*self.config.languages, *self.config.shares)):
-                    question, options = item.questions[language], item.options[language]
-                    yield asked(question, options)
-                    yield to_translate(question, options, instruction=self.config.instruction, has_picture=True)
-                    yield from options
-                    yield question
+                    yield to_translate(
+                        item.questions[language], item.options[language], instruction=self.config.instruction,
+                        has_picture=True,
+                    )  # fmt: skip
         yield from LETTERS
 
 

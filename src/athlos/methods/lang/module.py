@@ -182,11 +182,12 @@ class LangModule(MethodModule):
         with ThreadPoolExecutor(max_workers=1) as judges:
             for start in range(0, len(prompts), chunk):
                 part = prompts[start : start + chunk]
-                rollouts = sample_group(
-                    self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
-                    max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
-                    stop=stops,
-                )  # fmt: skip
+                with self.trainer.precision_plugin.forward_context():  # in the number format of the updates
+                    rollouts = sample_group(
+                        self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
+                        max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
+                        stop=stops,
+                    )  # fmt: skip
                 judging = judges.submit(
                     judged_chunk, part, rollouts, detector=self.detector, config=self.method.reward,
                     progress=step / self.num_policy_steps,

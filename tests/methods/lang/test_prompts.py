@@ -70,7 +70,7 @@ def test_tokens_end_before_the_answer_too() -> None:
     lab = MathRecord(
         identifier="1", language="latn", question="?", answer="17", solution="10 + 7 = 17 qete. Zupa teke 17 qete."
     )  # fmt: skip
-    assert "".join(hint_units(lab, config).pieces) == "10 + 7 ="
+    assert "".join(hint_units(lab, config).pieces) == "10 + 7 = "
 
 
 def test_units_of_tokens_and_hints_in_english() -> None:

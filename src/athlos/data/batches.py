@@ -68,6 +68,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
     `num_targets` counts the targets of this batch, `step_targets` those of the whole optimizer step (scalars).
+    `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
     """
     pairs = [rows.row(int(index)) for index in indices]
     longest = max(len(ids) for ids, _ in pairs)
@@ -85,6 +86,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
         "position_ids": torch.arange(longest).expand(shape).contiguous(),
         "num_targets": torch.tensor(int((labels != -100).sum())),
         "step_targets": torch.tensor(step_targets),
+        "row_starts": torch.from_numpy(rows.starts_R[indices].astype(np.int64)),
     }
 
 

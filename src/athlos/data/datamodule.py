@@ -6,6 +6,7 @@ import random
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytorch_lightning as pl
 from hydra.utils import get_class
 from torch.utils.data import DataLoader
@@ -53,6 +54,8 @@ class DataModule(pl.LightningDataModule):
         self.config, self.tokenizer, self.stages, self.text_of = config, tokenizer, stages, text_of
         self.source = build_source(config)
         self._rows: dict[str, Rows] = {}
+        self.kept_rows: np.ndarray | None = None
+        """Indices of the training rows that are trained on, set before training; None = all."""
         self.own_stream: Callable[[int], Iterator[Batch]] | None = None
         """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
 
@@ -130,6 +133,8 @@ class DataModule(pl.LightningDataModule):
             return DataLoader(OwnStream(self.own_stream, first_step=self.trainer.global_step), batch_size=None)
         train = self.config.train
         rows = self.rows(self.config.data.train_split)
+        if self.kept_rows is not None:
+            rows = rows.subset(self.kept_rows)
         plan = BatchPlan(
             lengths_R=rows.ends_R - rows.starts_R,
             batch_size=train.batch_size,

@@ -9,7 +9,7 @@ T tokens of the whole split, R rows.
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +53,12 @@ class Rows:
         labels = np.where(self.is_target_T[span], input_ids, -100)
         labels[0] = -100
         return input_ids, labels
+
+    def subset(self, kept: np.ndarray) -> "Rows":
+        """The rows with the given indices, in that order; tokens and places in them stay."""
+        return replace(
+            self, starts_R=self.starts_R[kept], ends_R=self.ends_R[kept], num_targets_R=self.num_targets_R[kept]
+        )  # fmt: skip
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
@@ -107,7 +113,7 @@ def _write(
 
         for record in records:
             prompt, completion = text_of(record)
-            prompt_ids, completion_ids = _ids(tokenizer, prompt, completion)
+            prompt_ids, completion_ids = encode_pair(tokenizer, prompt, completion)
             if batching is Batching.bucket:
                 prompt_ids = _fit(prompt_ids, completion_ids, max_length=max_length, identifier=record.identifier)
             tokens += prompt_ids + completion_ids
@@ -120,7 +126,7 @@ def _write(
     np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64), allow_pickle=False)
 
 
-def _ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
+def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
     """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
     bos = prefix_token(tokenizer)
     prompt_ids = ([] if bos is None else [bos]) + (tokenizer.encode(prompt, add_special_tokens=False) if prompt else [])

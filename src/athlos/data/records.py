@@ -25,6 +25,14 @@ class TextRecord(Record):
 
 
 @dataclass(kw_only=True, slots=True)
+class ContinuationRecord(Record):
+    """A text and what comes after it, without any label between the two."""
+
+    context: str
+    text: str
+
+
+@dataclass(kw_only=True, slots=True)
 class ParallelRecord(Record):
     """One segment in two languages. `language` is the target's."""
 

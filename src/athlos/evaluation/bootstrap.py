@@ -49,6 +49,19 @@ def interval_of(means: Array) -> tuple[float, float]:
     return float(low), float(high)
 
 
+def ratio_interval(
+    sums: Array, counts: Array, *, resamples: int, generator: np.random.Generator
+) -> tuple[float, float]:
+    """95 % interval of sum(sums) / sum(counts) over items drawn with replacement: means over the parts of items."""
+    rows = max(1, CHUNK_DRAWS // len(sums))
+    ratios = np.empty(resamples)
+    for start in range(0, resamples, rows):
+        stop = min(start + rows, resamples)
+        draws = generator.integers(0, len(sums), size=(stop - start, len(sums)))
+        ratios[start:stop] = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    return interval_of(ratios)
+
+
 def percentile_interval(
     values: Sequence[float] | Array, *, resamples: int, generator: np.random.Generator
 ) -> tuple[float, float] | None:

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, Record, TextRecord
+from athlos.data.records import ContinuationRecord, MathRecord, ParallelRecord, QuestionRecord, Record, TextRecord
 from athlos.errors import ConfigError, did_you_mean
 from athlos.text.language import base_language
 
@@ -241,6 +241,12 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
         "bare": _Style[QuestionRecord](
             question=_bare_question, answer=lambda record: _gap(record) + gold_answers(record)[0],
             stops=lambda record: ("\n",),
+        ),
+    },
+    ContinuationRecord: {
+        "continuation": _Style[ContinuationRecord](
+            question=lambda record: record.context, answer=lambda record: record.text,
+            stops=lambda record: ("\n",), read=str,
         ),
     },
     TextRecord: {

@@ -1,15 +1,16 @@
-"""Schemas of NDP's parts."""
+"""Schemas of NDP: the tables, the objective on n-gram targets, and the recipe that says how arms are equalised."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig
+from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig, MethodConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
+
 
 LEAST_MEMORY_MB = 64
 """DuckDB does not work with much less."""
@@ -22,6 +23,64 @@ class Builder(StrEnum):
     numpy = "numpy"
     duckdb = "duckdb"
     spark = "spark"
+
+
+class Smooth(StrEnum):
+    """How counts become probabilities."""
+
+    softmax = "softmax"
+    div = "div"
+    temp_row = "temp_row"
+    temp_batch = "temp_batch"
+    argmax = "argmax"
+
+
+class Divergence(StrEnum):
+    """`kl` is `ce` less the targets' own entropy: another number, the same gradient."""
+
+    ce = "ce"
+    kl = "kl"
+
+
+# Made by a call because `none` reads better in YAML than a null.
+Dedup = Enum("Dedup", [(name, name) for name in ("none", "ndp_only", "both")], type=str)
+"""Which arms leave out training rows that stood before, token for token."""
+
+
+class Match(StrEnum):
+    """What arms have in common: optimizer steps, or passes over their own rows."""
+
+    steps = "steps"
+    epochs = "epochs"
+
+
+@dataclass(kw_only=True)
+class NdpObjectiveConfig(ObjectiveConfig):
+    lambda_: float = MISSING
+    """Share of the supervised distribution in the mix, in [0, 1]. (`lambda` is a word of the language.)"""
+    smooth: Smooth = MISSING
+    zero_prob: float = MISSING
+    """Mass z of the unseen tokens, in [0, 1); 0 for softmax and argmax, above 0 for the fitted temperatures."""
+    use_sup: bool = MISSING
+    """Use the distribution after the whole prefix, question included."""
+    use_clm: bool = MISSING
+    """Use the distribution after the answer's prefix alone."""
+    weighted: bool = MISSING
+    """Multiply each position by f(c) = min(1, (c / xmax)^power), c its row's total; under the mix both are added."""
+    xmax_sup: float = MISSING
+    xmax_clm: float = MISSING
+    power: float = MISSING
+    loss: Divergence = MISSING
+    topk: int = MISSING
+    """At most this many candidates a position, >= 1; 0 = all."""
+    chunk_tokens: int = MISSING
+    """Positions whose logits exist at one time, >= 1."""
+
+
+@dataclass(kw_only=True)
+class NdpConfig(MethodConfig):
+    dedup: Dedup = MISSING  # type: ignore[valid-type]
+    match: Match = MISSING
 
 
 @dataclass(kw_only=True)
@@ -61,9 +120,54 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
         yield f"construct.mono.train_split: data={node.mono.name} names no split to count; set one"
 
 
+def _objective_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, NdpObjectiveConfig)
+    if not 0 <= node.lambda_ <= 1:
+        yield f"objective.lambda_: got {node.lambda_}, expected a number in [0, 1]"
+    if not node.use_sup and not node.use_clm:
+        yield "objective: use_sup and use_clm are both false, so there is no target"
+    yield from _smooth_errors(node)
+    for name, value in {"xmax_sup": node.xmax_sup, "xmax_clm": node.xmax_clm, "power": node.power}.items():
+        if value <= 0:
+            yield f"objective.{name}: got {value}, expected a number > 0"
+    if node.topk < 0:
+        yield f"objective.topk: got {node.topk}, expected an integer >= 0"
+    if node.chunk_tokens < 1:
+        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
+    if config.num_steps and config.train.batching is not Batching.bucket:
+        yield (
+            f"train.batching: got {config.train.batching.value}, expected bucket: packed rows lose where an answer "
+            "begins, which objective=ndp reads"
+        )
+
+
+def _smooth_errors(node: NdpObjectiveConfig) -> Iterable[str]:
+    if not 0 <= node.zero_prob < 1:
+        yield f"objective.zero_prob: got {node.zero_prob}, expected a number in [0, 1)"
+    elif node.smooth in (Smooth.softmax, Smooth.argmax) and node.zero_prob > 0:
+        yield (
+            f"objective.zero_prob: got {node.zero_prob} with smooth={node.smooth.value}, expected 0: it gives unseen "
+            "tokens nothing; use div, temp_row or temp_batch"
+        )
+    elif node.smooth in (Smooth.temp_row, Smooth.temp_batch) and node.zero_prob <= 0:
+        yield (
+            f"objective.zero_prob: got {node.zero_prob} with smooth={node.smooth.value}, expected a number in (0, 1): "
+            "the temperature is fitted to it"
+        )
+
+
 PARTS = [
     Part(
         group="construct", name="ndp", schema=NdpConstructConfig, target="athlos.methods.ndp.construct.NdpConstruct",
         summary="tables of next-token counts by prefix, with and without the prompt", check=_construct_errors,
-    )
+    ),
+    Part(
+        group="method", name="ndp", schema=NdpConfig, target="athlos.methods.ndp.module.NdpModule",
+        summary="trains on n-gram distributions; says how arms are equalised",
+    ),
+    Part(
+        group="objective", name="ndp", schema=NdpObjectiveConfig, target="athlos.methods.ndp.objective.NdpObjective",
+        summary="cross-entropy with the n-gram distribution of the training data", check=_objective_errors,
+    ),
 ]  # fmt: skip

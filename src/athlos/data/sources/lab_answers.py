@@ -1,0 +1,115 @@
+"""Questions with several answers each from a known source, as text: one character a symbol (`athlos.lab.streams`).
+
+`meta.next_probs` of an evaluation record is the true distribution of every answer token, so that a model's distance to
+the truth is exact (suite `completions`). Splits `mono` and `mono_other` hold answers without questions, of this source
+and of another one. Nothing is read; licence: generated.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import ContinuationRecord, Record
+from athlos.data.source import Source
+from athlos.data.sources.lab_streams import MAX_CHARACTERS, text_of
+from athlos.errors import ConfigError, DataError, choices
+from athlos.lab.answers_config import AnswersConfig, check_answers
+from athlos.lab.stream_config import SPLITS
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+MONO = {"mono": True, "mono_other": False}
+"""Splits without questions -> whether they are of this source."""
+
+
+@dataclass(kw_only=True)
+class LabAnswersConfig(DataConfig):
+    answers: AnswersConfig = field(default_factory=AnswersConfig)
+    num_train: int = 256
+    """Questions of the training split, >= 1."""
+    num_val: int = 32
+    num_test: int = 128
+    num_mono: int = 4096
+    """Answers of the splits without questions, >= 1."""
+
+
+class LabAnswersSource(Source[LabAnswersConfig]):
+    """One record an answer: the question is the context, the answer the text."""
+
+    record_type = ContinuationRecord
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in (*SPLITS, *MONO):
+            raise DataError(f"data=lab_answers has no split '{split}'{choices(split, (*SPLITS, *MONO))}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the text."""
+        config = self.config
+        return content_hash(
+            {
+                "generator": GENERATOR_VERSION, "split": split, "answers": asdict(config.answers),
+                "records": self._size(split),
+            }
+        )  # fmt: skip
+
+    def read(self, split: str) -> Iterator[Record]:
+        from athlos.lab.streams import Answers  # loads numpy, which a check of a config does without
+
+        size, source = self._size(split), Answers(self.config.answers)
+        if split in MONO:
+            for index, answer in enumerate(source.mono(size, is_in_domain=MONO[split])):
+                text = text_of(answer[:-1])
+                yield ContinuationRecord(identifier=f"{split}-{index}", language="lab", context="", text=text)
+            return
+        for index, (question, answers) in enumerate(source.samples(size, split=split)):
+            for number, answer in enumerate(answers):
+                truth = [source.next_probs(question, answer[:at]).tolist() for at in range(len(answer))]
+                yield ContinuationRecord(
+                    identifier=f"{split}-{index}.{number}", language="lab", context=text_of(question),
+                    text=text_of(answer[:-1]), meta={"symbols": symbols(source.end), "next_probs": truth},
+                )  # fmt: skip
+
+    def _stream(self, split: str) -> Iterator[Record]:
+        return self.read(split)
+
+    def _size(self, split: str) -> int:
+        self.files(split)
+        config = self.config
+        sizes = {"train": config.num_train, "val": config.num_val, "test": config.num_test}
+        return sizes.get(split, config.num_mono)
+
+
+def symbols(end: int) -> Sequence[str]:
+    """The text of each symbol, the end (which is the end of the text) last and empty."""
+    return [*text_of(range(end)), ""]
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabAnswersConfig)
+    try:
+        check_answers(data.answers)
+    except ConfigError as error:
+        yield str(error).replace("lab.answers", "data.answers", 1)
+        return
+    if data.answers.num_symbols + data.answers.num_topics > MAX_CHARACTERS:
+        yield (
+            f"data.answers.num_symbols: got {data.answers.num_symbols}, expected at most "
+            f"{MAX_CHARACTERS - data.answers.num_topics} (one printable character each)"
+        )
+    for name in ("num_train", "num_val", "num_test", "num_mono"):
+        if getattr(data, name) < 1:
+            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab_answers", schema=LabAnswersConfig, target=f"{__name__}.LabAnswersSource",
+        check=_errors, summary="questions with several answers from a known source",
+    )
+]  # fmt: skip

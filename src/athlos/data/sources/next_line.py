@@ -1,0 +1,77 @@
+"""Lines of a text, each asked for by the lines before it: short answers that share prefixes, with a context that tells.
+
+A line is cut behind `max_words` words, so that a paragraph of Wikipedia becomes several. Empty lines and headings do
+not count. Files are cut into splits in their order. The licence is that of the text.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import RunConfig
+from athlos.data.records import ContinuationRecord, Record
+from athlos.data.source import read_lines
+from athlos.data.splits import SplitConfig, SplitSource, split_errors
+from athlos.errors import DataError
+
+
+@dataclass(kw_only=True)
+class NextLineConfig(SplitConfig):
+    files: list[str] = field(default_factory=list)
+    """File names below `data.dir`, read one after the other."""
+    context_lines: int = 1
+    """Lines before a line that its record shows, >= 0; 0 = none, and the line is all there is."""
+    max_words: int = 16
+    """Longest line, in words between spaces, >= 1."""
+    language: str = "en"
+
+
+class NextLineSource(SplitSource[NextLineConfig]):
+    record_type = ContinuationRecord
+
+    def all_files(self) -> list[Path]:
+        return [self.file(name) for name in self.config.files]
+
+    def split_key(self, record: Record) -> str:
+        assert isinstance(record, ContinuationRecord)
+        return record.text
+
+    def read_all(self) -> Iterator[Record | DataError]:
+        for path in self.all_files():
+            before: list[str] = []
+            for number, line in self._lines(path):
+                context = "".join(f"{one}\n" for one in before)
+                if before or not self.config.context_lines:
+                    yield ContinuationRecord(
+                        identifier=f"{path.name}:{number}", language=self.config.language, context=context, text=line
+                    )
+                before = [*before, line][-self.config.context_lines :] if self.config.context_lines else []
+
+    def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
+        """(line number, and the piece within it), text."""
+        for number, line in read_lines(path):
+            words = line.split()
+            if not words or words[0] == "=":
+                continue
+            for start in range(0, len(words), self.config.max_words):
+                yield f"{number}.{start}", " ".join(words[start : start + self.config.max_words])
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    yield from split_errors(config)
+    data = config.data
+    assert isinstance(data, NextLineConfig)
+    if not data.files:
+        yield "data.files: got [], expected at least one file name"
+    for name, value, least in (("context_lines", data.context_lines, 0), ("max_words", data.max_words, 1)):
+        if value < least:
+            yield f"data.{name}: got {value}, expected an integer >= {least}"
+
+
+PARTS = [
+    Part(
+        group="data", name="next_line", schema=NextLineConfig, target=f"{__name__}.NextLineSource", check=_errors,
+        summary="lines of a text, each after the lines before it",
+    )
+]  # fmt: skip

@@ -1,0 +1,186 @@
+"""Completions after their prompts, token by token, with one-hot labels: what models trained on any target share.
+
+Each record is prompt and completion as in training (no worked examples), the end of the text included; only completion
+tokens count. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins of equal count) of the next token, and of the
+model's own next-token distribution: `entropy` in nats, `topp/<p>` = least number of tokens that hold the mass p (for
+vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis` over the vocabulary, all means over tokens.
+Where records know the truth (`meta.next_probs`, data=lab_answers): `kl_to_truth` = KL(truth || model) in nats a token,
+0 for the source itself.
+
+B rows, T positions, N counted tokens, V vocabulary.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from athlos.config.schema import RunConfig
+from athlos.data.encoding import encode_pair
+from athlos.data.records import Record
+from athlos.errors import ConfigError
+from athlos.evaluation.bootstrap import ratio_interval
+from athlos.evaluation.calibration import ece_mass
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.models.forward import hidden_states, project
+from athlos.text.prompts import build_prompt, completion
+
+CHUNK_TOKENS = 256
+TOP_PS = (0.1, 0.5, 0.9)
+MAX_SORTED = 65_536
+"""Largest vocabulary whose probabilities are sorted: ten times the cost of all other scores together."""
+MAX_KEPT = 4096
+"""Largest vocabulary whose log-probabilities are kept for a comparison with the truth: that of a lab."""
+
+
+class CompletionsSuite:
+    is_seeded = False
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @torch.inference_mode()
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        model, size = answerer.model, self.config.eval.batch_size
+        was_training = model.training
+        model.eval()
+        rows = [self._row(record, answerer.tokenizer) for record in records]
+        order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))  # like lengths: little padding
+        found: dict[str, list[np.ndarray]] = {}
+        items: list[np.ndarray] = []
+        for start in range(0, len(order), size):
+            chosen = order[start : start + size]
+            scores, row_of_N = self._scores(model, [rows[index] for index in chosen])
+            truths = [truth_of(records[index], answerer.tokenizer) for index in chosen]
+            known = [truth for truth in truths if truth is not None]
+            if len(known) == len(truths):
+                scores["kl_to_truth"] = kl_to_truth(scores["log_probs"], np.concatenate(known))
+            del scores["log_probs"]
+            for name, values in scores.items():
+                found.setdefault(name, []).append(values)
+            items.append(np.asarray(chosen)[row_of_N])
+            if progress:
+                progress(start + len(chosen), len(order), sum(len(values) for values in found["nll"]))
+        model.train(was_training)
+        joined = {name: np.concatenate(parts) for name, parts in found.items()}
+        return self._result(joined, records, np.concatenate(items))
+
+    def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
+        """Token ids and how many of them are prompt."""
+        style, room = self.config.eval.prompt, self.config.eval.max_length
+        prompt, answer = encode_pair(
+            tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
+        )  # fmt: skip
+        if len(answer) >= room:
+            raise ConfigError(
+                f"eval.max_length: got {room}, but the completion of '{record.identifier}' has {len(answer)} tokens"
+            )
+        prompt = prompt[-(room - len(answer)) :]
+        return prompt + answer, max(1, len(prompt))  # the first token of a row has nothing before it
+
+    def _scores(self, model: Any, rows: list[tuple[list[int], int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        """Scores of each counted token, and the row it belongs to."""
+        device, longest = next(model.parameters()).device, max(len(ids) for ids, _ in rows)
+        ids_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+        is_counted_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
+        mask_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
+        for row, (ids, num_prompt) in enumerate(rows):
+            ids_BT[row, : len(ids)] = torch.tensor(ids)
+            mask_BT[row, : len(ids)] = 1
+            is_counted_BT[row, num_prompt : len(ids)] = True
+        batch = {
+            "input_ids": ids_BT.to(device), "attention_mask": mask_BT.to(device),
+            "position_ids": torch.arange(longest, device=device).expand(len(rows), longest),
+        }  # fmt: skip
+        predicts_BT = is_counted_BT[:, 1:]
+        hidden_ND = hidden_states(model, batch)[:, :-1][predicts_BT.to(device)]
+        targets_N = ids_BT[:, 1:][predicts_BT].to(device)
+        parts: dict[str, list[np.ndarray]] = {}
+        for start in range(0, len(targets_N), CHUNK_TOKENS):
+            span = slice(start, start + CHUNK_TOKENS)
+            logits_NV = project(model, hidden_ND[span])
+            for name, values in token_scores(logits_NV, targets_N[span]).items():
+                parts.setdefault(name, []).append(values)
+        row_of_N = torch.arange(len(rows))[:, None].expand_as(predicts_BT)[predicts_BT].numpy()
+        return {name: np.concatenate(values) for name, values in parts.items()}, row_of_N
+
+    def _result(self, scores: dict[str, np.ndarray], records: Sequence[Record], item_N: np.ndarray) -> SuiteResult:
+        evaluation, count = self.config.eval, len(item_N)
+        metrics = {name: float(values.mean()) for name, values in scores.items() if name != "confidence"}
+        metrics["ppl"] = math.exp(metrics["nll"])
+        metrics["ece"] = ece_mass(scores["confidence"], scores["acc"])
+        details = {name: MetricDetail(n=count) for name in metrics}
+        sizes = np.bincount(item_N, minlength=len(records)).astype(np.float64)
+        sums = {
+            name: np.bincount(item_N, weights=scores[name], minlength=len(records))
+            for name in ("nll", "acc", "kl_to_truth")
+            if name in scores
+        }
+        for name, of_item in sums.items() if evaluation.bootstrap else ():
+            generator = np.random.default_rng(evaluation.bootstrap_seed)
+            low, high = ratio_interval(of_item, sizes, resamples=evaluation.bootstrap, generator=generator)
+            details[name] = MetricDetail(n=count, low=low, high=high)
+            if name == "nll":
+                details["ppl"] = MetricDetail(n=count, low=math.exp(low), high=math.exp(high))
+        predictions = [
+            {"id": record.identifier, "tokens": int(sizes[row]), **{name: float(sums[name][row]) for name in sums}}
+            for row, record in enumerate(records)
+        ]
+        return SuiteResult(
+            metrics=metrics, details=details, predictions=predictions,
+            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{evaluation.prompt}"},
+        )  # fmt: skip
+
+
+def token_scores(logits_NV: Tensor, targets_N: Tensor) -> dict[str, np.ndarray]:
+    """Scores of N tokens, float64 [N] each; `log_probs` [N, V] too for a small vocabulary, else [N, 0]."""
+    vocab_size = logits_NV.shape[-1]
+    log_probs_NV = logits_NV.log_softmax(-1)
+    probs_NV = log_probs_NV.exp()
+    top = probs_NV.max(-1)
+    centred_NV = logits_NV - logits_NV.mean(-1, keepdim=True)
+    variance_N = centred_NV.square().mean(-1)
+    scores = {
+        "nll": -log_probs_NV.gather(1, targets_N[:, None])[:, 0],
+        "acc": (top.indices == targets_N).float(),
+        "confidence": top.values.clamp(0, 1),
+        "entropy": -(probs_NV * log_probs_NV).sum(-1),
+        "logit_var": variance_N,
+        "logit_kurtosis": centred_NV.pow(4).mean(-1) / variance_N.square(),
+    }
+    if vocab_size <= MAX_SORTED:
+        mass_NV = probs_NV.sort(-1, descending=True).values.cumsum(-1)
+        scores |= {f"topp/{p}": ((mass_NV < p).sum(-1) + 1).float() for p in TOP_PS}
+    found = {name: values.double().cpu().numpy() for name, values in scores.items()}
+    found["log_probs"] = (log_probs_NV if vocab_size <= MAX_KEPT else log_probs_NV[:, :0]).double().cpu().numpy()
+    return found
+
+
+def truth_of(record: Record, tokenizer: Any) -> np.ndarray | None:
+    """The true distribution of each completion token over the model's vocabulary, [N, V]; None where it is unknown."""
+    if "next_probs" not in record.meta:
+        return None
+    pieces: Sequence[str] = record.meta["symbols"]
+    ids = [tokenizer.encode(piece, add_special_tokens=False) if piece else [tokenizer.eos_token_id] for piece in pieces]
+    if any(len(one) != 1 for one in ids):
+        raise ConfigError("eval.suites: completions needs one token a symbol; set model.tokenizer.kind=byte")
+    probs = np.zeros((len(record.meta["next_probs"]), len(tokenizer)))
+    known = np.asarray(record.meta["next_probs"])
+    # Symbols that an answer never has (topics) have probability 0 in the truth's own columns.
+    probs[:, [one[0] for one in ids]] = known
+    return probs
+
+
+def kl_to_truth(log_probs_NV: np.ndarray, truth_NV: np.ndarray) -> np.ndarray:
+    """KL(truth || model) of each token, in nats, [N]."""
+    wanted = np.where(truth_NV > 0, truth_NV, 1.0)
+    result: np.ndarray = (truth_NV * (np.log(wanted) - log_probs_NV[:, : truth_NV.shape[1]])).sum(1)
+    return result
+
+
+SUITE = CompletionsSuite

@@ -1,0 +1,278 @@
+"""Tables of counts -> one target for each trained token, kept beside the training rows.
+
+The target of the token at place t of the split's tokens stands at t, so a batch reads one slice a row and looks nothing
+up. Position t is predicted from the tokens before it: its supervised key is the row up to there, its answer key the
+answer's tokens up to there, an answer being a run of targets.
+
+T tokens of the split, N positions with a target, K listed entries.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from athlos.data.encoding import Rows
+from athlos.errors import DataError
+from athlos.methods.ndp import positions
+from athlos.methods.ndp.config import NdpObjectiveConfig
+from athlos.methods.ndp.loss import SparseTargets
+from athlos.methods.ndp.smoothing import Counts, Distributions, Ints, smoothed
+from athlos.methods.ndp.targets import capped, count_weights, entropies, mixed
+
+BLOCK_TOKENS = 1 << 16
+"""Tokens whose targets are made at a time, whole rows at least."""
+ENTROPY_EDGES = (1e-6, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 3.0)
+"""Edges of the histogram of target entropies, in nats; below the first a target is one-hot."""
+LENGTH_EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
+"""Edges of the classes of answer prefixes by length, in tokens; the last class is open."""
+
+
+class Table(Protocol):
+    """Counts of next tokens by the key of a prefix; `methods.ndp.tables.CountTable` is one."""
+
+    def lookup(self, keys: np.ndarray) -> np.ndarray:
+        """Row of each key [N, 2], -1 where it is absent."""
+        ...
+
+    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(offsets, token ids, counts) of rows; row -1 is empty."""
+        ...
+
+
+@dataclass(kw_only=True)
+class Positions:
+    """The positions of a block of rows that have a target, in order."""
+
+    places: Ints
+    """Place of each target in the split's tokens, [N]."""
+    sup_keys: np.ndarray
+    clm_keys: np.ndarray
+    lengths: Ints
+    """Tokens of the answer before the position, [N]."""
+    sentences: Ints
+    """Borders of the answers among the positions, [S + 1]."""
+
+
+def positions_of(rows: Rows, first: int, last: int, *, joins_first: bool) -> Positions:
+    """Positions with a target in the rows first .. last - 1, by the definition that the tables were counted with."""
+    spans = [(int(rows.starts_R[row]), int(rows.ends_R[row])) for row in range(first, last)]
+    places_T = np.concatenate([np.arange(start, end) for start, end in spans])
+    tokens_T = np.asarray(rows.tokens_T)[places_T]
+    lengths_R = np.array([end - start for start, end in spans])
+    is_predicted_T = positions.predicted(np.asarray(rows.is_target_T)[places_T], lengths_R)
+    by_row = positions.row_positions(tokens_T, is_predicted_T, lengths_R)
+    by_answer = positions.answer_positions(tokens_T, is_predicted_T, lengths_R, joins_first=joins_first)
+    chosen = np.flatnonzero(is_predicted_T)
+    # A gap between two targets, or the border of two rows, begins another answer.
+    row_of = np.repeat(np.arange(len(lengths_R)), lengths_R)[chosen]
+    borders = np.flatnonzero((np.diff(chosen) > 1) | (np.diff(row_of) > 0)) + 1
+    return Positions(
+        places=places_T[chosen],
+        sup_keys=by_row.keys,
+        clm_keys=by_answer.keys,
+        lengths=by_answer.lengths,
+        sentences=np.concatenate([[0], borders, [len(chosen)]]),
+    )
+
+
+def counts_at(table: Table, keys: np.ndarray) -> tuple[Counts, np.ndarray]:
+    """Counts of each key, none where the table has none; and which were found, [N]."""
+    table_rows = table.lookup(keys)
+    offsets, token_ids, counts = table.gather(table_rows)
+    return Counts(offsets=offsets, token_ids=token_ids, counts=counts.astype(np.float64)), table_rows >= 0
+
+
+def chosen_rows(first: Counts, second: Counts, *, is_first: np.ndarray) -> Counts:
+    """Row by row one of two sets of counts."""
+    sizes = np.where(is_first, first.sizes, second.sizes)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    token_ids, counts = np.empty(offsets[-1], dtype=np.int64), np.empty(offsets[-1])
+    for source, is_taken in ((first, is_first), (second, ~is_first)):
+        into, out_of = np.repeat(is_taken, sizes), np.repeat(is_taken, source.sizes)
+        token_ids[into], counts[into] = source.token_ids[out_of], source.counts[out_of]
+    return Counts(offsets=offsets, token_ids=token_ids, counts=counts)
+
+
+@dataclass(kw_only=True)
+class Block:
+    """Targets of a block of positions, and what was seen on the way."""
+
+    target: Distributions
+    weights: np.ndarray
+    is_hit: np.ndarray
+    num_fallbacks: int
+
+
+def block_targets(
+    found: Positions, config: NdpObjectiveConfig, *, sup: Table, clm: Table, min_length: int, vocab_size: int
+) -> Block:
+    """Smoothed and mixed targets. An answer prefix that is too short, or absent, has the supervised counts instead.
+
+    Raises `DataError` for a prefix that the supervised table does not know.
+    """
+    sup_counts, is_known = counts_at(sup, found.sup_keys)
+    if not is_known.all():
+        raise DataError(
+            f"n-gram targets: {(~is_known).sum()} of {len(is_known)} training prefixes are not in the table, which was "
+            "counted from other rows"
+        )
+    clm_counts, is_in_table = counts_at(clm, found.clm_keys)
+    is_hit = is_in_table & (found.lengths >= min_length)
+    clm_counts = chosen_rows(clm_counts, sup_counts, is_first=is_hit)
+    distributions, weights, fallbacks = [], np.zeros(len(found.places)), 0
+    sides = ((config.use_sup, sup_counts, config.xmax_sup), (config.use_clm, clm_counts, config.xmax_clm))
+    for is_used, counts, xmax in sides:
+        if is_used:
+            side, num = smoothed(
+                counts, smooth=config.smooth, zero_prob=config.zero_prob, vocab_size=vocab_size,
+                sentences=found.sentences,
+            )  # fmt: skip
+            distributions.append(side)
+            fallbacks += num
+            weights += count_weights(counts, xmax=xmax, power=config.power)
+    target = distributions[0]
+    if len(distributions) == 2:
+        target = mixed(*distributions, sup_share=config.lambda_, vocab_size=vocab_size)
+    if config.topk:
+        target = capped(target, topk=config.topk, vocab_size=vocab_size)
+    if not config.weighted:
+        weights = np.ones(len(found.places))
+    return Block(target=target, weights=weights, is_hit=is_hit, num_fallbacks=fallbacks)
+
+
+def write_targets(
+    folder: Path,
+    rows: Rows,
+    config: NdpObjectiveConfig,
+    *,
+    sup: Table,
+    clm: Table,
+    min_length: int,
+    vocab_size: int,
+    joins_first: bool,
+) -> None:
+    """Targets of all rows as a folder: sizes, leaks, weights, entropies by place; entries in the order of places.
+
+    `joins_first` as in `positions.answer_positions`, the same that the tables were counted with.
+    """
+    num_tokens = len(rows.tokens_T)
+    if len(rows) > 1 and (rows.starts_R[1:] < rows.ends_R[:-1]).any():
+        raise DataError("n-gram targets: rows overlap or are out of order")
+    sizes = np.zeros(num_tokens + 1, dtype=np.int64)
+    by_place = {name: np.zeros(num_tokens, dtype=np.float32) for name in ("leak", "weight", "entropy")}
+    seen = _Seen()
+    with (folder / "token_ids.bin").open("wb") as id_file, (folder / "probs.bin").open("wb") as prob_file:
+        for first, last in _blocks(rows):
+            found = positions_of(rows, first, last, joins_first=joins_first)
+            block = block_targets(found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size)
+            sizes[found.places + 1] = np.diff(block.target.offsets)
+            entropy = entropies(block.target, vocab_size=vocab_size)
+            for name, values in {"leak": block.target.leak, "weight": block.weights, "entropy": entropy}.items():
+                by_place[name][found.places] = values
+            id_file.write(block.target.token_ids.astype("<i4").tobytes())
+            prob_file.write(block.target.probs.astype("<f4").tobytes())
+            seen.add(found, block, entropy)
+    np.save(folder / "offsets.npy", np.cumsum(sizes), allow_pickle=False)
+    for name, values in by_place.items():
+        np.save(folder / f"{name}.npy", values, allow_pickle=False)
+    (folder / "seen.json").write_text(json.dumps(seen.metrics()), encoding="utf-8")
+
+
+def _blocks(rows: Rows) -> list[tuple[int, int]]:
+    """(first, last) of runs of rows with about `BLOCK_TOKENS` tokens."""
+    ends = np.cumsum(rows.ends_R - rows.starts_R)
+    cuts = np.searchsorted(ends, np.arange(BLOCK_TOKENS, int(ends[-1]) + BLOCK_TOKENS, BLOCK_TOKENS))
+    edges = np.unique(np.concatenate([[0], np.minimum(cuts + 1, len(rows))]))
+    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+
+
+class _Seen:
+    """Sums over positions for the diagnostics."""
+
+    def __init__(self) -> None:
+        self.num_positions = self.num_hits = self.num_fallbacks = 0
+        self.entropy = 0.0
+        self.entropy_histogram = np.zeros(len(ENTROPY_EDGES) + 1, dtype=np.int64)
+        self.by_length = np.zeros((2, len(LENGTH_EDGES)), dtype=np.int64)
+
+    def add(self, found: Positions, block: Block, entropy: np.ndarray) -> None:
+        is_multi = np.diff(block.target.offsets) > 1
+        self.num_positions += len(entropy)
+        self.num_hits += int(block.is_hit.sum())
+        self.num_fallbacks += block.num_fallbacks
+        self.entropy += float(entropy.sum())
+        self.entropy_histogram += np.bincount(
+            np.searchsorted(ENTROPY_EDGES, entropy, side="right"), minlength=len(ENTROPY_EDGES) + 1
+        )
+        classes = np.searchsorted(LENGTH_EDGES, found.lengths, side="right") - 1
+        for line, chosen in enumerate((classes, classes[is_multi])):
+            self.by_length[line] += np.bincount(chosen, minlength=len(LENGTH_EDGES))
+
+    def metrics(self) -> dict[str, float]:
+        count = self.num_positions
+        found = {
+            "diag/target_entropy": self.entropy / count,
+            "diag/multi_candidate_share": float(self.by_length[1].sum()) / count,
+            "diag/clm_hit_rate": self.num_hits / count,
+            "diag/smooth_fallbacks": float(self.num_fallbacks),
+            "diag/target_positions": float(count),
+        }
+        for edge, share in zip((0.0, *ENTROPY_EDGES), self.entropy_histogram / count, strict=True):
+            found[f"ndp/entropy_from/{edge:g}"] = float(share)
+        for edge, num, num_multi in zip(LENGTH_EDGES, *self.by_length, strict=True):
+            if num:
+                found[f"ndp/multi_candidates_after/{edge}"] = float(num_multi / num)
+                found[f"ndp/positions_after/{edge}"] = float(num)
+        return found
+
+
+class TargetStore:
+    """A folder of targets, read batch by batch."""
+
+    def __init__(self, folder: Path) -> None:
+        self.offsets_T = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
+        self.leak_T, self.weight_T, self.entropy_T = (
+            np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ("leak", "weight", "entropy")
+        )
+        num_entries = int(self.offsets_T[-1])
+        self.token_ids_K = np.memmap(folder / "token_ids.bin", dtype="<i4", mode="r", shape=(num_entries,))
+        self.probs_K = np.memmap(folder / "probs.bin", dtype="<f4", mode="r", shape=(num_entries,))
+        self.has_leak = bool(self.leak_T.any())
+        self.seen: dict[str, float] = json.loads((folder / "seen.json").read_text(encoding="utf-8"))
+
+    def of_batch(self, batch: Mapping[str, Tensor]) -> tuple[SparseTargets, Tensor]:
+        """Targets of the batch's counted positions in the order of `gather_targets`, and their entropies [N]."""
+        starts = batch["row_starts"].tolist()
+        is_counted_BT = (batch["labels"] != -100).cpu().numpy()
+        is_counted_BT[:, 0] = False
+        parts: dict[str, list[Any]] = {name: [] for name in ("ids", "probs", "sizes", "leak", "weight", "entropy")}
+        for start, is_counted in zip(starts, is_counted_BT, strict=True):
+            places = np.flatnonzero(is_counted)
+            if not len(places):
+                continue
+            span = slice(start, start + int(places[-1]) + 1)
+            offsets = self.offsets_T[span.start : span.stop + 1]
+            entries = slice(int(offsets[0]), int(offsets[-1]))
+            parts["ids"].append(self.token_ids_K[entries])
+            parts["probs"].append(self.probs_K[entries])
+            parts["sizes"].append(np.diff(offsets)[places])
+            for name, values in (("leak", self.leak_T), ("weight", self.weight_T), ("entropy", self.entropy_T)):
+                parts[name].append(values[span][places])
+        device = batch["labels"].device
+        joined = {name: torch.from_numpy(_joined(values)).to(device) for name, values in parts.items()}
+        offsets_N = torch.nn.functional.pad(joined["sizes"].cumsum(0), (1, 0))
+        targets = SparseTargets(
+            offsets_N=offsets_N, token_ids_K=joined["ids"].long(), probs_K=joined["probs"], leak_N=joined["leak"],
+            weights_N=joined["weight"], has_leak=self.has_leak,
+        )  # fmt: skip
+        return targets, joined["entropy"]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)

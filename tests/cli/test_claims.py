@@ -35,7 +35,9 @@ def test_json_joins_claims_and_runs(run: Run, results: Path):
     assert code == 0
     entries = {entry["id"]: entry for entry in json.loads(printed)}
     assert set(entries) == {claim.id for claim in all_claims()["spannorm"]}
-    [row] = [row for row in entries["span.cost"]["rows"] if row["label"].endswith("layers=7 hidden=256")]
+    [row] = [
+        row for row in entries["span.cost"]["rows"] if row["label"] == "step, spannorm / prenorm layers=7 hidden=256"
+    ]
     assert (row["value"], row["low"], row["high"], row["verdict"]) == (0.95125, 0.9, 1.0, "reproduced")
     assert row["command"].startswith("python benchmarks/spannorm_step.py --layers 7")
     assert row["commits"] == ["012345678"]

@@ -4,12 +4,14 @@
         [--out FOLDER]
 
 Shapes of SmolLM2-135M with random weights in float32: speed does not depend on their values. All arms decode over the
-same pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN). Arms:
+same kind of pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN):
 
     eager, sdpa     the base through transformers' decoder, with either attention function
-    written_out     the base in the native engine's own step, the fastest that Athlos has without LISA
-    lisa_decoder    LISA through transformers' decoder: to be compared with eager and sdpa
-    lisa            LISA in the native engine's own step: to be compared with written_out, and what a user gets
+    written_out     the base in the native engine's own step, with SDPA
+    fused           the same with the engine's compiled attention, the fastest that Athlos has without LISA
+    lisa_decoder    LISA through transformers' decoder, with the compiled attention: to be compared with eager and sdpa
+    lisa            LISA in the native engine's own step: to be compared with fused, and what a user gets
+    lisa_unfused    the same without the compiled attention, as on a machine without a C++ compiler
 
 Two cases a context: `budget`, each arm with as many rows as fit a fixed number of cache bytes, and `equal`, all arms
 with the same rows. Caches are filled with random numbers instead of a prefill, which would take minutes; a real prefill
@@ -32,6 +34,7 @@ from typing import Any
 
 import torch
 
+from athlos.generation.fused_attention import fused
 from athlos.generation.kv_cache import KVCache
 from athlos.generation.linear import fast_linear
 from athlos.generation.step import DecoderStep
@@ -53,8 +56,14 @@ RANK, HIDDEN = 10, 16
 NUMBER_BYTES = 4
 LISA = "lisa"
 IN_DECODER = "lisa_decoder"
-BASES = ("eager", "sdpa", "written_out")
-PAIRS = ((LISA, "eager"), (LISA, "sdpa"), (LISA, "written_out"), (IN_DECODER, "eager"), (IN_DECODER, "sdpa"))
+UNFUSED = "lisa_unfused"
+BASES = ("eager", "sdpa", "written_out", "fused")
+OURS = (IN_DECODER, LISA, UNFUSED)
+COMPILED = ("fused", IN_DECODER, LISA)
+PAIRS = (
+    (LISA, "eager"), (LISA, "sdpa"), (LISA, "fused"), (IN_DECODER, "eager"), (IN_DECODER, "sdpa"),
+    (UNFUSED, "written_out"),
+)  # fmt: skip
 
 
 def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict[str, int]]:
@@ -63,11 +72,17 @@ def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict
     LISA's last `shared` layers have an aligner with a dense head map and low-rank keys.
     """
     steps, formulas = {}, {}
-    for name in (*BASES, IN_DECODER, LISA):
+    models: dict[str, Any] = {}
+    for name in (*BASES, *OURS):
         torch.manual_seed(0)
-        model = build(hf_config(SMOLLM2), dtype=torch.float32).eval()
+        kind = "ours" if name in OURS else "eager" if name == "eager" else "sdpa"
+        if kind in models:  # one copy of the weights for all ways of running a model
+            steps[name] = DecoderStep(models[kind], written_out=name not in ("sdpa", IN_DECODER))
+            formulas[name] = kv_cache_bytes(backbone(models[kind]), num_rows=1, length=1, number_bytes=NUMBER_BYTES)
+            continue
+        models[kind] = model = build(hf_config(SMOLLM2), dtype=torch.float32).eval()
         model.set_attn_implementation("eager" if name == "eager" else "sdpa")
-        if name in (LISA, IN_DECODER):
+        if kind == "ours":
             plan: dict[str, Any] = {
                 "layers": list(range(NUM_LAYERS - shared, NUM_LAYERS)),
                 "share_point": "logits",
@@ -80,7 +95,7 @@ def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict
                     for parameter in attention.added():
                         parameter.normal_(std=0.05)
         stack.enter_context(fast_linear(model))
-        steps[name] = DecoderStep(model, written_out=name in ("written_out", LISA))
+        steps[name] = DecoderStep(model, written_out=name not in ("eager", "sdpa", IN_DECODER))
         formulas[name] = kv_cache_bytes(backbone(model), num_rows=1, length=1, number_bytes=NUMBER_BYTES)
     return steps, formulas
 
@@ -147,10 +162,14 @@ def decoding(
 ) -> dict[str, Any]:
     base = filled(steps["sdpa"], rows=rows["sdpa"], context=context, new=new)  # all ways of the base read one cache
     shared = filled(steps[LISA], rows=rows[LISA], context=context, new=new)
-    caches = dict.fromkeys(BASES, base) | dict.fromkeys((LISA, IN_DECODER), shared)
+    caches = dict.fromkeys(BASES, base) | dict.fromkeys(OURS, shared)
 
     def arm(which: str) -> Callable[[], float]:
-        return lambda: decode(steps[which], caches[which], context=context, new=new)
+        def run() -> float:
+            with fused(is_wanted=which in COMPILED):
+                return decode(steps[which], caches[which], context=context, new=new)
+
+        return run
 
     return compare(f"{name} {context}", {which: arm(which) for which in steps}, repeats=repeats, rows=rows)
 
@@ -158,15 +177,17 @@ def decoding(
 def prefill(steps: dict[str, DecoderStep], *, context: int, repeats: int) -> dict[str, Any]:
     ids, pad_B = torch.randint(3, 1000, (1, context)), torch.zeros(1, dtype=torch.int64)
 
-    def arm(step: DecoderStep) -> Callable[[], float]:
+    def arm(name: str) -> Callable[[], float]:
         def run() -> float:
+            step = steps[name]
             start = time.perf_counter()
-            step(ids, step.new_cache(capacity=context), pad_B=pad_B, most_padding=0)
+            with fused(is_wanted=name in COMPILED):
+                step(ids, step.new_cache(capacity=context), pad_B=pad_B, most_padding=0)
             return context / (time.perf_counter() - start)
 
         return run
 
-    chosen = {name: arm(steps[name]) for name in ("eager", "sdpa", IN_DECODER)}
+    chosen = {name: arm(name) for name in ("eager", "sdpa", IN_DECODER)}
     return compare(f"prefill {context}", chosen, repeats=repeats, rows=dict.fromkeys(chosen, 1))
 
 

@@ -1,6 +1,9 @@
 """Whole runs of LANG on a tiny model: it learns from its rollouts, resumes exactly, and stacks."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,3 +172,66 @@ def test_what_the_data_lacks_is_told_before_training(
     code, _, err = run("run", *lang, change)
     assert code == 3
     assert message in err
+
+
+def moved(folder: Path) -> list[str]:
+    """Names of the parameters that a run kept as trained."""
+    return sorted(load_file(folder / "checkpoints" / "final" / "model.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("stack", "part"),
+    [
+        (["selection=lora", "selection.rank=2"], "lora"),
+        (["selection=layers", "selection.layers=[0]"], "layers.0"),
+        (["surgery=spannorm"], "layers.1"),
+        (["objective.kl=0.1", "objective.denominator=token"], "layers.1"),
+    ],
+    ids=["lora", "layers", "spannorm", "kl"],
+)
+def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], part: str) -> None:
+    code, out, err = run("run", *lang, *stack, "train.max_steps=2", "method.lens_prompts=4")
+    assert code == 0, err
+    folder = Path(out.splitlines()[-1])
+    [first, _] = [entry for entry in events(folder) if "train/reward" in entry]
+    assert first["train/ratio_gap"] <= LOGITS_FLOAT32  # the rollouts came from the model that the stack made
+    assert first["train/grad_norm"] > 0
+    assert any(part in name for name in moved(folder))
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {"diag/lens_language/1", "diag/lens_language/2"} <= set(metrics)
+    assert (folder / "figures" / "lang_lens.png").stat().st_size > 10_000
+
+
+def test_skipped_rows_change_nothing_in_a_run(lang: list[str], run: Callable[..., Any], tmp_path: Path) -> None:
+    """Rewards are rare in two micro batches of the run, which are empty once rows without advantage are left out."""
+    folders = [
+        Path(run("run", *lang, f"objective.skip_zero={skip}", f"run_dir={tmp_path / skip}")[1].splitlines()[-1])
+        for skip in ("true", "false")
+    ]
+    for one, other in zip(*map(events, folders), strict=True):
+        for name in ("train/loss", "train/grad_norm", "train/reward"):
+            assert one.get(name) == pytest.approx(other.get(name), abs=LOGITS_FLOAT32)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_two_processes_share_the_prompts_of_a_step(lang: list[str], tmp_path: Path) -> None:
+    """Two gloo processes: one switch, one denominator over both, and ratio 1 at first on each."""
+    folder = tmp_path / "two"
+    done = subprocess.run(
+        [sys.executable, "-m", "athlos.cli.main", "run", *lang, "train.max_steps=4", "hardware=ddp",
+         "hardware.accelerator=cpu", "train.micro_batch_size=2", "objective.denominator=token", f"run_dir={folder}"],
+        capture_output=True, text=True, timeout=550, env=dict(os.environ),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    curve = [entry for entry in events(folder) if "train/reward" in entry]
+    assert [entry["step"] for entry in curve] == [1, 2, 3, 4]
+    assert curve[0]["train/ratio_gap"] <= LOGITS_FLOAT32
+    assert curve[0]["train/grad_norm"] > 0
+    # Each process asks in one language here, and both count: means are over 16 responses of 4 prompts.
+    assert curve[0]["train/reward"] * 16 == pytest.approx(round(curve[0]["train/reward"] * 16), abs=LOGITS_FLOAT32)
+    assert curve[0]["train/signal_share"] in (0.25, 0.5, 0.75, 1.0)
+    assert curve[0]["train/hint_ratio/low"] == pytest.approx(1.0, abs=FLOAT32)
+    shares = [curve[0][f"train/switch_ema/{group}"] for group in ("high", "low")]
+    assert sum(shares) * 10 / 2 == pytest.approx(curve[0]["train/signal_share"], abs=LOGITS_FLOAT32)
+    assert 0 < curve[0]["train/entropy"] <= 5.8

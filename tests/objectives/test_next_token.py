@@ -1,5 +1,7 @@
 """The next-token objective against its naive twin and against transformers' own loss."""
 
+import weakref
+
 import pytest
 import torch
 from tests.objectives import reference
@@ -81,3 +83,50 @@ def test_padding_does_not_change_the_loss(model, batch):
         "position_ids": torch.arange(14).expand(4, 14),
     }
     assert run(model, padded).total.item() == pytest.approx(run(model, batch).total.item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("label_smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("cap", [None, 5.0])
+def test_a_frozen_head_gives_the_same_loss_and_gradients_in_chunks(
+    model, batch, label_smoothing: float, cap: float | None, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("athlos.objectives.next_token.SMALLEST_CHUNK", 1)
+    monkeypatch.setattr("athlos.objectives.next_token.FROZEN_CHUNK_ENTRIES", 3 * 41)
+    model.config.final_logit_softcapping = cap
+    found = []
+    for frozen in (False, True):
+        model.zero_grad()
+        model.get_output_embeddings().requires_grad_(not frozen)
+        loss = run(model, batch, label_smoothing=label_smoothing, chunk_tokens=1000)
+        (2.5 * loss.total).backward()
+        gradients = {name: p.grad.clone() for name, p in model.named_parameters() if "lm_head" not in name}
+        found.append((loss.total.item(), gradients))
+    (plain, plain_gradients), (fused, fused_gradients) = found
+    assert fused == pytest.approx(plain, rel=1e-6)
+    for name, gradient in plain_gradients.items():
+        torch.testing.assert_close(fused_gradients[name], gradient, atol=1e-6, rtol=1e-5)
+    assert model.get_output_embeddings().weight.grad is None
+
+
+def test_a_frozen_head_keeps_no_logits_for_the_backward_pass(model, batch):
+    num_targets = int((batch["labels"][:, 1:] != -100).sum())
+    for frozen in (False, True):
+        model.get_output_embeddings().requires_grad_(not frozen)
+        kept = []
+
+        def note(tensor: torch.Tensor, kept=kept) -> torch.Tensor:
+            kept.append(weakref.ref(tensor))
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            loss = run(model, batch, chunk_tokens=1000)
+        alive = [tensor for one in kept if (tensor := one()) is not None]
+        assert any(tensor.shape == (num_targets, 41) for tensor in alive) is not frozen
+        loss.total.backward()
+
+
+def test_a_frozen_head_and_no_targets_give_zero_with_a_graph(model, batch):
+    model.get_output_embeddings().requires_grad_(False)
+    loss = run(model, {**batch, "labels": torch.full_like(batch["labels"], -100)}, chunk_tokens=8)
+    loss.total.backward()
+    assert loss.total.item() == 0

@@ -54,7 +54,7 @@ def execute(config: RunConfig) -> Path:
 
 def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
     from athlos.cli import assemble, panels
-    from athlos.evaluation.evaluate import base_evaluation, evaluate, named, signatures, suite_errors
+    from athlos.evaluation.evaluate import base_evaluation, evaluate, named, ratios, signatures, suite_errors
     from athlos.evaluation.suite import suite_names
     from athlos.training import provenance, tracking
     from athlos.training.trainer import quiet_lightning, set_threads
@@ -114,6 +114,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
             )
             metrics |= found
             details |= found_details
+        metrics |= ratios(metrics)
         metrics |= measure(module, folder, record)
         wall_s = folder.resumed_wall_s + time.monotonic() - start
         metrics |= {

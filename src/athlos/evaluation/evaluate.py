@@ -106,6 +106,19 @@ def named(results: dict[str, SuiteResult], *, split: str, suffix: str = "") -> t
     return metrics, details
 
 
+def ratios(metrics: dict[str, float]) -> dict[str, float]:
+    """`test/ppl_ratio` of `test/ppl` and every variant of it to the untouched model's, where that was evaluated."""
+    base = metrics.get("test/ppl_base")
+    variants = [name for name in metrics if name.startswith("test/ppl") and "/" not in name.removeprefix("test/")]
+    if base is None:
+        return {}
+    return {
+        name.replace("test/ppl", "test/ppl_ratio"): metrics[name] / base
+        for name in variants
+        if name != "test/ppl_base"
+    }  # fmt: skip
+
+
 def full_name(name: str, *, split: str, suffix: str) -> str:
     head, slash, rest = name.partition("/")
     return f"{split}/{head}{suffix}{slash}{rest}"

@@ -45,6 +45,8 @@ class NativeConfig(LocalEngineConfig):
     """Read a beginning that several prompts share once."""
     onednn: bool = True
     """Large float32 matrix products on a CPU by oneDNN in place of PyTorch's default."""
+    fused: bool = True
+    """Attention over long float32 caches on a CPU by a kernel compiled on first use; without a compiler by PyTorch."""
     written_out: bool = True
     """Decode a plain float32 Llama by a step written out here; false = by transformers' forward pass, like the rest."""
 

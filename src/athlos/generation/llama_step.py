@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llama import modeling_llama as llama
 
+from athlos.generation.fused_attention import attend, is_on
 from athlos.generation.kv_cache import KVCache, KVLayer
 from athlos.models.sites import Backbone, Layer
 
@@ -135,6 +136,7 @@ class _LlamaLayer(_LayerParts):
         assert isinstance(layer.attention, llama.LlamaAttention)
         self.index = layer.attention.layer_idx
         self.num_kv_heads, self.head_size = found.num_kv_heads, found.head_size
+        self.scale = self.head_size**-0.5  # of every plain Llama, as in its attention function
         self.num_shared = found.num_heads // found.num_kv_heads
 
     def __call__(
@@ -150,6 +152,12 @@ class _LlamaLayer(_LayerParts):
         key_BKCD, value_BKCD = kept.update(key_BK1D, value_BK1D)
         # The heads that share keys and values stand as queries of one head: nothing is repeated.
         query = turned_BHD[:, : -self.num_kv_heads].reshape(rows, self.num_kv_heads, self.num_shared, self.head_size)
+        fused = attend(
+            (turned_BHD[:, : -self.num_kv_heads] * self.scale)[:, :, None], key_BKCD, value_BKCD,
+            num_heads=self.num_shared * self.num_kv_heads, mask=mask,
+        ) if is_on() else None  # fmt: skip
+        if fused is not None:
+            return self.with_ffn(hidden_BW + self.o(fused[0].view(rows, -1)))
         mixed = functional.scaled_dot_product_attention(query, key_BKCD, value_BKCD, attn_mask=mask)
         return self.with_ffn(hidden_BW + self.o(mixed.reshape(rows, -1)))
 

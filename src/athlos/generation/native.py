@@ -16,6 +16,7 @@ from athlos.errors import ModelError
 from athlos.generation.batch import Batch, Job, Row
 from athlos.generation.config import NativeConfig
 from athlos.generation.endings import StopStrings
+from athlos.generation.fused_attention import fused
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.linear import fast_linear
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
@@ -62,6 +63,7 @@ class NativeEngine(LocalEngine):
             stack.enter_context(eval_mode(model))
             if self.config.onednn:
                 stack.enter_context(fast_linear(model))
+            stack.enter_context(fused(is_wanted=self.config.fused))
             found = _Loop(
                 self, prompts, rule=rule, num_samples=num_distinct, stop=stop, ends=self.ends(end_token_ids),
                 extra_rules=extra_rules, progress=progress,

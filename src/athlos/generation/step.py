@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+KEPT_SCORES = 2**22
+"""Attention scores of all rows, heads and columns that a layer may hand to the next at one time: 16 MB in float32."""
+LEAST_COLUMNS = 16
+"""New columns that are taken at one time, however long the cache is."""
 SAME = 1e-3
 """Largest difference of two ways of computing hidden states in float32, relative to the greatest of them."""
 
@@ -34,6 +38,9 @@ class DecoderStep:
         self.soft_cap = getattr(found.config, "final_logit_softcapping", None)
         weight = next(found.embedding.parameters())
         self.device, self.dtype = weight.device, weight.dtype
+        self.num_heads = found.num_heads
+        hooks: Any = found.decoder._forward_pre_hooks.values()
+        self.hands_on = any(getattr(hook, "hands_scores_on", False) for hook in hooks)
         self.short = LlamaStep(found) if written_out and fits(found) else None
         self._is_tried = False
 
@@ -44,7 +51,20 @@ class DecoderStep:
         """Logits [B, V] in float32 of the last new column; the cache is longer by T afterwards.
 
         Row b has padding in its first `pad_B[b]` columns, at most `most_padding`; ids there are any valid ones.
+        Where layers hand scores on, many new columns are taken a few query rows at a time, which is exact.
         """
+        for piece_BT in ids_BT.split(self._columns_at_once(*ids_BT.shape, cache=cache), dim=1):
+            hidden_BD = self._columns(piece_BT, cache, pad_B=pad_B, most_padding=most_padding)
+        logits_BV: Tensor = self.head(hidden_BD).float()
+        return logits_BV if self.soft_cap is None else self.soft_cap * (logits_BV / self.soft_cap).tanh()
+
+    def _columns_at_once(self, rows: int, count: int, *, cache: KVCache) -> int:
+        if not self.hands_on:
+            return count
+        return max(LEAST_COLUMNS, KEPT_SCORES // (rows * self.num_heads * (cache.length + count)))
+
+    def _columns(self, ids_BT: Tensor, cache: KVCache, *, pad_B: Tensor, most_padding: int) -> Tensor:
+        """Hidden states [B, D] of the last new column."""
         start, count = cache.length, ids_BT.shape[1]
         column_1T = torch.arange(start, start + count, device=self.device)[None]
         position_BT = (column_1T - pad_B[:, None]).clamp_(min=0) if most_padding else column_1T
@@ -60,8 +80,7 @@ class DecoderStep:
                 self.short = None
                 hidden_BD = self._decoder(ids_BT, cache, mask=mask, position_BT=position_BT)  # mends the column's keys
         cache.length += count
-        logits_BV: Tensor = self.head(hidden_BD).float()
-        return logits_BV if self.soft_cap is None else self.soft_cap * (logits_BV / self.soft_cap).tanh()
+        return hidden_BD
 
     def _decoder(self, ids_BT: Tensor, cache: KVCache, *, mask: Any, position_BT: Tensor) -> Tensor:
         output = self.decoder(

@@ -91,6 +91,8 @@ class PolicyConfig(ObjectiveConfig):
     """Weight of the divergence from the model as loaded, >= 0; 0 = no reference model is kept."""
     skip_zero: bool = True
     """Leave out responses with advantage 0 in the update; gradient and denominator are the same."""
+    share_prompts: bool = True
+    """Compute a prompt once for several of its responses where that costs less; loss and gradient are the same."""
     chunk_tokens: int = 1024
     """Positions whose logits exist at one time, >= 1."""
 

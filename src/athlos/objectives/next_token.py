@@ -4,15 +4,21 @@ B batch, T positions, D width, N counted targets, V vocabulary.
 """
 
 from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from athlos.config.parts import Loss, PartContext
-from athlos.models.forward import hidden_states, project
+from athlos.models.forward import causal_model, hidden_states, project
 from athlos.objectives.config import NextTokenConfig
+
+FROZEN_CHUNK_ENTRIES, SMALLEST_CHUNK = 2**24, 32
+"""Logits that exist at one time behind a frozen output matrix: 64 MiB in float32; and positions that they have at
+least, below which matrix products are slow."""
 
 
 def gather_targets(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,8 +34,12 @@ def next_token_nll(
     """Sum of the negative log-likelihoods of `targets_N`, in nats; 0 for N = 0.
 
     With label smoothing e the target is (1 - e) on the token and e / V on every token. Logits of at most
-    `chunk_tokens` positions exist at one time: a chunk is computed again in the backward pass.
+    `chunk_tokens` positions exist at one time: a chunk is computed again in the backward pass. Where the output matrix
+    is frozen, the gradient is taken with the loss, chunk by chunk: nothing is computed twice, no logits are kept.
     """
+    if torch.is_grad_enabled() and hidden_ND.requires_grad and has_frozen_head(model):
+        small = max(SMALLEST_CHUNK, FROZEN_CHUNK_ENTRIES // model.config.get_text_config().vocab_size)
+        return _FrozenHeadNll.apply(hidden_ND, targets_N, model, label_smoothing, min(chunk_tokens, small))
     total = hidden_ND.sum() * 0.0  # keeps the graph for an all-masked batch
     for start in range(0, len(targets_N), chunk_tokens):
         span = slice(start, start + chunk_tokens)
@@ -37,6 +47,38 @@ def next_token_nll(
         single = len(targets_N) <= chunk_tokens
         total = total + (_chunk_nll(*arguments) if single else checkpoint(_chunk_nll, *arguments, use_reentrant=False))
     return total
+
+
+def has_frozen_head(model: PreTrainedModel) -> bool:
+    """Whether the output matrix is a plain, unsharded one of which nothing trains."""
+    head = causal_model(model).get_output_embeddings()
+    parameters = list(head.parameters())
+    return all(type(one) is nn.Parameter and not one.requires_grad for one in parameters)
+
+
+class _FrozenHeadNll(torch.autograd.Function):
+    """The sum of `_chunk_nll` over chunks, whose gradient with respect to the hidden states is made at once."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_ND: Tensor, targets_N: Tensor, model: PreTrainedModel, smoothing: float, chunk_tokens: int
+    ) -> Tensor:  # fmt: skip
+        total = hidden_ND.new_zeros((), dtype=torch.float32)
+        gradient_ND = torch.zeros_like(hidden_ND)
+        for start in range(0, len(targets_N), chunk_tokens):
+            span = slice(start, start + chunk_tokens)
+            with torch.enable_grad():
+                chunk_ND = hidden_ND[span].detach().requires_grad_()
+                part = _chunk_nll(model, chunk_ND, targets_N[span], smoothing)
+                [gradient_ND[span]] = torch.autograd.grad(part, chunk_ND)
+            total = total + part.detach()
+        ctx.save_for_backward(gradient_ND)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        [gradient_ND] = ctx.saved_tensors
+        return gradient_ND * outer[0].to(gradient_ND.dtype), None, None, None, None
 
 
 def _chunk_nll(model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, label_smoothing: float) -> Tensor:

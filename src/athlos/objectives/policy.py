@@ -21,6 +21,7 @@ from athlos.errors import ConfigError
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.next_token import gather_targets
+from athlos.objectives.shared_prompts import target_states
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -190,8 +191,10 @@ class PolicyObjective:
             zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
             return Loss(total=zero, count=0, logs={"clipped_tokens": zero.detach(), "ratio_gap": zero.detach()})
         config = self.config
-        hidden_BTD = hidden_states(model, batch)
-        hidden_ND, targets_N = gather_targets(hidden_BTD, batch["labels"])
+        if config.share_prompts:
+            hidden_ND, targets_N = target_states(model, batch)
+        else:
+            hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
         is_target_BT = batch["labels"][:, 1:] != -100
         row_N = is_target_BT.nonzero()[:, 0]
         length_B = is_target_BT.sum(dim=1)

@@ -226,6 +226,13 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
             stops=lambda record: ("\n",),
             read=_read_segment,
         ),
+        # No label in any language: a sign that means "the same" in all of them stands between the segments.
+        "bare": _Style[ParallelRecord](
+            question=lambda record: f"{_one_line(record.source)} =",
+            answer=lambda record: _gap(record) + _one_line(record.target),
+            stops=lambda record: ("\n",),
+            read=_read_segment,
+        ),
     },
     QuestionRecord: {
         "passages": _Style[QuestionRecord](

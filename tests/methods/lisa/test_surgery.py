@@ -275,6 +275,29 @@ def test_the_counts_of_the_specification_on_meta() -> None:
     assert report.metrics["lisa/shared_layer_share"] == pytest.approx(16 / 30)
     assert report.metrics["lisa/qk_compression"] == pytest.approx(6.4)
     assert len(backbone(changed).layers) == 30
+    assert report.metrics["lisa/kv_bytes_per_token"] == pytest.approx(46_080 * 0.775)
+
+
+@pytest.mark.parametrize(("count", "ratio", "new"), [(17, 0.776, 5_242_880), (27, 0.644, 5_242_880)])
+def test_the_counts_of_the_papers_models(count: int, ratio: float, new: int) -> None:
+    """LLaMA2-7B; D r (H + G) new numbers a layer, and the aligner's."""
+    llama2_7b = {
+        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+    }  # fmt: skip
+    with torch.device("meta"):
+        model = build(hf_config(llama2_7b))
+    config = run_config(["surgery=lisa", f"surgery.layers.count={count}", "dry_run=true"])
+    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="meta")  # type: ignore[arg-type]
+    changed, report = LisaSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
+    assert report.metrics["lisa/kv_ratio"] == pytest.approx(ratio, abs=5e-4)
+    assert report.metrics["lisa/new_params"] == count * (new + 2 * 32 * 16 + 16 + 32)
+    shared = shared_attentions(changed)[0]
+    assert shared.cache_numbers / (2 * 32 * 128) == pytest.approx(0.578, abs=5e-4)
+    # 0.9 * 80 GiB less 16-bit weights, over 16-bit caches of 2,048 tokens.
+    rows = (0.9 * 80 * 2**30 - 2 * 6_738_415_616) / (2 * 32 * 2 * 32 * 128 * 2048)
+    assert report.metrics["lisa/best_batch_80gb_base"] == int(rows)
+    assert report.metrics["lisa/best_batch_80gb"] > rows / ratio
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from athlos.config.schema import RunConfig
-from athlos.data.records import QuestionRecord, Record
+from athlos.data.records import ParallelRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.asking import ask
 from athlos.evaluation.metrics import by_language
@@ -41,7 +41,8 @@ class PremisesSuite:
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         """Raises `ConfigError` for records that are no probes of the lab world."""
-        if any(record.meta.get("kind") not in KINDS for record in records):
+        probes = [record for record in records if not isinstance(record, ParallelRecord)]  # those are another suite's
+        if any(record.meta.get("kind") not in KINDS for record in probes):
             found = f"data={self.config.data.name} data.test_split={self.config.data.test_split}"
             raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
         evaluation = self.config.eval

@@ -1,8 +1,9 @@
 """Translation at corpus level: BLEU, chrF and TER by sacrebleu (0-100), and the length of the output.
 
-With one target language the names are plain. With several each has `name/<language>`, and the plain name is their mean:
-BLEU of mixed languages would need one tokeniser for all. `length_ratio` = words of the output / words of the reference,
-characters for languages written without spaces.
+With one pair of languages the names are plain. With several target languages each has `name/<language>`; with several
+source languages and one target, `name/<source language>`; the plain name is then their mean: BLEU of mixed languages
+would need one tokeniser for all. `length_ratio` = words of the output / words of the reference, characters for
+languages written without spaces. `exact` = share of segments equal to the reference, for texts with one translation.
 """
 
 import math
@@ -37,19 +38,24 @@ class TranslationSuite:
         result = SuiteResult(predictions=asked.rows(references), signatures=asked.signatures)
         for row, record in zip(result.predictions, asked.records, strict=True):
             row["source"] = record.source
-        languages = list(dict.fromkeys(asked.languages))
+        groups = grouped_by(asked.records)
+        languages = list(dict.fromkeys(groups))
+        exact = [float(one == gold) for one, gold in zip(asked.answers, references, strict=True)]
+        for row, value in zip(result.predictions, exact, strict=True):
+            row["exact"] = value
         for language in languages:
-            chosen = [index for index, of_item in enumerate(asked.languages) if of_item == language]
+            chosen = [index for index, of_item in enumerate(groups) if of_item == language]
+            target = asked.languages[chosen[0]]
             metrics, details, signatures = corpus_scores(
                 [asked.answers[index] for index in chosen],
                 [references[index] for index in chosen],
-                target_language=language,
+                target_language=target,
                 resamples=evaluation.bootstrap,
                 seed=evaluation.bootstrap_seed,
             )
             hypotheses = " ".join(asked.answers[index] for index in chosen)
             metrics["length_ratio"] = length_ratio(
-                hypotheses, " ".join(references[index] for index in chosen), language=language
+                hypotheses, " ".join(references[index] for index in chosen), language=target
             )
             details["length_ratio"] = MetricDetail(n=len(chosen))
             suffix = f"/{language}" if len(languages) > 1 else ""
@@ -60,13 +66,21 @@ class TranslationSuite:
             for name in ("bleu", "chrf", "ter", "length_ratio"):
                 result.metrics[name] = math.fsum(result.metrics[f"{name}/{one}"] for one in languages) / len(languages)
                 result.details[name] = MetricDetail(n=len(asked.records))
-        for name, items in (("runaway_rate", asked.runaway), ("answer_tokens", asked.num_tokens)):
+        values = {"exact": exact, "runaway_rate": asked.runaway, "answer_tokens": asked.num_tokens}
+        for name, items in values.items():
             metrics, details = by_language(
-                items, asked.languages, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
+                items, groups, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
             )
             result.metrics.update(metrics)
             result.details.update(details)
         return result
+
+
+def grouped_by(records: Sequence[ParallelRecord]) -> list[str]:
+    """The language that tells a record's pair from the others: the target's, or the source's if all have one target."""
+    if len({record.language for record in records}) > 1:
+        return [record.language for record in records]
+    return [record.source_language for record in records]
 
 
 def length_ratio(hypotheses: str, references: str, *, language: str) -> float:

@@ -21,7 +21,8 @@ from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.generation.rollouts import Rollouts, sample_group
 from athlos.methods.lang.config import LangConfig, SwitchMeasure, num_policy_steps, num_updates
-from athlos.methods.lang.figures import trace_figure
+from athlos.methods.lang.figures import lens_figure, trace_figure
+from athlos.methods.lang.lens import TokenLanguages, target_shares
 from athlos.methods.lang.measures import Verdicts, collected, judged_chunk, ratios, signals
 from athlos.methods.lang.prompts import (
     PROBE_EVERY,
@@ -45,6 +46,10 @@ from athlos.text.language import detector
 from athlos.text.prompts import stop_strings
 from athlos.training.module import SEED_STRIDE, MethodModule
 
+LAST_MEANS = ("reward", "lc", "acc", "entropy", "response_len", "repetition", "truncated", "signal_share",
+              "cost/rollout_tokens_per_s")  # fmt: skip
+"""Curves whose end joins the metrics of the run."""
+
 
 class LangModule(MethodModule):
     """Hinted prompts -> rollouts -> rewards -> advantages -> updates; evaluation asks without hints, like any run."""
@@ -55,16 +60,17 @@ class LangModule(MethodModule):
         """Check the training prompts and take over the data's stream: its batches are made of rollouts."""
         method = self.config.method
         assert isinstance(method, LangConfig)
+        self.method, self.history = method, list[dict[str, float]]()
+        self._data = context.data
         if context.data is None or not self.config.num_steps:
             return
         assert isinstance(self.objective, PolicyObjective)
         assert isinstance(self.objective.config, PolicyConfig)
-        self.method, self.policy = method, self.objective
+        self.policy = self.objective
         self.num_updates, self.num_policy_steps = num_updates(self.config), num_policy_steps(self.config)
         self.pad_id = context.data.pad_id
         self.switch = HintSwitch(method.switch, method.groups)
-        self.history: list[dict[str, float]] = []
-        train, test = self._math_records(context, self.config.data.train_split), self._tests(context)
+        train, test = self._math_records(self.config.data.train_split), self._tests()
         languages = sorted({record.language for record in train})
         self.detector = detector(self.config.eval.language_detector, languages)
         records = check_records(
@@ -73,23 +79,21 @@ class LangModule(MethodModule):
         self.plan = PromptPlan(records, prompts_per_step=method.prompts_per_step, seed=self.config.seed)
         context.data.own_stream = self.stream
 
-    @staticmethod
-    def _math_records(context: PartContext, split: str | None) -> list[MathRecord]:
-        assert context.data is not None
+    def _math_records(self, split: str | None) -> list[MathRecord]:
+        assert self._data is not None
         assert split is not None
-        records = list(context.data.records(split))
+        records = list(self._data.records(split))
         found = [record for record in records if isinstance(record, MathRecord)]
         if len(found) < len(records) or not found:
-            name = context.config.data.name
+            name = self.config.data.name
             raise DataError(f"method=lang needs MathRecords; split '{split}' of data={name} has {len(found)} of them")
         return found
 
-    @staticmethod
-    def _tests(context: PartContext) -> list[MathRecord]:
+    def _tests(self) -> list[MathRecord]:
         """All test items, whatever `data.limit_test` says."""
-        assert context.data is not None
-        split = context.config.data.test_split
-        records = context.data.source.records(split) if split else ()
+        assert self._data is not None
+        split = self.config.data.test_split
+        records = self._data.source.records(split) if split else ()
         return [record for record in records if isinstance(record, MathRecord)]
 
     def stream(self, first_step: int) -> Iterator[Batch]:
@@ -244,13 +248,42 @@ class LangModule(MethodModule):
         return torch.tensor([per_device, int(tokens)])
 
     def training_metrics(self) -> dict[str, float]:
-        """`diag/switch_step/<key>`: the RL step after whose update a key went without hints; not a number = never."""
-        return {f"diag/switch_step/{key}": float(self.switch.off_since.get(key, "nan")) for key in self.switch.keys}
+        """Means over the last quarter of the RL steps, and `diag/switch_step/<key>`.
+
+        That is the RL step after whose update a key went without hints; not a number = never.
+        """
+        last = self.history[-max(1, len(self.history) // 4) :]
+        means = {name: sum(entry[name] for entry in last) / len(last) for name in LAST_MEANS}
+        found = {name if "/" in name else f"train/{name}": value for name, value in means.items()}
+        off = self.switch.off_since
+        return found | {f"diag/switch_step/{key}": float(off.get(key, "nan")) for key in self.switch.keys}
 
     def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
-        if not self.config.num_steps or not self.history:
-            return {}, {}
-        return {}, {"lang_traces": trace_figure(self.history)}
+        """The logit lens on test prompts, and figures."""
+        metrics: dict[str, float] = {}
+        figures = {"lang_traces": trace_figure(self.history)} if self.history else {}
+        if self.method.lens_prompts and self._data is not None:
+            curves = self._lens()
+            metrics = {f"diag/lens_language/{layer}": share for layer, share in enumerate(curves["all"], start=1)}
+            figures["lang_lens"] = lens_figure(curves, title="share of the question's language, by layer")
+        return metrics, figures
+
+    def _lens(self) -> dict[str, list[float]]:
+        """Shares by layer on the first test items of each language; words are counted in the training traces."""
+        texts: dict[str, list[str]] = {}
+        for record in self._math_records(self.config.data.train_split):
+            texts.setdefault(record.language, []).append(record.solution)
+        tests: dict[str, list[MathRecord]] = {}
+        for record in self._tests():
+            tests.setdefault(record.language, []).append(record)
+        each = max(1, self.method.lens_prompts // len(tests))
+        chosen = [record for records in tests.values() for record in records[:each]]
+        style = self.config.eval.prompt
+        return target_shares(
+            self.model, self.tokenizer, [(hinted_prompt(one, "", style=style), one.language) for one in chosen],
+            languages=TokenLanguages(self.tokenizer, {one: "\n".join(text) for one, text in texts.items()}),
+            max_new_tokens=self.config.decoding.max_new_tokens, stop=stop_strings(chosen[0], style),
+        )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -8,7 +8,6 @@ activation checkpointing recomputes a layer with the scores it had, and no cache
 
 import copy
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +18,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
+from athlos.generation.fused_attention import Alignment, attend
+from athlos.methods.lisa.score_parts import Aligner, LowRank, wide
 from athlos.models.sites import Backbone
 
 KERNEL = "athlos_scores"
@@ -27,9 +28,6 @@ ARGUMENT = "layer_scores"
 """Keyword under which decoder layers get the scores of this forward pass."""
 SMALLEST_PROBABILITY = 1e-9
 """Added before the logarithm where probabilities are shared."""
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu, "silu": functional.silu, "relu": functional.relu, "none": lambda values: values,
-}  # fmt: skip
 
 
 @dataclass
@@ -42,19 +40,43 @@ class LayerScores:
     probabilities: dict[int, Tensor] | None = None
     """Attention weights by layer, filled where a dict is given."""
 
-    def put(self, layer_index: int, scores_BHTN: Tensor) -> None:
-        self.by_layer[layer_index] = scores_BHTN
+    @property
+    def may_be_fused(self) -> bool:
+        """Whether nobody looks at what a layer does between its queries and its output."""
+        return not self.is_kept and self.probabilities is None and type(self) is LayerScores
 
-    def below(self, layer_index: int) -> Tensor:
+    def put(self, layer_index: int, scores_BHTN: Tensor) -> Tensor:
+        """Keep the scores of a layer; gives those that the layer goes on with."""
+        self.by_layer[layer_index] = scores_BHTN
+        return scores_BHTN
+
+    def peek(self, layer_index: int) -> Tensor:
         """Scores of the layer below; raises `SurgeryError` when it handed on none."""
         if layer_index - 1 not in self.by_layer:
             raise SurgeryError(f"layer {layer_index} shares attention, but layer {layer_index - 1} handed on no scores")
-        return self.by_layer[layer_index - 1] if self.is_kept else self.by_layer.pop(layer_index - 1)
+        return self.by_layer[layer_index - 1]
+
+    def below(self, layer_index: int) -> Tensor:
+        """The same, taken away where they are not kept."""
+        scores_BHTN = self.peek(layer_index)
+        if not self.is_kept:
+            del self.by_layer[layer_index - 1]
+        return scores_BHTN
 
 
-def wide(values: Tensor) -> Tensor:
-    """Float32, where the values are not float64."""
-    return values if values.dtype is torch.float64 else values.float()
+@dataclass
+class NoisyScores(LayerScores):
+    """The same with Gaussian noise on the scores of one layer: how much does an error there cost?"""
+
+    noisy_layer: int = 0
+    sigma: float = 0.0
+    generator: torch.Generator | None = None
+
+    def put(self, layer_index: int, scores_BHTN: Tensor) -> Tensor:
+        if layer_index == self.noisy_layer:
+            noise = torch.randn(scores_BHTN.shape, generator=self.generator, dtype=scores_BHTN.dtype)
+            scores_BHTN = scores_BHTN + self.sigma * noise.to(scores_BHTN.device)
+        return super().put(layer_index, scores_BHTN)
 
 
 def grouped_scores(query_BHTd: Tensor, key_BGNd: Tensor, *, scaling: float) -> Tensor:
@@ -97,8 +119,16 @@ def scores_attention(
     layer_scores: LayerScores = arguments[ARGUMENT]
     index: Any = module.layer_idx
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
+    if layer_scores.may_be_fused and not dropout:
+        fused = attend(
+            query * scale, key, value, num_heads=query.shape[1], mask=attention_mask, has_scores=True
+        )  # fmt: skip
+        if fused is not None:
+            output, scores_BHTN = fused
+            layer_scores.put(index, scores_BHTN)
+            return output, None
     scores_BHTN = grouped_scores(query, key, scaling=scale)
-    layer_scores.put(index, scores_BHTN)
+    scores_BHTN = layer_scores.put(index, scores_BHTN)
     weights = probabilities(scores_BHTN, attention_mask)
     if layer_scores.probabilities is not None:
         layer_scores.probabilities[index] = weights
@@ -134,81 +164,8 @@ def carry_scores(decoder: nn.Module) -> None:
         return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
 
     vars(before)["gives_layer_arguments"] = True  # all it does: see generation/llama_step.py
+    vars(before)["hands_scores_on"] = True  # they grow with queries times columns: see generation/step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
-
-
-class Aligner(nn.Module):
-    """align(s) = M s + W2 act(W1 s + b1) + b2 over the head axis, the same at every (query, key) pair.
-
-    M [H, H] is fixed. W2 and b2 begin at zero, so an aligner begins as M.
-    """
-
-    mix: Tensor
-
-    def __init__(self, num_heads: int, *, hidden: int, activation: str, residual: bool, has_mix: bool) -> None:
-        super().__init__()
-        self.activation, self.residual, self.has_mix, self.hidden = ACTIVATIONS[activation], residual, has_mix, hidden
-        self.num_heads = num_heads
-        if residual and has_mix:
-            self.register_buffer("mix", torch.eye(num_heads))
-        if hidden:
-            self.inner = nn.Linear(num_heads, hidden)
-            self.outer = nn.Linear(hidden, num_heads)
-            nn.init.zeros_(self.outer.weight)
-            nn.init.zeros_(self.outer.bias)
-
-    def forward(self, scores_BHTN: Tensor) -> Tensor:
-        flat = scores_BHTN.flatten(2)
-        out = None
-        if self.residual:
-            out = _over_heads(self.mix.to(flat.dtype), flat) if self.has_mix else flat
-        if self.hidden:
-            inner = _over_heads(wide(self.inner.weight), flat).add_(wide(self.inner.bias)[:, None])
-            out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
-            out = out + wide(self.outer.bias)[:, None]
-        return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
-
-
-def _over_heads(matrix_OH: Tensor, values_BHP: Tensor, *, plus: Tensor | None = None) -> Tensor:
-    """[B, O, P]: a matrix times the head axis. `matmul` would copy the values of a parameter's product transposed."""
-    matrix = matrix_OH.expand(len(values_BHP), *matrix_OH.shape)
-    return torch.bmm(matrix, values_BHP) if plus is None else torch.baddbmm(plus, matrix, values_BHP)
-
-
-class LowRank(nn.Module):
-    """The layer's own part of the scores: queries and keys of r dimensions per head, under r / 2 kept rotary pairs."""
-
-    pairs: Tensor
-
-    def __init__(self, width: int, *, num_heads: int, num_groups: int, rank: int, gate: str, has_bias: bool) -> None:
-        super().__init__()
-        self.num_heads, self.num_groups, self.rank, self.gate_kind = num_heads, num_groups, rank, gate
-        self.query = nn.Linear(width, num_heads * rank, bias=has_bias)
-        self.key = nn.Linear(width, num_groups * rank, bias=has_bias)
-        self.register_buffer("pairs", torch.zeros(num_groups, rank // 2, dtype=torch.int64))
-        if gate != "none":
-            self.gate = nn.Parameter(torch.full((num_heads,), 1.0 if gate == "free" else 0.0))
-
-    def queries_and_keys(self, hidden_BTD: Tensor, cos_BTd: Tensor, sin_BTd: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries [B, H, T, r] and keys [B, G, T, r]."""
-        batch, rows, _ = hidden_BTD.shape
-        cos, sin = (table[..., self.pairs][:, :, :, None] for table in (cos_BTd, sin_BTd))  # [B, T, G, 1, r / 2]
-        query = self.query(hidden_BTD).view(batch, rows, self.num_groups, -1, self.rank)
-        key = self.key(hidden_BTD).view(batch, rows, self.num_groups, 1, self.rank)
-        query, key = (rotated(states, cos, sin).flatten(2, 3).transpose(1, 2) for states in (query, key))
-        return query, key
-
-    def gated(self, scores_BHTN: Tensor) -> Tensor:
-        if self.gate_kind == "none":
-            return scores_BHTN
-        gate_H = self.gate.sigmoid() if self.gate_kind == "sigmoid" else self.gate
-        return wide(gate_H)[:, None, None] * scores_BHTN
-
-
-def rotated(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on pairs (j, j + r / 2), the layout of transformers' Llama."""
-    first, second = states.chunk(2, dim=-1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
 
 
 class SharedAttention(nn.Module):
@@ -222,9 +179,11 @@ class SharedAttention(nn.Module):
 
     def __init__(
         self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,
-        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None,
+        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None, is_read: bool,
     ) -> None:  # fmt: skip
         super().__init__()
+        self.is_read = is_read
+        """Whether the layer above takes the scores of this one."""
         self.layer_idx, self.num_heads, self.head_size = layer_index, num_heads, head_size
         self.num_groups, self.scaling = num_groups, scaling
         self.names, self.share_point = names, share_point
@@ -268,10 +227,13 @@ class SharedAttention(nn.Module):
             query, key = self.low_rank.queries_and_keys(hidden_states, *position_embeddings)
         if past_key_values is not None:
             key, value = self._cached(key, value, past_key_values)
+        fused = self._fused(layer_scores, query, key, value, mask=attention_mask)
+        if fused is not None:
+            return getattr(self, self.names["o"])(fused.flatten(2)), None
         scores = self.scores(
             layer_scores.below(self.layer_idx), query, key, mask=attention_mask, num_columns=value.shape[2]
         )
-        layer_scores.put(self.layer_idx, scores)
+        scores = layer_scores.put(self.layer_idx, scores)
         weights = probabilities(scores, attention_mask)
         if layer_scores.probabilities is not None:
             layer_scores.probabilities[self.layer_idx] = weights
@@ -300,6 +262,32 @@ class SharedAttention(nn.Module):
         assert key_BGNr is not None
         own = self.low_rank.gated(grouped_scores(query_BHTr, key_BGNr, scaling=self.scaling))
         return own if shared is None else shared + own
+
+    def _fused(
+        self, layer_scores: LayerScores, query: Tensor | None, key: Tensor | None, value: Tensor, *, mask: Tensor | None
+    ) -> Tensor | None:
+        """Attention output [B, T, H, d] in one pass, where that can be; the scores are left for the layer above."""
+        if not layer_scores.may_be_fused or self.share_point != "logits":
+            return None
+        alignment = None
+        if self.aligner is not None or self.low_rank is None:
+            below = layer_scores.peek(self.layer_idx)
+            below = below[..., below.shape[-1] - value.shape[2] :]
+            alignment = (
+                Alignment(below_BHTN=below, is_added=True) if self.aligner is None else self.aligner.fused(below)
+            )
+        if query is not None and self.low_rank is not None:
+            query = self.low_rank.gated(query * self.scaling)
+        found = attend(
+            query, key, value, num_heads=self.num_heads, mask=mask, alignment=alignment, has_scores=self.is_read
+        )  # fmt: skip
+        if found is None:
+            return None
+        output, scores = found
+        layer_scores.below(self.layer_idx)  # taken, so no longer kept
+        if scores is not None:
+            layer_scores.put(self.layer_idx, scores)
+        return output
 
     def _cached(self, key: Tensor | None, value: Tensor, cache: Any) -> tuple[Tensor | None, Tensor]:
         """Without a low-rank part the values stand where the cache looks for keys: it takes a layer whose keys hold

@@ -95,6 +95,8 @@ class LisaSurgeryConfig(SurgeryConfig):
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     allow_mixed: bool = False
     """Let a sliding layer take the scores of a global one below it."""
+    shuffle_heads: int = 0
+    """Seed of a permutation of every layer's heads before all else, which leaves the model's function; 0 = none."""
 
 
 @dataclass(kw_only=True)
@@ -102,6 +104,7 @@ class SharedAttentionConfig(SurgeryConfig):
     layers: LayersConfig = field(default_factory=LayersConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     allow_mixed: bool = False
+    shuffle_heads: int = 0
 
 
 @dataclass(kw_only=True)
@@ -174,6 +177,10 @@ class LisaConfig(MethodConfig):
     loss: LossWeights = field(default_factory=LossWeights)
     variants: bool = True
     """Also evaluate direct sharing and sharing by the calibrated M alone: test/ppl_direct, test/ppl_align."""
+    other_text: str | None = None
+    """A text file of another kind, to read after the test: test/ppl_other, test/ppl_base_other; empty = none."""
+    noise_sigma: float = 0.0
+    """Standard deviation of noise on one layer's scores at a time: diag/noise_ppl/<layer>, >= 0; 0 = not measured."""
 
 
 def _layer_errors(config: "RunConfig") -> Iterable[str]:
@@ -184,6 +191,8 @@ def _layer_errors(config: "RunConfig") -> Iterable[str]:
         yield f"surgery.layers.explicit: got {node.layers.explicit} with select={node.layers.select.value}"
     if node.layers.count < 0:
         yield f"surgery.layers.count: got {node.layers.count}, expected an integer >= 0"
+    if node.shuffle_heads < 0:
+        yield f"surgery.shuffle_heads: got {node.shuffle_heads}, expected an integer >= 0"
     if node.calibration.tokens < 1:
         yield f"surgery.calibration.tokens: got {node.calibration.tokens}, expected an integer >= 1"
     if is_explicit and any(index == 0 for index in node.layers.explicit):
@@ -250,6 +259,8 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
         )
     if node.local_lr <= 0:
         yield f"method.local_lr: got {node.local_lr}, expected a number > 0"
+    if node.noise_sigma < 0:
+        yield f"method.noise_sigma: got {node.noise_sigma}, expected a number >= 0"
     for name, value in {"attn": node.loss.attn, "hidden": node.loss.hidden}.items():
         if value < 0:
             yield f"method.loss.{name}: got {value}, expected a number >= 0"

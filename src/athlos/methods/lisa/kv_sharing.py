@@ -23,16 +23,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
 from athlos.generation.kv_cache import KVLayer
-from athlos.methods.lisa.attention import (
-    grouped_scores,
-    mixed_values,
-    probabilities,
-    refuse_unusual_scores,
-    rotated,
-)
+from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import ClaConfig, LckvConfig, YocoConfig
 from athlos.methods.lisa.kv_plans import cla_plan, lckv_plan, parsed, yoco_plan
+from athlos.methods.lisa.score_parts import rotated
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.methods.lisa.surgery import alone
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, HEAD_NORMS, Backbone, Layer, backbone

@@ -10,6 +10,7 @@ B batch, T positions, H heads, N keys.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,13 +24,24 @@ from athlos.data.batches import Batch
 from athlos.errors import ConfigError
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, hand_on, probabilities
 from athlos.methods.lisa.config import LisaConfig, LisaSurgeryConfig, Phase
-from athlos.methods.lisa.similarity import with_parameters_of
-from athlos.methods.lisa.surgery import aligned_only, directly_shared, shared_attentions
+from athlos.methods.lisa.diagnoses import (
+    agreement,
+    finite,
+    given_to_layers,
+    likeness,
+    likeness_figure,
+    noise_by_layer,
+    other_text,
+    test_text,
+)
+from athlos.methods.lisa.similarity import similarity, with_parameters_of
+from athlos.methods.lisa.surgery import aligned_only, directly_shared, reads_text, shared_attentions
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import DistillObjective
 from athlos.objectives.next_token import gather_targets
 from athlos.training.module import MethodModule, build_optimizer, lr_factor
+from athlos.training.trainer import evaluation_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -61,6 +73,7 @@ class LisaModule(MethodModule):
         surgery = context.config.surgery
         assert isinstance(surgery, LisaSurgeryConfig)
         has_map = surgery.align.enabled and surgery.align.residual
+        self._context = context
         self._start = (aligned_only(causal_model(self.model)),) if self._recipe.variants and has_map else ()
 
     @property
@@ -136,7 +149,7 @@ class LisaModule(MethodModule):
             wanted_ND, _ = gather_targets(teacher_BTD, batch["labels"])
             loss = self.objective.loss_of(self.model, hidden_ND, wanted_ND, targets_N)
         else:
-            with watching(student, seen, layers=layers), scores_given(student, seen):
+            with watching(student, seen, layers=layers), given_to_layers(student, seen.scores):
                 loss = self.objective.loss(self.model, batch)
         rows_BT = counted_rows(batch)
         attn = sum_of(rows_kl(wanted.weights[index], seen.weights[index], rows_BT=rows_BT) for index in sorted(layers))
@@ -171,6 +184,33 @@ class LisaModule(MethodModule):
         yield "_direct", self._around(directly_shared(self._base[0], layers))
         for aligned in self._start:
             yield "_align", self._around(aligned)
+
+    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
+        """Agreement with the base on the test text, and what the config asks for beside it."""
+        context, recipe, size = self._context, self._recipe, self.config.eval.batch_size
+        assert context.data is not None
+        figures: dict[str, bytes] = {}
+        found: dict[str, float] = {}
+        surgery = self.config.surgery
+        assert isinstance(surgery, LisaSurgeryConfig)
+        if reads_text(surgery):
+            alike = similarity(self._base[0], context=context, config=surgery)
+            found |= likeness(alike)
+            figures["adjacent_similarity"] = likeness_figure(alike)
+        text = test_text(self.config, context.data, self.tokenizer)
+        student = causal_model(self.model)
+        with torch.inference_mode(), evaluation_precision(self.config.hardware):
+            if len(text[0]):
+                found |= agreement(self._base[0], student, text=text, batch_size=size)[0]
+            if recipe.other_text:
+                found |= other_text(
+                    self._base[0], student, path=Path(recipe.other_text), tokenizer=self.tokenizer, config=self.config
+                )
+            if recipe.noise_sigma and len(text[0]):
+                found |= noise_by_layer(
+                    self.teacher, text=text, sigma=recipe.noise_sigma, batch_size=size, seed=self.config.seed
+                )
+        return finite(found), figures
 
     def _around(self, model: "PreTrainedModel") -> MethodModule:
         return MethodModule(
@@ -208,20 +248,6 @@ def watching(model: "PreTrainedModel", watched: Watched, *, layers: set[int]) ->
     finally:
         for handle in handles:
             handle.remove()
-
-
-@contextmanager
-def scores_given(model: "PreTrainedModel", watched: Watched) -> Iterator[None]:
-    """Inside the block the decoder's forward passes write their scores into `watched`."""
-
-    def before(module: Any, arguments: Any, keywords: dict[str, Any]) -> Any:
-        return arguments, {ARGUMENT: watched.scores, **keywords}
-
-    handle = backbone(model).decoder.register_forward_pre_hook(before, with_kwargs=True, prepend=True)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 class _EnoughError(Exception):

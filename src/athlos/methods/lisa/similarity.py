@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from athlos.config.parts import PartContext
+    from athlos.methods.lisa.config import LisaSurgeryConfig, SharedAttentionConfig
 
 SIMILARITY_VERSION = 1
 TINY = 1e-12
@@ -72,8 +73,11 @@ class Similarity:
             return Similarity(**{name: stored[name] for name in stored.files})
 
 
-def similarity(model: "PreTrainedModel", *, context: "PartContext", num_tokens: int) -> Similarity:
+def similarity(
+    model: "PreTrainedModel", *, context: "PartContext", config: "LisaSurgeryConfig | SharedAttentionConfig"
+) -> Similarity:
     """Measure on the front of the training split, once for a model, a text and a number of tokens."""
+    num_tokens = config.calibration.tokens
     data, split = context.data, context.config.data.train_split
     if data is None or split is None:
         raise ConfigError("surgery.calibration: similarity is measured on the training split, and this run has none")
@@ -93,6 +97,7 @@ def similarity(model: "PreTrainedModel", *, context: "PartContext", num_tokens: 
         config={
             "tokens": num_tokens, "max_length": context.config.train.max_length,
             "batching": context.config.train.batching.value, "prompt": context.config.eval.prompt,
+            **({"shuffle_heads": config.shuffle_heads} if config.shuffle_heads else {}),
         },
         inputs={"model": context.model_fingerprint, "data": data.source.fingerprint(split)},
         build=build,

@@ -7,18 +7,13 @@ from torch import Tensor, nn
 
 from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
-from athlos.methods.lisa.attention import (
-    Aligner,
-    LowRank,
-    SharedAttention,
-    carry_scores,
-    hand_on,
-    refuse_unusual_scores,
-)
+from athlos.methods.lisa.attention import SharedAttention, carry_scores, hand_on, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
+from athlos.methods.lisa.head_shuffle import shuffle_heads
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
+from athlos.methods.lisa.score_parts import Aligner, LowRank
 from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, Backbone, Layer, Site, backbone
 from athlos.models.surgical import record_surgery
@@ -37,10 +32,11 @@ class LisaSurgery:
         rank = (config.lowrank.rank or automatic_rank(found.head_size)) if config.lowrank.enabled else 0
         if rank > found.head_size:
             raise SurgeryError(f"surgery.lowrank.rank: got {rank}, expected at most the head size {found.head_size}")
-        uses_mix = config.align.enabled and config.align.residual and config.align.init is not AlignInit.identity
+        uses_mix = uses_map(config)
         alike = None
-        if not is_meta and (uses_mix or config.layers.select is Select.similarity):
-            alike = similarity(model, context=context, num_tokens=config.calibration.tokens)
+        shuffle_heads(found, seed=config.shuffle_heads)
+        if not is_meta and reads_text(config):
+            alike = similarity(model, context=context, config=config)
         plan = {
             "layers": _choice(config, found, alike=alike),
             "share_point": config.share_point.value,
@@ -70,14 +66,25 @@ class SharedAttentionSurgery:
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
         found, alike = backbone(model), None
+        shuffle_heads(found, seed=self.config.shuffle_heads)
         if self.config.layers.select is Select.similarity and not found.head.weight.is_meta:
-            alike = similarity(model, context=context, num_tokens=self.config.calibration.tokens)
+            alike = similarity(model, context=context, config=self.config)
         plan = {**DIRECT, "layers": _choice(self.config, found, alike=alike)}
         _check(found, plan["layers"], config=self.config, rank=0)
         shared = directly_shared(model, plan["layers"])
         return shared, _report(shared, base=model, plan=plan)
 
     rebuild = LisaSurgery.rebuild
+
+
+def uses_map(config: LisaSurgeryConfig) -> bool:
+    """Whether M is measured."""
+    return config.align.enabled and config.align.residual and config.align.init is not AlignInit.identity
+
+
+def reads_text(config: LisaSurgeryConfig) -> bool:
+    """Whether the surgery measures the model on text."""
+    return uses_map(config) or config.layers.select is Select.similarity
 
 
 DIRECT: dict[str, Any] = {"share_point": "logits", "align": None, "low_rank": None}
@@ -180,6 +187,7 @@ def _shared(
     attention = SharedAttention(
         layer_index=layer.index, num_heads=found.num_heads, head_size=found.head_size, num_groups=found.num_kv_heads,
         scaling=scaling, names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
+        is_read=layer.index + 1 in plan["layers"],
     )  # fmt: skip
     setattr(attention, ATTENTION_MATRICES["v"], alone(value))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)

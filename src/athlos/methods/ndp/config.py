@@ -81,6 +81,8 @@ class NdpObjectiveConfig(ObjectiveConfig):
 class NdpConfig(MethodConfig):
     dedup: Dedup = MISSING  # type: ignore[valid-type]
     match: Match = MISSING
+    similarity_rows: int = MISSING
+    """Training rows on which the model, before training, is compared with each kind of target; 0 = none."""
 
 
 @dataclass(kw_only=True)
@@ -118,6 +120,15 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
         yield f"construct=ndp: counts the training split, and data={config.data.name} names none"
     if node.mono is not None and node.mono.train_split is None:
         yield f"construct.mono.train_split: data={node.mono.name} names no split to count; set one"
+
+
+def _method_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.method
+    assert isinstance(node, NdpConfig)
+    if node.similarity_rows < 0:
+        yield f"method.similarity_rows: got {node.similarity_rows}, expected an integer >= 0"
+    if node.similarity_rows and not isinstance(config.objective, NdpObjectiveConfig):
+        yield f"method.similarity_rows: got {node.similarity_rows}, which needs objective=ndp"
 
 
 def _objective_errors(config: "RunConfig") -> Iterable[str]:
@@ -164,7 +175,7 @@ PARTS = [
     ),
     Part(
         group="method", name="ndp", schema=NdpConfig, target="athlos.methods.ndp.module.NdpModule",
-        summary="trains on n-gram distributions; says how arms are equalised",
+        summary="trains on n-gram distributions; says how arms are equalised", check=_method_errors,
     ),
     Part(
         group="objective", name="ndp", schema=NdpObjectiveConfig, target="athlos.methods.ndp.objective.NdpObjective",

@@ -13,8 +13,11 @@ from torch.optim.lr_scheduler import LambdaLR
 from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
 from athlos.data.batches import Batch
+from athlos.data.datamodule import DataModule
 from athlos.data.encoding import Rows
 from athlos.methods.ndp.config import Dedup, Match, NdpConfig, NdpObjectiveConfig
+from athlos.methods.ndp.similarity import similarities
+from athlos.models.forward import causal_model
 from athlos.training.module import MethodModule, build_optimizer, lr_factor
 
 
@@ -29,10 +32,26 @@ class NdpModule(MethodModule):
     def prepare(self, *, context: PartContext) -> None:
         config, data = context.config, context.data
         self.num_matched_steps = config.num_steps
-        if not config.num_steps or data is None or not drops_repeats(config):
+        self.premise: dict[str, float] = {}
+        if not config.num_steps or data is None:
             return
         assert config.data.train_split is not None
         rows = data.rows(config.data.train_split)
+        self._measure_premise(rows, context=context)
+        if drops_repeats(config):
+            self._leave_out(rows, data=data)
+
+    def _measure_premise(self, rows: Rows, *, context: PartContext) -> None:
+        recipe, objective = context.config.method, context.config.objective
+        assert isinstance(recipe, NdpConfig)
+        if recipe.similarity_rows:
+            assert isinstance(objective, NdpObjectiveConfig)
+            self.premise = similarities(
+                causal_model(self.model), rows, objective, context.constructed, num_rows=recipe.similarity_rows
+            )
+
+    def _leave_out(self, rows: Rows, *, data: DataModule) -> None:
+        config = self.config
         data.kept_rows = first_occurrences(rows)
         self.kept_share = len(data.kept_rows) / len(rows)
         recipe = config.method
@@ -55,7 +74,8 @@ class NdpModule(MethodModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
-        return {"ndp/steps": float(self.num_matched_steps), "ndp/kept_rows_share": self.kept_share}, {}
+        arm = {"ndp/steps": float(self.num_matched_steps), "ndp/kept_rows_share": self.kept_share}
+        return {**arm, **self.premise}, {}
 
 
 def drops_repeats(config: RunConfig) -> bool:

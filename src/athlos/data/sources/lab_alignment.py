@@ -1,0 +1,174 @@
+"""Translation between lab languages for training, and sums in every language as the test of it.
+
+No files. `train` holds questions and traces of sums, x -> the first language of the world; `reason` sums in the first
+language with their traces; `probe` other sums' questions in all languages; `test` the probes of data=lab of the kind
+sum, and their questions as segments to translate. Licence: generated, none needed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from functools import cached_property
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import MISSING, DataConfig, RunConfig
+from athlos.data.records import ParallelRecord, QuestionRecord, Record
+from athlos.data.source import Source
+from athlos.errors import ConfigError, DataError, choices
+from athlos.lab import pretraining
+from athlos.lab.sums import Sums, SumsConfig, render
+from athlos.lab.world import World, WorldConfig, config_errors
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+SPLITS = ("train", "reason", "probe", "test")
+
+
+class Translated(StrEnum):
+    """What of a sum is translated."""
+
+    question = "question"
+    answer = "answer"
+    both = "both"
+
+
+@dataclass(kw_only=True)
+class LabAlignmentConfig(DataConfig):
+    world: WorldConfig = field(default_factory=WorldConfig)
+    sums: SumsConfig = field(default_factory=SumsConfig)
+    pairs: Translated = MISSING
+    languages: list[str] = field(default_factory=list)
+    """Languages translated from; empty = all but the first of the world."""
+    num_pairs: int = MISSING
+    """Sums that are translated from each language, >= 1."""
+    num_probe_items: int = MISSING
+    """Sums of the probe split, >= 1."""
+    num_probes: int = MISSING
+    """Test sums of each number of steps, the same in every language, >= 1."""
+
+
+class LabAlignmentSource(Source[LabAlignmentConfig]):
+    record_type = ParallelRecord
+
+    @cached_property
+    def world(self) -> World:
+        return World(self.config.world)
+
+    @property
+    def first(self) -> str:
+        """The language translated into."""
+        return self.config.world.languages[0]
+
+    @property
+    def others(self) -> list[str]:
+        return self.config.languages or self.config.world.languages[1:]
+
+    def words(self) -> Iterator[str]:
+        return pretraining.words(self.world, pretraining.MixtureConfig(sums=self.config.sums))
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in SPLITS:
+            raise DataError(f"split '{split}' is unknown{choices(split, SPLITS)}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        self.files(split)
+        own = {name: value for name, value in asdict(self.config).items() if name not in ("dir", "on_bad")}
+        return content_hash({"generator": GENERATOR_VERSION, "split": split, "config": own})
+
+    def read(self, split: str) -> Iterator[Record]:
+        for group in self._limited_groups(split):
+            yield from group
+
+    def _stream(self, split: str) -> Iterator[Record]:
+        return self.read(split)
+
+    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+        self.files(split)
+        if split == "train":
+            return [self._pairs(code) for code in self.others]
+        if split == "reason":
+            return [self._reasoning()]
+        if split == "probe":
+            return [self._probe(code) for code in self.config.world.languages]
+        sums = [self._test_sums(code) for code in self.config.world.languages]
+        return [*sums, *(self._test_segments(code) for code in self.others)]
+
+    def _pairs(self, code: str) -> Iterator[Record]:
+        sums = Sums(self.config.sums)
+        kinds = [kind for kind in ("question", "answer") if self.config.pairs.value in (kind, "both")]
+        for index in range(self.config.num_pairs):
+            item = sums.item("train", index)
+            own, target = (render(item, self.world.languages[one]) for one in (code, self.first))
+            for kind in kinds:
+                part = ("question", "answer").index(kind)
+                yield self._segment(f"{kind}-{item.id}-{code}", code, own[part], target[part], item=item.id)
+
+    def _segment(self, identifier: str, code: str, source: str, target: str, *, item: str) -> ParallelRecord:
+        return ParallelRecord(
+            identifier=identifier, language=self.first, source=source, target=target, source_language=code,
+            meta={"item": item, "kind": "segment"},
+        )  # fmt: skip
+
+    def _reasoning(self) -> Iterator[Record]:
+        sums = Sums(self.config.sums)
+        for index in range(self.config.num_pairs):
+            yield self._sum(sums, "train", index, self.first)
+
+    def _probe(self, code: str) -> Iterator[Record]:
+        sums = Sums(self.config.sums)
+        return (self._sum(sums, "val", index, code) for index in range(self.config.num_probe_items))
+
+    def _sum(self, sums: Sums, split: str, index: int, code: str) -> QuestionRecord:
+        item = sums.item(split, index)
+        question, trace = render(item, self.world.languages[code])
+        return QuestionRecord(
+            identifier=f"sum-{item.difficulty}-{item.id}-{code}", language=code, question=question, answers=[trace],
+            meta={"kind": "sum", "dial": str(item.difficulty), "item": f"{item.difficulty}-{item.id}"},
+        )  # fmt: skip
+
+    def _test_sums(self, code: str) -> Iterator[Record]:
+        for sums in self._by_steps():
+            yield from (self._sum(sums, "test", index, code) for index in range(self.config.num_probes))
+
+    def _test_segments(self, code: str) -> Iterator[Record]:
+        for sums in self._by_steps():
+            for index in range(self.config.num_probes):
+                item = sums.item("test", index)
+                own, target = (render(item, self.world.languages[one])[0] for one in (code, self.first))
+                identifier = f"segment-{item.difficulty}-{item.id}-{code}"
+                yield self._segment(identifier, code, own, target, item=f"{item.difficulty}-{item.id}")
+
+    def _by_steps(self) -> Iterator[Sums]:
+        config = self.config.sums
+        for steps in range(config.min_steps, config.max_steps + 1):
+            yield Sums(SumsConfig(**{**vars(config), "min_steps": steps, "max_steps": steps}))
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabAlignmentConfig)
+    yield from config_errors(data.world, key="data.world")
+    for name in ("num_pairs", "num_probe_items", "num_probes"):
+        if getattr(data, name) < 1:
+            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
+    for code in data.languages:
+        if code not in data.world.languages[1:]:
+            yield f"data.languages: got '{code}'{choices(code, data.world.languages[1:])}"
+    try:
+        Sums(data.sums)
+    except ConfigError as error:
+        yield str(error).replace("lab.sums", "data.sums", 1)
+    if config.eval.prompt != "bare":
+        yield f"eval.prompt: got '{config.eval.prompt}', data=lab_alignment needs bare (its languages have no labels)"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab_alignment", schema=LabAlignmentConfig, target=f"{__name__}.LabAlignmentSource",
+        summary="translation between lab languages for training, sums in every language as test", check=_errors,
+    )
+]  # fmt: skip

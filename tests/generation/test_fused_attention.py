@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from athlos.generation import fused_attention
 from athlos.generation.fused_attention import Alignment, Shape, attend, fused
+from athlos.generation.kv_cache import KVCache
 
 needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, fused_attention.COMPILERS)), reason="no C++ compiler: PyTorch's operations are used"
@@ -26,13 +28,24 @@ CASES = {
     "plain, many queries": {"heads": 4, "groups": 4, "rank": 16, "value": 16, "queries": 20},
     "no low rank": {"heads": 4, "groups": 1, "rank": 0, "value": 16, "hidden": 3, "act": "silu", "queries": 2},
     "copied": {"heads": 4, "groups": 2, "rank": 0, "value": 16, "queries": 1, "is_added": True},
+    "turned keys": {
+        "heads": 6,
+        "groups": 2,
+        "rank": 10,
+        "value": 32,
+        "hidden": 5,
+        "act": "gelu",
+        "queries": 1,
+        "is_turned": True,
+    },
+    "turned keys, many queries": {"heads": 4, "groups": 2, "rank": 4, "value": 16, "queries": 21, "is_turned": True},
     "no mix": {"heads": 4, "groups": 2, "rank": 4, "value": 16, "hidden": 3, "act": "relu", "queries": 1},
 }
 
 
 def given(
     *, heads: int, groups: int, rank: int, value: int, queries: int, hidden: int = 0, act: str = "none",
-    is_added: bool = False, columns: int = 1100, rows: int = 3,
+    is_added: bool = False, is_turned: bool = False, columns: int = 1100, rows: int = 3,
 ) -> dict[str, Any]:  # fmt: skip
     """Tensors of a case: keys and values are views of a longer cache, as in the engine."""
     draw = torch.Generator().manual_seed(0)
@@ -40,6 +53,11 @@ def given(
     def normal(*shape: int) -> Tensor:
         return torch.randn(shape, generator=draw)
 
+    keys = normal(rows, groups, columns + 7, rank)
+    if is_turned:
+        cached = KVCache([None], capacity=columns + 7)
+        keys, _ = cached.layers[0].update(keys, normal(rows, groups, columns + 7, rank + 1))
+        assert keys.stride(2) == 1
     alignment = None
     if hidden or not rank:
         alignment = Alignment(
@@ -52,7 +70,7 @@ def given(
         )  # fmt: skip
     return {
         "query_BHTr": normal(rows, heads, queries, rank) if rank else None,
-        "key_BGNr": normal(rows, groups, columns + 7, rank)[:, :, :columns] if rank else None,
+        "key_BGNr": keys[:, :, :columns] if rank else None,
         "value_BGNd": normal(rows, groups, columns + 7, value)[:, :, :columns],
         "num_heads": heads, "alignment": alignment,
     }  # fmt: skip
@@ -105,6 +123,14 @@ def test_the_kernel_is_the_equation(case: str, is_padded: bool, monkeypatch: pyt
     torch.testing.assert_close(found[1].double()[seen], scores[seen], atol=LOGITS_FLOAT32, rtol=LOGITS_FLOAT32)
     assert torch.equal(again[0], found[0])
     assert again[1] is None
+    if inputs["alignment"] is not None:
+        inputs["alignment"] = replace(inputs["alignment"], may_be_overwritten=True)
+        with fused():
+            in_place = attend(**inputs, mask=mask, has_scores=True)
+        assert in_place is not None
+        assert torch.equal(in_place[0], found[0])
+        assert in_place[1] is inputs["alignment"].below_BHTN
+        assert torch.equal(in_place[1][seen], found[1][seen])
 
 
 @needs_compiler

@@ -24,6 +24,8 @@ BASE_RUN_VERSION = 2
 RECORD = ("config.yaml", "metrics.json", "metric_details.json", "provenance.json")
 """Files of the base's run folder that stay beside its weights."""
 LICENSE = "none (weights trained here on generated text)"
+GENERATED = ("lab", "lab_sums")
+"""Data sources whose text nobody has written."""
 
 
 def is_trained_here(config: ModelConfig) -> bool:
@@ -94,7 +96,7 @@ def _build(folder: Path, base: RunConfig, *, source: str) -> None:
     log.info("%s is trained once and then kept in the cache", source)
     run = execute(base)
     export_run(run, out=folder / "model")
-    if base.data.name == "lab":
+    if base.model.source == "random" and base.data.name in GENERATED:
         (folder / "model" / LICENSE_NAME_FILE).write_text(LICENSE + "\n", encoding="utf-8")
     for name in RECORD:
         shutil.copyfile(run / name, folder / name)

@@ -109,8 +109,8 @@ class EngineConfig(PartConfig):
 class TokenizerConfig:
     kind: str = MISSING
     """`source` (the model's own), `byte` (256 bytes and specials), `bpe` (trained on the run's training text) or
-    `words` (the word list of the data source, where it has one), or with `source=llava:` `trimmed` (the decoder's own,
-    cut to what the data source's texts can use)."""
+    `words` (the word list of the data source, where it has one), or `trimmed` (the model's own, with `source=llava:`
+    the decoder's, it and the model cut to what the data source's texts can use)."""
     vocab_size: int = 0
     """Number of entries of a `bpe` tokenizer, and what a dry run counts for `words`; 0 for the other kinds."""
 

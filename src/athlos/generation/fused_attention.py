@@ -27,6 +27,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from athlos.generation.kv_cache import COLUMN_BLOCK
 from athlos.stages import cache_dir
 
 log = logging.getLogger(__name__)
@@ -72,6 +73,8 @@ class Alignment:
     """
 
     below_BHTN: Tensor
+    may_be_overwritten: bool = False
+    """Whether the scores of this layer, where they are wanted, may take the place of those below."""
     is_added: bool = False
     mix_HH: Tensor | None = None
     inner_mH: Tensor | None = None
@@ -89,7 +92,7 @@ class _Arguments(ctypes.Structure):
         *[(name, ctypes.c_int64) for name in ("rows", "queries", "columns", "threads")],
         *[(name, ctypes.c_void_p) for name in ("query", "key", "value", "below")],
         *[(name, ctypes.c_int64) for name in ("query_row", "query_head", "query_step")],
-        *[(name, ctypes.c_int64) for name in ("key_row", "key_group", "key_column")],
+        *[(name, ctypes.c_int64) for name in ("key_row", "key_group", "key_column", "key_number")],
         *[(name, ctypes.c_int64) for name in ("value_row", "value_group", "value_column")],
         *[(name, ctypes.c_int64) for name in ("below_row", "below_head", "below_step")],
         ("mask", ctypes.c_void_p), ("mask_row", ctypes.c_int64), ("mask_step", ctypes.c_int64),
@@ -124,13 +127,16 @@ def attend(
     """
     batch, _, columns, width = value_BGNd.shape
     queries = query_BHTr.shape[2] if query_BHTr is not None else alignment.below_BHTN.shape[2] if alignment else 0
-    tensors = [one for one in (query_BHTr, key_BGNr, value_BGNd, alignment and alignment.below_BHTN) if one is not None]
+    rows = [one for one in (query_BHTr, value_BGNd, alignment and alignment.below_BHTN) if one is not None]
+    tensors = [*rows, *([] if key_BGNr is None else [key_BGNr])]
     fits = (
         is_on()
         and width % LANES == 0
         and batch * queries * columns * num_heads * width >= LEAST_WORK
         and (mask is None or mask.dtype is torch.bool)
-        and all(one.dtype is torch.float32 and one.device.type == "cpu" and one.stride(-1) == 1 for one in tensors)
+        and all(one.dtype is torch.float32 and one.device.type == "cpu" for one in tensors)
+        and all(one.stride(-1) == 1 for one in rows)
+        and (key_BGNr is None or key_BGNr.stride(3) == 1 or _is_in_blocks(key_BGNr))
     )
     if not fits:
         return None
@@ -145,7 +151,7 @@ def attend(
     _place(given, "value", value_BGNd, ("row", "group", "column"))
     if query_BHTr is not None and key_BGNr is not None:
         _place(given, "query", query_BHTr, ("row", "head", "step"))
-        _place(given, "key", key_BGNr, ("row", "group", "column"))
+        _place(given, "key", key_BGNr, ("row", "group", "column", "number"))
     if mask is not None:
         mask = mask[..., mask.shape[-1] - columns :].expand(batch, 1, queries, columns)
         if mask.stride(-1) != 1:
@@ -159,13 +165,20 @@ def attend(
                 setattr(given, name, kept[-1].data_ptr())
     scores = None
     if has_scores:
-        scores = value_BGNd.new_empty(batch, num_heads, queries, columns)
+        # Each score takes the place of the one below that it was made of: no memory is asked for, layer after layer.
+        is_new = alignment is None or not alignment.may_be_overwritten
+        scores = value_BGNd.new_empty(batch, num_heads, queries, columns) if is_new else alignment.below_BHTN
         _place(given, "scores", scores, ("row", "head", "step"))
     kernel(ctypes.byref(given))
     return output, scores
 
 
-def _place(given: _Arguments, name: str, tensor: Tensor, dims: tuple[str, str, str]) -> None:
+def _is_in_blocks(key_BGNr: Tensor) -> bool:
+    """Whether columns lie side by side, with room for whole blocks of them, as in the engine's cache of narrow keys."""
+    return key_BGNr.stride(2) == 1 and key_BGNr.stride(3) % COLUMN_BLOCK == 0 and key_BGNr.storage_offset() == 0
+
+
+def _place(given: _Arguments, name: str, tensor: Tensor, dims: tuple[str, ...]) -> None:
     setattr(given, name, tensor.data_ptr())
     for dim, stride in zip(dims, tensor.stride(), strict=False):
         setattr(given, f"{name}_{dim}", stride)

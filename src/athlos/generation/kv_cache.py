@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 ATTENTION_LAYERS = (DynamicLayer, DynamicSlidingWindowLayer)
 """Layers that keep keys and values by column and nothing else; others (convolutions, states) cannot be kept so."""
+COLUMN_BLOCK = 64
+"""Columns that the fused attention reads at a time."""
 LAYER_TYPES = ("full_attention", "sliding_attention")
 
 
@@ -52,10 +54,9 @@ class KVLayer(CacheLayerMixin):
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
-        self.keys, self.values = (
-            states.new_zeros(states.shape[0], states.shape[1], self.cache.capacity, states.shape[3])
-            for states in (key_states, value_states)
-        )
+        is_turned = key_states.shape[3] < value_states.shape[3]
+        self.keys = _zeros(key_states, rows=len(key_states), capacity=self.cache.capacity, is_turned=is_turned)
+        self.values = _zeros(value_states, rows=len(value_states), capacity=self.cache.capacity)
         self.is_initialized = True
 
     def first_visible(self, length: int) -> int:
@@ -117,11 +118,24 @@ class KVCache(Cache):
         return cache
 
 
+def _zeros(like: Tensor, *, rows: int, capacity: int, is_turned: bool = False) -> Tensor:
+    """[rows, H, capacity, D] of zeros with the heads and size of `like`.
+
+    Turned, the columns of a number lie side by side, in whole blocks of the fused attention: so it takes keys that are
+    too narrow to fill a register by themselves.
+    """
+    _, heads, _, width = like.shape
+    if not is_turned:
+        return like.new_zeros(rows, heads, capacity, width)
+    whole = (capacity + COLUMN_BLOCK - 1) // COLUMN_BLOCK * COLUMN_BLOCK
+    return like.new_zeros(rows, heads, width, whole).transpose(2, 3)[:, :, :capacity]
+
+
 def _gather(sources: Sequence[Tensor], spans: Sequence[Span], *, length: int, capacity: int) -> Tensor:
     """[B, H, capacity, D]: the rows of the spans, their columns moved so that all end at `length`."""
     counts = [len(source) if span.rows is None else len(span.rows) for source, span in zip(sources, spans, strict=True)]
-    _, heads, _, width = sources[0].shape
-    whole = sources[0].new_zeros(sum(counts), heads, capacity, width)
+    like = sources[0]
+    whole = _zeros(like, rows=sum(counts), capacity=capacity, is_turned=like.stride(3) > like.stride(2) > 0)
     row = 0
     for source, span, count in zip(sources, spans, counts, strict=True):
         num_columns = min(length, span.end)

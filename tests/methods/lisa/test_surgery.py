@@ -9,7 +9,7 @@ import pytest
 import torch
 from tests.methods.lisa import reference
 from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
-from transformers import DynamicCache
+from transformers import DynamicCache, StaticCache
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
@@ -328,6 +328,14 @@ def test_models_that_do_not_fit() -> None:
         chosen("explicit", num_layers=5, count=0, explicit=[7], adjacent_L=None)
     with pytest.raises(SurgeryError, match="took its queries and keys away"):
         applied(applied(model_of(), *PURE)[0], *PURE)
+
+
+@pytest.mark.parametrize("rank", ["surgery.lowrank.enabled=true", "surgery.lowrank.enabled=false"])
+@torch.no_grad()
+def test_a_static_cache_is_refused(rank: str) -> None:
+    model = applied(model_of(), *PURE, rank)[0]
+    with pytest.raises(SurgeryError, match="static cache"):
+        model(ids_of(), past_key_values=StaticCache(config=model.config, max_cache_len=16))
 
 
 def test_layers_are_chosen_by_rule(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.datamodule import DataModule
 from athlos.errors import ConfigError, DataError
-from athlos.methods.ndp import construct
+from athlos.methods.ndp import construct, products
 from athlos.methods.ndp.config import NdpConstructConfig
 from athlos.methods.ndp.construct import NdpConstruct, NdpTables
 from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash
@@ -121,7 +121,7 @@ def test_shards_and_builders_give_the_same_bytes(data_dir: Path, tmp_path: Path,
 
 def test_a_killed_build_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[str] = []
-    exact = construct.count_chunks
+    exact = products.count_chunks
 
     def dies_at_the_third(*args: Any, **kwargs: Any) -> CountTable:
         if len(counted) == 2:
@@ -129,7 +129,7 @@ def test_a_killed_build_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pyt
         counted.append(kwargs["identity"].data)
         return exact(*args, **kwargs)
 
-    monkeypatch.setattr(construct, "count_chunks", dies_at_the_third)
+    monkeypatch.setattr(products, "count_chunks", dies_at_the_third)
     sharded = "construct.shard_tokens=30"
     with pytest.raises(KeyboardInterrupt):
         made(context_of(data_dir, tmp_path, sharded))
@@ -139,7 +139,7 @@ def test_a_killed_build_goes_on(data_dir: Path, tmp_path: Path, monkeypatch: pyt
         counted.append(kwargs["identity"].data)
         return exact(*args, **kwargs)
 
-    monkeypatch.setattr(construct, "count_chunks", notes)
+    monkeypatch.setattr(products, "count_chunks", notes)
     tables, _ = made(context_of(data_dir, tmp_path, sharded))
     assert not set(done) & set(counted[2:]), "shards that were done are not counted again"
     assert_holds(tables.clm, reference.clm_counts(samples(list(dict.fromkeys(PAIRS))), n=1))
@@ -212,7 +212,7 @@ def test_first_of_each() -> None:
 def test_golden_product(data_dir: Path, tmp_path: Path) -> None:
     """The bytes of version 1. Where they must change, raise `TABLE_VERSION` and write the new hash here."""
     tables, _ = made(context_of(data_dir, tmp_path))
-    assert construct.TABLE_VERSION == 1
+    assert products.TABLE_VERSION == 1
     digests = [hashlib.sha256(b"".join(bytes_of(table))).hexdigest()[:16] for table in (tables.sup, tables.clm)]
     assert digests == ["c808340ca5f09f6e", "075f54ca25035bb1"]
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, StaticCache
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
@@ -274,7 +274,9 @@ class SharedAttention(nn.Module):
             below = layer_scores.peek(self.layer_idx)
             below = below[..., below.shape[-1] - value.shape[2] :]
             alignment = (
-                Alignment(below_BHTN=below, is_added=True) if self.aligner is None else self.aligner.fused(below)
+                Alignment(below_BHTN=below, may_be_overwritten=True, is_added=True)
+                if self.aligner is None
+                else self.aligner.fused(below)
             )
         if query is not None and self.low_rank is not None:
             query = self.low_rank.gated(query * self.scaling)
@@ -292,6 +294,8 @@ class SharedAttention(nn.Module):
     def _cached(self, key: Tensor | None, value: Tensor, cache: Any) -> tuple[Tensor | None, Tensor]:
         """Without a low-rank part the values stand where the cache looks for keys: it takes a layer whose keys hold
         nothing for an empty one, and would not reorder its values in a beam search."""
+        if isinstance(cache, StaticCache):  # its columns to come would take part in the scores handed on
+            raise SurgeryError("shared attention does not decode with transformers' static cache; use a dynamic one")
         if key is None:
             value, _ = cache.update(value, value[..., :0], self.layer_idx)
             return None, value

@@ -54,14 +54,14 @@ class Aligner(nn.Module):
         return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
 
     def fused(self, below_BHTN: Tensor) -> Alignment:
-        """The same as what the fused attention takes."""
+        """The same as what the fused attention takes, for scores that nobody else will read."""
         mix = self.mix if self.residual and self.has_mix else None
         if not self.hidden:
-            return Alignment(below_BHTN=below_BHTN, is_added=self.residual, mix_HH=mix)
+            return Alignment(below_BHTN=below_BHTN, may_be_overwritten=True, is_added=self.residual, mix_HH=mix)
         return Alignment(
-            below_BHTN=below_BHTN, is_added=self.residual, mix_HH=mix, inner_mH=self.inner.weight,
-            inner_bias_m=self.inner.bias, outer_mH=self.outer.weight.T, outer_bias_H=self.outer.bias,
-            activation=self.activation_name,
+            below_BHTN=below_BHTN, may_be_overwritten=True, is_added=self.residual, mix_HH=mix,
+            inner_mH=self.inner.weight, inner_bias_m=self.inner.bias,
+            outer_mH=self.outer.weight.T, outer_bias_H=self.outer.bias, activation=self.activation_name,
         )  # fmt: skip
 
 

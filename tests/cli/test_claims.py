@@ -55,7 +55,7 @@ def test_people_read_the_same_numbers(run: Run, results: Path):
     assert (code, error) == (0, "")
     for text in (
         "step, spannorm / prenorm layers=7 hidden=256 | 0.9513 [0.9, 1] |", "one run over its 20 items or rounds",
-        "| 128 layers | second-hand (note) |", "not measured: GPUs for 6.5 B parameters", "012345678;",
+        "| 128 layers | second-hand (note) |", "not measured: GPUs for 6.5 B parameters", "012345678",
     ):  # fmt: skip
         assert text in printed
 

@@ -80,7 +80,7 @@ def noise_by_layer(
 ) -> dict[str, float]:
     """`diag/noise_ppl/<layer>`: perplexity with Gaussian noise on the scores of one layer, the same draw for each.
 
-    `_shallow` and `_deep` are geometric means over the lower and the upper half of the layers, `_none` is without noise.
+    `_shallow` and `_deep` are geometric means over the lower and the upper half of the layers, `_none` has no noise.
 
     `teacher` hands its scores on (`attention.hand_on`).
     """

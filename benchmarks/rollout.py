@@ -52,11 +52,11 @@ GROUP, NEW_TOKENS = 8, 48
 LENGTHS = {"short": 40, "long": 240, "sparse": 240, "ends": 240}
 LR, CLIP = 1e-4, 1.0
 SIZES = {
-    "vocab_size": 259, "hidden_size": 256, "intermediate_size": 688, "num_hidden_layers": 6, "num_attention_heads": 8,
-    "num_key_value_heads": 8, "max_position_embeddings": 512, "eos_token_id": END, "pad_token_id": PAD,
+    "vocab_size": 259, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
+    "num_key_value_heads": 6, "max_position_embeddings": 512, "eos_token_id": END, "pad_token_id": PAD,
     "bos_token_id": 257,
 }  # fmt: skip
-"""4.8 M parameters."""
+"""1.9 M parameters."""
 
 
 def base_model(*, ends: bool) -> LlamaForCausalLM:
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", nargs="+", choices=list(LENGTHS), default=list(LENGTHS))
     parser.add_argument("--steps", type=int, default=6, help="timed steps of each side")
-    parser.add_argument("--prompts", type=int, default=8, help="prompts a step")
+    parser.add_argument("--prompts", type=int, default=4, help="prompts a step")
     parser.add_argument("--out", help="a new folder for the record")
     options = parser.parse_args(arguments)
     warnings.filterwarnings("ignore")

@@ -24,6 +24,8 @@ BASE_RUN_VERSION = 2
 RECORD = ("config.yaml", "metrics.json", "metric_details.json", "provenance.json")
 """Files of the base's run folder that stay beside its weights."""
 LICENSE = "none (weights trained here on generated text)"
+GENERATED = ("lab", "lab_sums", "lab_pictures")
+"""Data sources whose text nobody has written."""
 
 
 def is_trained_here(config: ModelConfig) -> bool:
@@ -46,6 +48,8 @@ def base_run(config: RunConfig) -> RunConfig:
     own, other = _world(base), _world(config)
     if own is not None and other is not None:
         base.data = dataclasses.replace(base.data, world=other)
+    if type(base.data) is type(config.data) and base.data.dir is None:
+        base.data = dataclasses.replace(base.data, dir=config.data.dir)  # the files that the run itself reads
     hardware = dataclasses.replace(base.hardware, max_steps_cap=config.hardware.max_steps_cap)
     hardware.limit_items_cap = config.hardware.limit_items_cap
     return dataclasses.replace(
@@ -94,7 +98,7 @@ def _build(folder: Path, base: RunConfig, *, source: str) -> None:
     log.info("%s is trained once and then kept in the cache", source)
     run = execute(base)
     export_run(run, out=folder / "model")
-    if base.data.name == "lab":
+    if base.model.source == "random" and base.data.name in GENERATED:
         (folder / "model" / LICENSE_NAME_FILE).write_text(LICENSE + "\n", encoding="utf-8")
     for name in RECORD:
         shutil.copyfile(run / name, folder / name)

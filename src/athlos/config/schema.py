@@ -109,8 +109,8 @@ class EngineConfig(PartConfig):
 class TokenizerConfig:
     kind: str = MISSING
     """`source` (the model's own), `byte` (256 bytes and specials), `bpe` (trained on the run's training text) or
-    `words` (the word list of the data source, where it has one), or with `source=llava:` `trimmed` (the decoder's own,
-    cut to what the data source's texts can use)."""
+    `words` (the word list of the data source, where it has one), or `trimmed` (the model's own, with `source=llava:`
+    the decoder's, it and the model cut to what the data source's texts can use)."""
     vocab_size: int = 0
     """Number of entries of a `bpe` tokenizer, and what a dry run counts for `words`; 0 for the other kinds."""
 
@@ -236,6 +236,8 @@ class EvalConfig:
     """Groups of languages by name, for which a `math` suite adds `acc/<group>` and the like."""
     prompt: str = "default"
     """Name of the prompt style of the task."""
+    circular: bool = False
+    """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
     language_detector: str = "script"
     """`script` (script range and character n-grams), `lingua`, `py3langid`, or `lab` for the lab's languages."""
     bootstrap: int = 1000

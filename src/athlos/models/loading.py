@@ -16,6 +16,7 @@ from athlos.models.architecture import auto_class, build, hf_config
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import vision_parts
 from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
+from athlos.models.vocabulary import Vocabulary, cut_rows, trimmed
 from athlos.stages import StageStore, content_hash, file_hash
 
 if TYPE_CHECKING:
@@ -103,6 +104,10 @@ def load_model(
     else:
         model = _from_pretrained(config, place=place, revision=source.revision)
         content, license_name = _identity(model, source=source, place=place)
+        if config.tokenizer.kind == "trimmed" and source.kind != "llava":
+            vocabulary = _cut(_source_tokenizer(place, revision=source.revision), words)
+            cut_rows(model, vocabulary)
+            content["trimmed"] = tokenizer_hash(vocabulary.tokenizer)
         _check_vocabulary(model, tokenizer=tokenizer)
         _warn_of_differences(config, model=model)
         log.info("model %s: licence %s", config.name, license_name)
@@ -144,9 +149,7 @@ def _tokenizer(
     if (source.kind == "random") != (kind in ("byte", "bpe", "words")):
         reason = "random weights have none of their own; accepted: byte, bpe, words"
         if source.kind != "random":
-            reason = "trained weights only fit their own tokenizer; accepted: source"
-            if source.kind == "llava":
-                reason += ", trimmed"
+            reason = "trained weights only fit their own tokenizer; accepted: source, trimmed"
         raise ModelError(f"model.tokenizer.kind: got '{kind}' with model.source={config.source}: {reason}")
     if kind == "byte":
         return byte_tokenizer()
@@ -158,7 +161,14 @@ def _tokenizer(
         if words is None:
             raise ModelError("model.tokenizer.kind: words needs the word list of a data source, and this run has none")
         return word_tokenizer(words())
-    return _source_tokenizer(place, revision=source.revision)
+    tokenizer = _source_tokenizer(place, revision=source.revision)
+    return tokenizer if kind == "source" else _cut(tokenizer, words).tokenizer
+
+
+def _cut(tokenizer: "PreTrainedTokenizerBase", words: TextSource | None) -> Vocabulary:
+    if words is None:
+        raise ModelError("model.tokenizer.kind: trimmed needs the texts of a data source, and this run has none")
+    return trimmed(tokenizer, list(words()))
 
 
 def _place(

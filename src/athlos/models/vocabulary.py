@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from athlos.errors import ModelError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_CHECKED = 2000
 """Texts whose tokens are compared after the cut."""
@@ -61,6 +61,31 @@ def trimmed(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, added
     kept = [ids[token] for token in order]
     _check(tokenizer, cut, kept, texts)
     return Vocabulary(tokenizer=cut, kept=kept)
+
+
+def cut_rows(model: "PreTrainedModel", vocabulary: Vocabulary) -> None:
+    """Keep the rows of embedding and output layer that a vocabulary without added tokens has, in place.
+
+    What else ended a text, such as the end of a turn of a chat, does so no more.
+    """
+    import torch
+
+    ids_V = torch.tensor(vocabulary.kept)
+    layers = {"in": model.get_input_embeddings(), "out": model.get_output_embeddings()}
+    weights = {name: layer.weight.detach()[ids_V].clone() for name, layer in layers.items()}
+    is_tied = layers["out"].weight is layers["in"].weight
+    model.resize_token_embeddings(len(ids_V), mean_resizing=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight.copy_(weights["in"])
+        if not is_tied:
+            model.get_output_embeddings().weight.copy_(weights["out"])
+    model.get_input_embeddings().padding_idx = None
+    cut = vocabulary.tokenizer
+    for config in (model.config, model.config.get_text_config(), model.generation_config):
+        if config is not None:
+            config.pad_token_id, config.bos_token_id, config.eos_token_id = (
+                cut.pad_token_id, cut.bos_token_id, cut.eos_token_id,
+            )  # fmt: skip
 
 
 def _between(texts: Sequence[str], added: Sequence[str]) -> list[str]:

@@ -90,11 +90,13 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
         return content_hash(decides)
 
     def words(self) -> Iterator[str]:
-        """Every sentence that a problem may hold, and all numbers: what a trimmed vocabulary must cover."""
+        """Texts that hold every wording with every thing and name, and every digit: for a trimmed vocabulary."""
+        templates = self.templates
         for code in self.config.languages:
-            for index in range(2000):
-                yield from self.render(self.problem("train" if index % 2 else "test", index), code)
-        yield from (str(number) for number in range(MAX_START + 4 * MAX_OPERAND + 1))
+            for place in range(len(templates[code]["things"]) * len(templates[code]["names"])):
+                name, thing = place % len(templates[code]["names"]), place // len(templates[code]["names"])
+                for wording, numbers in enumerate(((20, 3, -2), (6, 15, -4), (8, 29, -3))):
+                    yield " ".join(self.render(Problem(numbers, name, thing, (wording, wording)), code))
 
     def read(self, split: str) -> Iterator[MathRecord]:
         self.files(split)

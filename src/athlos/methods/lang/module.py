@@ -8,7 +8,7 @@ P prompts of an RL step on this device, G responses a prompt, B = P x G rows.
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -174,7 +174,7 @@ class LangModule(MethodModule):
         policy, chunk = self.policy.config, self.method.chunk_prompts
         generator = torch.Generator(device=self.device)
         generator.manual_seed((self.config.seed * SEED_STRIDE + step) * self.trainer.world_size + self.global_rank)
-        stops = stop_strings(prompts[0].record, self.config.eval.prompt)
+        stops = self._stops(prompt.record for prompt in prompts)
         waiting: list[tuple[Rollouts, Future[Verdicts]]] = []
         with ThreadPoolExecutor(max_workers=1) as judges:
             for start in range(0, len(prompts), chunk):
@@ -193,6 +193,11 @@ class LangModule(MethodModule):
             done = [(rollouts, verdicts.result()) for rollouts, verdicts in waiting]
             self._reward_wait_seconds = time.perf_counter() - last
         return done
+
+    def _stops(self, records: Iterable[MathRecord]) -> list[str]:
+        """The stop strings of all records: each language may have its own, and none stands in another's answer."""
+        style = self.config.eval.prompt
+        return list(dict.fromkeys(stop for record in records for stop in stop_strings(record, style)))
 
     def _update_switch(self, step: int, prompts: list[HintedPrompt], carries: list[bool]) -> None:
         keys = self.switch.keys
@@ -282,7 +287,7 @@ class LangModule(MethodModule):
         return target_shares(
             self.model, self.tokenizer, [(hinted_prompt(one, "", style=style), one.language) for one in chosen],
             languages=TokenLanguages(self.tokenizer, {one: "\n".join(text) for one, text in texts.items()}),
-            max_new_tokens=self.config.decoding.max_new_tokens, stop=stop_strings(chosen[0], style),
+            max_new_tokens=self.config.decoding.max_new_tokens, stop=self._stops(chosen),
         )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

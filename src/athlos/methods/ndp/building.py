@@ -17,9 +17,9 @@ from typing import TypeVar
 import numpy as np
 
 from athlos.methods.ndp.counting import count
-from athlos.methods.ndp.hashing import whole_segments
-from athlos.methods.ndp.positions import Positions, answer_positions, row_positions
-from athlos.methods.ndp.tables import CountRows, CountTable, Piece, TableIdentity, TableWriter, encode, ones
+from athlos.methods.ndp.hashing import segment_keys, whole_segments
+from athlos.methods.ndp.positions import answer_positions, chosen, row_positions
+from athlos.methods.ndp.tables import CountRows, CountTable, Piece, TableIdentity, TableWriter, ones
 
 MONO_MARGIN = 5
 """Tokens by which a prefix of a domain document may be longer than the longest training row (official code)."""
@@ -30,10 +30,17 @@ NUM_PARTS = 1 << PART_BITS
 FEW_ENTRIES = 1 << 16
 """Entries that are counted as one part."""
 
-Chunk = Callable[[], CountRows]
-"""Makes the entries of some rows, in any order, when a thread gets to it."""
 ItemT = TypeVar("ItemT")
 ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """Some rows, whose entries `make` makes, in any order, when a thread gets to it."""
+
+    make: Callable[[], CountRows]
+    most: int
+    """At least as many as there will be entries."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +53,22 @@ class Corpus:
     joins_first: bool = False
     """Whether answers that begin at a row's second token begin at its first: running text."""
 
+    @classmethod
+    def joined(cls, parts: Sequence["Corpus"]) -> "Corpus":
+        """Parts end to end."""
+        return cls(
+            tokens_N=np.concatenate([part.tokens_N for part in parts]),
+            is_predicted_N=np.concatenate([part.is_predicted_N for part in parts]),
+            lengths_R=np.concatenate([part.lengths_R for part in parts]),
+            joins_first=parts[0].joins_first,
+        )
+
     def chunks(self, make: Callable[["Corpus"], CountRows], *, size: int = CHUNK_TOKENS) -> list[Chunk]:
         """`make` applied to pieces of whole rows, not run yet."""
-        return [partial(_of_piece, self, make, *spans) for spans in whole_segments(self.lengths_R, size=size)]
+        return [
+            Chunk(make=partial(_of_piece, self, make, tokens, rows), most=tokens.stop - tokens.start)
+            for tokens, rows in whole_segments(self.lengths_R, size=size)
+        ]
 
 
 def _of_piece(corpus: Corpus, make: Callable[[Corpus], CountRows], tokens: slice, rows: slice) -> CountRows:
@@ -63,8 +83,8 @@ def _of_piece(corpus: Corpus, make: Callable[[Corpus], CountRows], tokens: slice
 
 def sup_rows(corpus: Corpus) -> CountRows:
     """One entry a predicted token: key of the row so far, the token, 1."""
-    positions = row_positions(corpus.tokens_N, corpus.is_predicted_N, corpus.lengths_R)
-    return entries(positions, corpus.tokens_N[corpus.is_predicted_N])
+    keys = segment_keys(corpus.tokens_N, corpus.lengths_R)
+    return entries(chosen(keys, corpus.is_predicted_N), corpus.tokens_N[corpus.is_predicted_N])
 
 
 def clm_rows(corpus: Corpus, *, n: int) -> CountRows:
@@ -72,26 +92,20 @@ def clm_rows(corpus: Corpus, *, n: int) -> CountRows:
     positions = answer_positions(
         corpus.tokens_N, corpus.is_predicted_N, corpus.lengths_R, joins_first=corpus.joins_first
     )
-    return entries(positions, corpus.tokens_N[corpus.is_predicted_N], shortest=n)
+    next_tokens, kept = corpus.tokens_N[corpus.is_predicted_N], positions.lengths >= n
+    return entries(chosen(positions.keys, kept), next_tokens[kept])
 
 
 def mono_rows(corpus: Corpus, *, n: int, longest: int) -> CountRows:
     """Documents: every token is predicted from its document so far, n .. longest + 5 tokens."""
     everywhere = np.ones(len(corpus.tokens_N), dtype=bool)
     positions = row_positions(corpus.tokens_N, everywhere, corpus.lengths_R)
-    return entries(positions, corpus.tokens_N, shortest=n, longest=longest + MONO_MARGIN)
+    kept = (positions.lengths >= n) & (positions.lengths <= longest + MONO_MARGIN)
+    return entries(chosen(positions.keys, kept), corpus.tokens_N[kept])
 
 
-def entries(
-    positions: Positions, next_tokens: np.ndarray, *, shortest: int = 0, longest: int | None = None
-) -> CountRows:
-    """Entries of the positions whose prefix has shortest .. longest tokens."""
-    keys, lengths = positions.keys, positions.lengths
-    if shortest > 0 or longest is not None:
-        kept = lengths >= shortest
-        if longest is not None:
-            kept &= lengths <= longest
-        keys, next_tokens = keys.T[:, kept].T, next_tokens[kept]
+def entries(keys: np.ndarray, next_tokens: np.ndarray) -> CountRows:
+    """One entry a position. Keys uint64 [E, 2]."""
     return CountRows(
         keys_0=keys[:, 0], keys_1=keys[:, 1], token_ids=next_tokens.astype(np.int32), counts=ones(len(next_tokens))
     )
@@ -101,32 +115,58 @@ def build(chunks: Sequence[Chunk], folder: Path, *, identity: TableIdentity, thr
     """Count the entries of all chunks in memory (about 20 bytes each) and write the table."""
     with TableWriter(folder, identity=identity) as writer, ThreadPoolExecutor(threads) as pool:
         for piece in counted(chunks, pool=pool, threads=threads):
-            writer.add_piece(piece)
+            writer.add(piece)
     return CountTable.open(folder)
 
 
 def counted(chunks: Sequence[Chunk], *, pool: ThreadPoolExecutor, threads: int) -> Iterator[Piece]:
     """Counted parts of all entries, sorted, ready to be written one after the other."""
-    spread = list(in_order(pool, _spread, chunks, ahead=2 * threads))
-    if sum(len(rows) for rows, _ in spread) <= FEW_ENTRIES:
-        yield encode(count(CountRows.joined([rows for rows, _ in spread]))) if spread else encode(CountRows.empty())
+    if sum(chunk.most for chunk in chunks) <= FEW_ENTRIES:
+        yield count(CountRows.joined([CountRows.empty(), *(chunk.make() for chunk in chunks)]))
         return
-    yield from in_order(pool, partial(_count_part, spread), range(NUM_PARTS), ahead=2 * threads)
+    spread = Spread(chunks)
+    list(in_order(pool, spread.fill, range(len(chunks)), ahead=2 * threads))
+    yield from in_order(pool, spread.counted, range(NUM_PARTS), ahead=2 * threads)
 
 
-def _spread(chunk: Chunk) -> tuple[CountRows, np.ndarray]:
-    """Entries ordered by the first byte of their key, and where each byte begins, int64 [NUM_PARTS + 1]."""
-    rows = chunk()
-    part = (rows.keys_0 >> np.uint64(64 - PART_BITS)).astype(np.uint8)
-    order = np.argsort(part, kind="stable")  # a radix sort for 8 bits
-    bounds = np.zeros(NUM_PARTS + 1, dtype=np.int64)
-    np.cumsum(np.bincount(part, minlength=NUM_PARTS), out=bounds[1:])
-    return rows.taken(order), bounds
+class Spread:
+    """Entries of chunks, each chunk's ordered by the first byte of the key.
 
+    They lie in arrays made at once: large ones come in huge pages, where small ones cost a page fault every 4 KiB.
+    """
 
-def _count_part(spread: Sequence[tuple[CountRows, np.ndarray]], part: int) -> Piece:
-    mine = [rows.span(bounds[part], bounds[part + 1]) for rows, bounds in spread]
-    return encode(count(CountRows.joined(mine), shared_bits=PART_BITS))
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self.chunks = chunks
+        self.starts = np.cumsum([0, *(chunk.most for chunk in chunks)])
+        most = int(self.starts[-1])
+        self.keys_0, self.keys_1 = np.empty(most, dtype=np.uint64), np.empty(most, dtype=np.uint64)
+        self.token_ids = np.empty(most, dtype=np.int32)
+        self.bounds = np.zeros((len(chunks), NUM_PARTS + 1), dtype=np.int64)
+
+    def fill(self, index: int) -> None:
+        """Make a chunk's entries and put them in their place."""
+        rows = self.chunks[index].make()
+        assert rows.is_ones, "a position counts once"
+        part = (rows.keys_0 >> np.uint64(64 - PART_BITS)).astype(np.uint8)
+        order = np.argsort(part, kind="stable")  # a radix sort for 8 bits
+        span = slice(self.starts[index], self.starts[index] + len(rows))
+        # Without `clip` numpy would go through a copy.
+        np.take(rows.keys_0, order, out=self.keys_0[span], mode="clip")
+        np.take(rows.keys_1, order, out=self.keys_1[span], mode="clip")
+        np.take(rows.token_ids, order, out=self.token_ids[span], mode="clip")
+        self.bounds[index, 1:] = np.cumsum(np.bincount(part, minlength=NUM_PARTS))
+
+    def counted(self, part: int) -> Piece:
+        """The rows of the table whose keys begin with this byte."""
+        first, last = self.starts[:-1] + self.bounds[:, part], self.starts[:-1] + self.bounds[:, part + 1]
+        spans = [slice(start, stop) for start, stop in zip(first, last, strict=True)]
+        rows = CountRows(
+            keys_0=np.concatenate([self.keys_0[span] for span in spans]),
+            keys_1=np.concatenate([self.keys_1[span] for span in spans]),
+            token_ids=np.concatenate([self.token_ids[span] for span in spans]),
+            counts=ones(int((last - first).sum())),
+        )
+        return count(rows, shared_bits=PART_BITS)
 
 
 def in_order(

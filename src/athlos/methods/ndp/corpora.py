@@ -22,6 +22,7 @@ from athlos.data.source import Source
 from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.hashing import segment_totals, whole_segments
 from athlos.methods.ndp.positions import predicted
+from athlos.methods.ndp.tables import release_pages
 from athlos.stages import content_hash
 
 if TYPE_CHECKING:
@@ -79,6 +80,11 @@ class ShardedRows:
             tokens_N=tokens_N, is_predicted_N=is_predicted_N, lengths_R=lengths_R, joins_first=self.joins_first
         )
 
+    def release(self) -> None:
+        """Let go of the pages that were read."""
+        release_pages(self.rows.tokens_T)
+        release_pages(self.rows.is_target_T)
+
     @cached_property
     def fingerprint(self) -> str:
         """Content hash of the counted rows, the same however they are cut into shards."""
@@ -91,6 +97,7 @@ class ShardedRows:
             arrays = (corpus.tokens_N.astype("<i4"), corpus.is_predicted_N, corpus.lengths_R.astype("<i8"))
             for digest, array in zip(digests, arrays, strict=True):
                 digest.update(np.ascontiguousarray(array).data)
+            self.release()
         return content_hash({"rows": [digest.hexdigest() for digest in digests], "joins_first": self.joins_first})
 
 

@@ -1,33 +1,37 @@
-"""Tables of parts of a corpus -> the table of the whole, a range of keys at a time, in bounded memory."""
+"""Tables of parts of a corpus -> the table of the whole, a range of keys at a time, in little memory."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from athlos.methods.ndp.building import in_order
 from athlos.methods.ndp.counting import count
-from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
+from athlos.methods.ndp.tables import CountRows, CountTable, Piece, TableIdentity, TableWriter
 
-ENTRY_BYTES = 120
-"""Peak memory of one entry while it is merged: its row, the packed word, their sorted copies."""
+RANGE_ENTRIES = 1 << 17
+"""Entries that are merged at a time, about: they fit the cache, and memory stays below 40 MiB a thread."""
 
 
-def merge(tables: Sequence[CountTable], folder: Path, *, identity: TableIdentity, memory_mb: int = 1024) -> CountTable:
+def merge(tables: Sequence[CountTable], folder: Path, *, identity: TableIdentity, threads: int = 1) -> CountTable:
     """The sum of tables, as if their corpora had been counted together. Writes into `folder`."""
-    with TableWriter(folder, identity=identity) as writer:
-        for first, last in key_ranges(tables, memory_mb=memory_mb):
-            parts = [between(table, first, last) for table in tables]
-            writer.add(parts[0] if len(parts) == 1 else count(CountRows.joined(parts)))
+    entries = sum(table.num_rows + len(table.token_ids) for table in tables)
+    bits = max(0, (entries // RANGE_ENTRIES).bit_length())
+    with TableWriter(folder, identity=identity) as writer, ThreadPoolExecutor(threads) as pool:
+        for piece in in_order(pool, partial(_merged, tables, bits), range(1 << bits), ahead=2 * threads):
+            writer.add(piece)
     return CountTable.open(folder)
 
 
-def key_ranges(tables: Sequence[CountTable], *, memory_mb: int) -> Iterator[tuple[int, int]]:
-    """Ranges [first, last) of the first word of keys that fit into memory together; keys are evenly spread."""
-    entries = sum(table.num_rows + len(table.token_ids) for table in tables)
-    num_ranges = max(1, -(-entries * ENTRY_BYTES // (memory_mb << 20)))
-    bounds = [(1 << 64) * part // num_ranges for part in range(num_ranges + 1)]
-    yield from itertools.pairwise(bounds)
+def _merged(tables: Sequence[CountTable], bits: int, part: int) -> Piece:
+    """The rows whose keys begin with these bits. Keys are random, so each range holds about as many."""
+    first, last = part << (64 - bits), (part + 1) << (64 - bits)
+    rows = CountRows.joined([between(table, first, last) for table in tables])
+    for table in tables:
+        table.release()
+    return count(rows, shared_bits=bits)
 
 
 def between(table: CountTable, first: int, last: int) -> CountRows:

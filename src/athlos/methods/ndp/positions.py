@@ -28,7 +28,7 @@ def row_positions(tokens_N: np.ndarray, is_predicted_N: np.ndarray, lengths_R: n
     starts = np.cumsum(lengths_R) - lengths_R
     keys = segment_keys(tokens_N, lengths_R)
     positions = np.arange(len(tokens_N)) - np.repeat(starts, lengths_R)
-    return Positions(keys=keys.T[:, is_predicted_N].T, lengths=positions[is_predicted_N])
+    return Positions(keys=chosen(keys, is_predicted_N), lengths=positions[is_predicted_N])
 
 
 def answer_positions(
@@ -42,7 +42,12 @@ def answer_positions(
         lengths=np.arange(int(in_answer.sum())) - np.repeat(starts, lengths),
     )
     kept = is_predicted_N[in_answer]
-    return inside if kept.all() else Positions(keys=inside.keys.T[:, kept].T, lengths=inside.lengths[kept])
+    return Positions(keys=chosen(inside.keys, kept), lengths=inside.lengths if kept.all() else inside.lengths[kept])
+
+
+def chosen(keys_N2: np.ndarray, kept_N: np.ndarray) -> np.ndarray:
+    """The keys of the kept tokens, each word contiguous."""
+    return keys_N2 if kept_N.all() else keys_N2.T[:, kept_N].T
 
 
 def answer_runs(

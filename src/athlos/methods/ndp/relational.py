@@ -15,6 +15,7 @@ import numpy as np
 
 from athlos.errors import ConfigError
 from athlos.methods.ndp.building import Chunk
+from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ COUNT_QUERY = """
 """
 IN_ORDER = "ORDER BY key_0, key_1, token"
 TOP_BIT = np.uint64(1 << 63)
+DUCKDB_SHARE = 0.6
+"""Share of the memory that DuckDB gets; the rest is for positions on their way in and counts on their way out."""
 READ_BYTES = 400
 """Memory of one entry while a range is read back: DuckDB's groups, sorted copies, numpy's arrays."""
 PART_FILE = "positions-{:05d}.parquet"
@@ -42,11 +45,11 @@ def unsigned(keys: np.ndarray) -> np.ndarray:
 
 
 def connect(*, memory_mb: int, threads: int, temp: Path) -> "duckdb.DuckDBPyConnection":
-    """An in-memory DuckDB that spills to `temp` beyond `memory_mb`."""
+    """An in-memory DuckDB that spills to `temp` beyond its share of `memory_mb`."""
     import duckdb
 
     settings = {
-        "memory_limit": f"{memory_mb}MB",
+        "memory_limit": f"{int(memory_mb * DUCKDB_SHARE)}MB",
         "threads": threads,
         "temp_directory": str(temp),
         "preserve_insertion_order": False,
@@ -57,7 +60,7 @@ def connect(*, memory_mb: int, threads: int, temp: Path) -> "duckdb.DuckDBPyConn
 def write_positions(chunks: Sequence[Chunk], folder: Path, *, connection: "duckdb.DuckDBPyConnection") -> None:
     """One Parquet file a chunk, its entries as they come: what either engine reads."""
     for index, chunk in enumerate(chunks):
-        rows = chunk()
+        rows = chunk.make()
         columns = {
             "key_0": signed(rows.keys_0),
             "key_1": signed(rows.keys_1),
@@ -148,7 +151,7 @@ def build_relational(
             group_with_duckdb(sources, grouped[0], connection=connection)
         with TableWriter(folder, identity=identity) as writer:
             for rows in read_ranges(grouped, connection=connection, memory_mb=memory_mb):
-                writer.add(rows)
+                writer.add(count(rows))
     finally:
         connection.close()
     shutil.rmtree(temp)

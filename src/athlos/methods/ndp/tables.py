@@ -15,6 +15,7 @@ N rows, M rows with a list, E entries of lists, Q queries.
 """
 
 import json
+import mmap
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -43,7 +44,7 @@ class TableIdentity:
     kind: str
     """`sup`, `clm` or `slide`."""
     n: int
-    """Shortest counted prefix, in tokens."""
+    """Shortest counted prefix, in tokens; for `slide` the longest context."""
     vocab_size: int
     """Token ids lie below."""
     tokenizer: str
@@ -86,13 +87,6 @@ class CountRows:
     def is_ones(self) -> bool:
         """Whether the counts are the view of a single 1 that `ones` makes."""
         return self.counts.strides == (0,)
-
-    def taken(self, order: np.ndarray) -> "CountRows":
-        """The entries at these places."""
-        return CountRows(
-            keys_0=self.keys_0[order], keys_1=self.keys_1[order], token_ids=self.token_ids[order],
-            counts=ones(len(order)) if self.is_ones else self.counts[order],
-        )  # fmt: skip
 
     def span(self, start: int, stop: int) -> "CountRows":
         part = slice(start, stop)
@@ -145,6 +139,11 @@ class CountTable:
 
     def _arrays(self) -> tuple[np.ndarray, ...]:
         return self.keys_0, self.keys_1, self.values, self.offsets, self.token_ids, self.counts
+
+    def release(self) -> None:
+        """Let go of the pages that were read: the next read maps them again."""
+        for array in self._arrays():
+            release_pages(array)
 
     def lookup(self, keys_Q2: np.ndarray) -> np.ndarray:
         """Row of each key, int64 [Q]; -1 = absent."""
@@ -229,6 +228,12 @@ HEADER_BYTES = 128
 """Header of an .npy file with one dimension; numpy pads it so that the length can grow in place."""
 
 
+def release_pages(array: np.ndarray) -> None:
+    """Take the pages of a memory-mapped file out of this process, where the array is one."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap):
+        array.base.madvise(mmap.MADV_DONTNEED)
+
+
 class _GrowingArray:
     """A one-dimensional .npy file that is appended to; its header is written again when its length is known."""
 
@@ -253,9 +258,9 @@ class _GrowingArray:
 
 
 class TableWriter:
-    """Writes a table from sorted entries, a piece at a time: `with TableWriter(...) as writer: writer.add(rows)`.
+    """Writes a table a piece at a time: `with TableWriter(...) as writer: writer.add(piece)`; see `counting.count`.
 
-    No key may stand in two pieces.
+    Pieces come in the order of their keys, and no key stands in two of them.
     """
 
     def __init__(self, folder: Path, *, identity: TableIdentity) -> None:
@@ -276,17 +281,14 @@ class TableWriter:
             meta = {"format": FORMAT, "identity": asdict(self.identity), "num_positions": self.num_positions}
             (self.folder / META).write_text(json.dumps(meta, indent=1, sort_keys=True), encoding="utf-8")
 
-    def add(self, rows: CountRows) -> None:
-        """Append entries sorted by key and token, each (key, token) once."""
-        self.add_piece(encode(rows))
-
-    def add_piece(self, piece: "Piece") -> None:
+    def add(self, piece: "Piece") -> None:
+        """Append rows; their keys are larger than those before."""
         if piece.largest_token >= self.identity.vocab_size:
             raise DataError(
                 f"token id {piece.largest_token}, expected less than the vocabulary's {self.identity.vocab_size}"
             )
-        if piece.largest_count > MAX_COUNT:
-            raise DataError(f"a count of {piece.largest_count}, the table holds at most {MAX_COUNT}")
+        if piece.counts.max(initial=0) > MAX_COUNT:
+            raise DataError(f"a count of {piece.counts.max()}, the table holds at most {MAX_COUNT}")
         num_lists = self._arrays["offsets"].length - 1
         if num_lists + len(piece.sizes) >= int(SINGLE):
             raise DataError(f"more than {int(SINGLE)} prefixes were seen more than once: a table holds no more")
@@ -311,31 +313,7 @@ class Piece:
     token_ids: np.ndarray
     counts: np.ndarray
     largest_token: int
-    largest_count: int
     num_positions: int
-
-
-def encode(rows: CountRows) -> Piece:
-    """Entries sorted by key and token -> rows with and without a list."""
-    heads = np.flatnonzero(new_keys(rows.keys_0, rows.keys_1))
-    sizes = np.diff(heads, append=len(rows))
-    has_list = (sizes > 1) | (rows.counts[heads] > 1)
-    in_list = np.repeat(has_list, sizes)
-    is_whole = len(heads) == len(rows)
-    values = rows.token_ids[heads].astype(np.uint32)
-    values |= SINGLE
-    values[has_list] = np.arange(has_list.sum(), dtype=np.uint32)
-    return Piece(
-        keys_0=rows.keys_0 if is_whole else rows.keys_0[heads],
-        keys_1=rows.keys_1 if is_whole else rows.keys_1[heads],
-        values=values,
-        sizes=sizes[has_list],
-        token_ids=rows.token_ids[in_list],
-        counts=rows.counts[in_list],
-        largest_token=int(rows.token_ids.max(initial=-1)),
-        largest_count=int(rows.counts.max(initial=0)),
-        num_positions=int(rows.counts.sum(dtype=np.int64)),
-    )
 
 
 def new_keys(keys_0: np.ndarray, keys_1: np.ndarray) -> np.ndarray:

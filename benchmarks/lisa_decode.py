@@ -1,7 +1,7 @@
 """Decoding speed of LISA against its base with eager and with SDPA attention, in one process, arms interleaved.
 
     python benchmarks/lisa_decode.py [--contexts 512 2048 ...] [--shared N] [--budget-mb N] [--repeats N] [--steps N]
-        [--out FOLDER]
+        [--arms sdpa lisa ...] [--out FOLDER]
 
 Shapes of SmolLM2-135M with random weights in float32: speed does not depend on their values. All arms decode over the
 same kind of pre-allocated cache, greedy, one token a row and step, with the native engine's matrix products (oneDNN):
@@ -59,6 +59,7 @@ IN_DECODER = "lisa_decoder"
 UNFUSED = "lisa_unfused"
 BASES = ("eager", "sdpa", "written_out", "fused")
 OURS = (IN_DECODER, LISA, UNFUSED)
+ARMS = (*BASES, *OURS)
 COMPILED = ("fused", IN_DECODER, LISA)
 PAIRS = (
     (LISA, "eager"), (LISA, "sdpa"), (LISA, "fused"), (IN_DECODER, "eager"), (IN_DECODER, "sdpa"),
@@ -66,14 +67,16 @@ PAIRS = (
 )  # fmt: skip
 
 
-def arms(stack: ExitStack, *, shared: int) -> tuple[dict[str, DecoderStep], dict[str, int]]:
+def arms(
+    stack: ExitStack, *, shared: int, wanted: Sequence[str] = ARMS
+) -> tuple[dict[str, DecoderStep], dict[str, int]]:
     """The arms, and cache bytes a token of each by the formula of the dry run.
 
     LISA's last `shared` layers have an aligner with a dense head map and low-rank keys.
     """
     steps, formulas = {}, {}
     models: dict[str, Any] = {}
-    for name in (*BASES, *OURS):
+    for name in wanted:
         torch.manual_seed(0)
         kind = "ours" if name in OURS else "eager" if name == "eager" else "sdpa"
         if kind in models:  # one copy of the weights for all ways of running a model
@@ -160,9 +163,11 @@ def compare(name: str, sides: dict[str, Callable[[], float]], *, repeats: int, r
 def decoding(
     steps: dict[str, DecoderStep], *, rows: dict[str, int], context: int, new: int, repeats: int, name: str
 ) -> dict[str, Any]:
-    base = filled(steps["sdpa"], rows=rows["sdpa"], context=context, new=new)  # all ways of the base read one cache
-    shared = filled(steps[LISA], rows=rows[LISA], context=context, new=new)
-    caches = dict.fromkeys(BASES, base) | dict.fromkeys(OURS, shared)
+    caches: dict[str, KVCache] = {}
+    for side in (BASES, OURS):  # all ways of running a model read one cache
+        if here := [which for which in side if which in steps]:
+            cache = filled(steps[here[0]], rows=rows[here[0]], context=context, new=new)
+            caches |= dict.fromkeys(here, cache)
 
     def arm(which: str) -> Callable[[], float]:
         def run() -> float:
@@ -187,7 +192,7 @@ def prefill(steps: dict[str, DecoderStep], *, context: int, repeats: int) -> dic
 
         return run
 
-    chosen = {name: arm(name) for name in ("eager", "sdpa", IN_DECODER)}
+    chosen = {name: arm(name) for name in ("eager", "sdpa", IN_DECODER) if name in steps}
     return compare(f"prefill {context}", chosen, repeats=repeats, rows=dict.fromkeys(chosen, 1))
 
 
@@ -201,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--contexts", type=int, nargs="+", default=list(CONTEXTS))
     parser.add_argument("--prefills", type=int, nargs="*", default=list(PREFILLS))
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS), help="with fewer, a run is shorter")
     parser.add_argument("--shared", type=int, default=16, help="shared layers of 30")
     parser.add_argument("--budget-mb", type=int, default=1536, help="MiB of cache an arm may fill")
     parser.add_argument("--equal-rows", type=int, default=4)
@@ -208,13 +214,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--out", help="a new folder for the record")
     options = parser.parse_args(arguments)
-    steps, formulas = arms(ExitStack(), shared=options.shared)
+    steps, formulas = arms(ExitStack(), shared=options.shared, wanted=options.arms)
     sizes = counted_bytes(steps)
     results: dict[str, Any] = {
         "threads": torch.get_num_threads(), "shared": options.shared, "budget_mb": options.budget_mb,
         "cache_bytes_per_token": sizes, "cache_bytes_by_formula": formulas,
     }  # fmt: skip
-    for name in ("sdpa", LISA):
+    for name in steps:
         print(f"cache bytes a token, {name}: {sizes[name]:.0f}, by formula {formulas[name]}")
     print(f"{'case':<16}{'arm, or ratio of two':<28}{'rows':>5}{'tokens/s':>12}")
     for context in options.contexts:

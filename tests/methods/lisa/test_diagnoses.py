@@ -103,7 +103,11 @@ def test_noise_is_on_one_layer_alone_and_the_same_for_each() -> None:
         again = noise_by_layer(model, text=text, sigma=2.0, batch_size=2, seed=1)
     assert loud == again
     layers = [f"diag/noise_ppl/{layer:02d}" for layer in range(5)]
-    assert set(silent) == {*layers, "diag/noise_ppl_none"}
+    assert set(silent) == {*layers, *(f"diag/noise_ppl_{name}" for name in ("none", "shallow", "deep"))}
+    shallow = (loud[layers[0]] * loud[layers[1]]) ** 0.5
+    assert loud["diag/noise_ppl_shallow"] == pytest.approx(shallow, abs=FLOAT64)
+    deep = (loud[layers[2]] * loud[layers[3]] * loud[layers[4]]) ** (1 / 3)
+    assert loud["diag/noise_ppl_deep"] == pytest.approx(deep, abs=FLOAT64)
     for layer in layers:
         assert silent[layer] == pytest.approx(silent["diag/noise_ppl_none"], abs=FLOAT64)
         assert abs(loud[layer] - silent[layer]) > FLOAT64

@@ -80,6 +80,8 @@ def noise_by_layer(
 ) -> dict[str, float]:
     """`diag/noise_ppl/<layer>`: perplexity with Gaussian noise on the scores of one layer, the same draw for each.
 
+    `_shallow` and `_deep` are geometric means over the lower and the upper half of the layers, `_none` has no noise.
+
     `teacher` hands its scores on (`attention.hand_on`).
     """
     tokens, _, length = text
@@ -91,7 +93,10 @@ def noise_by_layer(
         )
         with given_to_layers(teacher, noise):
             found[f"diag/noise_ppl{name}"] = read(teacher, tokens, length=length, batch_size=batch_size).ppl
-    return found
+    values = [found[f"diag/noise_ppl{name}"] for name in layers]
+    half = len(values) // 2
+    halves = {"shallow": values[:half], "deep": values[half:]}
+    return found | {f"diag/noise_ppl_{name}": math.exp(np.log(half).mean()) for name, half in halves.items()}
 
 
 @contextmanager

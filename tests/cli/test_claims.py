@@ -35,7 +35,9 @@ def test_json_joins_claims_and_runs(run: Run, results: Path):
     assert code == 0
     entries = {entry["id"]: entry for entry in json.loads(printed)}
     assert set(entries) == {claim.id for claim in all_claims()["spannorm"]}
-    [row] = [row for row in entries["span.cost"]["rows"] if row["label"].endswith("layers=7 hidden=256")]
+    [row] = [
+        row for row in entries["span.cost"]["rows"] if row["label"] == "step, spannorm / prenorm layers=7 hidden=256"
+    ]
     assert (row["value"], row["low"], row["high"], row["verdict"]) == (0.95125, 0.9, 1.0, "reproduced")
     assert row["command"].startswith("python benchmarks/spannorm_step.py --layers 7")
     assert row["commits"] == ["012345678"]
@@ -46,14 +48,14 @@ def test_json_joins_claims_and_runs(run: Run, results: Path):
 def test_people_read_the_same_numbers(run: Run, results: Path):
     code, printed, error = run("claims", "spannorm", "--runs", str(results))
     assert (code, error) == (0, "")
-    for text in ("span.cost", "0.9513 [0.9, 1]", "commit 012345678", "128 layers (note)"):
+    for text in ("span.cost", "0.9513 [0.9, 1]", "012345678", "128 layers (note)"):
         assert text in printed
     assert "lisa." not in printed
     code, printed, error = run("claims", "spannorm", "--runs", str(results), "--markdown")
     assert (code, error) == (0, "")
     for text in (
         "step, spannorm / prenorm layers=7 hidden=256 | 0.9513 [0.9, 1] |", "one run over its 20 items or rounds",
-        "| 128 layers | second-hand (note) |", "not measured: GPUs for 6.5 B parameters", "; commit 012345678;",
+        "| 128 layers | second-hand (note) |", "not measured: GPUs for 6.5 B parameters", "012345678",
     ):  # fmt: skip
         assert text in printed
 

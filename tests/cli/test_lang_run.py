@@ -87,6 +87,8 @@ def test_a_run_tells_what_its_rollouts_were(lang: list[str], run: Callable[..., 
     assert curve[2]["train/hint_units"] == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [metrics[f"diag/switch_step/{group}"] for group in ("high", "mid", "low")] == [0.0, None, 0.0]
+    # The German traces have full stops, the Thai ones two lines.
+    assert metrics["diag/hint_cut/sentences"] == metrics["diag/hint_cut/lines"] == 0.5
     assert metrics["cost/tokens_per_s"] > 0
     assert "train/diverged" not in metrics  # a policy loss near 0 says nothing of the kind
     assert {"test/acc", "test/lc", "test/lc_acc", "test/lc_acc/th"} <= set(metrics)

@@ -73,6 +73,14 @@ def test_identity_leaves_out_where_a_run_is_recorded():
     assert identity(run_config(["seed=2"])) != here
 
 
+def test_a_sweep_overwrites_its_experiment():
+    of_study = run_config(["experiment=lisa_smollm2_wikitext2", "data.dir=.", "surgery.layers.count=8"])
+    first = sweep_configs(["experiment=lisa_smollm2_wikitext2", "sweep=lisa/curve", "data.dir=."])[0]
+    assert (first.study, first.surgery.layers.count) == ("lisa_curve", 8)
+    assert first.train.max_steps < of_study.train.max_steps
+    assert first.train.batch_size == of_study.train.batch_size
+
+
 def test_precedence_is_command_line_then_experiment_then_scale():
     assert run_config(["scale=paper", "model=tiny_llama"]).model.name == "tiny_llama"
     assert run_config(["scale=paper", "experiment=finetune_tiny"]).train.max_steps == 120

@@ -166,3 +166,29 @@ def test_a_model_of_text_and_data_without_questions_are_refused(answerer: Any):
         suite().evaluate(SimpleNamespace(model=text, tokenizer=answerer.tokenizer), [choice(0, "en")])
     with pytest.raises(ConfigError, match="no such questions"):
         suite().evaluate(answerer, [])
+
+
+def test_mmbench_files_are_read_and_asked_in_circles(answerer: Any, tmp_path):
+    import base64
+
+    from PIL import Image
+
+    from athlos.data.datamodule import build_source
+
+    buffer = io.BytesIO()
+    Image.new("RGB", (9, 5), color=(200, 10, 10)).save(buffer, format="PNG")
+    picture = base64.b64encode(buffer.getvalue()).decode()
+    head = "index\tquestion\thint\tA\tB\tC\tD\tanswer\tcategory\timage"
+    rows = [
+        f"1\twhat\tnan\tred\tgreen\tblue\tnan\tA\tcolour\t{picture}",
+        "2\twhat big\tbig\tred\tgreen\tnan\tnan\tB\tcolour\t1",
+    ]
+    for name in ("EN", "CN"):
+        (tmp_path / f"MMBench_DEV_{name}.tsv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    config = run_config(["data=mmbench", f"data.dir={tmp_path}", "train.max_steps=0", "eval=picture_choices",
+                         "eval.circular=true", "decoding.max_new_tokens=2"])  # fmt: skip
+    records = list(build_source(config).read("dev"))
+    result = load_suite("picture_choices", config).evaluate(answerer, records)
+    assert {row["language"] for row in result.predictions} == {"en", "zh"}
+    assert [len(row["log_probs"]) for row in result.predictions] == [3, 2, 3, 2]
+    assert {"acc/en", "acc_letter/zh", "format_valid", "acc_non_english", "english_loss"} <= set(result.metrics)

@@ -305,6 +305,7 @@ def test_where_the_runs_come_from(tmp_path: Path):
     assert len(row.hardware) == 1
     assert "2 cores, no GPU" in row.hardware[0]
     assert len(row.runs) == 6
+    assert row.config["seed"] == 1
 
 
 def test_damaged_folders_are_named_and_skipped(tmp_path: Path):

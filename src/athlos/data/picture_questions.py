@@ -59,9 +59,18 @@ class PictureItem:
 
 
 class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
-    """Subclasses give `items`."""
+    """Subclasses give `items`, which are made once and kept: every language and every reader asks for the same."""
 
     record_type = ChoiceRecord
+
+    def __init__(self, config: ConfigT) -> None:
+        super().__init__(config)
+        self._kept: dict[str, list[PictureItem]] = {}
+
+    def _all(self, split: str) -> list[PictureItem]:
+        if split not in self._kept:
+            self._kept[split] = list(self.items(split))
+        return self._kept[split]
 
     @abstractmethod
     def items(self, split: str) -> Iterator[PictureItem]:
@@ -85,7 +94,7 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
         return [self._of_language(split, language) for language in self.config.languages]
 
     def _of_language(self, split: str, language: str) -> Iterator[ChoiceRecord]:
-        for item in self.items(split):
+        for item in self._all(split):
             yield ChoiceRecord(
                 identifier=f"{language}-{item.identifier}",
                 language=language,
@@ -100,7 +109,7 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
     def _instructions(self, split: str) -> Iterator[InstructionRecord]:
         """Language and form depend on the item alone, so that equal data give equal questions."""
         shares = {language: share for language, share in self.config.shares.items() if share > 0}
-        for item in self.items(split):
+        for item in self._all(split):
             rng = random.Random(f"instruction:{item.identifier}")
             language = rng.choices(list(shares), list(shares.values()))[0]
             wants_letter = rng.random() < self.config.letter_share
@@ -115,15 +124,17 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
             )
 
     def prompts(self) -> Iterator[str]:
-        """Every text that training, evaluation and translation may write, for a vocabulary of them."""
+        """Every text that training, evaluation and translation may write, for a vocabulary of them.
+
+        A prompt for a translation holds all others of its item, and their answers.
+        """
         for split in SPLITS:
-            for item in self.items(split):
+            for item in self._all(split):
                 for language in dict.fromkeys((*self.config.languages, *self.config.shares)):
-                    question, options = item.questions[language], item.options[language]
-                    yield asked(question, options)
-                    yield to_translate(question, options, instruction=self.config.instruction, has_picture=True)
-                    yield from options
-                    yield question
+                    yield to_translate(
+                        item.questions[language], item.options[language], instruction=self.config.instruction,
+                        has_picture=True,
+                    )  # fmt: skip
         yield from LETTERS
 
 

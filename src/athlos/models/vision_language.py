@@ -142,7 +142,7 @@ def tower_fingerprint(model: "PreTrainedModel") -> str:
     )  # fmt: skip
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 

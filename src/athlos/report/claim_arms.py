@@ -68,6 +68,7 @@ def arm_of(records: Iterable[RunRecord], measure: Measure) -> Arm:
         else:
             arm.values[seed] = value
             arm.left_out.pop(seed, None)
+    arm.records = dict(sorted(arm.records.items(), key=lambda found: (found[0] is not None, found[0] or 0)))
     first, *rest = arm.records.values()
     for other in rest:
         if keys := differing(first.config, other.config):

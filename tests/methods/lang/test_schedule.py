@@ -1,7 +1,7 @@
 """Schedules by their exact values; the switch against the specification's loop, and its traps.
 
-Sabotages that were tried and that these tests catch: a switch that goes back on, an average with bias correction, T
-counted without the steps of groups that are off.
+Sabotages that were tried and that these tests catch: a switch that goes back on, an average with bias correction,
+a group without prompts whose average moves.
 """
 
 import random

@@ -8,6 +8,7 @@ P prompts of an RL step on this device, G responses a prompt, B = P x G rows.
 
 import random
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
@@ -61,6 +62,7 @@ class LangModule(MethodModule):
         method = self.config.method
         assert isinstance(method, LangConfig)
         self.method, self.history = method, list[dict[str, float]]()
+        self.cuts: Counter[str] = Counter()  # hints by how their trace was cut, on this device
         self._data = context.data
         if context.data is None or not self.config.num_steps:
             return
@@ -156,8 +158,9 @@ class LangModule(MethodModule):
             shown: list[str] = []
             if share:
                 rng = random.Random(f"{self.config.seed}:hint:{step}:{record.language}:{record.identifier}")
-                pieces = hint_units(record, config.hint).pieces
-                shown = shown_units(pieces, share=share, select=config.hint.select, rng=rng)
+                units = hint_units(record, config.hint)
+                self.cuts[units.kind] += 1
+                shown = shown_units(units.pieces, share=share, select=config.hint.select, rng=rng)
             text = hinted_prompt(record, "".join(shown), style=self.config.eval.prompt)
             found.append(HintedPrompt(record=record, text=text, num_units=len(shown), is_probe=is_probe))
         return found
@@ -179,11 +182,12 @@ class LangModule(MethodModule):
         with ThreadPoolExecutor(max_workers=1) as judges:
             for start in range(0, len(prompts), chunk):
                 part = prompts[start : start + chunk]
-                rollouts = sample_group(
-                    self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
-                    max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
-                    stop=stops,
-                )  # fmt: skip
+                with self.trainer.precision_plugin.forward_context():  # in the number format of the updates
+                    rollouts = sample_group(
+                        self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
+                        max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
+                        stop=stops,
+                    )  # fmt: skip
                 judging = judges.submit(
                     judged_chunk, part, rollouts, detector=self.detector, config=self.method.reward,
                     progress=step / self.num_policy_steps,
@@ -253,13 +257,14 @@ class LangModule(MethodModule):
         return torch.tensor([per_device, int(tokens)])
 
     def training_metrics(self) -> dict[str, float]:
-        """Means over the last quarter of the RL steps, and `diag/switch_step/<key>`.
+        """Means over the last quarter of the RL steps, how traces were cut, and `diag/switch_step/<key>`.
 
-        That is the RL step after whose update a key went without hints; not a number = never.
+        The last is the RL step after whose update a key went without hints; not a number = never.
         """
         last = self.history[-max(1, len(self.history) // 4) :]
         means = {name: sum(entry[name] for entry in last) / len(last) for name in LAST_MEANS}
         found = {name if "/" in name else f"train/{name}": value for name, value in means.items()}
+        found |= {f"diag/hint_cut/{kind}": count / self.cuts.total() for kind, count in self.cuts.items()}
         off = self.switch.off_since
         return found | {f"diag/switch_step/{key}": float(off.get(key, "nan")) for key in self.switch.keys}
 
@@ -292,8 +297,8 @@ class LangModule(MethodModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["lang"] = {"switch": self.switch.state(), "history": self.history}
+        checkpoint["lang"] = {"switch": self.switch.state(), "history": self.history, "cuts": dict(self.cuts)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.switch.restore(checkpoint["lang"]["switch"])
-        self.history = list(checkpoint["lang"]["history"])
+        self.history, self.cuts = list(checkpoint["lang"]["history"]), Counter(checkpoint["lang"]["cuts"])

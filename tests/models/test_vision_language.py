@@ -173,6 +173,13 @@ def test_features_are_encoded_once_and_again_for_another_tower(tmp_path):
     assert not stages.history[-1].reused
 
 
+def test_mixed_precision_leaves_features_as_they_are():
+    model = model_of("tiny")
+    plain = encode_pictures(model, pictures(2))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(encode_pictures(model, pictures(2)), plain)
+
+
 def test_saved_and_loaded_again_without_loss(tmp_path):
     model = model_of("tiny")
     model.save_pretrained(tmp_path)

@@ -119,13 +119,17 @@ def tower_features(model: "PreTrainedModel", pixel_values: Tensor) -> Tensor:
 
 @torch.no_grad()
 def encode_pictures(model: "PreTrainedModel", pictures: Sequence[np.ndarray]) -> Tensor:
-    """Features [N, K, V] of pictures, float32 on the CPU."""
+    """Features [N, K, V] of pictures, float32 on the CPU.
+
+    Mixed precision is left out: features that training caches and those of an evaluation must be the same numbers.
+    """
     tower, _ = _parts(model)
     device = next(tower.parameters()).device
-    chunks = [
-        tower_features(model, normalized_pixels(pictures[start : start + CHUNK], model).to(device)).float().cpu()
-        for start in range(0, len(pictures), CHUNK)
-    ]
+    with torch.autocast(device.type, enabled=False):
+        chunks = [
+            tower_features(model, normalized_pixels(pictures[start : start + CHUNK], model).to(device)).float().cpu()
+            for start in range(0, len(pictures), CHUNK)
+        ]
     return torch.cat(chunks)
 
 

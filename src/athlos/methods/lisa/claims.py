@@ -97,7 +97,8 @@ CLAIMS = (
     ),
     Claim(
         id="lisa.shallow", text="errors in the attention of shallow layers hurt more than those in deep ones",
-        source="abstract", tag=Tag.PAPER, needs="a run that records the perplexity after noise in one layer",
+        source="abstract", tag=Tag.PAPER,
+        needs="noise that tells: at sigma 1 it costs about 1 % in either half of the layers (sweep=lisa/noise)",
     ),
     Claim(
         id="lisa.scratch", text="usable for pre-training and task tuning too", source="second-hand", tag=Tag.NOTE,

@@ -8,7 +8,7 @@ memory-mapped rows, runs forward and backward through a decoder of the given sha
 (objective=next_token), `ndp` (softmax, mix, no leak) and `ndp_leak` (temp_batch, z = 0.05: every token of the
 vocabulary has mass). `ratio` is the median over turns of an arm's step over the one-hot step of the same turn.
 `read_share`: time to read the targets of a batch over its step; `read_ms_32x512`: that time for a batch of 32 x 512.
-`--out` keeps a record that `athlos report` shows and `athlos claims` reads.
+Times are CPU times. `--out` keeps a record that `athlos report` shows and `athlos claims` reads.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,11 @@ def step_of(objective: Any, model: Any, optimizer: Any, batches: Iterator[Batch]
 
 
 def seconds(function: Callable[[], Any]) -> float:
-    start = time.perf_counter()
+    """CPU time of this process, so that other work on the machine does not count; on an idle machine, with one thread,
+    the time of the clock."""
+    start = time.process_time()
     function()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def measure(options: argparse.Namespace, vocab: int, folder: Path) -> dict[str, Any]:
@@ -174,9 +177,7 @@ def _read_seconds(objective: NdpObjective, batches: Iterator[Batch]) -> float:
     times = []
     for _ in range(20):
         batch = next(batches)
-        start = time.perf_counter()
-        store.of_batch(batch)
-        times.append(time.perf_counter() - start)
+        times.append(seconds(partial(store.of_batch, batch)))
     return statistics.median(times)
 
 

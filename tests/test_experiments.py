@@ -16,7 +16,7 @@ from athlos.errors import ModelError
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 28
+NUM_EXPERIMENTS = 33
 
 
 def command_of(path: Path) -> list[str]:

@@ -14,7 +14,10 @@ from safetensors.torch import load_file
 from tests.tolerances import FLOAT32, LOGITS_FLOAT32
 
 from athlos.config.compose import run_config
+from athlos.data.records import MathRecord
 from athlos.errors import ConfigError
+from athlos.methods.lang.module import LangModule
+from athlos.text.prompts import stop_strings
 from athlos.training.callbacks import FolderCheckpoints
 
 WORDS = {"de": ("Wie viel ist {} plus {}?", "Wir rechnen {} + {} = {}. Also ist die Antwort {}."),
@@ -84,6 +87,8 @@ def test_a_run_tells_what_its_rollouts_were(lang: list[str], run: Callable[..., 
     assert curve[2]["train/hint_units"] == 0
     metrics = json.loads((folder / "metrics.json").read_text())
     assert [metrics[f"diag/switch_step/{group}"] for group in ("high", "mid", "low")] == [0.0, None, 0.0]
+    # The German traces have full stops, the Thai ones two lines.
+    assert metrics["diag/hint_cut/sentences"] == metrics["diag/hint_cut/lines"] == 0.5
     assert metrics["cost/tokens_per_s"] > 0
     assert "train/diverged" not in metrics  # a policy loss near 0 says nothing of the kind
     assert {"test/acc", "test/lc", "test/lc_acc", "test/lc_acc/th"} <= set(metrics)
@@ -185,9 +190,20 @@ def moved(folder: Path) -> list[str]:
         (["selection=lora", "selection.rank=2"], "lora"),
         (["selection=layers", "selection.layers=[0]"], "layers.0"),
         (["surgery=spannorm"], "layers.1"),
+        (
+            [
+                "selection=slam",
+                "selection.reference=de",
+                "selection.k=1",
+                "selection.probe.split=train",
+                "selection.probe.num_questions=20",
+                "selection.probe.resamples=5",
+            ],
+            "up_proj",
+        ),
         (["objective.kl=0.1", "objective.denominator=token"], "layers.1"),
     ],
-    ids=["lora", "layers", "spannorm", "kl"],
+    ids=["lora", "layers", "spannorm", "slam", "kl"],
 )
 def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], part: str) -> None:
     code, out, err = run("run", *lang, *stack, "train.max_steps=2", "method.lens_prompts=4")
@@ -197,9 +213,22 @@ def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], p
     assert first["train/ratio_gap"] <= LOGITS_FLOAT32  # the rollouts came from the model that the stack made
     assert first["train/grad_norm"] > 0
     assert any(part in name for name in moved(folder))
+    if "selection=slam" in stack:
+        assert len(moved(folder)) == 2  # up and down of one layer
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"diag/lens_language/1", "diag/lens_language/2"} <= set(metrics)
     assert (folder / "figures" / "lang_lens.png").stat().st_size > 10_000
+
+
+def test_a_response_ends_where_any_language_begins_another_problem(lang: list[str]) -> None:
+    parts: Any = dict.fromkeys(("model", "tokenizer", "objective", "decoding", "engine"))
+    module = LangModule(run_config(lang), **parts)
+    records = [MathRecord(identifier="1", language=code, question="?", answer="1") for code in ("de", "th", "de")]
+    stops = module._stops(records)
+    assert stops == list(dict.fromkeys(stops))
+    for record in records:
+        assert set(stop_strings(record, "default")) <= set(stops)
+    assert len(stops) > len(stop_strings(records[0], "default"))
 
 
 def test_skipped_rows_change_nothing_in_a_run(lang: list[str], run: Callable[..., Any], tmp_path: Path) -> None:
@@ -235,3 +264,28 @@ def test_two_processes_share_the_prompts_of_a_step(lang: list[str], tmp_path: Pa
     shares = [curve[0][f"train/switch_ema/{group}"] for group in ("high", "low")]
     assert sum(shares) * 10 / 2 == pytest.approx(curve[0]["train/signal_share"], abs=LOGITS_FLOAT32)
     assert 0 < curve[0]["train/entropy"] <= 5.8
+
+
+def test_lab_sums_are_asked_and_judged_in_their_languages(
+    tiny: list[str], run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """The lab's languages, words and detector; an untrained model mixes scripts, so that no response is in one."""
+    kept = [item for item in tiny if not item.startswith(("data", "model.", "train.batch", "train.micro"))]
+    lab = [
+        "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lang_lab",
+        "data.val_split=null", "eval=math", "eval.prompt=bare", "eval.language_detector=lab", "eval.shots=0",
+        "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
+        "method.prompts_per_step=5", "method.chunk_prompts=5", "method.reward.format_rule=answer",
+        "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",
+        "train.micro_batch_size=5", "train.max_steps=2",
+    ]  # fmt: skip
+    code, out, err = run("run", *kept, *lab)
+    assert code == 0, err
+    folder = Path(out.splitlines()[-1])
+    curve = [entry for entry in events(folder) if "train/reward" in entry]
+    assert curve[0]["train/hint_units"] > 0
+    assert [entry["train/reward"] for entry in curve] == [0.0, 0.0]
+    assert [entry["train/grad_norm"] for entry in curve] == [0.0, 0.0]  # groups that agree have no gradient
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert {f"test/lc/{language}" for language in ("latn", "cyrl", "grek", "thai", "hani")} <= set(metrics)
+    assert metrics["cost/tokens_per_s"] > 0  # skipped rows were worked on too

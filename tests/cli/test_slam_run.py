@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from tests.cli.test_lang_run import lang as lang
+from tests.cli.test_lang_run import sums as sums
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 
@@ -84,3 +86,19 @@ def test_languages_without_probe_text_are_refused(lab: list[str], run: Any) -> N
     code, _, err = run("run", *lab, "selection.probe.languages=[latn,de]")
     assert code == 3
     assert "no text in 'de'" in err
+
+
+def test_reinforcement_learning_in_the_chosen_layers(lang: list[str], run: Any) -> None:
+    """The stack of two methods: LANG's objective, SLAM's selection, probed on the training questions."""
+    slam = [
+        "selection=slam", "selection.reference=de", "selection.probe.split=train", "selection.probe.num_questions=20",
+        "selection.probe.resamples=5", "selection.k=1",
+    ]  # fmt: skip
+    code, out, err = run("run", *lang, *slam)
+    assert code == 0, err
+    folder = Path(out.splitlines()[-1])
+    delta = load_file(folder / "checkpoints" / "final" / "model.safetensors")
+    assert {name.split(".")[-2] for name in delta} == {"up_proj", "down_proj"}
+    assert all(".layers.0." in name for name in delta)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["diag/layer_gap/0"] > 0

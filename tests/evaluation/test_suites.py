@@ -259,3 +259,19 @@ def test_suites_with_a_real_model(name, records):
     assert len(result.predictions) == len(records)
     assert all(0 < row["num_tokens"] <= 4 and row["log_prob"] < 0 for row in result.predictions)
     json.dumps(result.predictions, allow_nan=False)
+
+
+def test_translation_out_of_several_languages_is_grouped_by_them():
+    records = [
+        ParallelRecord(
+            identifier=f"{source}-{text}", language="en", source_language=source, source="x", target=f"the {text} dog"
+        )
+        for source, text in (("de", "red"), ("de", "blue"), ("ru", "red"))
+    ]
+    answerer = Scripted({"de-red": " the red dog", "de-blue": " the red dog", "ru-red": " the red dog"})
+    result = suite("translation", "eval.shots=0").evaluate(answerer, records)
+    assert result.metrics["exact/de"] == 0.5
+    assert result.metrics["exact/ru"] == 1
+    assert result.metrics["exact"] == 0.75  # macro over languages
+    assert result.metrics["chrf"] == pytest.approx((result.metrics["chrf/de"] + result.metrics["chrf/ru"]) / 2)
+    assert [row["exact"] for row in result.predictions] == [1, 0, 1]

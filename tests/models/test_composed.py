@@ -8,12 +8,12 @@ from tests.tolerances import LOGITS_FLOAT32
 from tests.weights import GEMMA3, gemma3, real_stages
 
 from athlos.config.schema import ModelConfig, TokenizerConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models.composed import parts_of
 from athlos.models.loading import load_model
 from athlos.models.sites import backbone, vision_parts
 from athlos.models.tokenizers import _trained, _wrapped, byte_tokenizer, word_tokenizer
-from athlos.models.vision_language import IMAGE_TOKEN
 from athlos.models.vocabulary import trimmed
 
 TEXTS = ["the cat sat on the mat", "der Hund saß da", "кошка сидит", "猫坐着", "the the the"]

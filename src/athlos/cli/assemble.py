@@ -12,9 +12,13 @@ from athlos.cli.pretrained import is_trained_here, trained_model
 from athlos.config.parts import PartContext, PartReport
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule, build_source
+from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
 from athlos.data.records import Record
+from athlos.errors import ConfigError
 from athlos.generation.interface import Engine
+from athlos.models.forward import causal_model
 from athlos.models.loading import LoadedModel, load_model
+from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
 from athlos.training.module import MethodModule
@@ -46,6 +50,10 @@ def open_run(config: RunConfig) -> Assembly:
         config, tokenizer=tokenizer, stages=stages, text_of=lambda record: text_of(record, config.eval.prompt)
     )
     model: Any = None if loaded is None else loaded.model
+    if loaded is not None and isinstance(config.data, PictureQuestionsConfig) and is_vision_language(model):
+        data.pictures = PictureInputs(
+            model, stages=stages, is_cached=config.data.picture_input is PictureInput.features
+        )
     base = MethodModule(
         config,
         model=model,
@@ -67,6 +75,17 @@ def _loaded(config: RunConfig, *, stages: StageStore) -> LoadedModel:
         words=lambda: build_source(config).words(),
     )
     return dataclasses.replace(loaded, source=config.model.source)
+
+
+def _check_tower(config: RunConfig, model: Any) -> None:
+    """Features are encoded once, so a tower that trains would never be seen to change."""
+    if isinstance(config.data, PictureQuestionsConfig) and config.data.picture_input is PictureInput.features:
+        inner = causal_model(model)
+        if is_vision_language(inner) and tower_trains(inner):
+            raise ConfigError(
+                "data.picture_input: got features, which are encoded once, but the selection lets the vision tower "
+                "train; use data.picture_input=pixels or another selection"
+            )
 
 
 def build_engine(config: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
@@ -122,6 +141,7 @@ def apply_parts(config: RunConfig, assembly: Assembly) -> MethodModule:
         assembly.selection = get_class(config.selection._target_)(config.selection)
         model, report = assembly.selection.apply(model, context=context)
         assembly.reports.append(report)
+        _check_tower(config, model)
         prepared = assembly.base.objective.prepare(context=context)
         if prepared is not None:
             assembly.reports.append(prepared)

@@ -24,7 +24,7 @@ BASE_RUN_VERSION = 2
 RECORD = ("config.yaml", "metrics.json", "metric_details.json", "provenance.json")
 """Files of the base's run folder that stay beside its weights."""
 LICENSE = "none (weights trained here on generated text)"
-GENERATED = ("lab", "lab_sums")
+GENERATED = ("lab", "lab_sums", "lab_pictures")
 """Data sources whose text nobody has written."""
 
 
@@ -48,6 +48,8 @@ def base_run(config: RunConfig) -> RunConfig:
     own, other = _world(base), _world(config)
     if own is not None and other is not None:
         base.data = dataclasses.replace(base.data, world=other)
+    if type(base.data) is type(config.data) and base.data.dir is None:
+        base.data = dataclasses.replace(base.data, dir=config.data.dir)  # the files that the run itself reads
     hardware = dataclasses.replace(base.hardware, max_steps_cap=config.hardware.max_steps_cap)
     hardware.limit_items_cap = config.hardware.limit_items_cap
     return dataclasses.replace(

@@ -236,6 +236,8 @@ class EvalConfig:
     """Groups of languages by name, for which a `math` suite adds `acc/<group>` and the like."""
     prompt: str = "default"
     """Name of the prompt style of the task."""
+    circular: bool = False
+    """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
     language_detector: str = "script"
     """`script` (script range and character n-grams), `lingua`, `py3langid`, or `lab` for the lab's languages."""
     bootstrap: int = 1000

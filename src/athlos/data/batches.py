@@ -67,6 +67,7 @@ class BatchPlan:
 def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) -> Batch:
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
+    Rows with pictures bring theirs under `rows.picture_key`, float32 [M, ...].
     `num_targets` counts the targets of this batch, `step_targets` those of the whole optimizer step (scalars).
     `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
     """
@@ -79,7 +80,11 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
         input_ids[position, : len(ids)] = ids
         labels[position, : len(ids)] = row_labels
         attention_mask[position, : len(ids)] = 1
+    pictures: Batch = {}
+    if rows.picture_values is not None and rows.pictures_R is not None:
+        pictures[rows.picture_key] = torch.from_numpy(np.array(rows.picture_values[rows.pictures_R[indices]]))
     return {
+        **pictures,
         "input_ids": torch.from_numpy(input_ids),
         "labels": torch.from_numpy(labels),
         "attention_mask": torch.from_numpy(attention_mask),

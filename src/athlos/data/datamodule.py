@@ -3,8 +3,9 @@
 import itertools
 import logging
 import random
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -15,18 +16,42 @@ from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
 from athlos.data.batches import Batch, BatchPlan, EvalRows, OwnStream, TrainStream
 from athlos.data.encoding import Rows, encode_split
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
 from athlos.data.source import Source
 from athlos.errors import DataError
 from athlos.stages import StageStore
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
 TextOf = Callable[[Record], tuple[str, str]]
 """Prompt and completion of a record, in the run's prompt style."""
 
 log = logging.getLogger(__name__)
+
+
+class PictureReader(Protocol):
+    """How the run's model reads pictures: `models.vision_language.PictureInputs`."""
+
+    num_tokens: int
+    """Image tokens that one picture fills."""
+    key: str
+    """Name of the pictures in a batch."""
+
+    def values(self, pixels: "np.ndarray") -> "np.ndarray":
+        """Pictures [N, height, width, 3] as the model wants them, float32 [N, ...]."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constructed:
+    """Records that take the place of the training split, and what identifies them."""
+
+    records: "Sequence[Record]"
+    fingerprint: str
+
 
 FEW_SHOT_POOL, FEW_SHOT_FRONT = 64, 10_000
 """Worked examples come from a random 64 of the first 10,000 records of the training split: the very first ones are
@@ -54,10 +79,29 @@ class DataModule(pl.LightningDataModule):
         self.config, self.tokenizer, self.stages, self.text_of = config, tokenizer, stages, text_of
         self.source = build_source(config)
         self._rows: dict[str, Rows] = {}
+        self.pictures: PictureReader | None = None
+        """None for a model of text."""
+        self._constructed: Constructed | None = None
         self.kept_rows: np.ndarray | None = None
         """Indices of the training rows that are trained on, set before training; None = all."""
         self.own_stream: Callable[[int], Iterator[Batch]] | None = None
         """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
+
+    def train_on(self, records: "Sequence[Record]", *, fingerprint: str) -> None:
+        """Train on these records in place of the training split; `fingerprint` is the key of what made them."""
+        assert self.config.data.train_split is not None
+        self._constructed = Constructed(records=records, fingerprint=fingerprint)
+        self._rows.pop(self.config.data.train_split, None)
+
+    def _expanded_text(self, record: Record) -> tuple[str, str]:
+        """Prompt and completion with the image token once for each of a picture's tokens, before anything is encoded.
+
+        So no mask is made of a text that changes its length later.
+        """
+        prompt, completion = self.text_of(record)
+        if self.pictures is not None:
+            prompt = prompt.replace(IMAGE_TOKEN, IMAGE_TOKEN * self.pictures.num_tokens)
+        return prompt, completion
 
     @property
     def pad_id(self) -> int:
@@ -109,14 +153,20 @@ class DataModule(pl.LightningDataModule):
                 for key, value in data.items()
                 if key not in ("dir", "limit_train", "limit_val", "limit_test")
             }
+            inputs, source = {"data": self.source.fingerprint(split)}, self.records
+            if self._constructed is not None and split == self.config.data.train_split:
+                made = self._constructed
+                inputs, source = {"constructed": made.fingerprint}, lambda _: iter(made.records)
+            if self.pictures is not None:
+                identity = {**identity, "image_tokens": self.pictures.num_tokens}
             try:
-                self._rows[split] = encode_split(
-                    lambda: self.records(split),
-                    text_of=self.text_of,
+                rows = encode_split(
+                    lambda: source(split),
+                    text_of=self._expanded_text,
                     tokenizer=self.tokenizer,
                     max_length=train.max_length,
                     batching=train.batching,
-                    inputs={"data": self.source.fingerprint(split)},
+                    inputs=inputs,
                     config={"split": split, "limit": self.limit(split), "style": style, "source": identity},
                     stages=self.stages,
                 )
@@ -124,7 +174,18 @@ class DataModule(pl.LightningDataModule):
                 if error.file is None:
                     raise DataError(f"split '{split}' of data={self.config.data.name}: {error}") from error
                 raise
+            self._rows[split] = self._with_pictures(rows)
         return self._rows[split]
+
+    def _with_pictures(self, rows: Rows) -> Rows:
+        if rows.pixels is None:
+            return rows
+        if self.pictures is None:
+            raise DataError(
+                f"data={self.config.data.name} shows pictures, and model={self.config.model.name} sees none"
+            )
+        rows.picture_key, rows.picture_values = self.pictures.key, self.pictures.values(rows.pixels)
+        return rows
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None

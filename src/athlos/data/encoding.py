@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from athlos.config.schema import Batching
-from athlos.data.records import Record
+from athlos.data.records import InstructionRecord, Record
 from athlos.errors import DataError
 from athlos.stages import Stage, StageStore, content_hash
 
@@ -42,6 +42,13 @@ class Rows:
     starts_R: np.ndarray
     ends_R: np.ndarray
     num_targets_R: np.ndarray
+    pixels: np.ndarray | None = None
+    """uint8 [N, height, width, 3]: the different pictures of the rows, where they have any."""
+    pictures_R: np.ndarray | None = None
+    """int64 [R]: which of them a row shows."""
+    picture_key: str = ""
+    """Under which name a batch carries `picture_values` [N, ...], the pictures as the model wants them."""
+    picture_values: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.starts_R)
@@ -100,6 +107,7 @@ def _write(
     batching: Batching,
 ) -> None:
     ends: list[int] = []
+    pictures = Pictures()
     total = 0
     tokens: list[int] = []
     targets: list[bool] = []
@@ -112,6 +120,7 @@ def _write(
             targets.clear()
 
         for record in records:
+            pictures.add(record)
             prompt, completion = text_of(record)
             prompt_ids, completion_ids = encode_pair(tokenizer, prompt, completion)
             if batching is Batching.bucket:
@@ -124,6 +133,38 @@ def _write(
                 flush()
         flush()
     np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64), allow_pickle=False)
+    pictures.write(folder, batching=batching)
+
+
+class Pictures:
+    """The different pictures of a split, each kept once, and which of them each record shows."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._pixels: list[np.ndarray] = []
+        self._shown: list[int] = []
+
+    def add(self, record: Record) -> None:
+        """Raises `DataError` for a picture of another size than the first one."""
+        if not isinstance(record, InstructionRecord) or record.pixels is None:
+            return
+        pixels = np.asarray(record.pixels, dtype=np.uint8)
+        if self._pixels and pixels.shape != self._pixels[0].shape:
+            wanted = "x".join(map(str, self._pixels[0].shape))
+            found = "x".join(map(str, pixels.shape))
+            raise DataError(f"record '{record.identifier}': its picture is {found}, the first one is {wanted}")
+        place = self._places.setdefault(pixels.tobytes(), len(self._pixels))
+        if place == len(self._pixels):
+            self._pixels.append(pixels)
+        self._shown.append(place)
+
+    def write(self, folder: Path, *, batching: Batching) -> None:
+        if not self._shown:
+            return
+        if batching is not Batching.bucket:
+            raise DataError("train.batching: pictures need bucket, since a row holds one picture")
+        np.save(folder / "pixels.npy", np.stack(self._pixels), allow_pickle=False)
+        np.save(folder / "pictures.npy", np.asarray(self._shown, dtype=np.int64), allow_pickle=False)
 
 
 def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
@@ -169,7 +210,16 @@ def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
     kept = num_targets > 0
     if not kept.any():
         raise DataError("no targets to train on: every row is shorter than two tokens")
+    pixels = pictures_R = None
+    if (folder / "pictures.npy").is_file():
+        pixels = np.load(folder / "pixels.npy", allow_pickle=False)
+        pictures_R = np.load(folder / "pictures.npy", allow_pickle=False)
+        if len(pictures_R) != len(kept):
+            raise DataError(f"{len(pictures_R)} of {len(kept)} rows have a picture; expected all or none")
+        pictures_R = pictures_R[kept]
     return Rows(
+        pixels=pixels,
+        pictures_R=pictures_R,
         tokens_T=tokens,
         is_target_T=is_target,
         starts_R=starts[kept],

@@ -123,6 +123,20 @@ class ChoiceRecord(Record):
     category: str = ""
     image: bytes | None = None
     """Encoded picture (JPEG, PNG) as in the file; decode with PIL."""
+    pixels: Any = None
+    """The picture as uint8 array [height, width, 3], where the source has it so."""
+    item: str = ""
+    """The same for one question in all its languages; empty where the data set does not say."""
+
+
+@dataclass(kw_only=True, slots=True)
+class InstructionRecord(Record):
+    """What to train on, written out: a prompt with the place of the picture in it, and what should follow."""
+
+    prompt: str
+    completion: str
+    pixels: Any = None
+    """uint8 array [height, width, 3] of the picture, or nothing for text alone."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from athlos.config.schema import ModelConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models import wheels
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import backbone, vision_parts
 from athlos.models.tokenizers import texts_hash
-from athlos.models.vision_language import IMAGE_TOKEN
 from athlos.models.vocabulary import Vocabulary, trimmed
 from athlos.models.wheels import Member, WheelModel
 from athlos.stages import Product, Stage, StageStore

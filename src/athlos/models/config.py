@@ -35,6 +35,8 @@ class LayersConfig(SelectionConfig):
     """Also train the input embedding (and the output matrix where they are tied)."""
     head: bool = False
     """Also train the final norm and the output matrix."""
+    projector: bool = False
+    """Also train the projector of a vision-language model."""
 
 
 @dataclass(kw_only=True)
@@ -63,7 +65,7 @@ def _site_errors(config: "RunConfig") -> Iterable[str]:
 def _layers_errors(config: "RunConfig") -> Iterable[str]:
     node = config.selection
     assert isinstance(node, LayersConfig)
-    if not (node.layers or node.embeddings or node.head):
+    if not (node.layers or node.embeddings or node.head or node.projector):
         yield "selection.layers: got [], expected at least one layer (or selection.embeddings / selection.head)"
     yield from _site_errors(config)
 

@@ -149,6 +149,8 @@ def picture_tokens(found: Backbone) -> int:
     if found.vision_tower is None:
         return 0
     values = found.vision_tower.config.to_dict()
+    if "patch_size" not in values:  # a convolutional tower says itself
+        return int(values["num_tokens_a_side"] ** 2)
     return int((values["image_size"] // values["patch_size"]) ** 2 + 1)
 
 
@@ -159,6 +161,9 @@ def _picture_flops(found: Backbone) -> float:
 def _part_picture_flops(found: Backbone, part: nn.Module) -> float:
     """Matrices on every patch; in the tower also the attention, where every patch sees every patch."""
     patches = picture_tokens(found)
+    convolutions = getattr(part, "picture_flops", None)  # a convolutional tower says itself
+    if convolutions is not None:
+        return float(convolutions())
     flops = float(FLOPS_PER_ENTRY * patches * _entries(part))
     if part is found.vision_tower:
         values = part.config.to_dict()

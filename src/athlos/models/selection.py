@@ -50,6 +50,11 @@ class LayersSelection:
         if self.config.head:
             modules += [found.final_norm, found.head]
             words.append("head, which is the embedding as well" if found.is_tied else "head")
+        if self.config.projector:
+            if found.projector is None:
+                raise SurgeryError(f"selection.projector: {type(model).__name__} has no projector")
+            modules.append(found.projector)
+            words.append("projector")
         freeze_all_but(model, parameters_of(modules))
         return model, _report(model, chosen=" ".join(words))
 

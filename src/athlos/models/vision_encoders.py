@@ -126,6 +126,21 @@ class AthlosVisionModel(PreTrainedModel):
             last_hidden_state=tokens_BKD, pooler_output=tokens_BKD.mean(1), hidden_states=(tokens_BKD,)
         )
 
+    def picture_flops(self) -> int:
+        """Floating-point operations of the convolutions on one picture, two for each product and sum."""
+        counted = []
+
+        def count(module: nn.Conv2d, _: Any, output: Tensor) -> None:
+            counted.append(2 * module.weight.numel() * output.shape[2] * output.shape[3])
+
+        with torch.device("meta"):
+            body = type(self)(self.config).body.eval()
+            for module in body.modules():
+                if isinstance(module, nn.Conv2d):
+                    module.register_forward_hook(count)
+            body(torch.zeros(1, 3, self.config.image_size, self.config.image_size))
+        return sum(counted)
+
 
 AutoModel.register(AthlosVisionModel.config_class, AthlosVisionModel, exist_ok=True)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from athlos.auto_config import VISION_TYPE
+from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models.sites import vision_parts
 from athlos.stages import Stage, StageStore, content_hash
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 FEATURES, PIXELS = "picture_features", "pixel_values"
 """Keys of a batch: float [B, K, V], or float [B, 3, height, width]."""
-IMAGE_TOKEN = "<image>"
 FEATURES_VERSION = 1
 """Raised when the same tower and pictures give other features."""
 CHUNK = 32
@@ -142,7 +142,7 @@ def tower_fingerprint(model: "PreTrainedModel") -> str:
     )  # fmt: skip
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -161,6 +161,27 @@ def cached_features(model: "PreTrainedModel", pictures: np.ndarray, *, stages: S
     )  # fmt: skip
     features: np.ndarray = np.load(stages.get(stage).path / "features.npy", mmap_mode="r", allow_pickle=False)
     return features
+
+
+class PictureInputs:
+    """Pictures as batches carry them: features of a still tower, encoded once, or pixels for a tower that trains."""
+
+    def __init__(self, model: "PreTrainedModel", *, stages: StageStore, is_cached: bool) -> None:
+        self._model, self._stages, self._is_cached = model, stages, is_cached
+        self.num_tokens = num_image_tokens(model)
+        self.key = FEATURES if is_cached else PIXELS
+
+    def values(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [N, height, width, 3] -> float32 [N, K, V], or [N, 3, side, side]."""
+        if self._is_cached:
+            return cached_features(self._model, pixels, stages=self._stages)
+        values: np.ndarray = normalized_pixels(list(pixels), self._model).numpy()
+        return values
+
+
+def tower_trains(model: "PreTrainedModel") -> bool:
+    tower, _ = _parts(model)
+    return any(parameter.requires_grad for parameter in tower.parameters())
 
 
 def has_pictures(batch: Mapping[str, Any]) -> bool:

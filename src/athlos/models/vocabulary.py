@@ -108,7 +108,7 @@ def _always(tokenizer: "PreTrainedTokenizerBase", ids: dict[str, int]) -> Iterab
 def _pieces(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], ids: dict[str, int]) -> set[str]:
     """Every entry that is a piece of a text, as it is written and as the tokenizer sees it."""
     backend = tokenizer.backend_tokenizer
-    longest = max(map(len, ids))
+    beginnings = {token[:length] for token in ids for length in range(1, len(token) + 1)}
     seen, found = set(), set()
     for text in texts:
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
@@ -118,9 +118,12 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], ids: dic
                 continue
             seen.add(word)
             for start in range(len(word)):
-                for end in range(start + 1, min(len(word), start + longest) + 1):
-                    if word[start:end] in ids:
-                        found.add(word[start:end])
+                for end in range(start + 1, len(word) + 1):
+                    piece = word[start:end]
+                    if piece not in beginnings:
+                        break
+                    if piece in ids:
+                        found.add(piece)
     return found
 
 

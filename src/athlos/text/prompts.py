@@ -15,7 +15,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from athlos.data.records import ContinuationRecord, MathRecord, ParallelRecord, QuestionRecord, Record, TextRecord
+from athlos.data.records import (
+    ContinuationRecord,
+    InstructionRecord,
+    MathRecord,
+    ParallelRecord,
+    QuestionRecord,
+    Record,
+    TextRecord,
+)  # fmt: skip
 from athlos.errors import ConfigError, did_you_mean
 from athlos.text.language import base_language
 
@@ -247,6 +255,12 @@ _STYLES: dict[type[Record], dict[str, _Style[Any]]] = {
         # No label in any language: passages, question and answer as running text, ended by the end of text or line.
         "bare": _Style[QuestionRecord](
             question=_bare_question, answer=lambda record: _gap(record) + gold_answers(record)[0],
+            stops=lambda record: ("\n",),
+        ),
+    },
+    InstructionRecord: {
+        "written": _Style[InstructionRecord](
+            question=lambda record: record.prompt, answer=lambda record: record.completion,
             stops=lambda record: ("\n",),
         ),
     },

@@ -63,6 +63,16 @@ def test_a_whole_hint_does_not_hold_the_answer_unless_asked_for() -> None:
     assert (len(kept.pieces), kept.kind) == (3, "sentences")
 
 
+def test_tokens_end_before_the_answer_too() -> None:
+    """Words stand behind the answer, so cutting by tokens alone would find no last unit that states it."""
+    config = config_of("method.hint.unit=token").hint
+    assert "".join(hint_units(record_of(), config).pieces) == LAMP[: LAMP.index("12")]
+    lab = MathRecord(
+        identifier="1", language="latn", question="?", answer="17", solution="10 + 7 = 17 qete. Zupa teke 17 qete."
+    )  # fmt: skip
+    assert "".join(hint_units(lab, config).pieces) == "10 + 7 = "
+
+
 def test_units_of_tokens_and_hints_in_english() -> None:
     config = config_of("method.hint.unit=token", "method.hint.strip_answer=false").hint
     assert hint_units(record_of(), config).pieces[:3] == ["Sie", " kauft", " 3"]

@@ -105,6 +105,8 @@ def test_short_responses_are_not_well_formed_where_a_length_is_asked_for() -> No
 
 def test_the_answer_stands_behind_the_thought_and_the_last_one_counts() -> None:
     assert not judged("12</think> also 13").acc
+    assert not judged("\\boxed{12}</think> also 13").acc  # a box in the thought is no answer
+    assert judged("\\boxed{13}</think> also 12").acc
     assert judged("11</think> erst 13, dann 12").acc
     assert judged("</think> ๑๒").acc
 

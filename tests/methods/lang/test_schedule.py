@@ -1,7 +1,7 @@
 """Schedules by their exact values; the switch against the specification's loop, and its traps.
 
-Sabotages that were tried and that these tests catch: a switch that goes back on, an average with bias correction, T
-counted without the steps of groups that are off.
+Sabotages that were tried and that these tests catch: a switch that goes back on, an average with bias correction,
+a group without prompts whose average moves.
 """
 
 import random
@@ -84,11 +84,11 @@ def test_a_group_that_switched_stays_switched() -> None:
 def test_nothing_switches_before_its_first_step_and_a_missing_group_keeps_its_average() -> None:
     switch = HintSwitch(switch_config("method.switch.t_min=3", "method.switch.ema_alpha=0.5"), GROUPS)
     for step in range(3):
-        switch.update(step, {"high": (1.0, 1.0), "low": (0.0, 0.0)})
+        switch.update(step, {"high": (1.0, 1.0), "low": (1.0, 4.0) if step == 0 else (0.0, 0.0)})
         assert not switch.off_since
     switch.update(3, {"high": (1.0, 1.0)})
     assert switch.off_since == {"high": 3}
-    assert switch.average["low"] == 0.0
+    assert switch.average["low"] == 0.125
 
 
 @pytest.mark.parametrize(

@@ -8,16 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 from tests.methods.ndp import reference
+from tests.tolerances import FLOAT32
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.datamodule import DataModule
 from athlos.errors import ConfigError, DataError
 from athlos.methods.ndp import construct, products
-from athlos.methods.ndp.config import NdpConstructConfig
+from athlos.methods.ndp.config import NdpConstructConfig, NdpObjectiveConfig
 from athlos.methods.ndp.construct import NdpConstruct, NdpTables
-from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash
+from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash, training_rows
 from athlos.methods.ndp.hashing import prefix_keys
+from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.methods.ndp.tables import ARRAYS, CountTable
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.stages import StageStore
@@ -238,3 +240,48 @@ def test_bad_values_are_refused_at_once(data_dir: Path, override: str, message: 
 def test_domain_text_without_a_split_is_refused(data_dir: Path) -> None:
     with pytest.raises(ConfigError, match=r"construct\.mono\.train_split: data=plain_text names no split"):
         run_config([*OVERRIDES, f"data.dir={data_dir}", *mono_overrides(data_dir), "construct.mono.train_split=null"])
+
+
+def test_the_sliding_window_replaces_the_answer_side(data_dir: Path, tmp_path: Path) -> None:
+    window = ["construct.slide.window=4", "construct.slide.backoff=0.3"]
+    tables, _ = made(context_of(data_dir, tmp_path, *window))
+    again, _ = made(context_of(data_dir, tmp_path, "construct.slide.window=4", "construct.slide.backoff=0.5"))
+    assert tables.slide is not None
+    assert again.slide is not None
+    assert (again.slide.key, again.slide.backoff) == (tables.slide.key, 0.5), "a back-off reads, it does not count"
+    context = context_of(data_dir, tmp_path, *window, "objective=ndp", "objective.lambda_=0.25")
+    assert context.data is not None
+    rows, config = context.data.rows("all"), context.config.objective
+    assert isinstance(config, NdpObjectiveConfig)
+    folder = tmp_path / "targets"
+    folder.mkdir()
+    write_targets(
+        folder, rows, config, sup=tables.sup, clm=tables.clm, min_length=1, vocab_size=259, joins_first=False,
+        slide=tables.slide,
+    )  # fmt: skip
+    found = TargetStore(folder)
+    corpus = training_rows(rows, shard_tokens=10_000, dedup=False).shard(0)
+    window_side = tables.slide.distributions(corpus, vocab_size=259)
+    for position, place in enumerate(np.flatnonzero(corpus.is_predicted_N)):
+        dense = np.full(259, window_side.leak[position])
+        span = slice(window_side.offsets[position], window_side.offsets[position + 1])
+        dense[window_side.token_ids[span]] = window_side.probs[span]
+        dense *= 0.75
+        dense[corpus.tokens_N[place]] += 0.25  # the whole prefix was seen with one continuation
+        span = slice(found.offsets_T[place], found.offsets_T[place + 1])
+        mixed = np.full(259, found.leak_T[place], dtype=float)
+        mixed[found.token_ids_K[span]] = found.probs_K[span]
+        np.testing.assert_allclose(mixed, dense, atol=FLOAT32)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("construct.slide.window=-1", "construct.slide.window: got -1, expected an integer >= 0"),
+        ("construct.slide.backoff=1", r"construct.slide.backoff: got 1.0, expected a number in \[0, 1\)"),
+        ("construct.slide.additive=-1", "construct.slide.additive: got -1.0, expected a number >= 0"),
+    ],
+)
+def test_bad_windows_are_refused(data_dir: Path, override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        run_config([*OVERRIDES, f"data.dir={data_dir}", override])

@@ -303,3 +303,24 @@ def test_alignment_is_one_for_equal_texts(tiny: Any, probe_context: PartContext)
     )
     np.testing.assert_allclose(same, np.ones(4), atol=1e-5)
     assert (alignment_cosines(tiny("llama"), probe_context.tokenizer, texts, reference="en") < 1).all()
+
+
+def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_context: PartContext) -> None:
+    lab = ["data=lab_alignment", "data.num_probe_items=20", "eval.prompt=bare"]
+    quoted = ",".join(f"'{one}'" for one in lab)
+    config = settings_of(f"probe.data=[{quoted}]", "reference=latn")
+    source, split = probing.probe_source(config, context=probe_context)
+    assert split == "probe"
+    assert len(list(source.records(split))) == 5 * 20
+    assert probe_context.data is not None
+    tested: Any = SimpleNamespace(source=source, test_split="probe")
+    probe_context.data = tested
+    with pytest.raises(ConfigError, match="is what the run is tested on"):
+        probing.probe_source(config, context=probe_context)
+
+
+def test_one_probe_serves_all_seeds(tiny: Any, probe_context: PartContext) -> None:
+    for seed in (1, 2):
+        probe_context.config.seed = seed
+        SlamSelection(settings_of(*SMALL)).apply(tiny("llama"), context=probe_context)
+    assert [one.reused for one in probe_context.stages.history if one.name == "probe"] == [False, True]

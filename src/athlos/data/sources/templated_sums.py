@@ -90,13 +90,15 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
         return content_hash(decides)
 
     def words(self) -> Iterator[str]:
-        """Texts that hold every wording with every thing and name, and every digit: for a trimmed vocabulary."""
+        """Texts that hold every wording with every thing and name, for a trimmed vocabulary."""
         templates = self.templates
         for code in self.config.languages:
             for place in range(len(templates[code]["things"]) * len(templates[code]["names"])):
                 name, thing = place % len(templates[code]["names"]), place // len(templates[code]["names"])
-                for wording, numbers in enumerate(((20, 3, -2), (6, 15, -4), (8, 29, -3))):
-                    yield " ".join(self.render(Problem(numbers, name, thing, (wording, wording)), code))
+                for wording in range(3):
+                    numbers = self.problem("train", 3 * place + wording).numbers
+                    wordings = (wording,) * (len(numbers) - 1)
+                    yield " ".join(self.render(Problem(numbers, name, thing, wordings), code))
 
     def read(self, split: str) -> Iterator[MathRecord]:
         self.files(split)

@@ -8,7 +8,8 @@ P prompts of an RL step on this device, G responses a prompt, B = P x G rows.
 
 import random
 import time
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -61,6 +62,7 @@ class LangModule(MethodModule):
         method = self.config.method
         assert isinstance(method, LangConfig)
         self.method, self.history = method, list[dict[str, float]]()
+        self.cuts: Counter[str] = Counter()  # hints by how their trace was cut, on this device
         self._data = context.data
         if context.data is None or not self.config.num_steps:
             return
@@ -156,8 +158,9 @@ class LangModule(MethodModule):
             shown: list[str] = []
             if share:
                 rng = random.Random(f"{self.config.seed}:hint:{step}:{record.language}:{record.identifier}")
-                pieces = hint_units(record, config.hint).pieces
-                shown = shown_units(pieces, share=share, select=config.hint.select, rng=rng)
+                units = hint_units(record, config.hint)
+                self.cuts[units.kind] += 1
+                shown = shown_units(units.pieces, share=share, select=config.hint.select, rng=rng)
             text = hinted_prompt(record, "".join(shown), style=self.config.eval.prompt)
             found.append(HintedPrompt(record=record, text=text, num_units=len(shown), is_probe=is_probe))
         return found
@@ -174,16 +177,17 @@ class LangModule(MethodModule):
         policy, chunk = self.policy.config, self.method.chunk_prompts
         generator = torch.Generator(device=self.device)
         generator.manual_seed((self.config.seed * SEED_STRIDE + step) * self.trainer.world_size + self.global_rank)
-        stops = stop_strings(prompts[0].record, self.config.eval.prompt)
+        stops = self._stops(prompt.record for prompt in prompts)
         waiting: list[tuple[Rollouts, Future[Verdicts]]] = []
         with ThreadPoolExecutor(max_workers=1) as judges:
             for start in range(0, len(prompts), chunk):
                 part = prompts[start : start + chunk]
-                rollouts = sample_group(
-                    self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
-                    max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
-                    stop=stops,
-                )  # fmt: skip
+                with self.trainer.precision_plugin.forward_context():  # in the number format of the updates
+                    rollouts = sample_group(
+                        self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
+                        max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
+                        stop=stops,
+                    )  # fmt: skip
                 judging = judges.submit(
                     judged_chunk, part, rollouts, detector=self.detector, config=self.method.reward,
                     progress=step / self.num_policy_steps,
@@ -193,6 +197,11 @@ class LangModule(MethodModule):
             done = [(rollouts, verdicts.result()) for rollouts, verdicts in waiting]
             self._reward_wait_seconds = time.perf_counter() - last
         return done
+
+    def _stops(self, records: Iterable[MathRecord]) -> list[str]:
+        """The stop strings of all records: each language may have its own, and none stands in another's answer."""
+        style = self.config.eval.prompt
+        return list(dict.fromkeys(stop for record in records for stop in stop_strings(record, style)))
 
     def _update_switch(self, step: int, prompts: list[HintedPrompt], carries: list[bool]) -> None:
         keys = self.switch.keys
@@ -248,13 +257,14 @@ class LangModule(MethodModule):
         return torch.tensor([per_device, int(tokens)])
 
     def training_metrics(self) -> dict[str, float]:
-        """Means over the last quarter of the RL steps, and `diag/switch_step/<key>`.
+        """Means over the last quarter of the RL steps, how traces were cut, and `diag/switch_step/<key>`.
 
-        That is the RL step after whose update a key went without hints; not a number = never.
+        The last is the RL step after whose update a key went without hints; not a number = never.
         """
         last = self.history[-max(1, len(self.history) // 4) :]
         means = {name: sum(entry[name] for entry in last) / len(last) for name in LAST_MEANS}
         found = {name if "/" in name else f"train/{name}": value for name, value in means.items()}
+        found |= {f"diag/hint_cut/{kind}": count / self.cuts.total() for kind, count in self.cuts.items()}
         off = self.switch.off_since
         return found | {f"diag/switch_step/{key}": float(off.get(key, "nan")) for key in self.switch.keys}
 
@@ -282,13 +292,13 @@ class LangModule(MethodModule):
         return target_shares(
             self.model, self.tokenizer, [(hinted_prompt(one, "", style=style), one.language) for one in chosen],
             languages=TokenLanguages(self.tokenizer, {one: "\n".join(text) for one, text in texts.items()}),
-            max_new_tokens=self.config.decoding.max_new_tokens, stop=stop_strings(chosen[0], style),
+            max_new_tokens=self.config.decoding.max_new_tokens, stop=self._stops(chosen),
         )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["lang"] = {"switch": self.switch.state(), "history": self.history}
+        checkpoint["lang"] = {"switch": self.switch.state(), "history": self.history, "cuts": dict(self.cuts)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.switch.restore(checkpoint["lang"]["switch"])
-        self.history = list(checkpoint["lang"]["history"])
+        self.history, self.cuts = list(checkpoint["lang"]["history"]), Counter(checkpoint["lang"]["cuts"])

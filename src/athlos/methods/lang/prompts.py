@@ -66,11 +66,11 @@ def without_answer(pieces: Sequence[str], answer: str) -> list[str]:
 def hint_units(record: MathRecord, config: HintConfig) -> Units:
     """The units of a record's trace that hints are made of."""
     trace, language = native_or_english(record, config)
-    cut: Callable[[str, str], Units] = sentences if config.unit is HintUnit.sentence else tokens
-    units = cut(trace.strip(), language)
-    if not config.strip_answer:
-        return units
-    return Units(pieces=without_answer(units.pieces, record.answer), kind=units.kind)
+    units = sentences(trace.strip(), language)
+    if config.strip_answer:
+        # By sentences for tokens too: behind the answer stand the words of its sentence, which do not state it.
+        units = Units(pieces=without_answer(units.pieces, record.answer), kind=units.kind)
+    return units if config.unit is HintUnit.sentence else tokens("".join(units.pieces), language)
 
 
 def shown_units(pieces: Sequence[str], *, share: float, select: HintSelect, rng: random.Random) -> list[str]:

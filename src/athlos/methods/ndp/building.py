@@ -53,6 +53,16 @@ class Corpus:
     joins_first: bool = False
     """Whether answers that begin at a row's second token begin at its first: running text."""
 
+    @classmethod
+    def joined(cls, parts: Sequence["Corpus"]) -> "Corpus":
+        """Parts end to end."""
+        return cls(
+            tokens_N=np.concatenate([part.tokens_N for part in parts]),
+            is_predicted_N=np.concatenate([part.is_predicted_N for part in parts]),
+            lengths_R=np.concatenate([part.lengths_R for part in parts]),
+            joins_first=parts[0].joins_first,
+        )
+
     def chunks(self, make: Callable[["Corpus"], CountRows], *, size: int = CHUNK_TOKENS) -> list[Chunk]:
         """`make` applied to pieces of whole rows, not run yet."""
         return [

@@ -1,7 +1,7 @@
 """Schemas of NDP: the tables, the objective on n-gram targets, and the recipe that says how arms are equalised."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,18 @@ class NdpConfig(MethodConfig):
 
 
 @dataclass(kw_only=True)
+class SlideConfig:
+    """Targets from the last tokens of the row, whatever came before them, in place of the answer-only side."""
+
+    window: int = MISSING
+    """Most tokens of a context, >= 0; 0 = off."""
+    backoff: float = MISSING
+    """Weight of shorter contexts beside the longest known one, in [0, 1); 0 = that one alone."""
+    additive: float = MISSING
+    """Added to the probability of every token, >= 0."""
+
+
+@dataclass(kw_only=True)
 class NdpConstructConfig(ConstructConfig):
     n: int = MISSING
     """Shortest prefix of an answer that is counted, in tokens, >= 0; 0 counts first tokens too."""
@@ -104,6 +116,7 @@ class NdpConstructConfig(ConstructConfig):
     """Where `builder=spark` runs, such as spark://host:7077; empty = on this machine."""
     collision_sample: int = MISSING
     """Positions whose keys are checked against exact prefixes, >= 0."""
+    slide: SlideConfig = field(default_factory=SlideConfig)
 
 
 def _construct_errors(config: "RunConfig") -> Iterable[str]:
@@ -114,6 +127,12 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
         value = getattr(node, name)
         if value < lowest:
             yield f"construct.{name}: got {value}, expected an integer >= {lowest}"
+    if node.slide.window < 0:
+        yield f"construct.slide.window: got {node.slide.window}, expected an integer >= 0"
+    if not 0 <= node.slide.backoff < 1:
+        yield f"construct.slide.backoff: got {node.slide.backoff}, expected a number in [0, 1)"
+    if node.slide.additive < 0:
+        yield f"construct.slide.additive: got {node.slide.additive}, expected a number >= 0"
     if config.train.batching is Batching.pack and config.num_steps:
         yield "train.batching: got pack, but packed rows lose where answers begin; use bucket with construct=ndp"
     if config.data.train_split is None and config.num_steps:

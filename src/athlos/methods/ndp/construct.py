@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from athlos.config.parts import PartContext, PartReport
@@ -13,7 +13,8 @@ from athlos.methods.ndp.building import clm_rows, mono_rows, sup_rows
 from athlos.methods.ndp.config import NdpConstructConfig
 from athlos.methods.ndp.corpora import Documents, ShardedRows, domain_documents, training_rows
 from athlos.methods.ndp.hashing import num_collisions
-from athlos.methods.ndp.products import Source, data_hash, shard_size, table_product
+from athlos.methods.ndp.products import Source, data_hash, shard_size, suffix_product, table_product
+from athlos.methods.ndp.suffixes import SuffixReader
 from athlos.methods.ndp.tables import CountTable, TableIdentity
 from athlos.stages import Product, content_hash
 
@@ -33,6 +34,8 @@ class NdpTables:
     sup_key: str
     """Key of the stage product."""
     clm_key: str
+    slide: SuffixReader | None = None
+    """Stands in for `clm` where `construct.slide` is on."""
 
 
 class NdpConstruct:
@@ -70,8 +73,22 @@ class NdpConstruct:
             joins_first=rows.joins_first,
             sup_key=products["sup"].key,
             clm_key=products["clm"].key,
+            slide=self._slide(rows, context=context) if node.slide.window else None,
         )
         return made, self._report(made, rows, documents, list(products.values()))
+
+    def _slide(self, rows: ShardedRows, *, context: PartContext) -> SuffixReader:
+        slide, sources = self.config.slide, [Source(rows=rows, make=sup_rows, settings={})]
+        identity = replace(self._identity("slide", sources, context=context), n=slide.window)
+        product = suffix_product(rows, self.config, identity=identity, stages=context.stages)
+        return SuffixReader(
+            table=CountTable.open(product.path, expected=identity),
+            key=product.key,
+            window=slide.window,
+            n=self.config.n,
+            backoff=slide.backoff,
+            additive=slide.additive,
+        )
 
     def _identity(self, kind: str, sources: Sequence[Source], *, context: PartContext) -> TableIdentity:
         return TableIdentity(
@@ -86,7 +103,7 @@ class NdpConstruct:
     def _report(
         self, made: NdpTables, rows: ShardedRows, documents: Documents | None, products: Sequence[Product]
     ) -> PartReport:
-        tables = (made.sup, made.clm)
+        tables = [made.sup, made.clm, *([made.slide.table] if made.slide else [])]
         num_dropped = int((~rows.kept_R).sum())
         tokens = rows.num_tokens + (documents.rows.num_tokens if documents else 0)
         seconds = sum(product.seconds for product in products)

@@ -21,7 +21,7 @@ def count(rows: CountRows, *, shared_bits: int = 0) -> Piece:
 
     `shared_bits`: high bits that all first words have in common.
     """
-    order = _order_by_key(rows.keys_0, rows.keys_1, shared_bits=shared_bits)
+    order = order_by_key(rows.keys_0, rows.keys_1, shared_bits=shared_bits)
     keys_0, keys_1, token_ids = rows.keys_0[order], rows.keys_1[order], rows.token_ids[order]
     is_new = new_keys(keys_0, keys_1)
     # What is not a key's only entry, seen once, goes to a list: few of all.
@@ -85,7 +85,7 @@ def radix_order(values: np.ndarray, *, bits: int, order: np.ndarray | None = Non
     return order
 
 
-def _order_by_key(keys_0: np.ndarray, keys_1: np.ndarray, *, shared_bits: int) -> np.ndarray:
+def order_by_key(keys_0: np.ndarray, keys_1: np.ndarray, *, shared_bits: int = 0) -> np.ndarray:
     """Order of rows by (word 0, word 1), int64 [E]; rows with one key in any order."""
     high = (keys_0 >> np.uint64(64 - SORTED_BITS - shared_bits)).astype(np.uint32)
     order = radix_order(high, bits=SORTED_BITS)

@@ -44,11 +44,13 @@ class NdpModule(MethodModule):
     def _measure_premise(self, rows: Rows, *, context: PartContext) -> None:
         recipe, objective = context.config.method, context.config.objective
         assert isinstance(recipe, NdpConfig)
-        if recipe.similarity_rows:
+        wanted, cap = recipe.similarity_rows, context.config.hardware.limit_items_cap
+        if wanted:
             assert isinstance(objective, NdpObjectiveConfig)
+            num_rows = min(wanted, cap) if cap else wanted  # a smoke test looks at a few
             self.premise = similarities(
-                causal_model(self.model), rows, objective, context.constructed, num_rows=recipe.similarity_rows
-            )
+                causal_model(self.model), rows, objective, context.constructed, num_rows=num_rows
+            )  # fmt: skip
 
     def _leave_out(self, rows: Rows, *, data: DataModule) -> None:
         config = self.config

@@ -52,7 +52,7 @@ class NdpObjective:
         stage = Stage(
             name="ndp_targets",
             version=TARGETS_VERSION,
-            config={**settings(self.config), "vocab_size": vocab_size, "n": tables.n},
+            config={**settings(self.config), "vocab_size": vocab_size, "n": tables.n, **window_settings(tables)},
             inputs={"rows": rows_hash(rows), "sup": tables.sup_key, "clm": tables.clm_key},
             build=lambda folder: write_targets(
                 folder,
@@ -63,6 +63,7 @@ class NdpObjective:
                 min_length=tables.n,
                 vocab_size=vocab_size,
                 joins_first=tables.joins_first,
+                slide=tables.slide,
             ),
         )
         return self.read(context.stages.get(stage).path)
@@ -93,6 +94,12 @@ class NdpObjective:
 def settings(config: NdpObjectiveConfig) -> dict[str, object]:
     """The switches that decide the targets; `loss` and `chunk_tokens` do not."""
     return {name: value for name, value in asdict(config).items() if name not in ("_target_", "loss", "chunk_tokens")}
+
+
+def window_settings(tables: NdpTables) -> dict[str, object]:
+    """What decides the sliding window's side, where it is on."""
+    slide = tables.slide
+    return {"slide": slide.key, "backoff": slide.backoff, "additive": slide.additive} if slide else {}
 
 
 def rows_hash(rows: Rows) -> str:

@@ -14,6 +14,7 @@ from athlos.methods.ndp.config import Builder, NdpConstructConfig
 from athlos.methods.ndp.corpora import ShardedRows
 from athlos.methods.ndp.merging import merge
 from athlos.methods.ndp.relational import build_relational
+from athlos.methods.ndp.suffixes import suffix_levels
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity
 from athlos.stages import Product, Stage, StageStore, content_hash
 
@@ -60,6 +61,20 @@ def table_product(
             return
         parts = [_shard_table(source, index, config, identity=identity, stages=stages) for source, index in shards]
         merge(parts, folder, identity=identity, threads=num_threads(config))
+
+    return stages.get(Stage(name="ndp_table", version=TABLE_VERSION, config=asdict(identity), build=build_table))
+
+
+def suffix_product(
+    rows: ShardedRows, config: NdpConstructConfig, *, identity: TableIdentity, stages: StageStore
+) -> Product:
+    """The table of sliding-window contexts, counted in memory: which contexts go on depends on the whole corpus."""
+
+    def build_table(folder: Path) -> None:
+        parts = [rows.shard(index) for index in range(len(rows))]
+        levels = CountRows.joined(list(suffix_levels(Corpus.joined(parts), window=config.slide.window)))
+        chunk = Chunk(make=lambda: levels, most=len(levels))
+        count_chunks([chunk], folder, config, identity=identity)
 
     return stages.get(Stage(name="ndp_table", version=TABLE_VERSION, config=asdict(identity), build=build_table))
 

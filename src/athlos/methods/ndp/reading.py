@@ -20,9 +20,12 @@ from torch import Tensor
 from athlos.data.encoding import Rows
 from athlos.errors import DataError
 from athlos.methods.ndp import positions
+from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.config import NdpObjectiveConfig
+from athlos.methods.ndp.corpora import rows_end_to_end
 from athlos.methods.ndp.loss import SparseTargets
 from athlos.methods.ndp.smoothing import Counts, Distributions, Ints, smoothed
+from athlos.methods.ndp.suffixes import SuffixReader
 from athlos.methods.ndp.targets import capped, count_weights, entropies, mixed
 
 BLOCK_TOKENS = 1 << 16
@@ -109,10 +112,26 @@ class Block:
     num_fallbacks: int
 
 
+def window_targets(rows: Rows, first: int, last: int, *, reader: SuffixReader, vocab_size: int) -> Distributions:
+    """The sliding window's side for the positions of `positions_of`."""
+    tokens, is_target, lengths = rows_end_to_end(rows, np.arange(first, last))
+    corpus = Corpus(tokens_N=tokens, is_predicted_N=positions.predicted(is_target, lengths), lengths_R=lengths)
+    return reader.distributions(corpus, vocab_size=vocab_size)
+
+
 def block_targets(
-    found: Positions, config: NdpObjectiveConfig, *, sup: Table, clm: Table, min_length: int, vocab_size: int
+    found: Positions,
+    config: NdpObjectiveConfig,
+    *,
+    sup: Table,
+    clm: Table,
+    min_length: int,
+    vocab_size: int,
+    window: Distributions | None = None,
 ) -> Block:
     """Smoothed and mixed targets. An answer prefix that is too short, or absent, has the supervised counts instead.
+
+    `window`, where given, is the answer-only side; the answer's counts then only weigh.
 
     Raises `DataError` for a prefix that the supervised table does not know.
     """
@@ -128,7 +147,10 @@ def block_targets(
     distributions, weights, fallbacks = [], np.zeros(len(found.places)), 0
     sides = ((config.use_sup, sup_counts, config.xmax_sup), (config.use_clm, clm_counts, config.xmax_clm))
     for is_used, counts, xmax in sides:
-        if is_used:
+        if is_used and counts is clm_counts and window is not None:
+            distributions.append(window)
+            weights += count_weights(counts, xmax=xmax, power=config.power)
+        elif is_used:
             side, num = smoothed(
                 counts, smooth=config.smooth, zero_prob=config.zero_prob, vocab_size=vocab_size,
                 sentences=found.sentences,
@@ -156,6 +178,7 @@ def write_targets(
     min_length: int,
     vocab_size: int,
     joins_first: bool,
+    slide: SuffixReader | None = None,
 ) -> None:
     """Targets of all rows as a folder: sizes, leaks, weights, entropies by place; entries in the order of places.
 
@@ -170,7 +193,12 @@ def write_targets(
     with (folder / "token_ids.bin").open("wb") as id_file, (folder / "probs.bin").open("wb") as prob_file:
         for first, last in _blocks(rows):
             found = positions_of(rows, first, last, joins_first=joins_first)
-            block = block_targets(found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size)
+            window = None
+            if slide is not None and config.use_clm:
+                window = window_targets(rows, first, last, reader=slide, vocab_size=vocab_size)
+            block = block_targets(
+                found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size, window=window
+            )
             sizes[found.places + 1] = np.diff(block.target.offsets)
             entropy = entropies(block.target, vocab_size=vocab_size)
             for name, values in {"leak": block.target.leak, "weight": block.weights, "entropy": entropy}.items():

@@ -17,7 +17,7 @@ from athlos.data.batches import collate
 from athlos.data.encoding import Rows
 from athlos.methods.ndp.config import NdpObjectiveConfig
 from athlos.methods.ndp.construct import NdpTables
-from athlos.methods.ndp.reading import block_targets, positions_of
+from athlos.methods.ndp.reading import block_targets, positions_of, window_targets
 from athlos.methods.ndp.smoothing import Distributions
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.next_token import gather_targets
@@ -51,10 +51,13 @@ def similarities(
         probs_NV, labels_N = answer_probs(model, rows, first, last)
         found.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N)))
         places = positions_of(rows, first, last, joins_first=tables.joins_first)
+        window = None
+        if tables.slide is not None:
+            window = window_targets(rows, first, last, reader=tables.slide, vocab_size=vocab_size)
         for kind, side in sides.items():
             block = block_targets(
-                places, side, sup=tables.sup, clm=tables.clm, min_length=tables.n, vocab_size=vocab_size
-            )  # fmt: skip
+                places, side, sup=tables.sup, clm=tables.clm, min_length=tables.n, vocab_size=vocab_size, window=window
+            )
             found.setdefault(kind, []).append(cosines(probs_NV, block.target))
         items.append(np.searchsorted(rows.starts_R[first:last], places.places, side="right") - 1 + first)
     return _summary({kind: np.concatenate(parts) for kind, parts in found.items()}, np.concatenate(items))

@@ -44,7 +44,7 @@ class TableIdentity:
     kind: str
     """`sup`, `clm` or `slide`."""
     n: int
-    """Shortest counted prefix, in tokens."""
+    """Shortest counted prefix, in tokens; for `slide` the longest context."""
     vocab_size: int
     """Token ids lie below."""
     tokenizer: str

@@ -70,7 +70,7 @@ CLAIMS = (
             _arms("processor time, slam / two stages", "cost/train_cpu_s", {**FULL, "method.reason_steps": 38}, REAL,
                   direction=Direction.DOWN, compare=Compare.RATIO, bar=0.25),
             _arms("processor time, slam / two stages, lab", "cost/train_cpu_s",
-                  {**FULL, "method.reason_steps": 160}, LAB,
+                  {**FULL, "method.reason_steps": 96}, LAB,
                   direction=Direction.DOWN, compare=Compare.RATIO, bar=0.25),
         ),
     ),

@@ -96,7 +96,7 @@ class ProbeConfig:
     """Texts a language, the same in all, >= 20."""
     tokens: ProbeTokens = MISSING
     data: list[str] = field(default_factory=list)
-    """Overrides that name other data than the run's: [data=msvamp, data.dir=<folder>]; empty = the run's own."""
+    """Overrides that name other data than the run's: ['data=msvamp','data.dir=<folder>']; empty = the run's own."""
     split: str = MISSING
     """Split of that data; never the run's test split."""
     languages: list[str] = field(default_factory=list)

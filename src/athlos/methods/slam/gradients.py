@@ -38,7 +38,9 @@ def layer_gradients(config: SlamConfig, model: "PreTrainedModel", *, context: Pa
             for weight in group:
                 weight.requires_grad_(True)
         indices = np.arange(min(ROWS, len(rows)))
+        device = found.embedding.weight.device
         batch = collate(rows, indices, pad_id=context.data.pad_id, step_targets=1)
+        batch = {name: value.to(device) for name, value in batch.items()}
         hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
         loss = next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS) / len(targets_N)
         flat = [weight for group in weights for weight in group]

@@ -24,6 +24,7 @@ from athlos.data.source import Source
 from athlos.errors import ConfigError, DataError
 from athlos.methods.slam.config import SCORING, Fallback, Position, Selector, SlamConfig, Statistic
 from athlos.models import layer_selectors as choose
+from athlos.models.config import NoSurgeryConfig
 from athlos.models.neuron_counts import NeuronCounts, load_blocks, merge, save_blocks
 from athlos.models.probe import ActivationProbe
 from athlos.models.tokenizers import tokenizer_hash
@@ -82,6 +83,8 @@ def probe_product(config: SlamConfig, model: "PreTrainedModel", *, context: Part
     probe = config.probe
     num_questions = num_texts(probe.num_questions, context=context)
     values = plain(context.config)
+    # A surgery may draw new weights by the run's seed; the model as loaded is the same for every seed.
+    is_changed = type(context.config.surgery) is not NoSurgeryConfig
 
     def build(folder: Path) -> None:
         texts = parallel_texts(source.records(split), languages=probe.languages, num_items=num_questions)
@@ -103,7 +106,7 @@ def probe_product(config: SlamConfig, model: "PreTrainedModel", *, context: Part
         config={
             "split": split, "num_questions": num_questions, "tokens": probe.tokens.value,
             "languages": list(probe.languages), "blocks": probe.blocks, "reference": config.reference,
-            "surgery": values["surgery"], "seed": context.config.seed if values["surgery"] else None,
+            "surgery": values["surgery"] if is_changed else None, "seed": context.config.seed if is_changed else None,
         },
         build=build,
     )  # fmt: skip

@@ -1,0 +1,127 @@
+"""Lab pictures with questions in five invented languages; everything is generated. Licence: generated, none needed."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from athlos.config.registry import Part
+from athlos.config.schema import RunConfig
+from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
+from athlos.data.picture_questions import (
+    SPLITS,
+    PictureItem,
+    PictureQuestionsConfig,
+    PictureQuestionSource,
+    picture_data_errors,
+)  # fmt: skip
+from athlos.errors import DataError, choices
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other questions."""
+CODES = ("latn", "cyrl", "grek", "thai", "hani")
+
+
+@dataclass(kw_only=True)
+class SceneConfig:
+    """What is drawn and asked; see `lab/pictures.py`."""
+
+    seed: int = 0
+    """>= 0."""
+    num_columns: int = 3
+    """2..9"""
+    min_items: int = 3
+    """Fewest shapes, in 1..max_items."""
+    max_items: int = 5
+    """Most shapes."""
+    noise: int = 0
+    """Largest change of a channel, 0..30."""
+    kinds: list[str] = field(default_factory=list)
+    """Any of colour, shape, where, count, one_relation, two_relations; empty = all."""
+
+
+@dataclass(kw_only=True)
+class LabPicturesConfig(PictureQuestionsConfig):
+    scene: SceneConfig = field(default_factory=SceneConfig)
+    num_train: int = 4000
+    """Pictures of the training split, >= 1."""
+    num_val: int = 100
+    num_test: int = 100
+    shared_word_order: bool = False
+    """Whether all languages have the word order of the first, so that only their words differ."""
+
+
+class LabPicturesSource(PictureQuestionSource[LabPicturesConfig]):
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in SPLITS:
+            raise DataError(f"data=lab_pictures has no split '{split}'{choices(split, SPLITS)}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the questions."""
+        self.files(split)
+        config = asdict(self.config)
+        own = ("scene", "num_train", "num_val", "num_test", "shared_word_order", "languages", "shares", "letter_share")
+        return content_hash({"generator": GENERATOR_VERSION, "split": split, **{key: config[key] for key in own}})
+
+    def items(self, split: str) -> Iterator[PictureItem]:
+        from athlos.lab.languages import Languages
+        from athlos.lab.pictures import KINDS, Pictures, PicturesConfig, render, render_answer
+
+        scene = self.config.scene
+        pictures = Pictures(PicturesConfig(**{**asdict(scene), "kinds": scene.kinds or list(KINDS)}))
+        languages = Languages(seed=scene.seed, shared_word_order=self.config.shared_word_order)
+        number = {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[split]
+        for picture in pictures.items(split, number):
+            yield PictureItem(
+                identifier=picture.id,
+                pixels=picture.pixels,
+                questions={code: render(picture, language)[0] for code, language in languages.items()},
+                options={
+                    code: [render_answer(option, language) for option in picture.options]
+                    for code, language in languages.items()
+                },
+                answer_index=picture.options.index(picture.answer),
+                kind=picture.kind,
+            )
+
+    def words(self) -> Iterator[str]:
+        """The image token first, so that its id does not depend on the languages; then marks, numbers and words."""
+        from athlos.lab.languages import Languages
+
+        yield IMAGE_TOKEN
+        yield from ("\n", ":", ">", " >")
+        yield from (gap + letter for letter in LETTERS for gap in ("", " "))
+        languages = Languages(seed=self.config.scene.seed, shared_word_order=self.config.shared_word_order)
+        for language in languages.values():
+            lexicon, script = language.grammar.lexicon, language.script
+            yield from (" " + lexicon.word(concept) for concept in lexicon.words)
+            if not script.has_spaces:
+                yield from (lexicon.word(concept) for concept in lexicon.words)
+            yield from (script.full_stop, script.question_mark, script.comma)
+        yield from (f" {number}" for number in range(20))
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabPicturesConfig)
+    yield from picture_data_errors(config)
+    for language in dict.fromkeys((*data.languages, *data.shares)):
+        if language not in CODES:
+            yield f"data.languages: got '{language}'{choices(language, CODES)}"
+    for name in ("num_train", "num_val", "num_test"):
+        if getattr(data, name) < 1:
+            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
+    kinds = ("colour", "shape", "where", "count", "one_relation", "two_relations")
+    for kind in data.scene.kinds:
+        if kind not in kinds:
+            yield f"data.scene.kinds: got '{kind}'{choices(kind, kinds)}"
+
+
+PARTS = [
+    Part(
+        group="data", name="lab_pictures", schema=LabPicturesConfig, target=f"{__name__}.LabPicturesSource",
+        check=_errors, summary="lab pictures with multiple-choice questions in five invented languages",
+    )
+]  # fmt: skip

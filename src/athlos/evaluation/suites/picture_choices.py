@@ -1,0 +1,190 @@
+"""Multiple-choice questions about pictures: by the likelihood of each option's words, and by the letter a model writes.
+
+`acc`: the option with the highest mean log-probability a token, after the question alone. `acc_letter`: the letter in
+an answer to the question with its options; `format_valid`: answers that name one. With `eval.circular` the second is
+asked once a rotation of the options and all must be right. Each is a macro mean over languages with `/<language>`
+beside it; `acc_non_english` leaves out the reference language. `english_loss`: nats a token of the right words there.
+"""
+
+import io
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from athlos.config.schema import RunConfig
+from athlos.data.picture_prompts import LETTERS, asked, read_letter, templates
+from athlos.data.picture_questions import PictureQuestionsConfig
+from athlos.data.records import ChoiceRecord, Record
+from athlos.errors import ConfigError, DataError
+from athlos.evaluation.metrics import by_language
+from athlos.evaluation.picture_answers import Prompt, Reply, replies
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.models.forward import causal_model
+from athlos.models.vision_language import encode_pictures, is_vision_language
+
+ENGLISH = "en"
+"""The language beside which others are weak, where the data name no reference."""
+
+
+class PictureChoiceSuite:
+    is_seeded = False
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+
+    @property
+    def reference(self) -> str:
+        data = self.config.data
+        return data.reference if isinstance(data, PictureQuestionsConfig) else ENGLISH
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        items = [record for record in records if isinstance(record, ChoiceRecord)]
+        if not items or not is_vision_language(causal_model(answerer.model)):
+            found = "no such questions" if not items else f"model={self.config.model.name}, which sees no pictures"
+            raise ConfigError(
+                f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
+            )  # fmt: skip
+        features = item_features(answerer.model, items)
+        rotations = [
+            _rotations(item) if self.config.eval.circular else [(item.choices, item.answer_index)] for item in items
+        ]
+        flat = [(place, options) for place, turns in enumerate(rotations) for options, _ in turns]
+        total = len(items) + len(flat)
+        words = self._ask(
+            answerer,
+            [Prompt(text=asked(_question(item)), features=features[place], answers=tuple(item.choices))
+             for place, item in enumerate(items)],
+            max_new_tokens=0, progress=lambda done: progress and progress(done, total, done),
+        )  # fmt: skip
+        letters = self._ask(
+            answerer,
+            [Prompt(text=asked(_question(items[place]), options), features=features[place]) for place, options in flat],
+            max_new_tokens=self.config.decoding.max_new_tokens,
+            progress=lambda done: progress and progress(len(items) + done, total, done),
+        )  # fmt: skip
+        return self._result(items, words, rotations, [reply.text for reply in letters])
+
+    def _ask(self, answerer: Answerer, prompts: list[Prompt], *, max_new_tokens: int, progress: Any) -> list[Reply]:
+        """Prompts with equally many answers go together."""
+        groups: dict[int, list[int]] = {}
+        for place, prompt in enumerate(prompts):
+            groups.setdefault(len(prompt.answers), []).append(place)
+        found: dict[int, Reply] = {}
+        for places in groups.values():
+            start = len(found)
+            answered = replies(
+                answerer.model, answerer.tokenizer, [prompts[place] for place in places],
+                batch_size=self.config.eval.batch_size, max_new_tokens=max_new_tokens,
+                progress=partial(_onwards, progress, start),
+            )  # fmt: skip
+            found |= dict(zip(places, answered, strict=True))
+        return [found[place] for place in range(len(prompts))]
+
+    def _result(
+        self, items: list[ChoiceRecord], words: list[Reply], rotations: list[list[tuple[list[str], int]]],
+        texts: list[str],
+    ) -> SuiteResult:  # fmt: skip
+        evaluation, languages = self.config.eval, [item.language for item in items]
+        picks = [best_option(reply) for reply in words]
+        right = [float(pick == item.answer_index) for pick, item in zip(picks, items, strict=True)]
+        remaining = iter(texts)
+        by_letter, valid, said = [], [], []
+        for turns in rotations:
+            answers = [next(remaining) for _ in turns]
+            read = [
+                read_letter(text, num_options=len(options)) for text, (options, _) in zip(answers, turns, strict=True)
+            ]
+            by_letter.append(float(all(one == LETTERS[gold] for one, (_, gold) in zip(read, turns, strict=True))))
+            valid.append(sum(one is not None for one in read) / len(read))
+            said.append(answers[0])
+        result = SuiteResult(
+            predictions=[
+                {"id": item.identifier, "language": item.language, "prompt": asked(_question(item)),
+                 "prediction": item.choices[pick], "gold": item.choices[item.answer_index], "acc": score,
+                 "letter": text, "acc_letter": letter, "category": item.category,
+                 "log_probs": reply.log_probs, "lengths": reply.lengths}
+                for item, pick, score, text, letter, reply in zip(
+                    items, picks, right, said, by_letter, words, strict=True)
+            ],
+            signatures={
+                "picture_choices": f"templates:{templates()['version']['number']}|length-normalised"
+                f"|circular:{evaluation.circular}|tokens:{self.config.decoding.max_new_tokens}"
+            },
+        )  # fmt: skip
+        settings = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
+        for name, values in {"acc": right, "acc_letter": by_letter, "format_valid": valid}.items():
+            metrics, details = by_language(values, languages, name=name, **settings)
+            result.metrics |= metrics
+            result.details |= details
+        others = [place for place, language in enumerate(languages) if language != self.reference]
+        for name, values in {"acc_non_english": right, "acc_letter_non_english": by_letter}.items():
+            metrics, details = by_language(
+                [values[place] for place in others], [languages[place] for place in others], name=name, **settings
+            )
+            result.metrics[name], result.details[name] = metrics[name], details[name]
+        own = [place for place, language in enumerate(languages) if language == self.reference]
+        nll = [-words[place].log_probs[items[place].answer_index] for place in own]
+        tokens = sum(words[place].lengths[items[place].answer_index] for place in own)
+        result.metrics["english_loss"] = sum(nll) / tokens if tokens else float("nan")
+        result.details["english_loss"] = MetricDetail(n=len(own))
+        return result
+
+
+def _onwards(progress: Any, start: int, done: int) -> None:
+    progress(start + done)
+
+
+def best_option(reply: Reply) -> int:
+    """The option with the highest log-probability a token; the first of equals."""
+    means = [total / length for total, length in zip(reply.log_probs, reply.lengths, strict=True)]
+    return means.index(max(means))
+
+
+def _question(item: ChoiceRecord) -> str:
+    return f"{item.hint}\n{item.question}" if item.hint else item.question
+
+
+def _rotations(item: ChoiceRecord) -> list[tuple[list[str], int]]:
+    """(options, place of the right one) for each circular shift."""
+    number = len(item.choices)
+    shifted = [item.choices[shift:] + item.choices[:shift] for shift in range(number)]
+    return [(options, (item.answer_index - shift) % number) for shift, options in enumerate(shifted)]
+
+
+def item_features(model: Any, items: Sequence[ChoiceRecord]) -> list[torch.Tensor]:
+    """Features [K, V] of each item's picture; one that several items show is encoded once."""
+    places: dict[bytes, int] = {}
+    pictures: list[np.ndarray] = []
+    shown = []
+    for item in items:
+        pixels = item_pixels(item)
+        key = pixels.tobytes() + str(pixels.shape).encode()
+        if key not in places:
+            places[key] = len(pictures)
+            pictures.append(pixels)
+        shown.append(places[key])
+    features_NKV = encode_pictures(causal_model(model), pictures)
+    return [features_NKV[place] for place in shown]
+
+
+def item_pixels(item: ChoiceRecord) -> np.ndarray:
+    """uint8 [height, width, 3]; raises `DataError` for an item without a picture or with an unreadable one."""
+    if item.pixels is not None:
+        return np.asarray(item.pixels, dtype=np.uint8)
+    if item.image is None:
+        raise DataError(f"item '{item.identifier}' has no picture")
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(io.BytesIO(item.image)) as picture:
+            return np.asarray(picture.convert("RGB"), dtype=np.uint8)
+    except (UnidentifiedImageError, OSError) as error:
+        raise DataError(f"item '{item.identifier}': its picture cannot be read: {error}") from error
+
+
+SUITE = PictureChoiceSuite

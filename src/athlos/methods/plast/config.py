@@ -1,0 +1,273 @@
+"""Schemas of PLAST: the selection of language-specific shallow layers, the pairs it is tuned on, and the recipe."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from athlos.config.registry import Part, registry
+from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig
+from athlos.data.picture_questions import PictureQuestionsConfig
+from athlos.errors import choices
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+SURGERIES = ("none", "spannorm")
+"""Surgeries that leave every layer its own matrices, so that layers x parts sites are there."""
+
+
+class Selector(StrEnum):
+    """How layers are chosen. The first three look at the model."""
+
+    specific_neurons = "specific_neurons"
+    top_active = "top_active"
+    activation_gap = "activation_gap"
+    random = "random"
+    middle = "middle"
+    top = "top"
+    manual = "manual"
+
+
+SCORING = (Selector.specific_neurons, Selector.top_active, Selector.activation_gap)
+
+
+class Trained(StrEnum):
+    """What of a chosen layer trains."""
+
+    all = "all"
+    ffn = "ffn"
+    attn = "attn"
+    up_down = "up_down"
+
+
+class ProbeTokens(StrEnum):
+    """Tokens that count: words of the question and its options, those of the picture, or all but padding."""
+
+    text = "text"
+    image = "image"
+    all = "all"
+
+
+class Arm(StrEnum):
+    """The chosen layers; all decoder layers; or low-rank updates in all layers with as many parameters as the chosen
+    ones have."""
+
+    selected = "selected"
+    full = "full"
+    lora_equal = "lora_equal"
+
+
+class Kind(StrEnum):
+    """What a pair asks for: the question in the reference language, the answer in it, or an answer to the question."""
+
+    question_translation = "question_translation"
+    answer_translation = "answer_translation"
+    multilingual_vqa = "multilingual_vqa"
+
+
+@dataclass(kw_only=True)
+class LapeConfig:
+    percentile: float = MISSING
+    """Of the firing shares over all layers, languages and neurons, in (0, 100)."""
+    entropy_share: float = MISSING
+    """Share of the living neurons that are taken, those of lowest entropy, in (0, 1]."""
+
+
+@dataclass(kw_only=True)
+class PrefixConfig:
+    """Which layers stand out: the prefix with scores above mean + std_factor * std, in the lowest layers."""
+
+    std_factor: float = MISSING
+    """>= 0"""
+    region: float = MISSING
+    """Share of the layers that may be chosen, from below, in (0, 1]."""
+    fallback_share: float = MISSING
+    """Share of the layers taken from below where none stands out, in (0, 1]."""
+
+
+@dataclass(kw_only=True)
+class ProbeConfig:
+    items: int = MISSING
+    """Questions a language, the same in all, >= 2."""
+    split: str = MISSING
+    """Split of the run's data that they come from; never the test split."""
+    languages: list[str] = field(default_factory=list)
+    """Languages to compare, the reference among them; empty = all of the data."""
+    batch_size: int = MISSING
+    """Questions a forward pass, >= 1."""
+
+
+@dataclass(kw_only=True)
+class LoraInsideConfig:
+    enabled: bool = False
+    """Low-rank updates inside the chosen layers in place of their own parameters."""
+    rank: int = MISSING
+    """>= 1"""
+    alpha: float = MISSING
+    """The update is scaled by alpha / rank."""
+
+
+@dataclass(kw_only=True)
+class PlastSelectionConfig(SelectionConfig):
+    selector: Selector = MISSING
+    arm: Arm = Arm.selected
+    k: int = MISSING
+    """Number of layers, >= 1; 0 = as many as stand out."""
+    layers: list[int] = field(default_factory=list)
+    """Indices for `selector=manual`, negative ones from the end."""
+    parts: Trained = MISSING
+    tokens: ProbeTokens = MISSING
+    top_r: float = MISSING
+    """Share of all neurons that count as active in a language, for `selector=top_active`, in (0, 1]."""
+    lape: LapeConfig = field(default_factory=LapeConfig)
+    select: PrefixConfig = field(default_factory=PrefixConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    lora: LoraInsideConfig = field(default_factory=LoraInsideConfig)
+
+
+@dataclass(kw_only=True)
+class PlastConstructConfig(ConstructConfig):
+    kind: Kind = MISSING
+    pairs_per_language: int = MISSING
+    """Pictures a language, >= 1; all there are, where there are fewer."""
+    languages: list[str] = field(default_factory=list)
+    """Languages to translate from; empty = all of the data but the reference."""
+    with_image: bool = MISSING
+    """Whether the picture stands in the prompt."""
+    reverse: bool = MISSING
+    """Also translate from the reference into each language."""
+    reverse_instruction: str = MISSING
+    """What asks for that; `{language}` is its English name."""
+    replay_ratio: float = MISSING
+    """Share of the rows that are questions and answers in the reference language, in [0, 1)."""
+
+
+@dataclass(kw_only=True)
+class PlastMethodConfig(MethodConfig):
+    """Next-token training on the pairs, with diagnoses before and after."""
+
+    attention_items: int = MISSING
+    """Questions a language whose attention to the picture is measured, by layer, before and after; 0 = none."""
+    mask_items: int = MISSING
+    """Questions a language that are answered without the neurons specific to each language; 0 = none."""
+    diagnosis_split: str = MISSING
+    """Split of the run's data that both come from; never the test split."""
+
+
+def _share_errors(shares: dict[str, float]) -> Iterable[str]:
+    for name, value in shares.items():
+        if not 0 < value <= 1:
+            yield f"{name}: got {value}, expected a number in (0, 1]"
+
+
+def _selection_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.selection
+    assert isinstance(node, PlastSelectionConfig)
+    is_manual = node.selector is Selector.manual
+    if is_manual != bool(node.layers):
+        yield f"selection.layers: got {node.layers} with selector={node.selector}; they go with selector=manual"
+    if is_manual and node.k:
+        yield f"selection.k: got {node.k} with selector=manual, expected 0: the named layers are all"
+    if node.selector in (Selector.random, Selector.middle, Selector.top) and node.k < 1:
+        yield f"selection.k: got {node.k} with selector={node.selector}, expected an integer >= 1: nothing is measured"
+    least = {
+        "k": (node.k, 0), "probe.items": (node.probe.items, 2), "probe.batch_size": (node.probe.batch_size, 1),
+        "lora.rank": (node.lora.rank, 1),
+    }  # fmt: skip
+    for name, (value, lowest) in least.items():
+        if value < lowest:
+            yield f"selection.{name}: got {value}, expected an integer >= {lowest}"
+    if node.select.std_factor < 0:
+        yield f"selection.select.std_factor: got {node.select.std_factor}, expected a number >= 0"
+    if not 0 < node.lape.percentile < 100:
+        yield f"selection.lape.percentile: got {node.lape.percentile}, expected a number in (0, 100)"
+    yield from _share_errors(
+        {
+            "selection.lape.entropy_share": node.lape.entropy_share, "selection.top_r": node.top_r,
+            "selection.select.region": node.select.region,
+            "selection.select.fallback_share": node.select.fallback_share,
+        }
+    )  # fmt: skip
+    if node.lora.enabled and node.arm is not Arm.selected:
+        yield f"selection.lora.enabled: got true with arm={node.arm}, expected arm=selected: they stand in its layers"
+    yield from _together_errors(config)
+
+
+def _together_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.selection
+    assert isinstance(node, PlastSelectionConfig)
+    parts = registry().parts.values()
+    surgery = next((part.name for part in parts if part.group == "surgery" and part.schema is type(config.surgery)), "")
+    if surgery not in SURGERIES:
+        yield f"surgery: got {surgery}, expected {' or '.join(SURGERIES)}: selection=plast counts on whole layers"
+    if node.selector not in SCORING:
+        return
+    data = config.data
+    if not isinstance(data, PictureQuestionsConfig):
+        if not config.dry_run:
+            yield f"data: got {data.name}; selection.selector={node.selector} needs questions in several languages"
+        return
+    yield from _language_errors("selection.probe.languages", node.probe.languages, data)
+    if node.probe.languages and data.reference not in node.probe.languages:
+        yield f"selection.probe.languages: got {node.probe.languages}, expected {data.reference} (data.reference) too"
+    if node.probe.split == data.test_split:
+        yield f"selection.probe.split: got '{node.probe.split}', the split that the run is tested on"
+
+
+def _language_errors(key: str, languages: list[str], data: PictureQuestionsConfig) -> Iterable[str]:
+    for language in languages:
+        if language not in data.languages:
+            yield f"{key}: got '{language}'{choices(language, data.languages)}"
+
+
+def _construct_errors(config: "RunConfig") -> Iterable[str]:
+    node, data = config.construct, config.data
+    assert isinstance(node, PlastConstructConfig)
+    if not isinstance(data, PictureQuestionsConfig):
+        yield f"data: got {data.name}, but construct=plast needs questions about pictures in several languages"
+        return
+    yield from _language_errors("construct.languages", node.languages, data)
+    if data.reference in node.languages:
+        yield f"construct.languages: got '{data.reference}', the language that is translated into"
+    if node.pairs_per_language < 1:
+        yield f"construct.pairs_per_language: got {node.pairs_per_language}, expected an integer >= 1"
+    if not 0 <= node.replay_ratio < 1:
+        yield f"construct.replay_ratio: got {node.replay_ratio}, expected a number in [0, 1)"
+    if node.replay_ratio and not node.with_image:
+        yield f"construct.replay_ratio: got {node.replay_ratio} with with_image=false; replayed questions show pictures"
+    if node.reverse and "{language}" not in node.reverse_instruction:
+        yield f"construct.reverse_instruction: got '{node.reverse_instruction}', expected {{language}} in it"
+
+
+def _method_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.method
+    assert isinstance(node, PlastMethodConfig)
+    for name in ("attention_items", "mask_items"):
+        if getattr(node, name) < 0:
+            yield f"method.{name}: got {getattr(node, name)}, expected an integer >= 0"
+    if not isinstance(config.data, PictureQuestionsConfig) and (node.attention_items or node.mask_items):
+        yield f"method.attention_items: data={config.data.name} has no questions about pictures; set both items to 0"
+    if node.mask_items and not isinstance(config.selection, PlastSelectionConfig):
+        yield f"method.mask_items: got {node.mask_items}, but only selection=plast counts the neurons to mask; set 0"
+    if (node.attention_items or node.mask_items) and node.diagnosis_split == config.data.test_split:
+        yield f"method.diagnosis_split: got '{node.diagnosis_split}', the split that the run is tested on"
+
+
+PARTS = [
+    Part(
+        group="selection", name="plast", schema=PlastSelectionConfig, check=_selection_errors,
+        target="athlos.methods.plast.selection.PlastSelection",
+        summary="the shallow decoder layers with the most language-specific neurons",
+    ),
+    Part(
+        group="construct", name="plast", schema=PlastConstructConfig, check=_construct_errors,
+        target="athlos.methods.plast.construct.PlastConstruct",
+        summary="pairs of a question about a picture and its translation",
+    ),
+    Part(
+        group="method", name="plast", schema=PlastMethodConfig, check=_method_errors,
+        target="athlos.methods.plast.module.PlastModule",
+        summary="question translation with the picture in view, tuned in language-specific shallow layers",
+    ),
+]  # fmt: skip

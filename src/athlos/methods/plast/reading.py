@@ -1,0 +1,142 @@
+"""Questions about pictures as batches, with masks that say which tokens are words of a language.
+
+B questions, T positions.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from athlos.config.parts import PartContext
+from athlos.data.encoding import prefix_token
+from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
+from athlos.data.picture_questions import PictureQuestionSource
+from athlos.data.records import ChoiceRecord
+from athlos.errors import DataError, SurgeryError
+from athlos.methods.plast.config import ProbeTokens
+from athlos.models.forward import causal_model
+from athlos.models.vision_language import FEATURES, decoder_inputs, encode_pictures, num_image_tokens
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """A batch as the decoder takes it, right-padded, and the kind of every token."""
+
+    batch: dict[str, Tensor]
+    """input_ids, attention_mask, position_ids [B, T], picture features [B, K, V]; labels where there are answers."""
+    is_text_BT: Tensor
+    """bool: tokens of the question or of an option; no template, no letter, no begin-of-sequence, no picture."""
+    is_image_BT: Tensor
+
+    def mask(self, tokens: ProbeTokens) -> Tensor:
+        if tokens is ProbeTokens.text:
+            return self.is_text_BT
+        return self.is_image_BT if tokens is ProbeTokens.image else self.batch["attention_mask"].bool()
+
+    def inputs(self, model: "PreTrainedModel") -> dict[str, Tensor]:
+        """Keyword arguments of the decoder, the picture's features in their places."""
+        return {
+            "inputs_embeds": decoder_inputs(causal_model(model), self.batch),
+            "attention_mask": self.batch["attention_mask"], "position_ids": self.batch["position_ids"],
+        }  # fmt: skip
+
+
+def source_of(context: PartContext) -> PictureQuestionSource:
+    assert context.data is not None
+    source = context.data.source
+    if not isinstance(source, PictureQuestionSource):
+        raise DataError(f"data={context.config.data.name} has no questions about pictures in several languages")
+    return source
+
+
+def parallel_questions(
+    context: PartContext, *, split: str, languages: Sequence[str], items: int
+) -> dict[str, list[ChoiceRecord]]:
+    """Language -> its first `items` questions of a split, the same pictures in each; fewer in a smoke test.
+
+    Raises `DataError` for a language without questions or with others than the first language has.
+    """
+    cap = context.config.hardware.limit_items_cap
+    wanted = min(items, cap) if cap else items
+    found: dict[str, list[ChoiceRecord]] = {language: [] for language in languages}
+    for record in source_of(context).questions(split):
+        kept = found.get(record.language)
+        if kept is not None and len(kept) < wanted:
+            kept.append(record)
+    order = [record.item for record in found[languages[0]]]
+    for language, records in found.items():
+        if not records or [record.item for record in records] != order:
+            raise DataError(f"language '{language}' has no question for each of {len(order)} pictures of '{split}'")
+    return found
+
+
+def spans(question: str, options: Sequence[str], *, image_tokens: int) -> tuple[str, list[tuple[int, int]]]:
+    """A prompt with its options, the image token repeated, and where the words of the language stand in it."""
+    text = f"{IMAGE_TOKEN * image_tokens} "
+    places = [(len(text), len(text) + len(question))]
+    text += question
+    for letter, option in zip(LETTERS, options, strict=False):
+        text += f"\n{letter}: "
+        places.append((len(text), len(text) + len(option)))
+        text += option
+    return f"{text}\n", places
+
+
+def readings(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", records: Sequence[ChoiceRecord], *,
+    batch_size: int, with_answers: bool = False,
+) -> Iterator[Reading]:  # fmt: skip
+    """Batches of questions: with their options; or, `with_answers`, without, and the right words as labels behind."""
+    inner = causal_model(model)
+    for start in range(0, len(records), batch_size):
+        chunk = records[start : start + batch_size]
+        features_BKV = encode_pictures(inner, [np.asarray(record.pixels) for record in chunk])
+        rows = [_row(inner, tokenizer, record, with_answers=with_answers) for record in chunk]
+        yield _padded(rows, features_BKV, image_token=int(inner.config.image_token_index))
+
+
+def _row(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", record: ChoiceRecord, *, with_answers: bool
+) -> tuple[list[int], list[bool], list[int]]:
+    """(ids, whether words of the language, labels) of one question."""
+    options = () if with_answers else record.choices
+    text, places = spans(record.question, options, image_tokens=num_image_tokens(model))
+    encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    is_text = [
+        any(first < end and last > start for start, end in places) for first, last in encoded["offset_mapping"]
+    ]  # fmt: skip
+    bos = prefix_token(tokenizer)
+    head = [] if bos is None else [bos]
+    answer = tokenizer.encode(record.choices[record.answer_index], add_special_tokens=False) if with_answers else []
+    ids = [*head, *encoded["input_ids"], *answer]
+    labels = [-100] * (len(ids) - len(answer)) + answer
+    return ids, [False] * len(head) + is_text + [False] * len(answer), labels
+
+
+def _padded(rows: Sequence[tuple[list[int], list[bool], list[int]]], features: Tensor, *, image_token: int) -> Reading:
+    longest = max(len(ids) for ids, _, _ in rows)
+    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
+    labels_BT = torch.full((len(rows), longest), -100)
+    mask_BT, is_text_BT = torch.zeros_like(ids_BT), torch.zeros(len(rows), longest, dtype=torch.bool)
+    for place, (ids, is_text, labels) in enumerate(rows):
+        ids_BT[place, : len(ids)] = torch.tensor(ids)
+        labels_BT[place, : len(ids)] = torch.tensor(labels)
+        is_text_BT[place, : len(ids)] = torch.tensor(is_text)
+        mask_BT[place, : len(ids)] = 1
+    is_image_BT = (ids_BT == image_token) & mask_BT.bool()
+    if not bool(is_image_BT.any(1).all()):
+        raise SurgeryError("probe: a question has no image tokens; expected those of its picture")
+    if not bool(is_text_BT.any(1).all()):
+        raise DataError("probe: a question has no words of its own")
+    batch = {
+        "input_ids": ids_BT, "labels": labels_BT, "attention_mask": mask_BT, FEATURES: features,
+        "position_ids": torch.arange(longest).expand(len(rows), -1).contiguous(),
+    }  # fmt: skip
+    return Reading(batch=batch, is_text_BT=is_text_BT & ~is_image_BT, is_image_BT=is_image_BT)

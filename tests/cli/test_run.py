@@ -279,3 +279,8 @@ def test_cfg_prints_the_config_and_makes_no_folder(tiny, run, tmp_path):
     assert code == 0
     assert yaml.safe_load(out)["train"]["max_steps"] == 12
     assert not (tmp_path / "results").exists()
+
+
+def test_a_missing_data_folder_is_told_before_the_model_is_loaded(tiny, run):
+    code, _, err = run("run", *tiny, "data.dir=/no/such/folder", "model.source=dir:/no/such/model")
+    assert (code, "data.dir: '/no/such/folder' is not a folder" in err) == (3, True)

@@ -41,6 +41,8 @@ class Assembly:
 
 def open_run(config: RunConfig) -> Assembly:
     """Load model and data; no part is applied yet."""
+    if config.data.dir:
+        _ = build_source(config).folder  # a misspelt folder is told before a model is loaded, which may take a minute
     stages = StageStore(cache_dir(config.cache_dir))
     loaded = None if config.engine.is_remote else _loaded(config, stages=stages)
     tokenizer: Any = None if loaded is None else loaded.tokenizer

@@ -319,6 +319,23 @@ def test_damaged_folders_are_named_and_skipped(tmp_path: Path):
         read_records([tmp_path / "missing"])
 
 
+def test_benchmarks_of_other_cases_are_other_runs(tmp_path: Path):
+    for name, context in (("a", 512), ("b", 4096)):
+        write_run(
+            tmp_path / name, config={"seed": None, "benchmark": "decode", "options.contexts": [context]},
+            metrics={f"budget_{context}/ratio": context / 1000},
+        )  # fmt: skip
+    for context in (512, 4096):
+        row = row_of(
+            tmp_path,
+            Comparison(
+                ours=Measure(metric=f"budget_{context}/ratio"), direction=Direction.UP, bar=0.0,
+                where={"benchmark": "decode"},
+            ),
+        )  # fmt: skip
+        assert row.value == context / 1000
+
+
 # The form
 
 

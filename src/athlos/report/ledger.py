@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.claims import NEUTRAL, Claim, Compare, Comparison, Direction
-from athlos.report.claim_arms import Arm, arm_of, differing, matches, selecting
+from athlos.report.claim_arms import Arm, arm_of, differing, matches, selecting, value_of
 from athlos.report.comparison import canonical
 from athlos.report.estimate import Estimate, estimate
 from athlos.report.reading import CONFIG, METRICS, STATUS, RunRecord, collect
@@ -117,7 +117,13 @@ def together(verdicts: Sequence[Verdict]) -> Verdict:
 def _rows(comparison: Comparison, records: Sequence[RunRecord]) -> list[Row]:
     """A row for each stratum that all arms have; one that is not measured, with the reason, where there is none."""
     chosen = {
-        name: [record for record in records if matches(record, {**comparison.where, **measure.where})]
+        name: [
+            record
+            for record in records
+            if matches(record, {**comparison.where, **measure.where})
+            # A benchmark that was asked for other cases did not fail to measure this one.
+            and not (record.seed is None and record.state == "finished" and value_of(record, measure) is None)
+        ]
         for name, measure in comparison.arms.items()
     }
     for name, found in chosen.items():

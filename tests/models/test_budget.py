@@ -32,7 +32,7 @@ from athlos.models.flops import (
 from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 
-OWN = ("tiny_llama", "lab_", "depth_")
+OWN = ("tiny_llama", "lab_", "depth_", "decoder_2m", "lang_lab", "gemma3_lite0", "plast_emoji_base")
 """Beginnings of models made here, which nobody published."""
 NAMED = [name for name in group_options("model") if not name.startswith(OWN)]
 ROWS, LENGTH = 2, 48

@@ -384,12 +384,15 @@ def data_choices() -> list[tuple[str, DataConfig]]:
 def _match(name: str, config: DataConfig) -> str:
     """`data=<name> (splits)` for the splits whose files are there and give a first record of that kind."""
     source = get_class(config._target_)(config)
+    folder = Path(config.dir or "")
     splits = []
     for split in dict.fromkeys((config.train_split, config.val_split, config.test_split)):
         if split is None:
             continue
         try:
-            if source.files(split) and next(source.read(split), None) is not None:
+            # A source that ships its files reads them whatever the folder holds.
+            here = any(path.is_relative_to(folder) for path in source.files(split))
+            if here and next(source.read(split), None) is not None:
                 splits.append(split)
         except AthlosError:
             continue  # other files, or other content under the same names

@@ -78,6 +78,13 @@ def test_intervals_are_those_of_sacrebleu_and_obey_the_seed(monkeypatch):
     assert "SACREBLEU_SEED" not in os.environ
 
 
+def test_resamples_that_match_nothing_have_an_interval():
+    hypotheses, references = ["", "the cat sat on it", "oo"], ["tt", "the cat sat on mat", "zz"]
+    metrics, details, _ = corpus_scores(hypotheses, references, target_language="en", resamples=200, seed=1)
+    for name in ("bleu", "chrf", "ter"):
+        assert details[name].low < metrics[name] < details[name].high
+
+
 def test_the_seed_of_the_environment_is_put_back(monkeypatch):
     monkeypatch.setenv("SACREBLEU_SEED", "99")
     scored(resamples=10)

@@ -39,6 +39,20 @@ def corpus_metrics(target_language: str) -> dict[str, Any]:
     return {"bleu": BLEU(tokenize=bleu_tokenizer(target_language)), "chrf": CHRF(), "ter": TER()}
 
 
+def _with_plain_numbers(metric: Any) -> Any:
+    """The metric with scores as Python floats: sacrebleu 2.6 mixes them with numpy's where a resample matches nothing,
+    and its own mean refuses the mixture with a TypeError."""
+    compute = metric._compute_score_from_stats
+
+    def computed(stats: list[Any]) -> Any:
+        score = compute(stats)
+        score.score = float(score.score)
+        return score
+
+    metric._compute_score_from_stats = computed
+    return metric
+
+
 def corpus_signature(metric: Any) -> str:
     """The signature of a fresh metric with one reference; it holds no bootstrap, so that it names the score alone."""
     metric.corpus_score(["a"], [["a"]])
@@ -80,7 +94,8 @@ def corpus_scores(
             continue
         num_resamples = resamples if resamples > 1 and len(hypotheses) > 1 else 1
         with _sacrebleu_seed(seed):
-            score = metric.corpus_score(list(hypotheses), [list(references)], n_bootstrap=num_resamples)
+            scored = _with_plain_numbers(metric)
+            score = scored.corpus_score(list(hypotheses), [list(references)], n_bootstrap=num_resamples)
         metrics[name] = float(score.score)
         if num_resamples > 1:
             centre, half = float(score._mean), float(score._ci)

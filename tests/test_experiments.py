@@ -33,6 +33,7 @@ def test_all_experiments_are_found_and_name_themselves():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # on a new machine the first run of each real model converts its weights
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
 def test_an_experiment_runs(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
@@ -59,6 +60,6 @@ def test_an_experiment_runs(
     assert [name for name in metrics if name.startswith("test/")]
     assert metrics["cost/wall_s"] > 0
     if config.num_steps:
-        assert config.num_steps == 2
+        assert config.num_steps == min(2, config.train.max_steps)
         assert metrics["cost/tokens_per_s"] > 0
     assert os.path.commonpath([folder, tmp_path]) == str(tmp_path)

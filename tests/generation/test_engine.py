@@ -305,12 +305,14 @@ def equals_transformers(loaded, *, new_tokens):
 
 @pytest.mark.slow
 @pytest.mark.weights
+@pytest.mark.timeout(900)  # twenty prompts on real weights twice; the first compilation of a kernel on a busy machine
 def test_real_smollm2_equals_transformers():
     equals_transformers(weights.smollm2(), new_tokens=16)
 
 
 @pytest.mark.slow
 @pytest.mark.weights
+@pytest.mark.timeout(900)  # the same
 def test_real_gemma3_equals_transformers_past_its_window():
     loaded = weights.gemma3()
     prompts = equals_transformers(loaded, new_tokens=16)

@@ -189,6 +189,20 @@ def test_saved_and_loaded_again_without_loss(tmp_path):
         assert torch.equal(hidden_states(model, batch), hidden_states(loaded, batch))
 
 
+def test_running_statistics_are_loaded_and_not_those_of_a_new_module(tmp_path):
+    model = build(hf_config({**TINY, "vision_config": {
+        **TINY["vision_config"], "encoder": "efficientnet_lite0", "hidden_size": 1280, "image_size": 32,
+    }}))  # fmt: skip
+    tower, _ = vision_parts(model)
+    for name, buffer in tower.named_buffers():
+        if name.endswith(("running_mean", "running_var")):
+            buffer.uniform_(2, 3)
+    model.save_pretrained(tmp_path)
+    loaded, _ = vision_parts(AutoModelForImageTextToText.from_pretrained(tmp_path))
+    for name, value in tower.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value, rtol=0, atol=0)
+
+
 def test_unknown_towers_and_encoders_are_named():
     model = model_of("tiny")
     model.config.vision_config.model_type = "vit"

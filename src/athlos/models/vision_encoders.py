@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, PreTrainedModel
+from transformers import AutoModel, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -111,12 +111,14 @@ class AthlosVisionModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
+        # transformers calls this for loaded modules too, and relies on its own functions leaving loaded tensors alone;
+        # `reset_parameters` would put running statistics back to those of a new module.
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            initialization.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
-                nn.init.zeros_(module.bias)
+                initialization.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
-            module.reset_parameters()
+            super()._init_weights(module)
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """`last_hidden_state` [B, K, D] with K = num_tokens_a_side^2, the places row by row."""

@@ -36,7 +36,7 @@ demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in m
 	@$(BIN)/athlos run -m experiment=lab_finetune sweep=demo results_dir=results/demo
 	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
 
-demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one report; a few minutes a method
+demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one report
 	@failed=; for sweep in conf/sweep/demo/*.yaml; do \
 		slug=$$(basename $$sweep .yaml); code=0; \
 		lab=$$(sed -n 's/.*athlos run -m experiment=\([a-z_]*\) .*/\1/p' $$sweep); \

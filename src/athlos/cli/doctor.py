@@ -38,6 +38,7 @@ EXTRAS = {
     "sweeps": "sweeps over several processes or Slurm (hydra/launcher=joblib, submitit_slurm)",
     "notebooks": "the notebooks",
     "lm-eval": "the lm-evaluation-harness",
+    "spark": "n-gram tables on Spark (construct.builder=spark; needs Java 17)",
     "dev": "the tests and linters",
 }
 """What each extra of Athlos allows."""

@@ -13,7 +13,8 @@ from athlos.config.compose import run_config
 from athlos.config.parts import Prediction
 from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
-from athlos.evaluation.suite import load_suite
+from athlos.evaluation.evaluate import named
+from athlos.evaluation.suite import MetricDetail, SuiteResult, load_suite
 from athlos.evaluation.suites import throughput
 from athlos.evaluation.suites.calibration import sequence_confidence
 from athlos.evaluation.suites.translation import length_ratio
@@ -275,3 +276,17 @@ def test_translation_out_of_several_languages_is_grouped_by_them():
     assert result.metrics["exact"] == 0.75  # macro over languages
     assert result.metrics["chrf"] == pytest.approx((result.metrics["chrf/de"] + result.metrics["chrf/ru"]) / 2)
     assert [row["exact"] for row in result.predictions] == [1, 0, 1]
+
+
+def test_a_metric_of_two_suites_takes_their_names():
+    results = {
+        "qa": SuiteResult(metrics={"em": 0.5, "answer_tokens": 2.0, "answer_tokens/de": 3.0}),
+        "math": SuiteResult(metrics={"acc": 1.0, "answer_tokens": 4.0}, details={"answer_tokens": MetricDetail(n=2)}),
+    }
+    metrics, details = named(results, split="test", suffix="_base")
+    assert metrics == {
+        "test/em_base": 0.5, "test/qa_answer_tokens_base": 2.0, "test/qa_answer_tokens_base/de": 3.0,
+        "test/acc_base": 1.0, "test/math_answer_tokens_base": 4.0,
+    }  # fmt: skip
+    assert list(details) == ["test/math_answer_tokens_base"]
+    assert list(named({"qa": results["qa"]}, split="test")[0])[1] == "test/answer_tokens"

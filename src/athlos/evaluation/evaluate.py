@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -91,18 +92,20 @@ def _result(fields: dict[str, Any]) -> SuiteResult:
 def named(results: dict[str, SuiteResult], *, split: str, suffix: str = "") -> tuple[dict[str, float], dict[str, Any]]:
     """Metrics and their details under their full names: `test/acc/de`, and `test/acc_base/de` with a suffix.
 
-    Two suites that give one name would hide each other: the second one is an error of ours.
+    A metric that several suites give (`answer_tokens`) takes the suite's name, `test/qa_answer_tokens`: else
+    one would hide the other.
     """
+    heads = Counter(head for result in results.values() for head in {name.partition("/")[0] for name in result.metrics})
     metrics: dict[str, float] = {}
     details: dict[str, Any] = {}
     for suite, result in results.items():
-        for name, value in result.metrics.items():
-            full = full_name(name, split=split, suffix=suffix)
-            if full in metrics:
-                raise ValueError(f"suite {suite} gives {full}, which another suite gave already")
-            metrics[full] = value
-        for name, detail in result.details.items():
-            details[full_name(name, split=split, suffix=suffix)] = dataclasses.asdict(detail)
+
+        def full(name: str, suite: str = suite) -> str:
+            own = f"{suite}_{name}" if heads[name.partition("/")[0]] > 1 else name
+            return full_name(own, split=split, suffix=suffix)
+
+        metrics |= {full(name): value for name, value in result.metrics.items()}
+        details |= {full(name): dataclasses.asdict(detail) for name, detail in result.details.items()}
     return metrics, details
 
 

@@ -216,7 +216,7 @@ def test_it_stacks(lang: list[str], run: Callable[..., Any], stack: list[str], p
     if "selection=slam" in stack:
         assert len(moved(folder)) == 2  # up and down of one layer
     metrics = json.loads((folder / "metrics.json").read_text())
-    assert {"diag/lens_language/1", "diag/lens_language/2"} <= set(metrics)
+    assert {"diag/lens_language/1", "diag/lens_language/2", "diag/lens_de/2", "diag/lens_th/2"} <= set(metrics)
     assert (folder / "figures" / "lang_lens.png").stat().st_size > 10_000
 
 

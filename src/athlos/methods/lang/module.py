@@ -274,7 +274,9 @@ class LangModule(MethodModule):
         figures = {"lang_traces": trace_figure(self.history)} if self.history else {}
         if self.method.lens_prompts and self._data is not None:
             curves = self._lens()
-            metrics = {f"diag/lens_language/{layer}": share for layer, share in enumerate(curves["all"], start=1)}
+            for language, shares in curves.items():
+                name = "diag/lens_language" if language == "all" else f"diag/lens_{language}"
+                metrics |= {f"{name}/{layer}": share for layer, share in enumerate(shares, start=1)}
             figures["lang_lens"] = lens_figure(curves, title="share of the question's language, by layer")
         return metrics, figures
 

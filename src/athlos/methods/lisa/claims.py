@@ -1,20 +1,44 @@
 """What the paper of LISA claims, and the bars of our own study."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
 REAL = {"study": "lisa_smollm2_wikitext2", "objective.ce": 1.0}
 """The study on SmolLM2 with labels; its control without labels is a row of its own."""
 CONTROL = {"study": "lisa_smollm2_wikitext2", "objective.ce": 0.0}
+LAB = {"study": "lab_lisa", "surgery.align.enabled": True, "method.stages": ["local", "end2end"]}
 BY_LAYERS = ("surgery.layers.count",)
 DECODE = {"benchmark": "lisa_decode"}
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
 
 
-def _one_run(label: str, metric: str, other: str, compare: Compare, bar: float | None = None) -> Comparison:
+def _one_run(
+    label: str, metric: str, other: str, compare: Compare, bar: float | None = None, *,
+    where: Mapping[str, Any] = REAL, by: tuple[str, ...] = BY_LAYERS,
+) -> Comparison:  # fmt: skip
     """Lower is better: two metrics of the same runs."""
     return Comparison(
         label=label, ours=Measure(metric=metric), against=Measure(metric=other), compare=compare,
-        direction=Direction.DOWN, bar=bar, where=REAL, by=BY_LAYERS,
+        direction=Direction.DOWN, bar=bar, where=where, by=by,
+    )  # fmt: skip
+
+
+def _lab_arms(label: str, key: str, ours: Any, against: Any) -> Comparison:
+    """Perplexity of two arms of the lab study that differ in one key."""
+    where = {name: value for name, value in LAB.items() if name != key}
+    return Comparison(
+        label=label, ours=Measure(metric="test/ppl", where={key: ours}),
+        against=Measure(metric="test/ppl", where={key: against}), compare=Compare.RATIO, direction=Direction.DOWN,
+        where=where, by=BY_LAYERS,
+    )  # fmt: skip
+
+
+def _noise(label: str, study: str) -> Comparison:
+    return Comparison(
+        label=label, ours=Measure(metric="diag/noise_ppl_shallow"), against=Measure(metric="diag/noise_ppl_deep"),
+        compare=Compare.RATIO, direction=Direction.UP, where={"study": study}, by=("method.noise_sigma",),
     )  # fmt: skip
 
 
@@ -72,6 +96,7 @@ CLAIMS = (
         source="abstract; the bar is ours", tag=Tag.PAPER,
         comparisons=(
             _one_run("LISA / full", "test/ppl", "test/ppl_base", Compare.RATIO, 1.10),
+            _one_run("lab, LISA / full", "test/ppl", "test/ppl_base", Compare.RATIO, 1.10, where=LAB),
             Comparison(
                 label="LISA / full, trained without labels", ours=Measure(metric="test/ppl"),
                 against=Measure(metric="test/ppl_base"), compare=Compare.RATIO, direction=Direction.DOWN, bar=1.10,
@@ -93,16 +118,39 @@ CLAIMS = (
                 direction=Direction.DOWN, where=REAL, by=BY_LAYERS,
             ),
             _one_run("LISA / aligned heads", "test/ppl", "test/ppl_align", Compare.RATIO),
+            _one_run("lab, LISA / direct", "test/ppl", "test/ppl_direct", Compare.RATIO, where=LAB),
+            _one_run("lab, LISA / aligned heads", "test/ppl", "test/ppl_align", Compare.RATIO, where=LAB),
         ),
     ),
     Claim(
         id="lisa.shallow", text="errors in the attention of shallow layers hurt more than those in deep ones",
         source="abstract", tag=Tag.PAPER,
-        needs="noise that tells: at sigma 1 it costs about 1 % in either half of the layers (sweep=lisa/noise)",
+        comparisons=(
+            _noise("noise in the lower over noise in the upper half", "lisa_noise"),
+            _noise("lab, noise in the lower over noise in the upper half", "lab_lisa_noise"),
+        ),
     ),
     Claim(
         id="lisa.scratch", text="usable for pre-training and task tuning too", source="second-hand", tag=Tag.NOTE,
         needs="pre-training with shared layers at a size where it would tell",
+    ),
+    Claim(
+        id="lisa.bar.parts", text="the aligner and the second stage of training each help",
+        source="lab study's arms", tag=Tag.OURS,
+        comparisons=(
+            _lab_arms("lab, with / without the aligner", "surgery.align.enabled", True, False),
+            _lab_arms("lab, two stages / the local one", "method.stages", ["local", "end2end"], ["local"]),
+        ),
+    ),
+    Claim(
+        id="lisa.bar.shuffle", text="with heads in another order matched scores lose less than copied ones",
+        source="lab study's prediction", tag=Tag.OURS,
+        comparisons=(
+            _one_run(
+                "lab, matched / copied, untrained", "test/ppl_align", "test/ppl_direct", Compare.RATIO,
+                where={"study": "lab_lisa_shuffle", "surgery.align.init": "hungarian"}, by=("surgery.shuffle_heads",),
+            ),
+        ),
     ),
     Claim(
         id="lisa.bar.excess", text="less than a fifth of direct sharing's excess perplexity is left",

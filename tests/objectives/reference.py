@@ -49,3 +49,16 @@ def policy_loss(new, old, advantages, *, low: float, high: float, denominator: s
         return sum(sum(row) / len(row) for row in rows) / len(rows)
     total = sum(sum(row) for row in rows)
     return total / num_tokens if denominator == "token" else total / (len(rows) * constant)
+
+
+def topk_divergence(wanted, given, *, topk: int) -> float:
+    """Sum over rows of KL(wanted || given) on the `topk` likeliest tokens of `wanted` and all others as one outcome."""
+    total = 0.0
+    for wanted_row, given_row in zip(wanted, given, strict=True):
+        kept = sorted(range(len(wanted_row)), key=lambda token: -wanted_row[token])[:topk]
+        outcomes = [[token] for token in kept] + [[token for token in range(len(wanted_row)) if token not in kept]]
+        for tokens in outcomes:
+            wanted_mass = sum(math.exp(wanted_row[token]) for token in tokens)
+            given_mass = sum(math.exp(given_row[token]) for token in tokens)
+            total += wanted_mass * math.log(wanted_mass / given_mass)
+    return total

@@ -59,6 +59,20 @@ def _distill_errors(config: "RunConfig") -> Iterable[str]:
         yield "objective.teacher: the base model has random weights, which teach nothing; name another, or set kd=0"
 
 
+@dataclass(kw_only=True)
+class DistillTopkConfig(DistillConfig):
+    topk: int = MISSING
+    """The teacher's most probable tokens that the divergence lists one by one, >= 1 and below the vocabulary."""
+
+
+def _distill_topk_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, DistillTopkConfig)
+    yield from _distill_errors(config)
+    if node.topk < 1:
+        yield f"objective.topk: got {node.topk}, expected an integer >= 1; objective=distill compares all tokens"
+
+
 # Made by a call because `none` reads better in YAML than a null.
 AdvantageStd = Enum("AdvantageStd", [(name, name) for name in ("sample", "population", "none")], type=str)
 """What a group's centred rewards are divided by: the standard deviation with n - 1, with n, or nothing."""
@@ -121,6 +135,11 @@ PARTS = [
         group="objective", name="distill", schema=DistillConfig,
         target="athlos.objectives.distillation.DistillObjective",
         summary="cross-entropy plus divergence from a teacher", check=_distill_errors,
+    ),
+    Part(
+        group="objective", name="distill_topk", schema=DistillTopkConfig,
+        target="athlos.objectives.distillation.TopkDistillObjective",
+        summary="cross-entropy plus divergence from a teacher's most probable tokens", check=_distill_topk_errors,
     ),
     Part(
         group="objective", name="next_token", schema=NextTokenConfig,

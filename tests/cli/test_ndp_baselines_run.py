@@ -28,3 +28,10 @@ def test_the_teachers_most_probable_tokens(tiny: list[str], run: Any, tmp_path: 
     points = [point for point in curve(folder) if "train/kd" in point]
     assert all(point["train/kd"] > 0 and point["train/ce"] > 0 for point in points)
     assert metrics_of(str(folder))["ndp/kept_rows_share"] == 3 / 120
+
+
+def test_unigram_smoothing(tiny: list[str], run: Any) -> None:
+    folder = folder_of(run, *tiny, *RECIPE, "objective=unigram_smoothing")
+    points = [point for point in curve(folder) if "train/loss" in point]
+    assert points[-1]["train/loss"] < points[0]["train/loss"]
+    assert 0 < metrics_of(str(folder))["diag/unigram_tokens"] < 259

@@ -3,8 +3,8 @@
 import math
 
 
-def next_token_nll(logits, labels, *, label_smoothing: float = 0.0) -> tuple[float, int]:
-    """(sum of -sum_v q_v log p_v over counted targets, their number); q = (1 - e) one-hot + e / V."""
+def next_token_nll(logits, labels, *, label_smoothing: float = 0.0, prior=None) -> tuple[float, int]:
+    """(sum of -sum_v q_v log p_v over counted targets, their number); q = (1 - e) one-hot + e * prior, else e / V."""
     total, count = 0.0, 0
     for row_logits, row_labels in zip(logits, labels, strict=True):
         for position in range(1, len(row_labels)):
@@ -15,7 +15,8 @@ def next_token_nll(logits, labels, *, label_smoothing: float = 0.0) -> tuple[flo
             top = max(scores)
             log_z = top + math.log(sum(math.exp(score - top) for score in scores))
             log_probs = [score - log_z for score in scores]
-            smooth = sum(log_probs) / len(log_probs)
+            spread = prior or [1 / len(log_probs)] * len(log_probs)
+            smooth = sum(share * log_prob for share, log_prob in zip(spread, log_probs, strict=True))
             total -= (1 - label_smoothing) * log_probs[target] + label_smoothing * smooth
             count += 1
     return total, count
@@ -62,3 +63,13 @@ def topk_divergence(wanted, given, *, topk: int) -> float:
             given_mass = sum(math.exp(given_row[token]) for token in tokens)
             total += wanted_mass * math.log(wanted_mass / given_mass)
     return total
+
+
+def unigrams(rows, *, vocab_size: int) -> list[float]:
+    """Relative frequency of each token among the targets of rows (tokens, is target); a row's first token is none."""
+    counts = [0] * vocab_size
+    for tokens, is_target in rows:
+        for place in range(1, len(tokens)):
+            if is_target[place]:
+                counts[tokens[place]] += 1
+    return [count / sum(counts) for count in counts]

@@ -30,6 +30,23 @@ def _next_token_errors(config: "RunConfig") -> Iterable[str]:
 
 
 @dataclass(kw_only=True)
+class UnigramSmoothingConfig(ObjectiveConfig):
+    smoothing: float = MISSING
+    """Share of the target mass spread as the training split's targets are distributed, in [0, 1)."""
+    chunk_tokens: int = 1024
+    """Positions whose logits exist at one time, >= 1."""
+
+
+def _unigram_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, UnigramSmoothingConfig)
+    if not 0 <= node.smoothing < 1:
+        yield f"objective.smoothing: got {node.smoothing}, expected a number in [0, 1)"
+    if node.chunk_tokens < 1:
+        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
+
+
+@dataclass(kw_only=True)
 class DistillConfig(ObjectiveConfig):
     ce: float = MISSING
     """Weight of the cross-entropy with the labels, >= 0."""
@@ -149,5 +166,10 @@ PARTS = [
     Part(
         group="objective", name="policy", schema=PolicyConfig, target="athlos.objectives.policy.PolicyObjective",
         summary="the clipped loss of GRPO and its kin on rollouts", check=_policy_errors,
+    ),
+    Part(
+        group="objective", name="unigram_smoothing", schema=UnigramSmoothingConfig,
+        target="athlos.objectives.unigram_smoothing.UnigramSmoothingObjective",
+        summary="cross-entropy with a share of the target spread by token frequency", check=_unigram_errors,
     ),
 ]  # fmt: skip

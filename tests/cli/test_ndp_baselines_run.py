@@ -3,10 +3,14 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+from safetensors.torch import load_file
 from tests.cli.conftest import curve
 from tests.cli.test_ndp_run import metrics_of
 from tests.methods.lisa.test_surgery import model_of
+from tests.tolerances import FLOAT32
 
+from athlos.methods.ndp.module import NdpModule
 from athlos.models.tokenizers import byte_tokenizer
 
 RECIPE = ["method=ndp", "train.batching=bucket", "train.max_length=64", "data.unit=line"]
@@ -35,3 +39,35 @@ def test_unigram_smoothing(tiny: list[str], run: Any) -> None:
     points = [point for point in curve(folder) if "train/loss" in point]
     assert points[-1]["train/loss"] < points[0]["train/loss"]
     assert 0 < metrics_of(str(folder))["diag/unigram_tokens"] < 259
+
+
+def test_heads_for_later_tokens_resume_and_stay_behind(
+    tiny: list[str], run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overrides = [*tiny, *RECIPE, "objective=multi_token"]
+    folder = folder_of(run, *overrides)
+    points = [point for point in curve(folder) if "train/ahead_3" in point]
+    assert points[-1]["train/ahead_3"] < points[0]["train/ahead_3"]
+    heads = load_file(folder / "checkpoints" / "final" / "model.safetensors")["objective.heads_JDD"]
+    assert all(head.any() for head in heads)
+
+    # Killed behind its checkpoint of step 4 and started again, it ends where it would have ended.
+    whole = NdpModule.training_step
+
+    def dying(self: Any, batch: Any, batch_index: int) -> Any:
+        if self.global_step == 6:
+            raise RuntimeError("killed")
+        return whole(self, batch, batch_index)
+
+    again = [*overrides, f"run_dir={tmp_path / 'again'}"]
+    with monkeypatch.context() as patch:
+        patch.setattr(NdpModule, "training_step", dying)
+        assert run("run", *again)[0] == 5
+    resumed = metrics_of(str(folder_of(run, *again)))
+    assert resumed["test/ppl"] == pytest.approx(metrics_of(str(folder))["test/ppl"], rel=FLOAT32)
+
+    code, _, err = run("export", str(folder), "--out", str(tmp_path / "model"))
+    assert code == 0, err
+    names = load_file(tmp_path / "model" / "model.safetensors")
+    assert "model.norm.weight" in names
+    assert not any("heads" in name or "objective" in name for name in names)

@@ -73,3 +73,31 @@ def unigrams(rows, *, vocab_size: int) -> list[float]:
             if is_target[place]:
                 counts[tokens[place]] += 1
     return [count / sum(counts) for count in counts]
+
+
+def multi_token_nll(hidden, heads, output, labels, *, weight: float) -> tuple[float, int]:
+    """(CE of the next token + weight * CE of the token j places behind it, as sums; number of next-token targets).
+
+    Head j scores with output . (h + W_j h). A later token counts where all labels from the next one to it do.
+    """
+    total, count = 0.0, 0
+    for row_hidden, row_labels in zip(hidden, labels, strict=True):
+        for position in range(len(row_labels) - 1):
+            if row_labels[position + 1] == -100:
+                continue
+            count += 1
+            for place in range(len(heads) + 1):
+                until = position + 1 + place
+                if until >= len(row_labels) or -100 in row_labels[position + 1 : until + 1]:
+                    break
+                state = list(row_hidden[position])
+                if place:
+                    state = [
+                        own + sum(entry * other for entry, other in zip(line, row_hidden[position], strict=True))
+                        for own, line in zip(state, heads[place - 1], strict=True)
+                    ]
+                scores = [sum(a * b for a, b in zip(line, state, strict=True)) for line in output]
+                top = max(scores)
+                log_z = top + math.log(sum(math.exp(score - top) for score in scores))
+                total += (weight if place else 1.0) * (log_z - scores[row_labels[until]])
+    return total, count

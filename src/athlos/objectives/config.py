@@ -47,6 +47,33 @@ def _unigram_errors(config: "RunConfig") -> Iterable[str]:
 
 
 @dataclass(kw_only=True)
+class MultiTokenConfig(ObjectiveConfig):
+    num_future: int = MISSING
+    """Tokens behind the next one that are predicted too, each by a head of its own, >= 1."""
+    weight: float = MISSING
+    """Weight of each of them beside the next token's 1, > 0."""
+    chunk_tokens: int = 1024
+    """Positions whose logits exist at one time, >= 1."""
+
+
+def _multi_token_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, MultiTokenConfig)
+    if node.num_future < 1:
+        yield f"objective.num_future: got {node.num_future}, expected an integer >= 1; 0 is objective=next_token"
+    most = config.train.max_length - 2
+    if config.num_steps and node.num_future > most:
+        yield (
+            f"objective.num_future: got {node.num_future}, expected at most {most}: a row of train.max_length="
+            f"{config.train.max_length} tokens has no later ones"
+        )
+    if not 0 < node.weight < float("inf"):
+        yield f"objective.weight: got {node.weight}, expected a number > 0"
+    if node.chunk_tokens < 1:
+        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
+
+
+@dataclass(kw_only=True)
 class DistillConfig(ObjectiveConfig):
     ce: float = MISSING
     """Weight of the cross-entropy with the labels, >= 0."""
@@ -157,6 +184,11 @@ PARTS = [
         group="objective", name="distill_topk", schema=DistillTopkConfig,
         target="athlos.objectives.distillation.TopkDistillObjective",
         summary="cross-entropy plus divergence from a teacher's most probable tokens", check=_distill_topk_errors,
+    ),
+    Part(
+        group="objective", name="multi_token", schema=MultiTokenConfig,
+        target="athlos.objectives.multi_token.MultiTokenObjective",
+        summary="cross-entropy of the next token and of later ones", check=_multi_token_errors,
     ),
     Part(
         group="objective", name="next_token", schema=NextTokenConfig,

@@ -22,10 +22,15 @@ def folder_of(run: Any, *overrides: str) -> Path:
     return Path(out.splitlines()[-1])
 
 
-def test_the_teachers_most_probable_tokens(tiny: list[str], run: Any, tmp_path: Path) -> None:
-    teacher = tmp_path / "teacher"
-    model_of(vocab_size=259).save_pretrained(teacher)
-    byte_tokenizer().save_pretrained(teacher)
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    folder = tmp_path / "teacher"
+    model_of(vocab_size=259).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def test_the_teachers_most_probable_tokens(tiny: list[str], run: Any, teacher: Path) -> None:
     folder = folder_of(
         run, *tiny, *RECIPE, "objective=distill_topk", f"objective.teacher=dir:{teacher}", "train.max_steps=6"
     )  # fmt: skip
@@ -71,3 +76,19 @@ def test_heads_for_later_tokens_resume_and_stay_behind(
     names = load_file(tmp_path / "model" / "model.safetensors")
     assert "model.norm.weight" in names
     assert not any("heads" in name or "objective" in name for name in names)
+
+
+@pytest.mark.parametrize("is_base", [False, True])
+def test_neighbours_in_a_teachers_or_the_models_own_states(
+    is_base: bool, tiny: list[str], run: Any, teacher: Path
+) -> None:
+    architecture = [item for item in tiny if not is_base or not item.startswith("model.architecture")]
+    chosen = (
+        [f"model.source=dir:{teacher}", "model.tokenizer.kind=source"]
+        if is_base
+        else [f"objective.teacher=dir:{teacher}"]
+    )
+    folder = folder_of(run, *architecture, *RECIPE, "objective=knn_targets", *chosen)
+    points = [point for point in curve(folder) if "train/loss" in point]
+    assert points[-1]["train/loss"] < points[0]["train/loss"]
+    assert 0 < metrics_of(str(folder))["ndp/neighbours_label_share"] <= 1

@@ -18,7 +18,7 @@ from athlos.config.parts import Loss, PartContext, PartReport
 from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.errors import ConfigError, ModelError
 from athlos.models.forward import hidden_states, project
-from athlos.models.loading import load_model
+from athlos.models.loading import LoadedModel, load_model
 from athlos.models.tokenizers import tokenizer_hash
 from athlos.objectives.config import DistillConfig, DistillTopkConfig
 from athlos.objectives.next_token import gather_targets
@@ -48,13 +48,7 @@ class DistillObjective:
 
     def _teacher(self, context: PartContext) -> PreTrainedModel:
         if self.config.teacher != "base":
-            source = ModelConfig(
-                name="teacher", source=self.config.teacher, tokenizer=TokenizerConfig(kind="source"),
-                dtype=context.config.model.dtype, attention=context.config.model.attention,
-            )  # fmt: skip
-            loaded = load_model(source, seed=context.config.seed, stages=context.stages)
-            _check_tokenizers(context.tokenizer, loaded.tokenizer)
-            return loaded.model.requires_grad_(False)
+            return load_teacher(self.config.teacher, context=context).model.requires_grad_(False)
         base = context.base_model
         assert base is not None
         # A copy of what trains: the student's parameters may be the base model's own.
@@ -145,6 +139,17 @@ def _with_rest(log_probs_NV: Tensor, token_ids_NK: Tensor) -> Tensor:
     # Summed, not 1 - the listed: a small rest would round away.
     rest_N1 = log_probs_NV.scatter(-1, token_ids_NK, -torch.inf).logsumexp(-1, keepdim=True)
     return torch.cat([log_probs_NV.gather(-1, token_ids_NK), rest_N1], dim=-1)
+
+
+def load_teacher(source: str, *, context: PartContext) -> LoadedModel:
+    """A teacher from elsewhere, `source` as in `model.source`; raises `ModelError` for one with another tokenizer."""
+    config = ModelConfig(
+        name="teacher", source=source, tokenizer=TokenizerConfig(kind="source"),
+        dtype=context.config.model.dtype, attention=context.config.model.attention,
+    )  # fmt: skip
+    loaded = load_model(config, seed=context.config.seed, stages=context.stages)
+    _check_tokenizers(context.tokenizer, loaded.tokenizer)
+    return loaded
 
 
 def _check_tokenizers(own: "PreTrainedTokenizerBase", theirs: "PreTrainedTokenizerBase") -> None:

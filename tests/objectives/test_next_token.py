@@ -5,39 +5,10 @@ import weakref
 import pytest
 import torch
 from tests.objectives import reference
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.parts import Loss
 from athlos.objectives.config import NextTokenConfig
-from athlos.objectives.next_token import NextTokenObjective
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=41, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64,
-    )  # fmt: skip
-    return AutoModelForCausalLM.from_config(config).double().eval()
-
-
-@pytest.fixture
-def batch():
-    generator = torch.Generator().manual_seed(1)
-    input_ids = torch.randint(1, 41, (4, 9), generator=generator)
-    mask = torch.ones_like(input_ids)
-    mask[1, 5:] = 0
-    mask[3, 2:] = 0
-    labels = input_ids.masked_fill(mask == 0, -100)
-    labels[0, :4] = -100
-    labels[2] = -100  # a row with no target
-    return {
-        "input_ids": input_ids,
-        "labels": labels,
-        "attention_mask": mask,
-        "position_ids": torch.arange(9).expand(4, 9),
-    }
+from athlos.objectives.next_token import NextTokenObjective, next_token_nll
 
 
 def run(model, batch, **values) -> Loss:
@@ -83,6 +54,22 @@ def test_padding_does_not_change_the_loss(model, batch):
         "position_ids": torch.arange(14).expand(4, 14),
     }
     assert run(model, padded).total.item() == pytest.approx(run(model, batch).total.item(), rel=1e-9)
+
+
+def test_a_frozen_head_knows_the_prior(model, batch, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("athlos.objectives.next_token.SMALLEST_CHUNK", 1)
+    monkeypatch.setattr("athlos.objectives.next_token.FROZEN_CHUNK_ENTRIES", 3 * 41)
+    prior = torch.rand(41, generator=torch.Generator().manual_seed(2)).softmax(-1)
+    hidden, targets = torch.randn(8, 16, dtype=torch.float64), torch.arange(8)
+    found = []
+    for frozen in (False, True):
+        model.get_output_embeddings().requires_grad_(not frozen)
+        given = hidden.clone().requires_grad_()
+        total = next_token_nll(model, given, targets, label_smoothing=0.3, prior_V=prior, chunk_tokens=5)
+        (2 * total).backward()
+        found.append((total.item(), given.grad))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    torch.testing.assert_close(found[1][1], found[0][1], atol=1e-6, rtol=1e-5)
 
 
 @pytest.mark.parametrize("label_smoothing", [0.0, 0.1])

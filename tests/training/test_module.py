@@ -64,5 +64,8 @@ def test_vectors_do_not_decay_and_frozen_parameters_are_left_out():
     optimizer = build_optimizer(model, run_config(["train.weight_decay=0.3"]).train)
     decay = {p.numel(): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert decay == {12: 0.3, 4: 0.0}
+    beside = [torch.nn.Parameter(torch.zeros(2, 3, 3))]
+    optimizer = build_optimizer(model, run_config([]).train, beside=beside)
+    assert sorted(p.numel() for group in optimizer.param_groups for p in group["params"]) == [4, 4, 4, 12, 18]
     with pytest.raises(TrainingError, match="nothing to train"):
-        build_optimizer(model.requires_grad_(False), run_config([]).train)
+        build_optimizer(model.requires_grad_(False), run_config([]).train, beside=beside)

@@ -87,7 +87,11 @@ class Loss:
 
 
 class Objective(Protocol):
-    """(model, batch) -> loss. The batch holds input_ids, labels (-100 = not counted), attention_mask, position_ids."""
+    """(model, batch) -> loss. The batch holds input_ids, labels (-100 = not counted), attention_mask, position_ids.
+
+    One with parameters of its own is a `torch.nn.Module` and makes them in `prepare`; they train and resume with the
+    run, and no export holds them.
+    """
 
     def prepare(self, *, context: PartContext) -> PartReport | None:
         """Called once before training, the parts applied: build tables, keep a teacher. Nothing to tell: None."""

@@ -7,6 +7,7 @@ is usual for language modelling. `bucket` keeps one record a row.
 T tokens of the whole split, R rows.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -66,6 +67,12 @@ class Rows:
         return replace(
             self, starts_R=self.starts_R[kept], ends_R=self.ends_R[kept], num_targets_R=self.num_targets_R[kept]
         )  # fmt: skip
+
+
+def rows_hash(rows: Rows) -> str:
+    """Content hash of rows: tokens, which of them are targets, and where rows begin and end."""
+    arrays = (rows.tokens_T, rows.is_target_T, rows.starts_R, rows.ends_R)
+    return content_hash([hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays])
 
 
 def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:

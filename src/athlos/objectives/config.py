@@ -30,6 +30,50 @@ def _next_token_errors(config: "RunConfig") -> Iterable[str]:
 
 
 @dataclass(kw_only=True)
+class UnigramSmoothingConfig(ObjectiveConfig):
+    smoothing: float = MISSING
+    """Share of the target mass spread as the training split's targets are distributed, in [0, 1)."""
+    chunk_tokens: int = 1024
+    """Positions whose logits exist at one time, >= 1."""
+
+
+def _unigram_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, UnigramSmoothingConfig)
+    if not 0 <= node.smoothing < 1:
+        yield f"objective.smoothing: got {node.smoothing}, expected a number in [0, 1)"
+    if node.chunk_tokens < 1:
+        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
+
+
+@dataclass(kw_only=True)
+class MultiTokenConfig(ObjectiveConfig):
+    num_future: int = MISSING
+    """Tokens behind the next one that are predicted too, each by a head of its own, >= 1."""
+    weight: float = MISSING
+    """Weight of each of them beside the next token's 1, > 0."""
+    chunk_tokens: int = 1024
+    """Positions whose logits exist at one time, >= 1."""
+
+
+def _multi_token_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, MultiTokenConfig)
+    if node.num_future < 1:
+        yield f"objective.num_future: got {node.num_future}, expected an integer >= 1; 0 is objective=next_token"
+    most = config.train.max_length - 2
+    if config.num_steps and node.num_future > most:
+        yield (
+            f"objective.num_future: got {node.num_future}, expected at most {most}: a row of train.max_length="
+            f"{config.train.max_length} tokens has no later ones"
+        )
+    if not 0 < node.weight < float("inf"):
+        yield f"objective.weight: got {node.weight}, expected a number > 0"
+    if node.chunk_tokens < 1:
+        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
+
+
+@dataclass(kw_only=True)
 class DistillConfig(ObjectiveConfig):
     ce: float = MISSING
     """Weight of the cross-entropy with the labels, >= 0."""
@@ -57,6 +101,20 @@ def _distill_errors(config: "RunConfig") -> Iterable[str]:
         yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
     if node.teacher == "base" and node.kd > 0 and config.model.source == "random" and config.num_steps:
         yield "objective.teacher: the base model has random weights, which teach nothing; name another, or set kd=0"
+
+
+@dataclass(kw_only=True)
+class DistillTopkConfig(DistillConfig):
+    topk: int = MISSING
+    """The teacher's most probable tokens that the divergence lists one by one, >= 1 and below the vocabulary."""
+
+
+def _distill_topk_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, DistillTopkConfig)
+    yield from _distill_errors(config)
+    if node.topk < 1:
+        yield f"objective.topk: got {node.topk}, expected an integer >= 1; objective=distill compares all tokens"
 
 
 # Made by a call because `none` reads better in YAML than a null.
@@ -123,6 +181,16 @@ PARTS = [
         summary="cross-entropy plus divergence from a teacher", check=_distill_errors,
     ),
     Part(
+        group="objective", name="distill_topk", schema=DistillTopkConfig,
+        target="athlos.objectives.distillation.TopkDistillObjective",
+        summary="cross-entropy plus divergence from a teacher's most probable tokens", check=_distill_topk_errors,
+    ),
+    Part(
+        group="objective", name="multi_token", schema=MultiTokenConfig,
+        target="athlos.objectives.multi_token.MultiTokenObjective",
+        summary="cross-entropy of the next token and of later ones", check=_multi_token_errors,
+    ),
+    Part(
         group="objective", name="next_token", schema=NextTokenConfig,
         target="athlos.objectives.next_token.NextTokenObjective", summary="cross-entropy of the next token",
         check=_next_token_errors,
@@ -130,5 +198,10 @@ PARTS = [
     Part(
         group="objective", name="policy", schema=PolicyConfig, target="athlos.objectives.policy.PolicyObjective",
         summary="the clipped loss of GRPO and its kin on rollouts", check=_policy_errors,
+    ),
+    Part(
+        group="objective", name="unigram_smoothing", schema=UnigramSmoothingConfig,
+        target="athlos.objectives.unigram_smoothing.UnigramSmoothingObjective",
+        summary="cross-entropy with a share of the target spread by token frequency", check=_unigram_errors,
     ),
 ]  # fmt: skip

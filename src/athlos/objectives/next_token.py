@@ -29,21 +29,23 @@ def gather_targets(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tenso
 
 
 def next_token_nll(
-    model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, *, label_smoothing: float = 0.0, chunk_tokens: int
-) -> Tensor:
+    model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, *, label_smoothing: float = 0.0,
+    prior_V: Tensor | None = None, chunk_tokens: int,
+) -> Tensor:  # fmt: skip
     """Sum of the negative log-likelihoods of `targets_N`, in nats; 0 for N = 0.
 
-    With label smoothing e the target is (1 - e) on the token and e / V on every token. Logits of at most
+    With label smoothing e the target is (1 - e) on the token and e / V on every token, or e * `prior_V`, whose entries
+    sum to 1. Logits of at most
     `chunk_tokens` positions exist at one time: a chunk is computed again in the backward pass. Where the output matrix
     is frozen, the gradient is taken with the loss, chunk by chunk: nothing is computed twice, no logits are kept.
     """
     if torch.is_grad_enabled() and hidden_ND.requires_grad and has_frozen_head(model):
         small = max(SMALLEST_CHUNK, FROZEN_CHUNK_ENTRIES // model.config.get_text_config().vocab_size)
-        return _FrozenHeadNll.apply(hidden_ND, targets_N, model, label_smoothing, min(chunk_tokens, small))
+        return _FrozenHeadNll.apply(hidden_ND, targets_N, model, label_smoothing, prior_V, min(chunk_tokens, small))
     total = hidden_ND.sum() * 0.0  # keeps the graph for an all-masked batch
     for start in range(0, len(targets_N), chunk_tokens):
         span = slice(start, start + chunk_tokens)
-        arguments = (model, hidden_ND[span], targets_N[span], label_smoothing)
+        arguments = (model, hidden_ND[span], targets_N[span], label_smoothing, prior_V)
         single = len(targets_N) <= chunk_tokens
         total = total + (_chunk_nll(*arguments) if single else checkpoint(_chunk_nll, *arguments, use_reentrant=False))
     return total
@@ -61,7 +63,8 @@ class _FrozenHeadNll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, targets_N: Tensor, model: PreTrainedModel, smoothing: float, chunk_tokens: int
+        ctx: Any, hidden_ND: Tensor, targets_N: Tensor, model: PreTrainedModel, smoothing: float,
+        prior_V: Tensor | None, chunk_tokens: int,
     ) -> Tensor:  # fmt: skip
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         gradient_ND = torch.zeros_like(hidden_ND)
@@ -69,7 +72,7 @@ class _FrozenHeadNll(torch.autograd.Function):
             span = slice(start, start + chunk_tokens)
             with torch.enable_grad():
                 chunk_ND = hidden_ND[span].detach().requires_grad_()
-                part = _chunk_nll(model, chunk_ND, targets_N[span], smoothing)
+                part = _chunk_nll(model, chunk_ND, targets_N[span], smoothing, prior_V)
                 [gradient_ND[span]] = torch.autograd.grad(part, chunk_ND)
             total = total + part.detach()
         ctx.save_for_backward(gradient_ND)
@@ -78,12 +81,26 @@ class _FrozenHeadNll(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
         [gradient_ND] = ctx.saved_tensors
-        return gradient_ND * outer[0].to(gradient_ND.dtype), None, None, None, None
+        return gradient_ND * outer[0].to(gradient_ND.dtype), None, None, None, None, None
 
 
-def _chunk_nll(model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, label_smoothing: float) -> Tensor:
+def _chunk_nll(
+    model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, label_smoothing: float, prior_V: Tensor | None
+) -> Tensor:
     logits_NV = project(model, hidden_ND)
+    if prior_V is not None:
+        return prior_smoothed_nll(logits_NV, targets_N, smoothing=label_smoothing, prior_V=prior_V)
     return functional.cross_entropy(logits_NV, targets_N, reduction="sum", label_smoothing=label_smoothing)
+
+
+def prior_smoothed_nll(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float, prior_V: Tensor) -> Tensor:
+    """Sum of cross-entropies with (1 - e) one-hot + e * `prior_V`, in nats; 0 for N = 0.
+
+    With a prior that sums to 1 this is logsumexp - (1 - e) logit_target - e prior . logits: no targets [N, V] exist.
+    """
+    hit_N = logits_NV.gather(-1, targets_N[:, None])[:, 0]
+    prior_N = (logits_NV * prior_V).sum(-1)  # a matrix product would be rounded to 16 bits under autocast
+    return (logits_NV.logsumexp(-1) - (1 - smoothing) * hit_N - smoothing * prior_N).sum()
 
 
 class NextTokenObjective:

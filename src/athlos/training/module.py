@@ -1,14 +1,14 @@
 """`MethodModule`, the one base class: wires model, parts and optimizer. What a paper changes stands in its method."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
@@ -143,8 +143,13 @@ class MethodModule(pl.LightningModule):
     def predict_step(self, batch: Sequence[Request], batch_index: int = 0) -> list[Prediction]:
         return self.answer(batch)
 
+    @property
+    def objective_parameters(self) -> list[nn.Parameter]:
+        """What the objective trains beside the model, such as heads for later tokens; never part of an export."""
+        return list(self.objective.parameters()) if isinstance(self.objective, nn.Module) else []
+
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.config.train)
+        optimizer = build_optimizer(self.model, self.config.train, beside=self.objective_parameters)
         schedule = LambdaLR(optimizer, lambda step: lr_factor(step, self.config.num_steps, train=self.config.train))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -153,11 +158,15 @@ class MethodModule(pl.LightningModule):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trains}
 
 
-def build_optimizer(model: torch.nn.Module, train: TrainConfig) -> AdamW:
-    """AdamW over what trains; matrices decay, vectors (norms, biases) do not."""
+def build_optimizer(model: torch.nn.Module, train: TrainConfig, *, beside: Iterable[nn.Parameter] = ()) -> AdamW:
+    """AdamW over what trains in the model, and `beside` it; matrices decay, vectors (norms, biases) do not.
+
+    Raises `TrainingError` where nothing of the model trains.
+    """
     trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if not trains:
         raise TrainingError("nothing to train: the selection left no parameter; see selection= or train.max_steps=0")
+    trains += beside
     groups = [
         {"params": [p for p in trains if p.ndim >= 2], "weight_decay": train.weight_decay},
         {"params": [p for p in trains if p.ndim < 2], "weight_decay": 0.0},

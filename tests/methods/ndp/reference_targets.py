@@ -122,3 +122,25 @@ def soft_cross_entropy(logits, targets, weights=None):
         for score, prob in zip(row, target, strict=True):
             total -= weight * prob * (score - log_z)
     return total
+
+
+def neighbour_targets(states, labels, *, num, temperature, share, vocab_size):
+    """Dense targets: share * label + (1 - share) * softmax over the nearest other positions of -distance / T."""
+    found = []
+    for at, state in enumerate(states):
+        distances = [
+            (sum((a - b) ** 2 for a, b in zip(state, other, strict=True)), labels[place])
+            for place, other in enumerate(states)
+            if place != at
+        ]
+        found.append(sorted(distances)[:num])
+    scale = sum(distance for row in found for distance, _ in row) / (len(found) * num)
+    rows = []
+    for label, neighbours in zip(labels, found, strict=True):
+        weights = [math.exp(-distance / (temperature * scale)) if scale else 1.0 for distance, _ in neighbours]
+        row = [0.0] * vocab_size
+        row[label] = share
+        for weight, (_, token) in zip(weights, neighbours, strict=True):
+            row[token] += (1 - share) * weight / sum(weights)
+        rows.append(row)
+    return rows

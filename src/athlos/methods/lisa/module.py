@@ -163,7 +163,7 @@ class LisaModule(MethodModule):
     def configure_optimizers(self) -> Any:
         """AdamW; each stage has its own peak and its own warm-up and decay. The moments go on through both."""
         train = self.config.train
-        optimizer = build_optimizer(self.model, train)
+        optimizer = build_optimizer(self.model, train, beside=self.objective_parameters)
         schedule = LambdaLR(optimizer, lambda step: self.lr_at(step, train=train) / train.lr)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

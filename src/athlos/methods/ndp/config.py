@@ -78,6 +78,20 @@ class NdpObjectiveConfig(ObjectiveConfig):
 
 
 @dataclass(kw_only=True)
+class NeighbourObjectiveConfig(ObjectiveConfig):
+    label_share: float = MISSING
+    """Share of the label itself in the target, in [0, 1]; the rest is the neighbours'."""
+    num_neighbours: int = MISSING
+    """Nearest other training positions that a target is made of, >= 1."""
+    temperature: float = MISSING
+    """Of the neighbours' softmax, in units of the mean squared distance to a neighbour, > 0."""
+    teacher: str = MISSING
+    """Whose hidden states are compared: `base` = the run's model as loaded, or a source as in `model.source`."""
+    chunk_tokens: int = MISSING
+    """Positions whose logits exist at one time, >= 1."""
+
+
+@dataclass(kw_only=True)
 class NdpConfig(MethodConfig):
     dedup: Dedup = MISSING  # type: ignore[valid-type]
     match: Match = MISSING
@@ -172,6 +186,20 @@ def _objective_errors(config: "RunConfig") -> Iterable[str]:
         )
 
 
+def _neighbour_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, NeighbourObjectiveConfig)
+    if not 0 <= node.label_share <= 1:
+        yield f"objective.label_share: got {node.label_share}, expected a number in [0, 1]"
+    if not 0 < node.temperature < float("inf"):
+        yield f"objective.temperature: got {node.temperature}, expected a number > 0"
+    for name, value in {"num_neighbours": node.num_neighbours, "chunk_tokens": node.chunk_tokens}.items():
+        if value < 1:
+            yield f"objective.{name}: got {value}, expected an integer >= 1"
+    if node.teacher == "base" and config.model.source == "random" and config.num_steps:
+        yield "objective.teacher: the base model has random weights, whose neighbours mean nothing; name another"
+
+
 def _smooth_errors(node: NdpObjectiveConfig) -> Iterable[str]:
     if not 0 <= node.zero_prob < 1:
         yield f"objective.zero_prob: got {node.zero_prob}, expected a number in [0, 1)"
@@ -195,6 +223,11 @@ PARTS = [
     Part(
         group="method", name="ndp", schema=NdpConfig, target="athlos.methods.ndp.module.NdpModule",
         summary="trains on n-gram distributions; says how arms are equalised", check=_method_errors,
+    ),
+    Part(
+        group="objective", name="knn_targets", schema=NeighbourObjectiveConfig,
+        target="athlos.methods.ndp.neighbours.NeighbourObjective",
+        summary="cross-entropy with what follows the nearest training positions", check=_neighbour_errors,
     ),
     Part(
         group="objective", name="ndp", schema=NdpObjectiveConfig, target="athlos.methods.ndp.objective.NdpObjective",

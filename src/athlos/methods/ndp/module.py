@@ -71,7 +71,7 @@ class NdpModule(MethodModule):
     def configure_optimizers(self) -> Any:
         """As in the base class, over this arm's own steps."""
         train, steps = self.config.train, self.num_matched_steps
-        optimizer = build_optimizer(self.model, train)
+        optimizer = build_optimizer(self.model, train, beside=self.objective_parameters)
         schedule = LambdaLR(optimizer, lambda step: lr_factor(step, steps, train=train))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 

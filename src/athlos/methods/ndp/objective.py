@@ -3,19 +3,17 @@
 B batch, T positions, N counted targets, D width.
 """
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from athlos.config.parts import Loss, PartContext, PartReport
-from athlos.data.encoding import Rows
+from athlos.data.encoding import rows_hash
 from athlos.errors import ConfigError
 from athlos.methods.ndp.config import Divergence, NdpObjectiveConfig
 from athlos.methods.ndp.construct import NdpTables
@@ -23,7 +21,7 @@ from athlos.methods.ndp.loss import ndp_nll
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.models.forward import causal_model, hidden_states
 from athlos.objectives.next_token import gather_targets
-from athlos.stages import Stage, content_hash
+from athlos.stages import Stage
 
 log = logging.getLogger(__name__)
 
@@ -100,9 +98,3 @@ def window_settings(tables: NdpTables) -> dict[str, object]:
     """What decides the sliding window's side, where it is on."""
     slide = tables.slide
     return {"slide": slide.key, "backoff": slide.backoff, "additive": slide.additive} if slide else {}
-
-
-def rows_hash(rows: Rows) -> str:
-    """Content hash of training rows: tokens, which of them are targets, and where rows begin and end."""
-    arrays = (rows.tokens_T, rows.is_target_T, rows.starts_R, rows.ends_R)
-    return content_hash([hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays])

@@ -180,36 +180,24 @@ def write_targets(
     joins_first: bool,
     slide: SuffixReader | None = None,
 ) -> None:
-    """Targets of all rows as a folder: sizes, leaks, weights, entropies by place; entries in the order of places.
+    """Targets of all rows as a folder that `TargetStore` reads.
 
     `joins_first` as in `positions.answer_positions`, the same that the tables were counted with.
     """
-    num_tokens = len(rows.tokens_T)
-    if len(rows) > 1 and (rows.starts_R[1:] < rows.ends_R[:-1]).any():
-        raise DataError("n-gram targets: rows overlap or are out of order")
-    sizes = np.zeros(num_tokens + 1, dtype=np.int64)
-    by_place = {name: np.zeros(num_tokens, dtype=np.float32) for name in ("leak", "weight", "entropy")}
+    writer = TargetWriter(folder, rows)
     seen = _Seen()
-    with (folder / "token_ids.bin").open("wb") as id_file, (folder / "probs.bin").open("wb") as prob_file:
-        for first, last in _blocks(rows):
-            found = positions_of(rows, first, last, joins_first=joins_first)
-            window = None
-            if slide is not None and config.use_clm:
-                window = window_targets(rows, first, last, reader=slide, vocab_size=vocab_size)
-            block = block_targets(
-                found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size, window=window
-            )
-            sizes[found.places + 1] = np.diff(block.target.offsets)
-            entropy = entropies(block.target, vocab_size=vocab_size)
-            for name, values in {"leak": block.target.leak, "weight": block.weights, "entropy": entropy}.items():
-                by_place[name][found.places] = values
-            id_file.write(block.target.token_ids.astype("<i4").tobytes())
-            prob_file.write(block.target.probs.astype("<f4").tobytes())
-            seen.add(found, block, entropy)
-    np.save(folder / "offsets.npy", np.cumsum(sizes), allow_pickle=False)
-    for name, values in by_place.items():
-        np.save(folder / f"{name}.npy", values, allow_pickle=False)
-    (folder / "seen.json").write_text(json.dumps(seen.metrics()), encoding="utf-8")
+    for first, last in _blocks(rows):
+        found = positions_of(rows, first, last, joins_first=joins_first)
+        window = None
+        if slide is not None and config.use_clm:
+            window = window_targets(rows, first, last, reader=slide, vocab_size=vocab_size)
+        block = block_targets(
+            found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size, window=window
+        )
+        entropy = entropies(block.target, vocab_size=vocab_size)
+        writer.add(found.places, block.target, weights=block.weights, entropy=entropy)
+        seen.add(found, block, entropy)
+    writer.finish(seen.metrics())
 
 
 def _blocks(rows: Rows) -> list[tuple[int, int]]:
@@ -258,6 +246,37 @@ class _Seen:
                 found[f"ndp/multi_candidates_after/{edge}"] = float(num_multi / num)
                 found[f"ndp/positions_after/{edge}"] = float(num)
         return found
+
+
+class TargetWriter:
+    """Writes targets as a folder: sizes, leaks, weights, entropies by place; entries in the order of places.
+
+    Raises `DataError` for rows that overlap or are out of order.
+    """
+
+    def __init__(self, folder: Path, rows: Rows) -> None:
+        if len(rows) > 1 and (rows.starts_R[1:] < rows.ends_R[:-1]).any():
+            raise DataError("stored targets: rows overlap or are out of order")
+        self.folder = folder
+        num_tokens = len(rows.tokens_T)
+        self._sizes = np.zeros(num_tokens + 1, dtype=np.int64)
+        self._by_place = {name: np.zeros(num_tokens, dtype=np.float32) for name in ("leak", "weight", "entropy")}
+
+    def add(self, places: Ints, target: Distributions, *, weights: np.ndarray, entropy: np.ndarray) -> None:
+        """Targets of the places [N] in the split's tokens, which come behind those that were added before."""
+        self._sizes[places + 1] = np.diff(target.offsets)
+        for name, values in {"leak": target.leak, "weight": weights, "entropy": entropy}.items():
+            self._by_place[name][places] = values
+        for name, entries in {"token_ids": target.token_ids.astype("<i4"), "probs": target.probs.astype("<f4")}.items():
+            with (self.folder / f"{name}.bin").open("ab") as file:
+                file.write(entries.tobytes())
+
+    def finish(self, seen: Mapping[str, float]) -> None:
+        """Write what is kept by place, and the diagnostics."""
+        np.save(self.folder / "offsets.npy", np.cumsum(self._sizes), allow_pickle=False)
+        for name, values in self._by_place.items():
+            np.save(self.folder / f"{name}.npy", values, allow_pickle=False)
+        (self.folder / "seen.json").write_text(json.dumps(seen), encoding="utf-8")
 
 
 class TargetStore:

@@ -19,6 +19,10 @@ def test_defaults_compose_and_are_typed():
         (["train.lrr=1"], "train.lrr: unknown key; did you mean 'train.lr'?"),
         (["+train.lrr=1"], "train.lrr: unknown key; did you mean 'lr'?"),
         (["+method.rnak=3"], "method.rnak: unknown key; accepted: _target_"),
+        (
+            ["experiment=lang_lab", "objective=next_token"],
+            "objective.max_new_tokens: conf/experiment/lang_lab.yaml sets it, but objective=next_token has no such key",
+        ),
         (["+colour=red"], "colour: unknown key; accepted: cache_dir"),
         (["train.lr=fast"], "train.lr: got 'fast' (str), expected Float"),
         (["train.lr=-1"], "train.lr: got -1.0, expected a number > 0"),

@@ -165,6 +165,10 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
         key = re.search(r"full_key: (\S+)", text)
         return f"{key.group(1) if key else '?'}: got '{found.group(1)}', expected one of {found.group(2)}"
     key = re.search(r"full_key: (\S+)", text)
+    if key and (found := re.search(r"In '([^']+)': ConfigKeyError raised while composing config", text)):
+        group = key.group(1).partition(".")[0]
+        chosen = next((item for item in reversed(overrides) if item.startswith(f"{group}=")), f"the chosen {group}")
+        return f"{key.group(1)}: conf/{found.group(1)}.yaml sets it, but {chosen} has no such key"
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{key.group(1)}: {first}" if key else first
 

@@ -85,3 +85,21 @@ def test_a_sweep_over_seeds_measures_its_base_once(tiny, run, tmp_path, text_dir
         for path in (tmp_path / "results" / "seeds").glob("*/provenance.json")
     ]
     assert sorted(stage["base_evaluation"] for stage in stages) == [False, True]
+
+
+def test_a_dry_sweep_tells_what_each_job_needs_and_runs_none(tiny, run, tmp_path):
+    code, out, err = run("run", "-m", *tiny, "seed=1,2", "dry_run=true")
+    assert code == 0, err
+    jobs = [line for line in out.splitlines() if line.startswith("[")]
+    assert ["seed=1" in jobs[0], "seed=2" in jobs[1]] == [True, True]
+    assert out.count("cost/trainable_params") == 2
+    assert not (tmp_path / "results").exists()
+
+    code, _, err = run("run", "-m", *tiny, "seed=1,2", "dry_run=true,false")
+    assert code == 2
+    assert "dry_run: got true for some jobs" in err
+
+    code, _, err = run("run", "-m", "--cfg", *tiny, "seed=1,2")
+    assert code == 2
+    assert "--cfg: shows the config of one run" in err
+    assert not (tmp_path / "results").exists()

@@ -195,6 +195,8 @@ def _run(options: argparse.Namespace) -> int:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: '{options.config_dir}' is not a folder")
         overrides.append(f"hydra.searchpath=[file://{folder}]")
+    if options.multirun and options.cfg:
+        raise ConfigError("--cfg: shows the config of one run; leave -m out, and dry_run=true shows all of a sweep")
     if options.multirun:
         from athlos.cli.sweep import sweep
 

@@ -8,24 +8,41 @@ from pathlib import Path
 import hydra
 from omegaconf import DictConfig
 
-from athlos.config.compose import checked, conf_dir, sweep_configs
+from athlos.config.compose import checked, conf_dir, expand_sweep, sweep_configs
 from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
-from athlos.errors import AthlosError
+from athlos.errors import AthlosError, ConfigError
 from athlos.training.run_folder import RunFolder, run_dir
 
 log = logging.getLogger(__name__)
 
 
 def sweep(overrides: Sequence[str]) -> int:
-    """Run all jobs through Hydra's launcher; prints a line a job and returns the first failed job's exit code, or 0."""
+    """Run all jobs through Hydra's launcher; prints a line a job and returns the first failed job's exit code, or 0.
+
+    A sweep with `dry_run=true` prints what each job would need instead.
+    """
     configs = sweep_configs(overrides)
+    if any(config.dry_run for config in configs):
+        return _dry(configs, jobs=expand_sweep(overrides))
     finished = [RunFolder(config).is_finished for config in configs]
     if all(finished):
         log.info("all %d runs are finished already, nothing to do", len(configs))
     else:
         _launch(overrides)
     return _summary(configs, finished)
+
+
+def _dry(configs: Sequence[RunConfig], *, jobs: Sequence[Sequence[str]]) -> int:
+    """What each job would need, below its overrides; nothing is launched. Raises `ConfigError` where some would run."""
+    from athlos.cli.dry_run import print_budget
+
+    if not all(config.dry_run for config in configs):
+        raise ConfigError("dry_run: got true for some jobs of the sweep and false for others, expected one value")
+    for config, job in zip(configs, jobs, strict=True):
+        print(f"[{' '.join(job)}]")
+        print_budget(config)
+    return 0
 
 
 def _launch(overrides: Sequence[str]) -> None:

@@ -5,7 +5,9 @@ from typing import Any
 
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Reduce, Tag
 
-LAB, SMALL = {"study": "lang_lab"}, {"study": "lang_gemma3"}
+LAB = {"study": "lang_lab", "train.max_steps": 120}
+"""Not the model before training, which the study has a run of."""
+LONG, SMALL = {"study": "lang_lab_long"}, {"study": "lang_gemma3", "train.max_steps": 50}
 FADES = {"method.reward.rule": "conjunction", "method.hint.schedule": "cosine", "method.switch.scope": "group"}
 LC_GRPO = {"method.reward.rule": "lc_penalty", "method.hint.schedule": "none"}
 GRPO = {"method.reward.rule": "conjunction", "method.reward.lc": False, "method.hint.schedule": "none"}
@@ -55,6 +57,8 @@ CLAIMS = (
         comparisons=(
             _arms("lab, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO),
             _arms("lab, LANG - LC-GRPO, low group", "test/lc_acc/low", FADES, LC_GRPO),
+            _arms("lab, four times the steps, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO, where=LONG),
+            _arms("lab, four times the steps, low group", "test/lc_acc/low", FADES, LC_GRPO, where=LONG),
             _arms("Gemma 3 270M, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO, where=SMALL),
         ),
     ),

@@ -45,6 +45,7 @@ from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 from athlos.training.module import build_optimizer
+from athlos.training.provenance import reset_peak
 
 SHAPES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "smollm2": (5, 27, {
@@ -63,8 +64,6 @@ PASSES = 2.6
 """(66K questions + 395K problems) x 3 epochs over 2 x 66K pairs x 4 epochs."""
 PASSES_OF_PAPER = f"two-stage passes / SLAM's passes: {PASSES}"
 CLIP = 1.0
-RESET_PEAK = "5"
-"""Written to clear_refs of a process it sets the highest resident size to the present one (Linux)."""
 
 
 class Arm:
@@ -113,7 +112,7 @@ class Arm:
         self.start_anew()
         gc.collect()
         ctypes.CDLL("libc.so.6").malloc_trim(0)  # what is free goes back to the system, or it would hide the step's own
-        Path("/proc/self/clear_refs").write_text(RESET_PEAK)
+        reset_peak()
         before = status_bytes("VmRSS")
         self.step()
         self.step()

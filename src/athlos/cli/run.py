@@ -63,6 +63,7 @@ def _run(config: RunConfig, folder: RunFolder, *, start: float) -> None:
         raise ConfigErrors(errors)
     quiet_lightning()
     set_threads(config.hardware)
+    provenance.reset_peak()
     assembly = assemble.open_run(config)
     split = assembly.data.test_split
     assembly.data.source.files(split)  # a missing file is told now, not after the training

@@ -1,5 +1,6 @@
 """Where a run's numbers come from: commit, versions, hardware, seeds, hashes. Never environment values or secrets."""
 
+import contextlib
 import os
 import platform
 import resource
@@ -17,6 +18,9 @@ PACKAGES = (
     "torch", "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "tokenizers",
     "safetensors", "peft", "numpy", "sacrebleu", "math-verify", "wandb",
 )  # fmt: skip
+
+RESET_PEAK = "5"
+"""Written to a process's clear_refs it sets the highest resident size to the present one (Linux)."""
 
 
 def code_state() -> dict[str, Any]:
@@ -73,8 +77,19 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
+def reset_peak() -> None:
+    """Begin the peak anew: the runs of a sweep share a process, and the largest would lend its peak to all after it.
+
+    Where the system cannot (no Linux), the peak stays that of the process.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(RESET_PEAK, encoding="utf-8")
+
+
 def peak_mb() -> float:
-    """Greatest memory so far: of the GPU where one is used, else resident memory of this process, in MiB."""
+    """Greatest memory since `reset_peak`: of the GPU where one is used, else resident memory of this process, in MiB."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

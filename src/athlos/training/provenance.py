@@ -89,7 +89,7 @@ def reset_peak() -> None:
 
 
 def peak_mb() -> float:
-    """Greatest memory since `reset_peak`: of the GPU where one is used, else resident memory of this process, in MiB."""
+    """Greatest memory since `reset_peak`, MiB: of the GPU where one is used, else resident memory of this process."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated() / 2**20
     status = Path("/proc/self/status")

@@ -2,7 +2,7 @@
 
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
-LAB, REAL = {"study": "lab_slam"}, {"study": "slam_gemma3"}
+LAB, REAL = {"study": "lab_slam"}, {"study": "slam_gemma3", "train.lr": 1e-4}
 STEP = {"benchmark": "selective_step"}
 SLAM = {"selection.selector": "activation_gap", "selection.position": "auto"}
 FULL = {"selection.selector": "all", "selection.lora.enabled": False}

@@ -9,7 +9,7 @@ import pytest
 from tests.weights import real_stages
 
 from athlos.cli.dry_run import print_budget
-from athlos.cli.run import execute
+from athlos.runs.execute import execute
 from athlos.config.compose import run_config
 from athlos.errors import ModelError
 

@@ -9,7 +9,7 @@ from tests.generation.compatible_server import running
 
 def commands(url: str, results: Path) -> list[str]:
     return [
-        "run", "data=lab", "eval.prompt=bare", "data.kinds=[fact]", "eval=qa", "train.max_steps=0",
+        "run", "data=lab", "prompt_style=bare", "data.kinds=[fact]", "eval=qa", "train.max_steps=0",
         "engine=openai", f"engine.base_url={url}", "engine.model=tiny", "decoding.max_new_tokens=4", "eval.bootstrap=0",
         "data.limit_test=3", f"results_dir={results}", "progress=false",
     ]  # fmt: skip

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from tests.cli.conftest import curve
 
-from athlos.training.run_folder import RunFolder
+from athlos.runs.folder import RunFolder
 
 FILES = {
     "config.yaml",

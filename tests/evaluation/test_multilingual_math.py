@@ -13,7 +13,7 @@ from athlos.evaluation.macro import mean_of_parts, polymath_score
 from athlos.text.language import detector, language_consistent
 
 RIGHT = {"latn": "tuta 7 + 5 = 12 qete.", "grek": "μιψω 7 + 5 = 12.", "hani": "今后 12。"}
-LAB = ["eval.prompt=bare", "eval.shots=0", "eval.language_detector=lab"]
+LAB = ["prompt_style=bare", "eval.shots=0", "eval.language_detector=lab"]
 
 
 def lab_items(**said):
@@ -46,7 +46,7 @@ def test_an_item_counts_by_the_mean_of_its_answers():
     said = {"en1": "The number we want is 5", "en1#2": "Well it is surely 6", "en1#3": "12", "en1#4": "it is 5"}
     said |= {f"en2{suffix}": "it is 12" for suffix in ("", "#2", "#3", "#4")}
     answerer = Scripted(said)
-    chosen = suite("math", "eval.samples=4", "decoding=sampling", "eval.prompt=bare", "eval.shots=0")
+    chosen = suite("math", "eval.samples=4", "decoding=sampling", "prompt_style=bare", "eval.shots=0")
     result = chosen.evaluate(answerer, problems(en1="5", en2="12"))
     assert result.metrics["acc"] == (0.5 + 1.0) / 2
     assert result.details["acc"].n == 2
@@ -74,7 +74,7 @@ def test_weights_of_benchmarks_in_parts():
 def test_parts_join_the_metrics_where_records_have_them():
     records = problems(en1="5", en2="5", en3="5", en4="5")
     answerer = Scripted(dict.fromkeys(("en1", "en2", "en3"), "5") | {"en4": "6"})
-    bare = ["eval.prompt=bare", "eval.shots=0"]
+    bare = ["prompt_style=bare", "eval.shots=0"]
     assert not {"acc_macro", "acc_weighted"} & set(suite("math", *bare).evaluate(answerer, records).metrics)
     for record, source in zip(records, ("a", "a", "a", "b"), strict=True):
         record.meta["source"] = source

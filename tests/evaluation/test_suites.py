@@ -99,12 +99,12 @@ def test_math_prompts_hold_examples_in_the_language_of_the_item():
 
 def test_shots_without_a_training_split_leave_the_test():
     answerer = Scripted(SAID)
-    result = suite("math", "eval.prompt=direct", "eval.shots=1").evaluate(answerer, MATHS)
+    result = suite("math", "prompt_style=direct", "eval.shots=1").evaluate(answerer, MATHS)
     assert [request.identifier for request in answerer.requests] == ["en2", "de2"]
     assert "Question en1?" in answerer.requests[0].prompt
     assert result.signatures["math_prompt"].endswith("front of the test split")
     with pytest.raises(ConfigError, match=r"eval.shots: got 2.*none in en, de"):
-        suite("math", "eval.prompt=direct", "eval.shots=2").evaluate(answerer, MATHS)
+        suite("math", "prompt_style=direct", "eval.shots=2").evaluate(answerer, MATHS)
 
 
 def test_a_suite_without_its_records():

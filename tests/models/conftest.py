@@ -62,4 +62,4 @@ def context() -> PartContext:
     """What the shared selections use of a run: its seed."""
     config: Any = SimpleNamespace(seed=3)
     nothing: Any = None
-    return PartContext(config=config, tokenizer=nothing, stages=nothing, model_fingerprint="")
+    return PartContext(config=config, stages=nothing)

@@ -10,6 +10,8 @@ from tests.objectives import reference
 from tests.tolerances import EXACT
 from torch.nn import functional
 
+from tests.assembled import loaded
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.errors import ConfigError, ConfigErrors, ModelError
@@ -27,12 +29,11 @@ def prepared(base: Any, tmp_path: Path, **changes: Any) -> DistillObjective:
         else DistillObjective(DistillConfig(_target_="", **values))
     )
     objective.prepare(
+        base,
         context=PartContext(
             config=run_config(["train.max_steps=0"]),
-            tokenizer=byte_tokenizer(),
             stages=StageStore(tmp_path),
-            model_fingerprint="x",
-            base_model=base,
+            start=loaded(base, byte_tokenizer()),
         )
     )
     return objective

@@ -26,7 +26,7 @@ def prepared(base: Any, *, num_future: int = 2, chunk_tokens: int = 1000, is_sti
     )
     unused: Any = None
     report = objective.prepare(
-        context=PartContext(config=unused, tokenizer=unused, stages=unused, model_fingerprint="x", base_model=base)
+        base, context=PartContext(config=unused, stages=unused)
     )
     assert report.metrics == {"multi_token/head_params": num_future * 16 * 16}
     assert objective.heads_JDD is not None

@@ -14,6 +14,8 @@ from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from tests.assembled import loaded
+
 from athlos.config.compose import run_config
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
@@ -189,7 +191,7 @@ def test_a_reference_model_adds_schulmans_estimate() -> None:
     rows = policy_rows(rollouts_of(model), torch.zeros(12), pad_id=0)
     objective = objective_of(kl=0.5, denominator=Denominator.token)
     assert objective.is_active(rows.advantages_B).all()
-    objective.prepare(context=SimpleNamespace(base_model=other))  # type: ignore[arg-type]
+    objective.prepare(other, context=SimpleNamespace(start=loaded(other)))  # type: ignore[arg-type]
     assert objective.reference is not other
     batch = rows.batch(list(range(12)), step_targets=1)
     theirs, own = rollouts_of(other).log_probs, rollouts_of(model).log_probs
@@ -200,7 +202,7 @@ def test_a_reference_model_adds_schulmans_estimate() -> None:
 
 def test_no_reference_is_kept_without_a_divergence() -> None:
     objective = objective_of()
-    assert objective.prepare(context=SimpleNamespace(base_model=object())) is None  # type: ignore[arg-type]
+    assert objective.prepare(object(), context=SimpleNamespace(start=None)) is None  # type: ignore[arg-type]
     assert objective.reference is None
 
 

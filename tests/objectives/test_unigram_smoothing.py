@@ -10,7 +10,8 @@ from tests.objectives import reference
 from tests.tolerances import EXACT, FLOAT32
 from torch.nn import functional
 
-from athlos.cli.assemble import apply_parts, open_run
+from tests.assembled import ready_to_train
+
 from athlos.config.compose import run_config
 from athlos.data.batches import collate
 from athlos.data.encoding import Rows
@@ -98,13 +99,13 @@ def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
         ["experiment=lab_ndp", "construct=none", "data.num_train=12", f"cache_dir={tmp_path}",
          "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", *more]
     )  # fmt: skip
-    assembly = open_run(config)
-    return apply_parts(config, assembly), assembly
+    assembly = ready_to_train(config)
+    return assembly.module, assembly
 
 
 def test_a_prepared_objective_counts_once_and_its_loss_is_the_twins(tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path, "objective=unigram_smoothing", "objective.chunk_tokens=7")
-    rows = assembly.data.rows("train")
+    rows = assembly.context.data.rows("train")
     model = causal_model(module.model)
     vocab_size = model.get_output_embeddings().weight.shape[0]
     pairs = [rows.row(index) for index in range(len(rows))]
@@ -123,12 +124,12 @@ def test_a_prepared_objective_counts_once_and_its_loss_is_the_twins(tmp_path: Pa
     assert metrics["diag/unigram_tokens"] == sum(share > 0 for share in prior)
     assert 0 < metrics["diag/unigram_entropy"] < np.log(vocab_size)
     _, again = module_of(tmp_path, "objective=unigram_smoothing", "objective.smoothing=0.3")
-    assert [product.reused for product in again.stages.history if product.name == "unigram_counts"] == [True]
+    assert [product.reused for product in again.context.stages.history if product.name == "unigram_counts"] == [True]
 
 
 def test_no_share_is_the_next_token(tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path, "objective=unigram_smoothing", "objective.smoothing=0")
-    batch = collate(assembly.data.rows("train"), np.arange(3), pad_id=0, step_targets=1)
+    batch = collate(assembly.context.data.rows("train"), np.arange(3), pad_id=0, step_targets=1)
     plain = module._next_token.loss(module.model, batch).total.item()
     assert module.objective.loss(module.model, batch).total.item() == pytest.approx(plain, rel=FLOAT32)
 

@@ -1,4 +1,4 @@
-"""Run folders with invented content, in the format of `athlos.training.run_folder`."""
+"""Run folders with invented content, in the format of `athlos.runs.folder`."""
 
 import json
 import math

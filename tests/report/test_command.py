@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from athlos.config.compose import compose_dict, group_options, identity, run_config
 from athlos.report.command import _hydra_value, run_command
-from athlos.training.run_folder import flat
+from athlos.runs.folder import flat
 
 
 def stored(overrides: list[str]) -> dict:

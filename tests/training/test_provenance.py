@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from athlos.training.provenance import peak_mb, reset_peak
+from athlos.runs.provenance import peak_mb, reset_peak
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can begin the peak of a process anew")

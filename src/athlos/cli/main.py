@@ -165,7 +165,7 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         print_sample(languages=options.language, kinds=options.kind, seed=options.seed, count=options.count)
         return 0
-    from athlos.cli.export import export_run
+    from athlos.runs.export import export_run
 
     print(export_run(Path(options.run), out=Path(options.out)))
     return 0
@@ -213,9 +213,10 @@ def _run(options: argparse.Namespace) -> int:
 
         print_budget(config)
         return 0
-    from athlos.cli.run import execute, process_rank
+    from athlos.cli.panels import Terminal
+    from athlos.runs.execute import execute, process_rank
 
-    folder = execute(config)
+    folder = execute(config, watcher=Terminal() if config.progress else None, overrides=options.overrides)
     if process_rank() == 0:
         print(folder)
     return 0

@@ -18,9 +18,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from athlos.config.compose import chosen_parts, engine_signature
+from athlos.config.compose import engine_signature, part_names
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigErrors
+from athlos.runs.watcher import Watcher
 from athlos.stages import Product
 
 QUIET_SECONDS = 2.0
@@ -78,62 +79,66 @@ def _show(title: str, rows: Sequence[tuple[str, str]]) -> None:
     console.print(Panel(grid, title=Text(visible(title)), title_align="left", expand=False))
 
 
-def start_panel(
-    config: RunConfig,
-    *,
-    device: str,
-    total_params: int,
-    trainable_params: int,
-    run_dir: Path,
-    license: str,
-    stages: Sequence[Product] = (),
-    resumed_from: int | None = None,
-) -> None:
-    """What is about to run: parts, model, data, sizes, device, stage products, run folder.
+class Terminal(Watcher):
+    """Shows a run to a person: panels at its start, before and after each training, and at its end; bars between."""
 
-    `license` is the one of the weights; `stages` are the products asked for so far; `resumed_from` is the step that
-    the run goes on from.
-    """
-    parts = {part.group: part.name for part in chosen_parts(config)}
-    groups = ("surgery", "objective", "selection", "decoding", "engine")
-    recipe = [f"{group}={parts[group]}" for group in groups if group in parts]
-    train = config.train
-    share = trainable_params / total_params if total_params else 0.0
-    model_rows = [("model", f"{config.model.name} ({config.model.source}; licence: {license})")]
-    model_rows.append(
-        (
-            "parameters",
-            f"{readable_count(total_params)}, of which {readable_count(trainable_params)} ({share:.2%}) train",
+    def __init__(self) -> None:
+        self._bar: _Bar | None = None
+        self._total = 0
+
+    def run_starts(self, run: RunConfig, *, run_dir: Path) -> None:
+        parts = part_names(run)
+        groups = ("surgery", "construct", "objective", "selection", "decoding", "engine")
+        source = f"a server's ({engine_signature(run)})" if run.engine.is_remote else run.model.source
+        train = run.train
+        training = f"{run.num_steps} steps of {train.batch_size} rows, up to {train.max_length} tokens a row"
+        _show(
+            f"athlos: {run.study}",
+            [
+                ("method", parts.get("method", type(run.method).__name__)),
+                ("parts", " ".join(f"{group}={parts[group]}" for group in groups if group in parts)),
+                ("model", f"{run.model.name} ({source})"),
+                ("data", run.data.name),
+                ("training", training if run.num_steps else "none, evaluation only"),
+                ("evaluation", ", ".join(run.eval.suites)),
+                ("device", f"{run.hardware.accelerator}, {run.hardware.precision}"),
+                ("seed", str(run.seed)),
+                ("tracking", ", ".join(["run folder", *run.tracking.sinks])),
+                ("run folder", str(run_dir)),
+            ],
         )
-    )
-    if config.engine.is_remote:
-        model_rows = [("model", f"a server's ({engine_signature(config)})")]
-    rows = [
-        ("method", parts.get("method", type(config.method).__name__)),
-        ("parts", " ".join(recipe)),
-        *model_rows,
-        ("data", config.data.name),
-        (
-            "training",
-            f"{config.num_steps} steps of {train.batch_size} rows, up to {train.max_length} tokens a row"
-            if config.num_steps
-            else "none, evaluation only",
-        ),
-        ("evaluation", ", ".join(config.eval.suites)),
-        ("device", f"{device}, {config.hardware.precision}"),
-        ("seed", str(config.seed)),
-        ("tracking", ", ".join(["run folder", *config.tracking.sinks])),
-    ]
-    rows += [
-        (
-            f"stage {product.name}",
-            f"{'reused' if product.reused else f'built in {product.seconds:.1f} s'} ({product.key})",
-        )
-        for product in stages
-    ]
-    if resumed_from is not None:
-        rows.append(("goes on from", f"step {resumed_from}"))
-    _show(f"athlos: {config.study}", [*rows, ("run folder", str(run_dir))])
+
+    def training_starts(
+        self, run: RunConfig, *, phase: str, parts: Sequence[str], total_params: int, trainable_params: int,
+        license: str, resumed_from: int | None,
+    ) -> None:  # fmt: skip
+        share = trainable_params / total_params if total_params else 0.0
+        parameters = f"{readable_count(total_params)}, of which {readable_count(trainable_params)} ({share:.2%}) train"
+        rows = [("parts", part) for part in parts]
+        rows += [("parameters", parameters), ("licence", license), ("steps", str(run.num_steps))]
+        if resumed_from is not None:
+            rows.append(("goes on from", f"step {resumed_from}"))
+        _show(f"{run.study}: {phase}", rows)
+        self._total, self._bar = run.num_steps, _Bar(f"training {phase}" if phase != "train" else "training")
+
+    def training_step(self, done: int, loss: float, tokens_per_s: float) -> None:
+        if self._bar is not None:
+            self._bar.show(done, self._total, f"loss {loss:.4g}  {tokens_per_s:,.0f} tokens/s")
+
+    def training_stops(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def trained(self, phase: str, product: Product) -> None:
+        state = "reused" if product.reused else f"trained in {product.seconds:.1f} s"
+        _show(f"{phase}: {state}", [("weights", f"{product.name} {product.key}")])
+
+    def suite_starts(self, suite: str) -> Callable[[int, int, int], None]:
+        return evaluation_progress(suite)
+
+    def run_ends(self, metrics: Mapping[str, float], *, run_dir: Path, next_steps: Sequence[str]) -> None:
+        end_panel(metrics, run_dir, next_steps)
 
 
 def end_panel(metrics: Mapping[str, float], run_dir: Path, next_steps: Sequence[str]) -> None:
@@ -159,8 +164,8 @@ class _Bar:
     The bar is taken down at exit even when nobody closes it, so that an error never leaves a terminal without cursor.
     """
 
-    def __init__(self, name: str, *, enabled: bool, clock: Callable[[], float] = time.monotonic) -> None:
-        self.name, self.enabled, self.clock = visible(name), enabled, clock
+    def __init__(self, name: str, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.name, self.clock = visible(name), clock
         self._console = Console(stderr=True)
         self._progress: Progress | None = None
         self._task = TaskID(0)
@@ -176,8 +181,6 @@ class _Bar:
 
     def show(self, done: int, total: int, status: str) -> None:
         """`status` stands behind the count; the time left is added here."""
-        if not self.enabled:
-            return
         now = self.clock()
         if self._first is None:  # a resumed run starts in the middle: what was done before says nothing about the speed
             self._first, self._started, self._printed_done = done, now, done - 1
@@ -225,29 +228,9 @@ class _Bar:
             self._print()
 
 
-class TrainingProgress:
-    """Progress of training: steps, loss, tokens a second, time left."""
-
-    def __init__(self, *, enabled: bool = True, clock: Callable[[], float] = time.monotonic) -> None:
-        self._bar = _Bar("training", enabled=enabled, clock=clock)
-        self._total = 0
-
-    def start(self, total: int) -> None:
-        """`total` optimizer steps, those done before a resumption included."""
-        self._total = total
-        self._bar.start()
-
-    def update(self, done: int, loss: float, tokens_per_s: float) -> None:
-        """`done` optimizer steps so far; `loss` in nats."""
-        self._bar.show(done, self._total, f"loss {loss:.4g}  {tokens_per_s:,.0f} tokens/s")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
 def evaluation_progress(suite: str) -> Callable[[int, int, int], None]:
     """A callback (items done, all items, tokens so far) for one suite; it closes itself after the last item."""
-    bar = _Bar(f"evaluation: {suite}", enabled=True)
+    bar = _Bar(f"evaluation: {suite}")
     start = bar.clock()
 
     def update(done: int, total: int, tokens: int) -> None:

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from athlos.config.compose import checked, conf_dir, expand_sweep, sweep_configs
 from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigError
-from athlos.training.run_folder import RunFolder, run_dir
+from athlos.runs.folder import RunFolder, run_dir
 
 log = logging.getLogger(__name__)
 
@@ -57,14 +58,15 @@ def _launch(overrides: Sequence[str]) -> None:
 
 def _job(config: DictConfig) -> int:
     """One job in whatever process the launcher chose; its errors stay in its run folder and in the return value."""
-    from athlos.cli.panels import print_error
-    from athlos.cli.run import execute
+    from athlos.cli.panels import Terminal, print_error
+    from athlos.runs.execute import execute
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("athlos").setLevel(logging.INFO)
     registry()
     try:
-        execute(checked(config))
+        run = checked(config)
+        execute(run, watcher=Terminal() if run.progress else None, overrides=HydraConfig.get().overrides.task)
     except AthlosError as error:
         print_error(error)
         return error.exit_code

@@ -6,7 +6,6 @@ seconds, not the night.
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -18,19 +17,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config import checks
-from athlos.config.registry import GROUPS, registry
+from athlos.config.caps import capped
+from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
 from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
-
-
-def conf_dir() -> Path:
-    """The folder of YAML values: inside an installed package, or at the top of a checkout."""
-    package = Path(__file__).resolve().parent.parent
-    for folder in (package / "conf", package.parent.parent / "conf"):
-        if (folder / "run.yaml").is_file():
-            return folder
-    raise ConfigError(f"conf/run.yaml: not found beside {package}; the installation is incomplete")
-
 
 def group_options(group: str) -> list[str]:
     """Names of the YAML files of a group, nested ones as `folder/name`."""
@@ -50,7 +40,7 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
 
 
 def run_config(overrides: Sequence[str]) -> RunConfig:
-    """The checked config of one job; raises `ConfigErrors` with every error found."""
+    """The checked config of one job, within its caps on size; raises `ConfigErrors` with every error found."""
     return checked(compose_dict(overrides))
 
 
@@ -73,21 +63,12 @@ def checked(config: DictConfig) -> RunConfig:
         errors += list(part.check(typed)) if part.check else []
     if errors:
         raise ConfigErrors(errors)
-    return typed
-
-
-def chosen_parts(config: RunConfig) -> list[Any]:
-    """The registered parts of a run, found by the class of their config."""
-    chosen = [
-        config.method, config.surgery, config.construct, config.objective, config.selection, config.decoding,
-        config.engine, config.data,
-    ]  # fmt: skip
-    return [part for part in registry().parts.values() for node in chosen if type(node) is part.schema]
+    return capped(typed)
 
 
 def engine_signature(config: RunConfig) -> str:
     """What answers came from: the name of the engine, and the model a server was asked for."""
-    name = next((part.name for part in chosen_parts(config) if part.group == "engine"), type(config.engine).__name__)
+    name = part_names(config).get("engine", type(config.engine).__name__)
     return f"{name}:{vars(config.engine).get('model') or 'its only model'}" if config.engine.is_remote else name
 
 

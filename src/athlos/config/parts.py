@@ -3,36 +3,81 @@
 Each class is built as `Class(config)` with its own config node; what it needs of the run comes as `PartContext`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from athlos.config.schema import RunConfig
     from athlos.data.datamodule import DataModule
+    from athlos.data.encoding import Rows
+    from athlos.data.records import Record
     from athlos.generation.interface import Engine
+    from athlos.models.loading import LoadedModel
     from athlos.stages import StageStore
 
 
 @dataclass(kw_only=True)
 class PartContext:
-    """What a part may use of the run it belongs to."""
+    """What a part may use of the run, or the phase of a run, that it belongs to."""
 
     config: "RunConfig"
-    tokenizer: "PreTrainedTokenizerBase"
     stages: "StageStore"
-    model_fingerprint: str
-    """Content hash of the weights as loaded: an input of every stage that reads the model."""
     data: "DataModule | None" = None
-    """The run's data; None in a dry run, where the model is on the meta device and nothing may be read."""
-    constructed: Any = None
-    """What the run's construction made, for the objective or method that it was made for; or None."""
-    base_model: "PreTrainedModel | None" = None
-    """The model as loaded, for objectives and methods that need a teacher; the surgery's result may share its
-    parameters. The same object as the run's model where the surgery changed it in place."""
+    """None in a dry run, where the model is on the meta device and nothing may be read."""
+    start: "LoadedModel | None" = None
+    """The weights that the phase starts from, as loaded; None where a server answers and nothing is trained."""
+    load_base: "Callable[[], LoadedModel] | None" = None
+    """Loads the run's model as it was before any phase, for `base_model` of a later one; None = `start` is that."""
+    generator: "Engine | None" = None
+    """What writes for constructions and pipelines."""
+    judge: "Judge | None" = None
+    index: "Index | None" = None
+    made: "Made | None" = None
+    """What the phase's construction made, once it has."""
+    base: "LoadedModel | None" = field(default=None, repr=False)
+    """The run's model before any phase, once `base_model` has loaded it."""
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        assert self.start is not None
+        return self.start.tokenizer
+
+    @property
+    def model_fingerprint(self) -> str:
+        """Content hash of the weights as loaded: an input of every stage that reads the model."""
+        assert self.start is not None
+        return self.start.fingerprint
+
+    @property
+    def base_model(self) -> "PreTrainedModel":
+        """The model before any phase and any surgery, for teachers; a surgery's result may share its parameters."""
+        if self.base is None:
+            self.base = self.start if self.load_base is None else self.load_base()
+        assert self.base is not None
+        return self.base.model
+
+
+@dataclass(kw_only=True)
+class Made:
+    """What a construction made of a model and data. Records or rows take the place of the training split."""
+
+    key: str
+    """Content hash of what was made: an input of every stage that reads it."""
+    report: "PartReport"
+    records: "Sequence[Record] | None" = None
+    rows: "Rows | None" = None
+    """The same encoded, for constructions that work on token ids."""
+    product: Any = None
+    """What the construction made beside training data, for the objective or method that knows its class."""
+    files: Sequence["Path"] = ()
+    """Files that say what was made, kept with the weights: `made/<name>`."""
 
 
 @dataclass(kw_only=True)
@@ -56,8 +101,11 @@ class Surgery(Protocol):
 class Construct(Protocol):
     """Makes new data of model and data before training, as stage products, so that a sweep builds them once."""
 
-    def build(self, *, context: PartContext) -> tuple[Any, PartReport]:
-        """What it made, which the run's other parts find as `context.constructed`. The model is as loaded."""
+    def build(self, *, context: PartContext) -> "Made | None":
+        """What it made, which the run's other parts find as `context.made`; None for nothing. The model is as loaded.
+
+        Records and rows that it made *are* the training data; there is no other way into the data module.
+        """
         ...
 
 
@@ -81,9 +129,16 @@ class Loss:
     total: "torch.Tensor"
     """Scalar: sum over counted targets, in nats."""
     count: int
-    """Number of counted targets; must equal the collator's `num_targets` of the batch."""
+    """How many of the objective's `unit` this batch holds: target tokens (`num_targets`), or rows."""
     logs: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
     """Further scalars to record, already averaged."""
+
+
+class Unit(StrEnum):
+    """What a loss counts, and so what an optimizer step is divided by: target tokens, or rows."""
+
+    tokens = "tokens"
+    sequences = "sequences"
 
 
 class Objective(Protocol):
@@ -93,7 +148,9 @@ class Objective(Protocol):
     run, and no export holds them.
     """
 
-    def prepare(self, *, context: PartContext) -> PartReport | None:
+    unit: Unit
+
+    def prepare(self, model: "PreTrainedModel", *, context: PartContext) -> PartReport | None:
         """Called once before training, the parts applied: build tables, keep a teacher. Nothing to tell: None."""
         ...
 
@@ -123,6 +180,34 @@ class Prediction:
     log_prob: float
     finished: bool
     """False when it was cut by length."""
+
+
+class Judge(Protocol):
+    """Says how right answers are."""
+
+    def scores(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+        """One score in [0, 1] an answer, beside the references that would be right for it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """A found passage: its id in the corpus, its text, and the index's score, greater is better."""
+
+    identifier: str
+    text: str
+    score: float
+
+
+class Index(Protocol):
+    """Finds passages of the run's corpus."""
+
+    key: str
+    """Content hash of corpus and index."""
+
+    def search(self, queries: Sequence[str], *, k: int) -> list[list[Passage]]:
+        """The k best passages of each query, best first; fewer where the corpus has fewer."""
+        ...
 
 
 class Decoding(Protocol):

@@ -7,9 +7,11 @@ A scanned module is torch-free and lists what it brings as `PARTS`. A part joins
 import importlib
 import os
 import pkgutil
+import typing
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hydra.core.config_store import ConfigStore
@@ -22,11 +24,27 @@ if TYPE_CHECKING:
 
 Check = Callable[["RunConfig"], Iterable[str]]
 
-GROUPS = (
-    "method", "surgery", "construct", "objective", "selection", "decoding", "engine", "model", "data", "scale",
-    "hardware", "eval", "tracking", "sweep", "experiment",
-)  # fmt: skip
 ALLOWED_TARGETS_VARIABLE = "ATHLOS_ALLOWED_TARGETS"
+
+
+def conf_dir() -> Path:
+    """The folder of YAML values: inside an installed package, or at the top of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    for folder in (package / "conf", package.parent.parent / "conf"):
+        if (folder / "run.yaml").is_file():
+            return folder
+    raise ConfigError(f"conf/run.yaml: not found beside {package}; the installation is incomplete")
+
+
+def _groups() -> tuple[str, ...]:
+    """Fields of the run that are filled by a choice: those with a dataclass and a folder of their own in conf/."""
+    folder = conf_dir()
+    hints = typing.get_type_hints(schema.RunConfig)
+    return tuple(name for name, hint in hints.items() if is_dataclass(hint) and (folder / name).is_dir())
+
+
+GROUPS = (*_groups(), "sweep", "experiment")
+"""Folders of conf/: a new group is a field of `RunConfig` and a folder. The last two hold overrides of all groups."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,3 +130,14 @@ def allowed_targets() -> tuple[str, ...]:
     """
     extra = os.environ.get(ALLOWED_TARGETS_VARIABLE, "")
     return ("athlos.", *(prefix.strip() for prefix in extra.split(",") if prefix.strip()))
+
+
+def chosen_parts(config: "RunConfig") -> list[Part]:
+    """The registered parts of a run, found by group and class of their config."""
+    nodes = {name: type(node) for name, node in vars(config).items() if isinstance(node, schema.PartConfig)}
+    return [part for part in registry().parts.values() if nodes.get(part.group) is part.schema]
+
+
+def part_names(config: "RunConfig") -> dict[str, str]:
+    """Group -> name of the part that a run has in it: `{"method": "lisa", ...}`."""
+    return {part.group: part.name for part in chosen_parts(config)}

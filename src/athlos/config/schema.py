@@ -4,6 +4,7 @@ Values live in `conf/`; a dataclass holds a default only where it is neutral. Ea
 `RunConfig`; parts bring a schema of their own that extends the base of their group (see `registry.py`).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Any, ClassVar
@@ -57,12 +58,50 @@ class PartConfig:
     _target_: str = MISSING
 
 
+ITEMS, STEPS = "items", "steps"
+"""Keys of field metadata: what the caps of a smoke test lower; see `caps.py`."""
+
+
+def sized(*, least: int = 1, default: Any = MISSING) -> Any:
+    """A field that counts items; `hardware.limit_items_cap` lowers it, though never below `least`. 0 stays 0."""
+    return field(default=default, metadata={ITEMS: least})
+
+
+def stepped(*, default: Any = MISSING) -> Any:
+    """A field that counts some of the run's steps; `hardware.max_steps_cap` lowers it in proportion. 0 stays 0."""
+    return field(default=default, metadata={STEPS: True})
+
+
 @dataclass(kw_only=True)
 class MethodConfig(PartConfig):
     """Base of a method: the recipe that wires parts. `_target_` is its LightningModule."""
 
     makes_rollouts: ClassVar[bool] = False
     """Whether it samples answers while it trains, as `objective=policy` needs."""
+    evaluation_only: ClassVar[tuple[str, ...]] = ()
+    """Keys that only say what is measured after training: no part of a training's identity."""
+
+    def phases(self, run: "RunConfig") -> Iterator["Phase"]:
+        """The trainings of the method, in order, as runs of their own; a pure function of the config.
+
+        By default there is one, the run itself. Each phase starts from the weights of the one before it, unless its
+        `start` says otherwise, and a construction reads the weights that its phase starts from.
+        """
+        yield Phase(name="train", run=run)
+
+
+@dataclass(kw_only=True)
+class Phase:
+    """One training of a method."""
+
+    name: str
+    """Prefix of its metrics where there are several phases, unique among them."""
+    run: "RunConfig"
+    """The run with the construction, objective, selection, data and `train` of this phase."""
+    start: str = "previous"
+    """Weights it starts from: `previous`, `base` (the run's model) or the name of an earlier phase."""
+    is_evaluated: bool = False
+    """Whether the suites also test its weights: `test/<metric>@<name>`. The last phase is tested in any case."""
 
 
 @dataclass(kw_only=True)
@@ -97,12 +136,27 @@ class DecodingConfig(PartConfig):
 
 @dataclass(kw_only=True)
 class EngineConfig(PartConfig):
-    """Base of a generation engine: prompts -> samples."""
+    """Base of a generation engine: prompts -> samples. Groups `engine` (answers of an evaluation) and `generator`."""
 
     is_remote: ClassVar[bool] = False
     """Whether it asks a server, so that a run without training loads no model."""
     operational: ClassVar[tuple[str, ...]] = ()
     """Keys that say how answers are fetched and not which: not part of a run's identity."""
+
+
+@dataclass(kw_only=True)
+class JudgeConfig(PartConfig):
+    """Base of a judge: question, answer and references -> a score in [0, 1]."""
+
+
+@dataclass(kw_only=True)
+class CorpusConfig(PartConfig):
+    """Base of a corpus: the passages that an index finds."""
+
+
+@dataclass(kw_only=True)
+class IndexConfig(PartConfig):
+    """Base of an index: queries -> ranked passages of the run's corpus."""
 
 
 @dataclass(kw_only=True)
@@ -234,8 +288,6 @@ class EvalConfig:
     """Answers to each item of a `math` suite, >= 1; an item counts by their mean, and intervals resample items."""
     language_groups: dict[str, list[str]] = field(default_factory=dict)
     """Groups of languages by name, for which a `math` suite adds `acc/<group>` and the like."""
-    prompt: str = "default"
-    """Name of the prompt style of the task."""
     circular: bool = False
     """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
     language_detector: str = "script"
@@ -276,8 +328,15 @@ class RunConfig:
     selection: SelectionConfig = MISSING
     decoding: DecodingConfig = MISSING
     engine: EngineConfig = MISSING
+    generator: EngineConfig = MISSING
+    """What writes for constructions and pipelines; `self` is the model itself."""
+    judge: JudgeConfig = MISSING
+    corpus: CorpusConfig = MISSING
+    index: IndexConfig = MISSING
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
+    prompt_style: str = "default"
+    """Name of the style in which records are asked, in training as in evaluation."""
     train: TrainConfig = MISSING
     eval: EvalConfig = MISSING
     hardware: HardwareConfig = MISSING
@@ -297,9 +356,8 @@ class RunConfig:
 
     @property
     def num_steps(self) -> int:
-        """Optimizer steps to do: `train.max_steps`, or the cap of a smoke test."""
-        cap = self.hardware.max_steps_cap
-        return min(self.train.max_steps, cap) if cap else self.train.max_steps
+        """Optimizer steps to do. The cap of a smoke test is in it: `caps.capped` lowers `train.max_steps` itself."""
+        return self.train.max_steps
 
     @property
     def num_devices(self) -> int:

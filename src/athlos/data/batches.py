@@ -7,7 +7,7 @@ processes), whatever the lengths.
 B rows a step, M rows a micro batch, W processes.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from athlos.config.parts import Unit
 from athlos.config.schema import Batching
 from athlos.data.encoding import Rows
 
@@ -68,7 +69,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
     Rows with pictures bring theirs under `rows.picture_key`, float32 [M, ...].
-    `num_targets` counts the targets of this batch, `step_targets` those of the whole optimizer step (scalars).
+    `num_targets` counts the targets of this batch, `step_targets` what the whole optimizer step is divided by (scalars).
     `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
     """
     pairs = [rows.row(int(index)) for index in indices]
@@ -96,7 +97,10 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
 
 
 class TrainStream(IterableDataset[Batch]):
-    """Micro batches of one process for the steps `first_step` .. `last_step` - 1, in order."""
+    """Micro batches of one process for the steps `first_step` .. `last_step` - 1, in order.
+
+    `step_targets` of a batch is what the whole optimizer step holds of `unit`: target tokens, or rows.
+    """
 
     def __init__(
         self,
@@ -109,27 +113,20 @@ class TrainStream(IterableDataset[Batch]):
         pad_id: int,
         first_step: int,
         last_step: int,
+        unit: Unit = Unit.tokens,
     ) -> None:
-        self.rows, self.plan, self.pad_id = rows, plan, pad_id
+        self.rows, self.plan, self.pad_id, self.unit = rows, plan, pad_id, unit
         self.micro_batch_size, self.rank, self.world_size = micro_batch_size, rank, world_size
         self.first_step, self.last_step = first_step, last_step
 
     def __iter__(self) -> Iterator[Batch]:
         for indices in self.plan.steps(first=self.first_step, last=self.last_step):
-            step_targets = int(self.rows.num_targets_R[indices].sum())
+            step_targets = (
+                len(indices) if self.unit is Unit.sequences else int(self.rows.num_targets_R[indices].sum())
+            )
             mine = indices.reshape(-1, self.world_size, self.micro_batch_size)[:, self.rank]
             for micro in mine:
                 yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets)
-
-
-class OwnStream(IterableDataset[Batch]):
-    """The micro batches that a method makes itself, from optimizer step `first_step` on."""
-
-    def __init__(self, stream: Callable[[int], Iterator[Batch]], *, first_step: int) -> None:
-        self.stream, self.first_step = stream, first_step
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self.stream(self.first_step)
 
 
 class EvalRows(IterableDataset[Batch]):

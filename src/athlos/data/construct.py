@@ -1,6 +1,6 @@
 """The construction that makes nothing."""
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.parts import PartContext
 from athlos.data.config import NoConstructConfig
 
 
@@ -8,5 +8,5 @@ class NoConstruct:
     def __init__(self, config: NoConstructConfig) -> None:
         self.config = config
 
-    def build(self, *, context: PartContext) -> tuple[None, PartReport]:
-        return None, PartReport(summary="none")
+    def build(self, *, context: PartContext) -> None:
+        return None

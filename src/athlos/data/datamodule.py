@@ -1,20 +1,18 @@
 """The data of a run: the source, its splits as rows for training, and its records for evaluation."""
 
+import copy
 import itertools
-import logging
 import random
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import pytorch_lightning as pl
 from hydra.utils import get_class
 from torch.utils.data import DataLoader
 
 from athlos.config.compose import plain
+from athlos.config.parts import Made, Unit
 from athlos.config.schema import RunConfig
-from athlos.data.batches import Batch, BatchPlan, EvalRows, OwnStream, TrainStream
+from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
@@ -28,8 +26,6 @@ if TYPE_CHECKING:
 
 TextOf = Callable[[Record], tuple[str, str]]
 """Prompt and completion of a record, in the run's prompt style."""
-
-log = logging.getLogger(__name__)
 
 
 class PictureReader(Protocol):
@@ -45,14 +41,6 @@ class PictureReader(Protocol):
         ...
 
 
-@dataclass(frozen=True, kw_only=True)
-class Constructed:
-    """Records that take the place of the training split, and what identifies them."""
-
-    records: "Sequence[Record]"
-    fingerprint: str
-
-
 FEW_SHOT_POOL, FEW_SHOT_FRONT = 64, 10_000
 """Worked examples come from a random 64 of the first 10,000 records of the training split: the very first ones are
 often alike (a language's name after the other), and a large file need not be read to its end."""
@@ -65,33 +53,29 @@ def build_source(config: RunConfig) -> Source:
     return source
 
 
-class DataModule(pl.LightningDataModule):
-    """Training and validation loaders, and the records of any split.
+class DataModule:
+    """The records of any split, and the same as rows to train on. `text_of` gives what a record is trained on.
 
-    `text_of` gives what a record is trained on. Encoded splits are stage products; `first_step` of the training
-    stream is the trainer's step at the time the loader starts, so a resumed run goes on with the rows that come next.
+    Encoded splits are stage products. Training data is the training split, or what the run's construction made.
     """
 
     def __init__(
         self, config: RunConfig, *, tokenizer: "PreTrainedTokenizerBase", stages: StageStore, text_of: TextOf
     ) -> None:
-        super().__init__()
         self.config, self.tokenizer, self.stages, self.text_of = config, tokenizer, stages, text_of
         self.source = build_source(config)
         self._rows: dict[str, Rows] = {}
         self.pictures: PictureReader | None = None
         """None for a model of text."""
-        self._constructed: Constructed | None = None
-        self.kept_rows: np.ndarray | None = None
-        """Indices of the training rows that are trained on, set before training; None = all."""
-        self.own_stream: Callable[[int], Iterator[Batch]] | None = None
-        """Micro batches from optimizer step n on, of a method that makes its own in place of the encoded rows."""
+        self._made: Made | None = None
 
-    def train_on(self, records: "Sequence[Record]", *, fingerprint: str) -> None:
-        """Train on these records in place of the training split; `fingerprint` is the key of what made them."""
-        assert self.config.data.train_split is not None
-        self._constructed = Constructed(records=records, fingerprint=fingerprint)
-        self._rows.pop(self.config.data.train_split, None)
+    def with_made(self, made: Made | None) -> "DataModule":
+        """The same data, whose training split is what a construction made; itself where that is nothing."""
+        if made is None or (made.records is None and made.rows is None):
+            return self
+        data = copy.copy(self)
+        data._made, data._rows = made, {}
+        return data
 
     def _expanded_text(self, record: Record) -> tuple[str, str]:
         """Prompt and completion with the image token once for each of a picture's tokens, before anything is encoded.
@@ -116,14 +100,11 @@ class DataModule(pl.LightningDataModule):
         return split
 
     def limit(self, split: str) -> int | None:
-        """At most this many records of a split, the cap of a smoke test included."""
-        data, cap = self.config.data, self.config.hardware.limit_items_cap
+        """At most this many records of a split."""
+        data = self.config.data
         if split == data.train_split:
             return data.limit_train
-        limit = data.limit_val if split == data.val_split else data.limit_test
-        if not cap:
-            return limit
-        return cap if limit is None else min(limit, cap)
+        return data.limit_val if split == data.val_split else data.limit_test
 
     def records(self, split: str) -> Iterator[Record]:
         """Stream the records of a split, limited as the config says."""
@@ -147,21 +128,23 @@ class DataModule(pl.LightningDataModule):
     def rows(self, split: str) -> Rows:
         """Encoded rows of a split, built once."""
         if split not in self._rows:
-            train, data, style = self.config.train, plain(self.config)["data"], self.config.eval.prompt
+            train, data, style = self.config.train, plain(self.config)["data"], self.config.prompt_style
             identity = {
                 key: value
                 for key, value in data.items()
                 if key not in ("dir", "limit_train", "limit_val", "limit_test")
             }
-            inputs, source = {"data": self.source.fingerprint(split)}, self.records
-            if self._constructed is not None and split == self.config.data.train_split:
-                made = self._constructed
-                inputs, source = {"constructed": made.fingerprint}, lambda _: iter(made.records)
+            made = self._made if split == self.config.data.train_split else None
+            if made is not None and made.rows is not None:
+                self._rows[split] = self._with_pictures(made.rows)
+                return self._rows[split]
+            made_records = None if made is None else made.records
+            inputs = {"data": self.source.fingerprint(split)} if made is None else {"made": made.key}
             if self.pictures is not None:
                 identity = {**identity, "image_tokens": self.pictures.num_tokens}
             try:
                 rows = encode_split(
-                    lambda: source(split),
+                    lambda: self.records(split) if made_records is None else iter(made_records),
                     text_of=self._expanded_text,
                     tokenizer=self.tokenizer,
                     max_length=train.max_length,
@@ -187,15 +170,14 @@ class DataModule(pl.LightningDataModule):
         rows.picture_key, rows.picture_values = self.pictures.key, self.pictures.values(rows.pixels)
         return rows
 
-    def train_dataloader(self) -> DataLoader[Batch]:
-        assert self.trainer is not None
-        assert self.config.data.train_split is not None
-        if self.own_stream is not None:
-            return DataLoader(OwnStream(self.own_stream, first_step=self.trainer.global_step), batch_size=None)
+    def train_batches(
+        self, *, first_step: int, rank: int, world_size: int, unit: Unit = Unit.tokens
+    ) -> DataLoader[Batch]:
+        """Micro batches of one process from optimizer step `first_step` to the last, so that a resumed run goes on
+        with the rows that come next. `unit` is what the objective counts."""
         train = self.config.train
+        assert self.config.data.train_split is not None
         rows = self.rows(self.config.data.train_split)
-        if self.kept_rows is not None:
-            rows = rows.subset(self.kept_rows)
         plan = BatchPlan(
             lengths_R=rows.ends_R - rows.starts_R,
             batch_size=train.batch_size,
@@ -206,23 +188,23 @@ class DataModule(pl.LightningDataModule):
             rows,
             plan,
             micro_batch_size=train.micro_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
             pad_id=self.pad_id,
-            first_step=self.trainer.global_step,
+            first_step=first_step,
             last_step=self.config.num_steps,
+            unit=unit,
         )
         return DataLoader(stream, batch_size=None)
 
-    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        if self.config.data.val_split is None:
-            return []
-        assert self.trainer is not None
+    def val_batches(self, *, rank: int, world_size: int) -> DataLoader[Batch]:
+        """The validation split in order, each process its share."""
+        assert self.config.data.val_split is not None
         rows = EvalRows(
             self.rows(self.config.data.val_split),
             batch_size=self.config.train.micro_batch_size,
-            rank=self.trainer.global_rank,
-            world_size=self.trainer.world_size,
+            rank=rank,
+            world_size=world_size,
             pad_id=self.pad_id,
             max_batches=self.config.train.val_batches,
         )

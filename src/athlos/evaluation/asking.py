@@ -78,7 +78,7 @@ def ask(
     progress: Any,
     samples: int = 1,
 ) -> Asked[RecordT]:
-    """Ask a question for each record of a type, with `eval.shots` worked examples in the style `eval.prompt`.
+    """Ask a question for each record of a type, with `eval.shots` worked examples in the style `prompt_style`.
 
     Each is asked `samples` times, the answers of one item together, drawn by seeds of their own.
 
@@ -89,7 +89,7 @@ def ask(
     of_type = [record for record in records if isinstance(record, record_type)]
     if not of_type:
         raise ConfigError(f"eval.suites: {suite} needs a {record_type.__name__}, data={config.data.name} has none")
-    style = prompts.style_name(record_type, config.eval.prompt)
+    style = prompts.style_name(record_type, config.prompt_style)
     items, shots, origin = _shots(config, of_type, record_type=record_type, style=style, pool=shots_pool)
     items = [record for record in items for _ in range(samples)]
     requests = [

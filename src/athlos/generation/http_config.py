@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
@@ -85,7 +85,7 @@ class VLLMEngineConfig(HTTPEngineConfig):
     """Send the run's own token ids instead of text, so that both sides agree on every special token."""
 
 
-def http_errors(config: HTTPEngineConfig) -> Iterator[str]:
+def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:
     """One line for each value out of range. Values that could hold a secret are not repeated."""
     at_least = {
         "max_in_flight": (config.max_in_flight, 1),
@@ -94,39 +94,39 @@ def http_errors(config: HTTPEngineConfig) -> Iterator[str]:
     }
     for name, (value, least) in at_least.items():
         if value < least:
-            yield f"engine.{name}: got {value}, expected a number >= {least}"
+            yield f"{group}.{name}: got {value}, expected a number >= {least}"
     for name in ("connect_timeout", "read_timeout", "first_wait"):
         value = getattr(config, name)
         if not 0 < value < float("inf"):
-            yield f"engine.{name}: got {value}, expected a number > 0"
-    yield from _url_errors(config.base_url)
+            yield f"{group}.{name}: got {value}, expected a number > 0"
+    yield from _url_errors(config.base_url, group=group)
     if config.api_key_variable is not None and not VARIABLE_NAME.fullmatch(config.api_key_variable):
-        yield "engine.api_key_variable: expected the name of an environment variable, such as OPENAI_API_KEY"
+        yield f"{group}.api_key_variable: expected the name of an environment variable, such as OPENAI_API_KEY"
     if isinstance(config, OpenAIEngineConfig) and not config.model:
-        yield "engine.model: no value; give the server's name of the model with engine.model=..."
+        yield f"{group}.model: no value; give the server's name of the model with {group}.model=..."
     if config.one_request_for_samples and not config.log_probs:
         yield (
-            "engine.one_request_for_samples: needs engine.log_probs=true, since a server counts the tokens of a "
+            f"{group}.one_request_for_samples: needs {group}.log_probs=true, since a server counts the tokens of a "
             "single sample nowhere else"
         )
     if isinstance(config, VLLMEngineConfig) and config.prompt_as_token_ids and config.api is Api.chat:
-        yield "engine.prompt_as_token_ids: got true, but engine.api=chat takes text only"
+        yield f"{group}.prompt_as_token_ids: got true, but {group}.api=chat takes text only"
 
 
-def _url_errors(url: str) -> Iterator[str]:
+def _url_errors(url: str, *, group: str) -> Iterator[str]:
     expected = "expected http(s)://host[:port]/v1"
     try:
         parts = urlsplit(url)
         is_whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
     except ValueError:
-        yield f"engine.base_url: not a URL; {expected}"
+        yield f"{group}.base_url: not a URL; {expected}"
         return
     if parts.username or parts.password or parts.query or parts.fragment:
-        yield f"engine.base_url: holds a user, a query or a fragment; {expected}, and keys in a variable of their own"
+        yield f"{group}.base_url: holds a user, a query or a fragment; {expected}, and keys in a variable of their own"
     elif not is_whole:
-        yield f"engine.base_url: got '{url}', {expected}"
+        yield f"{group}.base_url: got '{url}', {expected}"
     elif parts.path.rstrip("/").endswith("/completions"):
-        yield f"engine.base_url: got '{url}', {expected} without /completions, which is appended"
+        yield f"{group}.base_url: got '{url}', {expected} without /completions, which is appended"
 
 
 def _errors(config: "RunConfig") -> Iterable[str]:
@@ -134,10 +134,21 @@ def _errors(config: "RunConfig") -> Iterable[str]:
     return http_errors(config.engine)
 
 
+def _generator_errors(config: "RunConfig") -> Iterable[str]:
+    assert isinstance(config.generator, HTTPEngineConfig)
+    return http_errors(config.generator, group="generator")
+
+
+OPENAI = Part(
+    group="engine", name="openai", schema=OpenAIEngineConfig, target="athlos.generation.openai_engine.OpenAIEngine",
+    summary="any server that speaks OpenAI's API, over HTTP", check=_errors,
+)
+VLLM = Part(
+    group="engine", name="vllm", schema=VLLMEngineConfig, target="athlos.generation.vllm_engine.VLLMEngine",
+    summary="a vLLM server, over HTTP: every sampling rule, and token ids", check=_errors,
+)
 HTTP_PARTS = [
-    Part(group="engine", name="openai", schema=OpenAIEngineConfig,
-         target="athlos.generation.openai_engine.OpenAIEngine",
-         summary="any server that speaks OpenAI's API, over HTTP", check=_errors),
-    Part(group="engine", name="vllm", schema=VLLMEngineConfig, target="athlos.generation.vllm_engine.VLLMEngine",
-         summary="a vLLM server, over HTTP: every sampling rule, and token ids", check=_errors),
-]  # fmt: skip
+    OPENAI,
+    VLLM,
+    *(replace(part, group="generator", check=_generator_errors) for part in (OPENAI, VLLM)),
+]

@@ -175,14 +175,11 @@ def _published_config(config: ModelConfig) -> Any:
 def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     """The needs of a run. `logit_tokens` = positions whose logits exist at one time, where the loss works in chunks.
 
-    A vision-language model is counted with one picture a row. Surgery and selection see a meta model, no tokenizer and
-    the fingerprint `meta`; one that must measure values cannot run and says so itself.
+    A vision-language model is counted with one picture a row. Surgery and selection see a meta model, no data and no
+    weights to start from; one that must measure values cannot run and says so itself.
     """
     model: Any = meta_model(config.model)
-    nothing: Any = None
-    context = PartContext(
-        config=config, tokenizer=nothing, stages=StageStore(cache_dir(config.cache_dir)), model_fingerprint="meta"
-    )
+    context = PartContext(config=config, stages=StageStore(cache_dir(config.cache_dir)))
     summaries, metrics = [], {}
     for part in (config.surgery, config.selection):
         model, report = get_class(part._target_)(part).apply(model, context=context)

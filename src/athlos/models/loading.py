@@ -74,6 +74,25 @@ def parse_source(text: str) -> Source:
     return Source(kind=kind, reference=repository, revision=revision)
 
 
+def source_key(config: ModelConfig) -> str:
+    """Content hash of what a source stands for, without loading it: files of a folder, a wheel, a hub revision.
+
+    Random weights are a function of architecture and seed, which are told elsewhere. Raises `ModelError` as
+    `load_model` does for a source that cannot be had, or for one that names no content, such as `run:`.
+    """
+    source = parse_source(config.source)
+    if source.kind == "random":
+        return "random"
+    if source.kind == "dir":
+        folder = _model_folder(source)
+        return content_hash({path.name: file_hash(path) for path in _content_files(folder)})
+    if source.kind == "wheel":
+        return content_hash({"wheel": wheels.find(source.reference).sha256, "conversion": wheels.CONVERSION_VERSION})
+    if source.kind == "run":
+        raise ModelError(f"model.source: run:{source.reference} is a run to do first, no folder; use `athlos run`")
+    return content_hash(config.source)
+
+
 def load_model(
     config: ModelConfig,
     *,

@@ -14,7 +14,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.errors import ConfigError, ModelError
 from athlos.models.forward import hidden_states, project
@@ -34,6 +34,7 @@ class DistillObjective:
     on both sides.
     """
 
+    unit = Unit.tokens
     topk = 0
     """Tokens of the teacher that KL lists one by one; 0 = the whole vocabulary."""
 
@@ -41,7 +42,7 @@ class DistillObjective:
         self.config = config
         self.teacher: PreTrainedModel | None = None
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """Keep the teacher: frozen, in evaluation mode, never part of a checkpoint."""
         self.teacher = self._teacher(context)
         return PartReport(summary=f"teacher: {self.config.teacher}")
@@ -50,7 +51,6 @@ class DistillObjective:
         if self.config.teacher != "base":
             return load_teacher(self.config.teacher, context=context).model.requires_grad_(False)
         base = context.base_model
-        assert base is not None
         # A copy of what trains: the student's parameters may be the base model's own.
         shared = {id(parameter): parameter for parameter in base.parameters() if not parameter.requires_grad}
         return copy.deepcopy(base, dict(shared)).eval().requires_grad_(False)
@@ -96,9 +96,9 @@ class TopkDistillObjective(DistillObjective):
         super().__init__(config)
         self.topk = config.topk
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """As in the base class. Raises `ConfigError` where the vocabulary leaves no token unlisted."""
-        report = super().prepare(context=context)
+        report = super().prepare(model, context=context)
         assert self.teacher is not None
         vocab_size = self.teacher.config.get_text_config().vocab_size
         if self.topk >= vocab_size:

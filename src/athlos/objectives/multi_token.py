@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.models.forward import causal_model, hidden_states
 from athlos.models.sites import backbone
 from athlos.objectives.config import MultiTokenConfig
@@ -28,16 +28,16 @@ class MultiTokenObjective(nn.Module):
 
     heads_JDD: nn.Parameter | None
 
+    unit = Unit.tokens
+
     def __init__(self, config: MultiTokenConfig) -> None:
         super().__init__()
         self.config = config
         self.register_parameter("heads_JDD", None)
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """Make the heads, in float32: in 16 bits small updates would round away."""
-        assert context.base_model is not None
-        base = causal_model(context.base_model)
-        width = backbone(base).hidden_size
+        width = backbone(causal_model(model)).hidden_size
         self.heads_JDD = nn.Parameter(torch.zeros(self.config.num_future, width, width))
         size = self.heads_JDD.numel()
         return PartReport(

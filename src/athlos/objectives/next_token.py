@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext
+from athlos.config.parts import Loss, PartContext, Unit
 from athlos.models.forward import causal_model, hidden_states, project
 from athlos.objectives.config import NextTokenConfig
 
@@ -106,10 +106,12 @@ def prior_smoothed_nll(logits_NV: Tensor, targets_N: Tensor, *, smoothing: float
 class NextTokenObjective:
     """The loss of ordinary language modelling; the denominator is the number of targets of the optimizer step."""
 
+    unit = Unit.tokens
+
     def __init__(self, config: NextTokenConfig) -> None:
         self.config = config
 
-    def prepare(self, *, context: PartContext) -> None:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> None:
         """The targets are the labels: nothing to prepare."""
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Loss:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.errors import ConfigError
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
@@ -162,11 +162,13 @@ def _chunk_log_probs(model: "PreTrainedModel", hidden_ND: Tensor, targets_N: Ten
 class PolicyObjective:
     """The loss of GRPO and its kin on rollouts; which rewards and prompts made them is the method's business."""
 
+    unit = Unit.tokens
+
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
         self.reference: PreTrainedModel | None = None
 
-    def prepare(self, *, context: PartContext) -> PartReport | None:
+    def prepare(self, model: "PreTrainedModel", *, context: PartContext) -> PartReport | None:
         """Keep a copy of the model as the reference of the KL term; at weight 0 there is none."""
         if self.config.kl == 0:
             return None

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
 from athlos.models.forward import causal_model, hidden_states
@@ -36,18 +36,19 @@ class UnigramSmoothingObjective:
     Source: Pereyra et al., arXiv 1701.06548, the unigram variant; our counts and form.
     """
 
+    unit = Unit.tokens
+
     def __init__(self, config: UnigramSmoothingConfig) -> None:
         self.config = config
         self.prior_V: Tensor | None = None
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """Count the training split's targets; a stage product that a sweep of the share counts once."""
         assert context.data is not None
-        assert context.base_model is not None
         split = context.config.data.train_split
         assert split is not None
         rows = context.data.rows(split)
-        vocab_size = len(backbone(causal_model(context.base_model)).head.get_parameter("weight"))
+        vocab_size = len(backbone(causal_model(model)).head.get_parameter("weight"))
         stage = Stage(
             name="unigram_counts",
             version=COUNTS_VERSION,

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from athlos.errors import ConfigError
-from athlos.training.run_folder import now, to_json, write_atomically
+from athlos.runs.folder import now, to_json, write_atomically
 
 ROUNDS = "rounds"
 """Key of a mapping in `results`: metric beside it -> its value in each round."""
@@ -27,7 +27,7 @@ def write_benchmark_record(folder: Path, *, name: str, options: Mapping[str, Any
     `results` may be nested; what is no number in it (a name, a list) is left out, `rounds` becomes intervals. The
     option `out` is left out: it says where, not what. Raises `ConfigError` where something stands already.
     """
-    from athlos.training.provenance import code_state, hardware, versions  # imports torch
+    from athlos.runs.provenance import code_state, hardware, versions  # imports torch
 
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ConfigError(f"--out: {folder} is not empty; a record is written once, give a new folder")

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 from athlos.errors import DataError
 from athlos.report.bounded import excess, is_inside, open_inside, parse_json, parse_yaml, read_inside
 from athlos.training.events import RESERVED, events_file
-from athlos.training.run_folder import flat
+from athlos.runs.folder import flat
 
 log = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from athlos.report.wandb_contents import WandbContents
 from athlos.report.wandb_facts import provenance
 from athlos.report.wandb_media import WandbMedia, file_name, finite
 from athlos.training.events import events_file
-from athlos.training.run_folder import write_atomically
+from athlos.runs.folder import write_atomically
 
 log = logging.getLogger(__name__)
 

@@ -76,8 +76,8 @@ def _labels(language: str) -> _Labels:
     known = _json("math_exemplars.json")["languages"]
     if base_language(language) not in known:
         raise ConfigError(
-            f"eval.prompt: no worked problems in the language '{language}'; there are {', '.join(known)}. "
-            "Use eval.prompt=english_cot or eval.prompt=direct"
+            f"prompt_style: no worked problems in the language '{language}'; there are {', '.join(known)}. "
+            "Use prompt_style=english_cot or prompt_style=direct"
         )
     return _Labels(**known[base_language(language)])
 
@@ -286,12 +286,12 @@ def style_name(record_type: type[Record], style: str) -> str:
     """`default` resolved; raises `ConfigError` for a style that the type of record does not have."""
     known = styles(record_type)
     if not known:
-        raise ConfigError(f"eval.prompt: {record_type.__name__} has no prompt style")
+        raise ConfigError(f"prompt_style: {record_type.__name__} has no prompt style")
     if style == DEFAULT:
         return known[0]
     if style not in known:
         raise ConfigError(
-            f"eval.prompt: got '{style}' for {record_type.__name__}{did_you_mean(style, known)}; "
+            f"prompt_style: got '{style}' for {record_type.__name__}{did_you_mean(style, known)}; "
             f"accepted: {', '.join((DEFAULT, *known))}"
         )
     return style

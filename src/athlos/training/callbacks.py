@@ -14,8 +14,8 @@ from torch.distributed.tensor import DTensor
 
 from athlos.data.batches import Batch
 from athlos.errors import NumericalError
+from athlos.training.checkpoints import latest, step_folder, step_of
 from athlos.training.module import MethodModule
-from athlos.training.run_folder import latest, step_folder, step_of
 from athlos.training.stability import Stability
 
 
@@ -24,15 +24,15 @@ class MetricLog(Protocol):
 
 
 class Progress(Protocol):
-    def update(self, done: int, loss: float, tokens_per_s: float) -> None: ...
+    def training_step(self, done: int, loss: float, tokens_per_s: float) -> None: ...
 
 
 class Curve(Callback):
     """Records the training curve every `log_every` steps: loss, learning rate, gradient norm, tokens a second.
 
-    `seconds`, `tokens` and `rows` add up over the steps of this process (input tokens, padding left out), so that
-    the cost metrics need no second clock. A batch that is only part of what was worked on says so itself: `seen`, int64
-    [2], are its rows and tokens.
+    `seconds`, `tokens` and `rows` add up over the steps, those before a resumption included (input tokens, padding left
+    out), so that the cost metrics need no second clock. A batch that is only part of what was worked on says so itself:
+    `seen`, int64 [2], are its rows and tokens.
     """
 
     def __init__(self, tracking: MetricLog, progress: Progress, *, log_every: int) -> None:
@@ -79,7 +79,7 @@ class Curve(Callback):
         if module.loss_is_progress:
             self.stability.step(log["loss"], is_clipped=bool(clip) and self._grad_norm > clip)
         speed = self.tokens / self.seconds
-        self.progress.update(step, log["loss"], speed)
+        self.progress.training_step(step, log["loss"], speed)
         if step % self.log_every == 0 or step == module.config.num_steps:
             # A name with a group of its own keeps it: `diag/act_rms_last`.
             metrics = {name if "/" in name else f"train/{name}": value for name, value in log.items()}
@@ -89,10 +89,13 @@ class Curve(Callback):
             self.tracking.log(metrics, step=step)
 
     def state_dict(self) -> dict[str, Any]:
-        return self.stability.state()
+        return {
+            "stability": self.stability.state(), "seconds": self.seconds, "tokens": self.tokens, "rows": self.rows,
+        }  # fmt: skip
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.stability.restore(state_dict)
+        self.stability.restore(state_dict["stability"])
+        self.seconds, self.tokens, self.rows = (state_dict[name] for name in ("seconds", "tokens", "rows"))
 
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.last_val_step != trainer.global_step:
@@ -101,6 +104,32 @@ class Curve(Callback):
                 name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
             }
             self.tracking.log(metrics, step=trainer.global_step)
+
+
+class Clock(Callback):
+    """Seconds of training, wall and processor time of this process, those before a resumption included."""
+
+    def __init__(self) -> None:
+        self.wall_s, self.cpu_s = 0.0, 0.0
+        self._last = (0.0, 0.0)
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self._last = (time.monotonic(), time.process_time())
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        self._read()
+
+    def _read(self) -> None:
+        now = (time.monotonic(), time.process_time())
+        self.wall_s, self.cpu_s = self.wall_s + now[0] - self._last[0], self.cpu_s + now[1] - self._last[1]
+        self._last = now
+
+    def state_dict(self) -> dict[str, Any]:
+        self._read()
+        return {"wall_s": self.wall_s, "cpu_s": self.cpu_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.wall_s, self.cpu_s = state_dict["wall_s"], state_dict["cpu_s"]
 
 
 class FolderCheckpoints(Callback):

@@ -15,11 +15,27 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from athlos.errors import TrainingError
-from athlos.training.run_folder import CHECKPOINT_STATE as STATE
-from athlos.training.run_folder import CHECKPOINT_WEIGHTS as WEIGHTS
 
+WEIGHTS, STATE = "model.safetensors", "state.pt"
+STEP_DIGITS = 8
 FULL_DISK_BYTES = 1 << 20
 """Less free space than this is a full disk; torch's own message does not say so."""
+
+
+def step_folder(checkpoints: Path, step: int) -> Path:
+    """The folder of the resumable checkpoint after `step` optimizer steps."""
+    return checkpoints / f"step-{step:0{STEP_DIGITS}d}"
+
+
+def step_of(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
+
+
+def latest(checkpoints: Path) -> Path | None:
+    """The whole checkpoint of the greatest step; scratch folders of killed runs are not looked at."""
+    parts = (WEIGHTS, STATE)
+    whole = [folder for folder in checkpoints.glob("step-*") if all((folder / part).is_file() for part in parts)]
+    return max(whole, default=None)
 
 
 class FolderCheckpointIO(CheckpointIO):

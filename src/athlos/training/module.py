@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -14,8 +14,9 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from athlos.config.parts import Decoding, Loss, Objective, PartContext, Prediction, Request
-from athlos.config.schema import RunConfig, Schedule, TrainConfig
+from athlos.config.schema import MethodConfig, RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
+from athlos.data.datamodule import DataModule
 from athlos.errors import NumericalError, TrainingError
 from athlos.generation.interface import Engine
 from athlos.models.added_loss import added_loss
@@ -25,17 +26,25 @@ from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
 
 if TYPE_CHECKING:
+    from torch.utils.data import DataLoader
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Measured = tuple[dict[str, float], dict[str, bytes]]
+"""Metrics by their full names, and figures (PNG) by name."""
+MethodT = TypeVar("MethodT", bound=MethodConfig)
 
 SEED_STRIDE = 1_000_003
 """Prime that keeps the random streams of neighbouring seeds apart."""
 
 
-class MethodModule(pl.LightningModule):
+class MethodModule(pl.LightningModule, Generic[MethodT]):
     """A model, an objective, a decoding rule and an engine under Lightning.
 
     A method that trains overrides `training_step`; one without gradients overrides `answer`. Randomness inside a step
     (dropout, sampling) is seeded from (seed, step, micro batch, rank), so a resumed run draws what it would have drawn.
+
+    Training and evaluation are done by two modules, often in different processes: the second is built around the
+    weights that the first left. What training found out travels as its metrics and figures.
     """
 
     loss_is_progress = True
@@ -50,9 +59,10 @@ class MethodModule(pl.LightningModule):
         objective: Objective,
         decoding: Decoding,
         engine: Engine,
+        data: DataModule | None = None,
     ) -> None:
         super().__init__()
-        self.config, self.model, self.tokenizer = config, model, tokenizer
+        self.config, self.model, self.tokenizer, self.data = config, model, tokenizer, data
         self.objective, self.decoding, self.engine = objective, decoding, engine
         # Validation is always the plain next-token loss, so that runs with different objectives compare.
         self._next_token = NextTokenObjective(NextTokenConfig(_target_="", chunk_tokens=1024))
@@ -61,23 +71,45 @@ class MethodModule(pl.LightningModule):
         # The base weights are on disk already: checkpoints hold only what trains (see `on_save_checkpoint`).
         self.strict_loading = False
 
-    def prepare(self, *, context: PartContext) -> None:
-        """Called once after the parts are applied, with the model as loaded: keep a teacher, measure, calibrate."""
+    @property
+    def method(self) -> MethodT:
+        """The config of the method."""
+        method: Any = self.config.method
+        return method  # type: ignore[no-any-return]
 
-    def variants(self) -> Iterator[tuple[str, "MethodModule"]]:
+    def prepare(self, *, context: PartContext) -> None:
+        """Called once before anything else, in training, in evaluation, and where a server answers."""
+
+    def before_training(self, *, context: PartContext) -> None:
+        """Called once before the first step, also of a resumed training, with the model as it starts."""
+
+    def after_training(self) -> Measured:
+        """Called once at the end of training: what is known only then, kept beside the weights."""
+        return {}, {}
+
+    def variants(self) -> Iterator[tuple[str, "MethodModule[Any]"]]:
         """Further models to evaluate on the test split after training, each with the suffix of its metrics.
 
         `("_direct", module)` gives `test/ppl_direct` beside `test/ppl`. One is evaluated before the next is asked for.
         """
         yield from ()
 
-    def training_metrics(self) -> dict[str, float]:
-        """Called once at the end of training: metrics that are known only then, kept beside the final weights."""
-        return {}
-
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
-        """Called once after the evaluation: further metrics by their full names, and figures (PNG) by name."""
+    def measurements(self) -> Measured:
+        """Called once after the evaluation, around the trained model: what the method measures beside the suites."""
         return {}, {}
+
+    def train_dataloader(self) -> "DataLoader[Batch]":
+        """Micro batches from the present step on; a method that makes its own rows overrides this."""
+        assert self.data is not None
+        return self.data.train_batches(
+            first_step=self.trainer.global_step, rank=self.trainer.global_rank, world_size=self.trainer.world_size,
+            unit=self.objective.unit,
+        )  # fmt: skip
+
+    def val_dataloader(self) -> "DataLoader[Batch] | list[DataLoader[Batch]]":
+        if self.data is None or self.config.data.val_split is None:
+            return []
+        return self.data.val_batches(rank=self.trainer.global_rank, world_size=self.trainer.world_size)
 
     def step_loss(self, loss: Loss, batch: Batch) -> Tensor:
         """What `training_step` returns: this micro batch's part of the mean over all targets of the optimizer step.

@@ -109,13 +109,11 @@ def build_trainer(config: RunConfig, *, callbacks: Sequence[Callback], run_dir: 
     )
 
 
-def fit(
-    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, *, checkpoint: Path | None
-) -> None:
+def fit(trainer: pl.Trainer, module: pl.LightningModule, *, checkpoint: Path | None) -> None:
     """Train, resuming from `checkpoint`. Failures come back as `TrainingError`s that say what to do."""
     module.train()  # models are loaded in evaluation mode
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+        trainer.fit(module, ckpt_path=checkpoint, weights_only=True)
     except (RuntimeError, OSError, MemoryError) as error:
         raise explain(error, module) from error
     except SystemExit as error:  # Lightning turns ctrl-C into exit(1)

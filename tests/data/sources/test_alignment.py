@@ -100,7 +100,7 @@ def test_too_many_lines_and_a_language_without_problems_are_refused(folder: Path
 def lab(*overrides: str) -> Any:
     values = [
         "data=lab_alignment",
-        "eval.prompt=bare",
+        "prompt_style=bare",
         "data.num_pairs=3",
         "data.num_probe_items=4",
         "data.num_probes=2",

@@ -13,7 +13,7 @@ from athlos.data.sources.lab import LabSource
 from athlos.errors import ConfigErrors, DataError
 
 SMALL = [
-    "data=lab", "eval.prompt=bare", "train.max_steps=0", "data.world.num_persons=40", "data.world.num_cities=20",
+    "data=lab", "prompt_style=bare", "train.max_steps=0", "data.world.num_persons=40", "data.world.num_cities=20",
     "data.world.num_states=5", "data.world.num_none=20", "data.world.num_rare=20", "data.world.num_frequent=20",
     "data.world.rare_exposures=2", "data.world.frequent_exposures=3", "data.world.background_exposures=3",
     "data.mixture.num_documents=50", "data.mixture.num_recitals=20", "data.mixture.num_sums=40",
@@ -38,7 +38,7 @@ def kinds(records: list[Record]) -> Counter[str]:
 
 
 def test_shipped_values_compose() -> None:
-    data = run_config(["data=lab", "eval.prompt=bare", "train.max_steps=0"]).data
+    data = run_config(["data=lab", "prompt_style=bare", "train.max_steps=0"]).data
     assert (data.train_split, data.val_split, data.test_split) == ("train", "val", "test")
 
 
@@ -131,7 +131,7 @@ def test_the_word_list_is_the_worlds() -> None:
         ("data.mixture.num_probes=0", "data.mixture.num_probes: got 0, expected an integer >= 1"),
         ("data.mixture.max_document_facts=0", "data.mixture.max_document_facts: got 0, expected an integer >= 1"),
         ("data.world.rare_exposures=0", "data.world.rare_exposures: got 0, expected an integer >= 1"),
-        ("eval.prompt=default", "eval.prompt: got 'default', data=lab needs bare"),
+        ("prompt_style=default", "prompt_style: got 'default', data=lab needs bare"),
     ],
 )
 def test_wrong_values_are_refused_with_their_key(override: str, line: str) -> None:
@@ -142,7 +142,7 @@ def test_wrong_values_are_refused_with_their_key(override: str, line: str) -> No
 
 def test_all_wrong_values_are_named_at_once() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        run_config([*SMALL, "data.kinds=[sums]", "data.mixture.num_sums=-1", "eval.prompt=default"])
+        run_config([*SMALL, "data.kinds=[sums]", "data.mixture.num_sums=-1", "prompt_style=default"])
     assert len(caught.value.errors) == 3
 
 

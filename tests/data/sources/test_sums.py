@@ -19,7 +19,7 @@ EQUATION = re.compile(r"(\d+) ([-+]) (\d+) = \D*(\d+)")
 
 
 def source_of(*overrides, data="lab_sums"):
-    return build_source(run_config([f"data={data}", "eval.prompt=bare", "eval.suites=[math]", *overrides]))
+    return build_source(run_config([f"data={data}", "prompt_style=bare", "eval.suites=[math]", *overrides]))
 
 
 def test_lab_traces_are_right_and_in_their_language():
@@ -149,7 +149,7 @@ def test_prompt_and_completion_are_question_and_trace(data):
         ("lab_sums", "data.languages=[latn,greek]", "data.languages: got 'greek'"),
         ("lab_sums", "data.num_test=0", "data.num_test: got 0, expected an integer >= 1"),
         ("lab_sums", "data.sums.max_steps=10", "data.sums.max_steps"),
-        ("lab_sums", "eval.prompt=native_cot", "data=lab_sums needs bare"),
+        ("lab_sums", "prompt_style=native_cot", "data=lab_sums needs bare"),
         ("templated_sums", "data.languages=[en,fr]", "data.languages: got 'fr'"),
         ("templated_sums", "data.max_steps=5", "expected 1 <= min_steps <= max_steps <= 4"),
         ("templated_sums", "data.first=-1", "data.first: got -1, expected an integer >= 0"),

@@ -45,7 +45,7 @@ def kept_bytes(model: Any, ids: torch.Tensor) -> int:
 )  # fmt: skip
 def test_memory_and_operations_of_a_step(overrides: list[str]) -> None:
     torch.manual_seed(0)
-    context = PartContext(config=None, tokenizer=None, stages=None, model_fingerprint="x")  # type: ignore[arg-type]
+    context = PartContext(config=None, stages=None)  # type: ignore[arg-type]
     changed, _ = applied(build(hf_config(FAMILIES["llama"])), *PURE, *overrides)
     model, _ = LisaSelection(LisaSelectionConfig(_target_="")).apply(changed.train(), context=context)
     ids = torch.randint(0, 40, (ROWS, LENGTH))

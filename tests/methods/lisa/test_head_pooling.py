@@ -21,7 +21,7 @@ SIZE = 12
 
 def applied(model: Any, *overrides: str) -> tuple[Any, Any]:
     config = run_config(list(overrides))
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="m")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     kinds: dict[str, Any] = {"surgery=gqa_meanpool": GqaMeanpoolSurgery, "surgery=mqa_meanpool": MqaMeanpoolSurgery,
                              "surgery=cla": ClaSurgery}  # fmt: skip
     return kinds[overrides[0]](config.surgery).apply(model, context=context)

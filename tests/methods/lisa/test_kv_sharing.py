@@ -35,7 +35,7 @@ PLAIN = ("llama", "qwen2", "qwen3", "mistral", "phi3")
 
 def applied(model: Any, case: str, *overrides: str) -> tuple[Any, Any]:
     config = run_config([*CASES[case], *overrides])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="m")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     surgery: Any = CLASSES[case.removesuffix("3")](config.surgery)  # type: ignore[arg-type]
     return surgery.apply(model, context=context)
 

@@ -8,6 +8,8 @@ import torch
 from tests.methods.lisa.test_surgery import EXPLICIT, Text, ids_of, model_of, stirred
 from tests.tolerances import FLOAT64
 
+from tests.assembled import loaded
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors
@@ -30,13 +32,12 @@ def built(*overrides: str, tmp_path: Any) -> LisaModule:
     config = run_config([*RECIPE, *EXPLICIT, "surgery.align.hidden=3", *overrides])
     base: Any = model_of()
     context = PartContext(
-        config=config, tokenizer=None, stages=StageStore(tmp_path), model_fingerprint="x",  # type: ignore[arg-type]
-        data=Text(), base_model=base,  # type: ignore[arg-type]
+        config=config, stages=StageStore(tmp_path), data=Text(), start=loaded(base)  # type: ignore[arg-type]
     )  # fmt: skip
     model, _ = LisaSurgery(config.surgery).apply(base, context=context)  # type: ignore[arg-type]
     model, _ = LisaSelection(config.selection).apply(model, context=context)  # type: ignore[arg-type]
     objective = DistillObjective(config.objective)  # type: ignore[arg-type]
-    objective.prepare(context=context)
+    objective.prepare(model, context=context)
     engine: Any = type("NoEngine", (), {"__init__": lambda self, *_, **__: None})()
     module = LisaModule(
         config, model=model, tokenizer=None, objective=objective, decoding=None, engine=engine  # type: ignore[arg-type]

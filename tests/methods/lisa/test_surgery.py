@@ -11,6 +11,8 @@ from tests.methods.lisa import reference
 from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from transformers import DynamicCache, StaticCache
 
+from tests.assembled import loaded
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.batches import collate
@@ -79,7 +81,7 @@ def applied(model: Any, *overrides: str, tmp_path: Path | None = None) -> tuple[
     config = run_config(["surgery=lisa", *overrides])
     stages: Any = StageStore(tmp_path) if tmp_path else None
     data: Any = Text()
-    context = PartContext(config=config, tokenizer=None, stages=stages, model_fingerprint="m", data=data)  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=stages, data=data, start=loaded(model))  # type: ignore[arg-type]
     return LisaSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
 
 
@@ -268,7 +270,7 @@ def test_the_counts_of_the_specification_on_meta() -> None:
     with torch.device("meta"):
         model = build(hf_config(smollm2))
     config = run_config(["surgery=lisa", "surgery.layers.count=16", "dry_run=true"])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="meta")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     changed, report = LisaSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
     assert report.metrics["lisa/new_params"] == 16 * 69_433
     assert report.metrics["lisa/kv_ratio"] == pytest.approx(0.775, abs=5e-4)
@@ -288,7 +290,7 @@ def test_the_counts_of_the_papers_models(count: int, ratio: float, new: int) -> 
     with torch.device("meta"):
         model = build(hf_config(llama2_7b))
     config = run_config(["surgery=lisa", f"surgery.layers.count={count}", "dry_run=true"])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="meta")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     changed, report = LisaSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
     assert report.metrics["lisa/kv_ratio"] == pytest.approx(ratio, abs=5e-4)
     assert report.metrics["lisa/new_params"] == count * (new + 2 * 32 * 16 + 16 + 32)

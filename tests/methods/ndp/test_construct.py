@@ -10,6 +10,8 @@ import pytest
 from tests.methods.ndp import reference
 from tests.tolerances import FLOAT32
 
+from tests.assembled import loaded
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.datamodule import DataModule
@@ -51,7 +53,7 @@ def context_of(data_dir: Path, cache: Path, *overrides: str) -> PartContext:
     stages, tokenizer = StageStore(cache), byte_tokenizer()
     # The prompt is the source and an arrow, so that what belongs to which part is plain.
     data = DataModule(config, tokenizer=tokenizer, stages=stages, text_of=texts_of)
-    return PartContext(config=config, tokenizer=tokenizer, stages=stages, model_fingerprint="m", data=data)
+    return PartContext(config=config, stages=stages, data=data, start=loaded(None, tokenizer))
 
 
 def texts_of(record: Any) -> tuple[str, str]:

@@ -10,7 +10,8 @@ from tests.methods.lisa.test_surgery import model_of
 from tests.methods.ndp import reference_targets as reference
 from tests.tolerances import EXACT, FLOAT32
 
-from athlos.cli.assemble import apply_parts, open_run
+from tests.assembled import ready_to_train
+
 from athlos.config.compose import run_config
 from athlos.data.batches import collate
 from athlos.errors import ConfigErrors, DataError
@@ -75,13 +76,13 @@ def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
         ["experiment=lab_ndp", "construct=none", "objective=knn_targets", f"objective.teacher=dir:{tmp_path}/teacher",
          "objective.num_neighbours=4", "data.num_train=3", f"cache_dir={tmp_path / 'cache'}", *more]
     )  # fmt: skip
-    assembly = open_run(config)
-    return apply_parts(config, assembly), assembly
+    assembly = ready_to_train(config)
+    return assembly.module, assembly
 
 
 def test_a_prepared_objective_reads_the_twins_targets(teacher: Any, tmp_path: Path) -> None:
     _, assembly = module_of(tmp_path)
-    rows = assembly.data.rows("train")
+    rows = assembly.context.data.rows("train")
     states, labels, places = answer_states(teacher, rows)
     num = len(labels) - 1  # all others: answers share beginnings, and of equal states any could be left out
     module, assembly = module_of(tmp_path, f"objective.num_neighbours={num}", "objective.temperature=0.1")
@@ -110,7 +111,7 @@ def test_a_prepared_objective_reads_the_twins_targets(teacher: Any, tmp_path: Pa
 def test_targets_are_found_again_by_teacher_and_switches(teacher: Any, tmp_path: Path) -> None:
     def is_reused(*more: str) -> list[bool]:
         _, assembly = module_of(tmp_path, *more)
-        return [product.reused for product in assembly.stages.history if product.name == "knn_targets"]
+        return [product.reused for product in assembly.context.stages.history if product.name == "knn_targets"]
 
     assert is_reused() == [False]
     assert is_reused("objective.chunk_tokens=7") == [True]
@@ -123,7 +124,7 @@ def test_targets_are_found_again_by_teacher_and_switches(teacher: Any, tmp_path:
 
 def test_the_label_alone_is_the_next_token(teacher: Any, tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path, "objective.label_share=1")
-    batch = collate(assembly.data.rows("train"), np.arange(3), pad_id=0, step_targets=1)
+    batch = collate(assembly.context.data.rows("train"), np.arange(3), pad_id=0, step_targets=1)
     plain = module._next_token.loss(module.model, batch).total.item()
     assert module.objective.loss(module.model, batch).total.item() == pytest.approx(plain, rel=FLOAT32)
 

@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from athlos.cli.assemble import apply_parts, open_run
+from tests.assembled import ready_to_train
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.batches import collate
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.methods.ndp.config import Divergence
-from athlos.methods.ndp.module import NdpModule, first_occurrences
+from athlos.methods.ndp.corpora import first_occurrences
+from athlos.methods.ndp.module import NdpModule
 
 GRADIENT = 1e-5
 """Sums of float32 gradients in two orders, against the greatest entry; targets are stored in float32."""
@@ -29,13 +31,13 @@ def overrides_of(tmp_path: Path, *more: str) -> list[str]:
 
 def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
     config = run_config(overrides_of(tmp_path, *more))
-    assembly = open_run(config)
-    return apply_parts(config, assembly), assembly
+    assembly = ready_to_train(config)
+    return assembly.module, assembly
 
 
 def gradients(module: Any, assembly: Any) -> list[torch.Tensor]:
     """Of the mean loss over all training rows."""
-    rows = assembly.data.rows("train")
+    rows = assembly.context.data.rows("train")
     batch = collate(rows, np.arange(len(rows)), pad_id=0, step_targets=int(rows.num_targets_R.sum()))
     loss = module.objective.loss(module.model, batch)
     return list(torch.autograd.grad(loss.total / loss.count, list(module.model.parameters())))
@@ -59,7 +61,7 @@ def test_the_control_arm_has_next_tokens_full_batch_gradient(tmp_path: Path) -> 
 
 def test_kl_is_ce_less_the_entropy_of_the_targets(tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path)
-    rows = assembly.data.rows("train")
+    rows = assembly.context.data.rows("train")
     batch = collate(rows, np.arange(5), pad_id=0, step_targets=1)
     ce = module.objective.loss(module.model, batch)
     module.objective.config.loss = Divergence.kl
@@ -70,27 +72,27 @@ def test_kl_is_ce_less_the_entropy_of_the_targets(tmp_path: Path) -> None:
 
 def test_repeats_are_left_out_and_the_arms_matched(tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path, "method.match=epochs")
-    rows = assembly.data.rows("train")
-    texts = [tuple(rows.row(index)[0].tolist()) for index in range(len(rows))]
-    kept = assembly.data.kept_rows
-    assert [texts[index] for index in kept] == list(dict.fromkeys(texts))
+    rows, kept = assembly.context.made.product.rows, assembly.context.data.rows("train")
+    texts, kept_texts = ([tuple(table.row(index)[0].tolist()) for index in range(len(table))] for table in (rows, kept))
+    assert kept_texts == list(dict.fromkeys(texts))
     assert len(kept) < len(rows)
-    module.measurements()
+    module.before_training(context=assembly.context)
     share = len(kept) / len(rows)
-    assert module.measurements()[0] == {"ndp/steps": round(200 * share), "ndp/kept_rows_share": share}
+    assert module.after_training()[0] == {"ndp/steps": round(200 * share), "ndp/kept_rows_share": share}
     for more, expected in (
         (("method.dedup=none",), False), (("method.dedup=ndp_only", "objective=next_token"), False),
         (("method.dedup=ndp_only",), True), (("objective=next_token",), True),
     ):  # fmt: skip
         module, assembly = module_of(tmp_path, *more)
         assert isinstance(module, NdpModule)
-        assert (assembly.data.kept_rows is not None) == expected
+        module.before_training(context=assembly.context)
+        assert (assembly.context.made.rows is not None) == expected
         assert module.num_matched_steps == 200
 
 
 def test_first_occurrences_look_at_targets_too(tmp_path: Path) -> None:
     _, assembly = module_of(tmp_path, "objective=next_token")
-    rows = assembly.data.rows("train").subset(np.array([0, 1, 0, 1, 1]))
+    rows = assembly.context.data.rows("train").subset(np.array([0, 1, 0, 1, 1]))
     assert first_occurrences(rows).tolist()[0] == 0
     assert len(first_occurrences(rows)) <= 2
 
@@ -102,9 +104,9 @@ def test_a_prepared_objective_reports_what_it_saw(tmp_path: Path) -> None:
         assert f"diag/{name}" in metrics
     assert metrics["diag/clm_hit_rate"] < 1  # n = 1: an answer's first token has no prefix
     _, again = module_of(tmp_path)
-    assert all(product.reused for product in again.stages.history if product.name.startswith("ndp"))
+    assert all(product.reused for product in again.context.stages.history if product.name.startswith("ndp"))
     _, other = module_of(tmp_path, "objective.lambda_=0.5")
-    reused = {product.name: product.reused for product in other.stages.history}
+    reused = {product.name: product.reused for product in other.context.stages.history}
     assert (reused["ndp_table"], reused["ndp_targets"]) == (True, False)  # a sweep of lambda counts once
 
 
@@ -133,9 +135,6 @@ def test_both_sides_off(tmp_path: Path) -> None:
 
 def test_no_tables(tmp_path: Path) -> None:
     module, assembly = module_of(tmp_path)
-    context = PartContext(
-        config=module.config, tokenizer=module.tokenizer, stages=assembly.stages, model_fingerprint="",
-        data=assembly.data, base_model=module.model,
-    )  # fmt: skip
+    context = PartContext(config=module.config, stages=assembly.context.stages, data=assembly.context.data)
     with pytest.raises(ConfigError, match="construct: objective=ndp reads n-gram tables, expected construct=ndp"):
-        module.objective.prepare(context=context)
+        module.objective.prepare(module.model, context=context)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from tests.methods.plast.tiny import config_of, context_of, opened
 
-from athlos.cli.run import execute
+from athlos.runs.execute import execute
 from athlos.config.compose import run_config
 from athlos.methods.plast.selection import PlastSelection, equal_rank
 from athlos.models.budget import budget

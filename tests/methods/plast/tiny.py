@@ -1,9 +1,9 @@
 """A lab run of PLAST so small that it opens in a second: an untrained model, sixty pictures."""
 
 from pathlib import Path
-from typing import Any
 
-from athlos.cli import assemble
+from tests.assembled import context_as_loaded
+
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
@@ -23,12 +23,6 @@ def config_of(*overrides: str) -> RunConfig:
 config_of.overrides = OVERRIDES  # type: ignore[attr-defined]
 
 
-def opened(cache: Path, *overrides: str) -> Any:
-    return assemble.open_run(config_of(f"cache_dir={cache}", *overrides))
-
-
-def context_of(assembly: Any) -> PartContext:
-    return PartContext(
-        config=assembly.data.config, tokenizer=assembly.loaded.tokenizer, stages=assembly.stages,
-        model_fingerprint=assembly.loaded.fingerprint, data=assembly.data, base_model=assembly.loaded.model,
-    )  # fmt: skip
+def opened(cache: Path, *overrides: str) -> PartContext:
+    """What parts may use of the run, before any of them is applied."""
+    return context_as_loaded(config_of(f"cache_dir={cache}", *overrides))

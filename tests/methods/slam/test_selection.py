@@ -16,6 +16,8 @@ from tests.models.test_probe import saved_gates
 from tests.models.test_selection import moved, snapshot, train
 from tests.tolerances import EXACT
 
+from tests.assembled import loaded
+
 from athlos.config.compose import compose_dict, run_config
 from athlos.config.parts import PartContext
 from athlos.data.records import MathRecord, ParallelRecord
@@ -72,7 +74,7 @@ def probe_context(tmp_path: Path) -> PartContext:
     data: Any = SimpleNamespace(source=Texts(), test_split="test", pad_id=0)
     tokenizer: Any = Tokenizer()
     return PartContext(
-        config=config, tokenizer=tokenizer, stages=StageStore(tmp_path), model_fingerprint="tiny", data=data
+        config=config, stages=StageStore(tmp_path), start=loaded(None, tokenizer), data=data
     )  # fmt: skip
 
 
@@ -306,7 +308,7 @@ def test_alignment_is_one_for_equal_texts(tiny: Any, probe_context: PartContext)
 
 
 def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_context: PartContext) -> None:
-    lab = ["data=lab_alignment", "data.num_probe_items=20", "eval.prompt=bare"]
+    lab = ["data=lab_alignment", "data.num_probe_items=20", "prompt_style=bare"]
     quoted = ",".join(f"'{one}'" for one in lab)
     config = settings_of(f"probe.data=[{quoted}]", "reference=latn")
     source, split = probing.probe_source(config, context=probe_context)

@@ -37,7 +37,7 @@ def placed(*overrides: str, dtype: torch.dtype = torch.float64, stir: bool = Tru
     torch.manual_seed(0)
     model: Any = build(hf_config(BASE | changes), dtype=dtype).eval()
     config = run_config(["surgery=spannorm", *overrides])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="m")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     torch.manual_seed(1)
     model, _ = SpanNormSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
     if stir:
@@ -281,7 +281,7 @@ def test_it_is_built_on_meta() -> None:
     with torch.device("meta"):
         model: Any = build(hf_config(BASE | {"num_hidden_layers": 128}), dtype=torch.float32)
     config = run_config(["surgery=spannorm"])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="meta")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     model, report = SpanNormSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
     assert all(parameter.is_meta for parameter in model.parameters())
     assert report.metrics == {"spannorm/norm_params": 257.0 * 24}
@@ -321,7 +321,7 @@ def test_models_that_do_not_fit() -> None:
         placed(model_type="gemma3_text", head_dim=6)
     model = placed()
     config = run_config(["surgery=spannorm"])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="m")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     with pytest.raises(SurgeryError, match="changed before"):
         SpanNormSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]
 
@@ -334,7 +334,7 @@ def test_a_model_with_head_norms_of_its_own_keeps_them() -> None:
 
 def test_trained_weights_are_drawn_anew_when_asked() -> None:
     config = run_config(["surgery=spannorm", "model=smollm2_135m", "surgery.from_scratch=true"])
-    context = PartContext(config=config, tokenizer=None, stages=None, model_fingerprint="m")  # type: ignore[arg-type]
+    context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     model: Any = build(hf_config(BASE), dtype=torch.float64)
     before = model.get_input_embeddings().weight.detach().clone()
     model, _ = SpanNormSurgery(config.surgery).apply(model, context=context)  # type: ignore[arg-type]

@@ -136,8 +136,8 @@ def _errors(config: RunConfig) -> Iterable[str]:
     for split in Split:
         if len(mixture.chains.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
             yield f"data.mixture.chains.num_{split}: got {mixture.chains.num_linear(split)}, expected 3 numbers"
-    if config.eval.prompt != "bare":
-        yield f"eval.prompt: got '{config.eval.prompt}', data=lab needs bare (its languages have no words for labels)"
+    if config.prompt_style != "bare":
+        yield f"prompt_style: got '{config.prompt_style}', data=lab needs bare (its languages have no words for labels)"
 
 
 PARTS = [

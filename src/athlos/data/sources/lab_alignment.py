@@ -162,8 +162,8 @@ def _errors(config: RunConfig) -> Iterable[str]:
         Sums(data.sums)
     except ConfigError as error:
         yield str(error).replace("lab.sums", "data.sums", 1)
-    if config.eval.prompt != "bare":
-        yield f"eval.prompt: got '{config.eval.prompt}', data=lab_alignment needs bare (its languages have no labels)"
+    if config.prompt_style != "bare":
+        yield f"prompt_style: got '{config.prompt_style}', data=lab_alignment needs bare (its languages have no labels)"
 
 
 PARTS = [

@@ -72,7 +72,7 @@ class CompletionsSuite:
 
     def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
         """Token ids and how many of them are prompt."""
-        style, room = self.config.eval.prompt, self.config.eval.max_length
+        style, room = self.config.prompt_style, self.config.eval.max_length
         prompt, answer = encode_pair(
             tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
         )  # fmt: skip
@@ -133,7 +133,7 @@ class CompletionsSuite:
         ]
         return SuiteResult(
             metrics=metrics, details=details, predictions=predictions,
-            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{evaluation.prompt}"},
+            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{self.config.prompt_style}"},
         )  # fmt: skip
 
 

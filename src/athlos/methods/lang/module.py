@@ -161,7 +161,7 @@ class LangModule(MethodModule):
                 units = hint_units(record, config.hint)
                 self.cuts[units.kind] += 1
                 shown = shown_units(units.pieces, share=share, select=config.hint.select, rng=rng)
-            text = hinted_prompt(record, "".join(shown), style=self.config.eval.prompt)
+            text = hinted_prompt(record, "".join(shown), style=self.config.prompt_style)
             found.append(HintedPrompt(record=record, text=text, num_units=len(shown), is_probe=is_probe))
         return found
 
@@ -200,7 +200,7 @@ class LangModule(MethodModule):
 
     def _stops(self, records: Iterable[MathRecord]) -> list[str]:
         """The stop strings of all records: each language may have its own, and none stands in another's answer."""
-        style = self.config.eval.prompt
+        style = self.config.prompt_style
         return list(dict.fromkeys(stop for record in records for stop in stop_strings(record, style)))
 
     def _update_switch(self, step: int, prompts: list[HintedPrompt], carries: list[bool]) -> None:
@@ -290,7 +290,7 @@ class LangModule(MethodModule):
             tests.setdefault(record.language, []).append(record)
         each = max(1, self.method.lens_prompts // len(tests))
         chosen = [record for records in tests.values() for record in records[:each]]
-        style = self.config.eval.prompt
+        style = self.config.prompt_style
         return target_shares(
             self.model, self.tokenizer, [(hinted_prompt(one, "", style=style), one.language) for one in chosen],
             languages=TokenLanguages(self.tokenizer, {one: "\n".join(text) for one, text in texts.items()}),

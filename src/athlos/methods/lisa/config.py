@@ -1,12 +1,12 @@
 """Schemas of LISA: the surgery and its baseline, and the selection of what it added."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from athlos.config.registry import Part
-from athlos.config.schema import MISSING, MethodConfig, SelectionConfig, SurgeryConfig
+from athlos.config.registry import Part, part_names
+from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, SurgeryConfig, stepped
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -149,7 +149,7 @@ class LisaSelectionConfig(SelectionConfig):
     """No values: exactly what the surgery added trains."""
 
 
-class Phase(StrEnum):
+class Stage(StrEnum):
     """`local`: each shared layer alone learns the teacher's attention. `end2end`: the student as a whole learns."""
 
     local = "local"
@@ -168,9 +168,11 @@ class LossWeights:
 class LisaConfig(MethodConfig):
     """The two-stage recipe. Cross-entropy and divergence of the logits are the objective's: `objective=distill`."""
 
-    stages: list[Phase] = MISSING
+    evaluation_only: ClassVar[tuple[str, ...]] = ("variants", "other_text", "noise_sigma")
+
+    stages: list[Stage] = MISSING
     """Any of local and end2end, in this order."""
-    local_steps: int = MISSING
+    local_steps: int = stepped()
     """Steps of the local stage where both are there, 1 .. train.max_steps - 1."""
     local_lr: float = MISSING
     """Peak learning rate of the local stage, > 0; `train.lr` is that of end2end."""
@@ -181,6 +183,22 @@ class LisaConfig(MethodConfig):
     """A text file of another kind, to read after the test: test/ppl_other, test/ppl_base_other; empty = none."""
     noise_sigma: float = 0.0
     """Standard deviation of noise on one layer's scores at a time: diag/noise_ppl/<layer>, >= 0; 0 = not measured."""
+
+    def phases(self, run: "RunConfig") -> Iterator[Phase]:
+        """A phase a stage: the local one at its own rate, then the other on the weights that it left."""
+        both = len(self.stages) == 2
+        for stage in self.stages:
+            steps, lr = run.train.max_steps, run.train.lr
+            if stage is Stage.local:
+                steps, lr = (self.local_steps if both else steps), self.local_lr
+            elif both:
+                steps -= self.local_steps
+            yield Phase(
+                name=stage.value,
+                run=replace(
+                    run, method=replace(self, stages=[stage]), train=replace(run.train, max_steps=steps, lr=lr)
+                ),
+            )
 
 
 def _layer_errors(config: "RunConfig") -> Iterable[str]:
@@ -219,9 +237,9 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
     counts_twice = node.align.enabled and node.align.residual and node.lowrank.init is LowRankInit.energy_pairs
     if node.lowrank.enabled and counts_twice:
         yield "surgery.lowrank.init: energy_pairs beside align.residual counts the scores twice; use zero_q"
-    others = type(config.selection).__name__
-    if config.num_steps and others in ("SlamConfig", "PlastConfig"):
-        yield f"selection: got {others}, but LISA freezes the backbone in its own stage; use selection=lisa"
+    selection = part_names(config).get("selection", "")
+    if config.num_steps and selection in ("slam", "plast"):
+        yield f"selection: got {selection}, but LISA freezes the backbone in its own stage; use selection=lisa"
 
 
 def _count_errors(config: "RunConfig") -> Iterable[str]:
@@ -249,7 +267,7 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
     assert isinstance(node, LisaConfig)
     if not isinstance(config.surgery, LisaSurgeryConfig):
         yield "method=lisa: trains what surgery=lisa added, and this run has another surgery"
-    if node.stages not in ([Phase.local], [Phase.end2end], [Phase.local, Phase.end2end]):
+    if node.stages not in ([Stage.local], [Stage.end2end], [Stage.local, Stage.end2end]):
         got = ", ".join(one.value for one in node.stages)
         yield f"method.stages: got [{got}], expected [local], [end2end] or [local, end2end]"
     if len(node.stages) == 2 and config.num_steps and not 1 <= node.local_steps < config.train.max_steps:
@@ -264,7 +282,7 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
     for name, value in {"attn": node.loss.attn, "hidden": node.loss.hidden}.items():
         if value < 0:
             yield f"method.loss.{name}: got {value}, expected a number >= 0"
-    if Phase.local in node.stages and node.loss.attn <= 0 and config.num_steps:
+    if Stage.local in node.stages and node.loss.attn <= 0 and config.num_steps:
         yield "method.loss.attn: the local stage has no other loss; set it above 0, or stages=[end2end]"
     if config.num_steps and config.model.source == "random" and (node.loss.attn or node.loss.hidden):
         yield "method=lisa: a model with random weights has no attention worth learning from; use a trained one"

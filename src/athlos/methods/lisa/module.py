@@ -1,6 +1,6 @@
-"""LISA's recipe as a module: a teacher with the same weights, a local and an end-to-end stage in one run.
+"""LISA's recipe as a module: a teacher with the same weights, and the loss of each of the two stages.
 
-Stage `local`: each shared layer gets the teacher's hidden states and the teacher's scores of the layer below, and
+The stages are phases of a run (`LisaConfig.phases`). Stage `local`: each shared layer gets the teacher's hidden states and the teacher's scores of the layer below, and
 learns the teacher's attention; no layer sees what another one did. Stage `end2end`: the student runs on its own states
 and learns the objective's loss and, weighted, the teacher's attention and attention outputs.
 
@@ -16,14 +16,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.optim.lr_scheduler import LambdaLR
 
 from athlos.config.parts import Loss, PartContext
-from athlos.config.schema import TrainConfig
 from athlos.data.batches import Batch
 from athlos.errors import ConfigError
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, hand_on, probabilities
-from athlos.methods.lisa.config import LisaConfig, LisaSurgeryConfig, Phase
+from athlos.methods.lisa.config import LisaConfig, LisaSelectionConfig, LisaSurgeryConfig, Stage
 from athlos.methods.lisa.diagnoses import (
     agreement,
     finite,
@@ -40,7 +38,7 @@ from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import DistillObjective
 from athlos.objectives.next_token import gather_targets
-from athlos.training.module import MethodModule, build_optimizer, lr_factor
+from athlos.training.module import Measured, MethodModule
 from athlos.training.trainer import evaluation_precision
 
 if TYPE_CHECKING:
@@ -61,51 +59,35 @@ class Watched:
         return self.scores.probabilities
 
 
-class LisaModule(MethodModule):
+class LisaModule(MethodModule[LisaConfig]):
     """Trains aligners and low-rank parts to follow the model they were cut out of."""
 
     def prepare(self, *, context: PartContext) -> None:
         """Keep the untouched model as teacher; its attention modules hand their scores on, in a copy of the modules."""
-        assert context.base_model is not None
-        # Kept in a tuple, so that Lightning neither trains, moves nor saves it: its parameters are the student's.
-        self._base = (context.base_model,)
-        self._teacher: tuple[PreTrainedModel, ...] = ()
-        surgery = context.config.surgery
-        assert isinstance(surgery, LisaSurgeryConfig)
-        has_map = surgery.align.enabled and surgery.align.residual
         self._context = context
-        self._start = (aligned_only(causal_model(self.model)),) if self._recipe.variants and has_map else ()
+        # Kept in tuples, so that Lightning neither trains, moves nor saves it: its parameters may be the student's.
+        self._untouched: tuple[PreTrainedModel, ...] = ()
+        self._teacher: tuple[PreTrainedModel, ...] = ()
 
     @property
-    def _recipe(self) -> LisaConfig:
-        config = self.config.method
-        assert isinstance(config, LisaConfig)
-        return config
+    def base(self) -> "PreTrainedModel":
+        """The model that LISA was cut out of."""
+        if not self._untouched:
+            self._untouched = (self._context.base_model.to(self.device),)
+        return self._untouched[0]
 
     @property
     def teacher(self) -> "PreTrainedModel":
         """The untouched model, handing on the scores of every layer."""
         if not self._teacher:
-            teacher = with_parameters_of(self._base[0]).eval()
+            teacher = with_parameters_of(self.base).eval()
             for layer in backbone(teacher).layers:
                 hand_on(layer.attention)
             self._teacher = (teacher,)
         return self._teacher[0]
 
-    def stage_at(self, step: int) -> Phase:
-        """The stage that optimizer step `step` (0-based) belongs to."""
-        stages = self._recipe.stages
-        return stages[0] if len(stages) == 1 or step < self._local_steps else stages[1]
-
-    @property
-    def _local_steps(self) -> int:
-        """Steps of the local stage. A capped run, a smoke test, keeps the share of each stage and at least one step."""
-        steps, wanted = self.config.num_steps, self.config.train.max_steps
-        local = self._recipe.local_steps
-        return local if steps == wanted else max(1, min(steps - 1, round(local * steps / wanted)))
-
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        if self.stage_at(self.global_step) is Phase.local:
+        if self.method.stages == [Stage.local]:
             return self.step_loss(self.local_loss(batch), batch)
         return self.step_loss(self.end2end_loss(batch), batch)
 
@@ -129,11 +111,11 @@ class LisaModule(MethodModule):
             )
         mean = total / len(attentions)
         count = int(batch["num_targets"])
-        return Loss(total=self._recipe.loss.attn * mean * count, count=count, logs={"attn": mean.detach()})
+        return Loss(total=self.method.loss.attn * mean * count, count=count, logs={"attn": mean.detach()})
 
     def end2end_loss(self, batch: Batch) -> Loss:
         """The objective's loss, plus weighted attention and hidden terms; these are means times the targets."""
-        weights = self._recipe.loss
+        weights = self.method.loss
         student = causal_model(self.model)
         if not weights.attn and not weights.hidden:
             return self.objective.loss(self.model, batch)
@@ -160,51 +142,40 @@ class LisaModule(MethodModule):
         logs = {"attn": attn.detach() / len(layers), "hidden": hidden.detach() / len(layers)}
         return Loss(total=loss.total + extra * loss.count, count=loss.count, logs={**loss.logs, **logs})
 
-    def configure_optimizers(self) -> Any:
-        """AdamW; each stage has its own peak and its own warm-up and decay. The moments go on through both."""
-        train = self.config.train
-        optimizer = build_optimizer(self.model, train, beside=self.objective_parameters)
-        schedule = LambdaLR(optimizer, lambda step: self.lr_at(step, train=train) / train.lr)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def lr_at(self, step: int, *, train: TrainConfig) -> float:
-        """Learning rate of step `step` (0-based)."""
-        both, steps = len(self._recipe.stages) == 2, self.config.num_steps
-        local = self._local_steps if both else steps
-        if self.stage_at(step) is Phase.local:
-            return self._recipe.local_lr * lr_factor(step, local, train=train)
-        first = local if both else 0
-        return train.lr * lr_factor(step - first, steps - first, train=train)
-
     def variants(self) -> Iterator[tuple[str, MethodModule]]:
         """`_direct`: scores copied head for head. `_align`: M alone, as calibrated, before any training."""
-        if not self._recipe.variants:
+        if not self.method.variants:
             return
-        layers = [one.layer_idx for one in shared_attentions(causal_model(self.model))]
-        yield "_direct", self._around(directly_shared(self._base[0], layers))
-        for aligned in self._start:
-            yield "_align", self._around(aligned)
+        student = causal_model(self.model)
+        layers = [attention.layer_idx for attention in shared_attentions(student)]
+        yield "_direct", self._around(directly_shared(self.base, layers))
+        surgery = self.config.surgery
+        assert isinstance(surgery, LisaSurgeryConfig)
+        # What is left beside M must be as loaded, so only where nothing but LISA's own parts trained.
+        is_only_lisa = not self.config.num_steps or isinstance(self.config.selection, LisaSelectionConfig)
+        if surgery.align.enabled and surgery.align.residual and is_only_lisa:
+            yield "_align", self._around(aligned_only(student))
 
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
+    def measurements(self) -> Measured:
         """Agreement with the base on the test text, and what the config asks for beside it."""
-        context, recipe, size = self._context, self._recipe, self.config.eval.batch_size
+        context, recipe, size = self._context, self.method, self.config.eval.batch_size
         assert context.data is not None
         figures: dict[str, bytes] = {}
         found: dict[str, float] = {}
         surgery = self.config.surgery
         assert isinstance(surgery, LisaSurgeryConfig)
         if reads_text(surgery):
-            alike = similarity(self._base[0], context=context, config=surgery)
+            alike = similarity(self.base, context=context, config=surgery)
             found |= likeness(alike)
             figures["adjacent_similarity"] = likeness_figure(alike)
         text = test_text(self.config, context.data, self.tokenizer)
         student = causal_model(self.model)
         with torch.inference_mode(), evaluation_precision(self.config.hardware):
             if len(text[0]):
-                found |= agreement(self._base[0], student, text=text, batch_size=size)[0]
+                found |= agreement(self.base, student, text=text, batch_size=size)[0]
             if recipe.other_text:
                 found |= other_text(
-                    self._base[0], student, path=Path(recipe.other_text), tokenizer=self.tokenizer, config=self.config
+                    self.base, student, path=Path(recipe.other_text), tokenizer=self.tokenizer, config=self.config
                 )
             if recipe.noise_sigma and len(text[0]):
                 found |= noise_by_layer(

@@ -96,7 +96,7 @@ def similarity(
         version=SIMILARITY_VERSION,
         config={
             "tokens": num_tokens, "max_length": context.config.train.max_length,
-            "batching": context.config.train.batching.value, "prompt": context.config.eval.prompt,
+            "batching": context.config.train.batching.value, "prompt": context.config.prompt_style,
             **({"shuffle_heads": config.shuffle_heads} if config.shuffle_heads else {}),
         },
         inputs={"model": context.model_fingerprint, "data": data.source.fingerprint(split)},

@@ -6,7 +6,7 @@ from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig, MethodConfig, ObjectiveConfig
+from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig, MethodConfig, ObjectiveConfig, sized
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -95,7 +95,7 @@ class NeighbourObjectiveConfig(ObjectiveConfig):
 class NdpConfig(MethodConfig):
     dedup: Dedup = MISSING  # type: ignore[valid-type]
     match: Match = MISSING
-    similarity_rows: int = MISSING
+    similarity_rows: int = sized()
     """Training rows on which the model, before training, is compared with each kind of target; 0 = none."""
 
 
@@ -133,6 +133,15 @@ class NdpConstructConfig(ConstructConfig):
     slide: SlideConfig = field(default_factory=SlideConfig)
 
 
+def drops_repeats(config: "RunConfig") -> bool:
+    """Whether this arm leaves out training rows that stood before."""
+    method = config.method
+    if not isinstance(method, NdpConfig):
+        return False
+    is_ndp = isinstance(config.objective, NdpObjectiveConfig)
+    return method.dedup is Dedup.both or (method.dedup is Dedup.ndp_only and is_ndp)
+
+
 def _construct_errors(config: "RunConfig") -> Iterable[str]:
     node = config.construct
     assert isinstance(node, NdpConstructConfig)
@@ -162,6 +171,11 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
         yield f"method.similarity_rows: got {node.similarity_rows}, expected an integer >= 0"
     if node.similarity_rows and not isinstance(config.objective, NdpObjectiveConfig):
         yield f"method.similarity_rows: got {node.similarity_rows}, which needs objective=ndp"
+    if config.num_steps and drops_repeats(config) and not isinstance(config.construct, NdpConstructConfig):
+        yield (
+            f"method.dedup: got {node.dedup.name}, but construct=ndp is what leaves out rows; use it, or "
+            "method.dedup=none"
+        )
 
 
 def _objective_errors(config: "RunConfig") -> Iterable[str]:

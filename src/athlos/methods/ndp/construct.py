@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.parts import Made, PartContext, PartReport
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import tokenizer_hash
+from athlos.data.encoding import Rows, tokenizer_hash
 from athlos.errors import DataError
 from athlos.methods.ndp.building import clm_rows, mono_rows, sup_rows
-from athlos.methods.ndp.config import NdpConstructConfig
-from athlos.methods.ndp.corpora import Documents, ShardedRows, domain_documents, training_rows
+from athlos.methods.ndp.config import NdpConstructConfig, drops_repeats
+from athlos.methods.ndp.corpora import Documents, ShardedRows, domain_documents, first_occurrences, training_rows
 from athlos.methods.ndp.hashing import num_collisions
 from athlos.methods.ndp.products import Source, data_hash, shard_size, suffix_product, table_product
 from athlos.methods.ndp.suffixes import SuffixReader
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 class NdpTables:
     """What the construction made, for `objective=ndp`."""
 
+    rows: Rows
+    """All training rows, those that the run's arm leaves out too: what was counted."""
     sup: CountTable
     clm: CountTable
     n: int
@@ -42,13 +44,14 @@ class NdpConstruct:
     def __init__(self, config: NdpConstructConfig) -> None:
         self.config = config
 
-    def build(self, *, context: PartContext) -> tuple[NdpTables | None, PartReport]:
-        if context.data is None:
-            return None, PartReport(summary="n-gram tables: not counted in a dry run")
+    def build(self, *, context: PartContext) -> Made:
+        """The tables as `product`; as `rows` the training rows less those that the method's arm leaves out."""
+        assert context.data is not None
         split = context.config.data.train_split
         assert split is not None
         node = self.config
-        rows = training_rows(context.data.rows(split), shard_tokens=shard_size(node), dedup=node.dedup)
+        all_rows = context.data.rows(split)
+        rows = training_rows(all_rows, shard_tokens=shard_size(node), dedup=node.dedup)
         documents = None
         if node.mono is not None:
             documents = domain_documents(node.mono, context=context, shard_tokens=shard_size(node))
@@ -66,7 +69,8 @@ class NdpConstruct:
             for kind, found in sources.items()
         }
         tables = {kind: CountTable.open(product.path, expected=identities[kind]) for kind, product in products.items()}
-        made = NdpTables(
+        tables_of_rows = NdpTables(
+            rows=all_rows,
             sup=tables["sup"],
             clm=tables["clm"],
             n=node.n,
@@ -75,7 +79,12 @@ class NdpConstruct:
             clm_key=products["clm"].key,
             slide=self._slide(rows, context=context) if node.slide.window else None,
         )
-        return made, self._report(made, rows, documents, list(products.values()))
+        return Made(
+            key=content_hash([products["sup"].key, products["clm"].key]),
+            report=self._report(tables_of_rows, rows, documents, list(products.values())),
+            rows=all_rows.subset(first_occurrences(all_rows)) if drops_repeats(context.config) else None,
+            product=tables_of_rows,
+        )
 
     def _slide(self, rows: ShardedRows, *, context: PartContext) -> SuffixReader:
         slide, sources = self.config.slide, [Source(rows=rows, make=sup_rows, settings={})]
@@ -134,4 +143,4 @@ class NdpConstruct:
 
 def template_hash(config: RunConfig, *, chat_template: object) -> str:
     """Content hash of what stands around questions and answers."""
-    return content_hash({"chat_template": chat_template, "style": config.eval.prompt})
+    return content_hash({"chat_template": chat_template, "style": config.prompt_style})

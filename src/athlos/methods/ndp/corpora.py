@@ -217,3 +217,16 @@ def is_clean(text: str, held_out: set[str]) -> bool:
 
 def text_hash(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
+
+
+def first_occurrences(rows: Rows) -> np.ndarray:
+    """Indices of the rows whose tokens and targets no earlier row has."""
+    seen: set[tuple[bytes, bytes]] = set()
+    kept = []
+    for index in range(len(rows)):
+        span = slice(int(rows.starts_R[index]), int(rows.ends_R[index]))
+        key = (np.asarray(rows.tokens_T[span]).tobytes(), np.asarray(rows.is_target_T[span]).tobytes())
+        if key not in seen:
+            seen.add(key)
+            kept.append(index)
+    return np.array(kept, dtype=np.int64)

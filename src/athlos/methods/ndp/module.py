@@ -6,22 +6,18 @@ does fewer steps, so that all arms pass equally often over their own rows; with 
 
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from athlos.config.parts import PartContext
-from athlos.config.schema import RunConfig
 from athlos.data.batches import Batch
-from athlos.data.datamodule import DataModule
-from athlos.data.encoding import Rows
-from athlos.methods.ndp.config import Dedup, Match, NdpConfig, NdpObjectiveConfig
+from athlos.methods.ndp.config import Match, NdpConfig, NdpObjectiveConfig
 from athlos.methods.ndp.similarity import similarities
 from athlos.models.forward import causal_model
-from athlos.training.module import MethodModule, build_optimizer, lr_factor
+from athlos.training.module import Measured, MethodModule, build_optimizer, lr_factor
 
 
-class NdpModule(MethodModule):
+class NdpModule(MethodModule[NdpConfig]):
     """Minimises the run's objective (`ndp`, or a baseline's) on the rows that `dedup` leaves."""
 
     num_matched_steps = 0
@@ -29,37 +25,21 @@ class NdpModule(MethodModule):
     kept_share = 1.0
     """Share of the training rows that are left."""
 
-    def prepare(self, *, context: PartContext) -> None:
-        config, data = context.config, context.data
-        self.num_matched_steps = config.num_steps
-        self.premise: dict[str, float] = {}
-        if not config.num_steps or data is None:
-            return
-        assert config.data.train_split is not None
-        rows = data.rows(config.data.train_split)
-        self._measure_premise(rows, context=context)
-        if drops_repeats(config):
-            self._leave_out(rows, data=data)
-
-    def _measure_premise(self, rows: Rows, *, context: PartContext) -> None:
-        recipe, objective = context.config.method, context.config.objective
-        assert isinstance(recipe, NdpConfig)
-        wanted, cap = recipe.similarity_rows, context.config.hardware.limit_items_cap
-        if wanted:
+    def before_training(self, *, context: PartContext) -> None:
+        """Say how many steps this arm does, and measure the paper's premise on the model as it starts."""
+        method, tables = self.method, context.made.product if context.made is not None else None
+        if context.made is not None and context.made.rows is not None:
+            self.kept_share = len(context.made.rows) / len(tables.rows)
+        self.num_matched_steps = self.config.num_steps
+        if method.match is Match.epochs:
+            self.num_matched_steps = max(1, round(self.config.num_steps * self.kept_share))
+        self._premise: dict[str, float] = {}
+        if method.similarity_rows:
+            objective = self.config.objective
             assert isinstance(objective, NdpObjectiveConfig)
-            num_rows = min(wanted, cap) if cap else wanted  # a smoke test looks at a few
-            self.premise = similarities(
-                causal_model(self.model), rows, objective, context.constructed, num_rows=num_rows
-            )  # fmt: skip
-
-    def _leave_out(self, rows: Rows, *, data: DataModule) -> None:
-        config = self.config
-        data.kept_rows = first_occurrences(rows)
-        self.kept_share = len(data.kept_rows) / len(rows)
-        recipe = config.method
-        assert isinstance(recipe, NdpConfig)
-        if recipe.match is Match.epochs:
-            self.num_matched_steps = max(1, round(config.num_steps * self.kept_share))
+            self._premise = similarities(
+                causal_model(self.model), tables.rows, objective, tables, num_rows=method.similarity_rows
+            )
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.step_loss(self.objective.loss(self.model, batch), batch)
@@ -75,27 +55,6 @@ class NdpModule(MethodModule):
         schedule = LambdaLR(optimizer, lambda step: lr_factor(step, steps, train=train))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
+    def after_training(self) -> Measured:
         arm = {"ndp/steps": float(self.num_matched_steps), "ndp/kept_rows_share": self.kept_share}
-        return {**arm, **self.premise}, {}
-
-
-def drops_repeats(config: RunConfig) -> bool:
-    """Whether this arm leaves out rows that stood before."""
-    recipe = config.method
-    assert isinstance(recipe, NdpConfig)
-    is_ndp = isinstance(config.objective, NdpObjectiveConfig)
-    return recipe.dedup is Dedup.both or (recipe.dedup is Dedup.ndp_only and is_ndp)
-
-
-def first_occurrences(rows: Rows) -> np.ndarray:
-    """Indices of the rows whose tokens and targets no earlier row has."""
-    seen: set[tuple[bytes, bytes]] = set()
-    kept = []
-    for index in range(len(rows)):
-        span = slice(int(rows.starts_R[index]), int(rows.ends_R[index]))
-        key = (np.asarray(rows.tokens_T[span]).tobytes(), np.asarray(rows.is_target_T[span]).tobytes())
-        if key not in seen:
-            seen.add(key)
-            kept.append(index)
-    return np.array(kept, dtype=np.int64)
+        return {**arm, **self._premise}, {}

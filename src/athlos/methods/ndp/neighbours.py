@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from athlos.config.compose import plain
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.data.batches import collate
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
@@ -42,31 +42,32 @@ BLOCK = 1024
 class NeighbourObjective:
     """Mean over answer positions of the cross-entropy with share * label + (1 - share) * neighbours' next tokens."""
 
+    unit = Unit.tokens
+
     def __init__(self, config: NeighbourObjectiveConfig) -> None:
         self.config = config
         self.targets: TargetStore | None = None
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: "PreTrainedModel", *, context: PartContext) -> PartReport:
         """Find the neighbours of all training positions and keep the targets as a stage product."""
         assert context.data is not None
-        assert context.base_model is not None
         split = context.config.data.train_split
         assert split is not None
         rows = context.data.rows(split)
-        model, fingerprint, settings = context.base_model, context.model_fingerprint, {}
+        teacher, fingerprint, settings = context.base_model, context.model_fingerprint, {}
         if self.config.teacher == "base":
             settings = {"surgery": plain(context.config)["surgery"]}  # one in place changes the model as loaded
         else:
             loaded = load_teacher(self.config.teacher, context=context)
-            model, fingerprint = loaded.model, loaded.fingerprint
-        vocab_size = len(backbone(causal_model(context.base_model)).head.get_parameter("weight"))
+            teacher, fingerprint = loaded.model, loaded.fingerprint
+        vocab_size = len(backbone(causal_model(model)).head.get_parameter("weight"))
         values = {name: value for name, value in asdict(self.config).items() if name not in _NOT_IN_TARGETS}
         stage = Stage(
             name="knn_targets",
             version=NEIGHBOURS_VERSION,
             config={**values, **settings, "vocab_size": vocab_size},
             inputs={"rows": rows_hash(rows), "model": fingerprint},
-            build=lambda folder: write_targets(folder, rows, self.config, model=model, vocab_size=vocab_size),
+            build=lambda folder: write_targets(folder, rows, self.config, model=teacher, vocab_size=vocab_size),
         )
         self.targets = TargetStore(context.stages.get(stage).path)
         seen = self.targets.seen

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport
+from athlos.config.parts import Loss, PartContext, PartReport, Unit
 from athlos.data.encoding import rows_hash
 from athlos.errors import ConfigError
 from athlos.methods.ndp.config import Divergence, NdpObjectiveConfig
@@ -32,21 +32,19 @@ TARGETS_VERSION = 1
 class NdpObjective:
     """Mean over answer positions of the cross-entropy (or the divergence) from the position's n-gram target."""
 
+    unit = Unit.tokens
+
     def __init__(self, config: NdpObjectiveConfig) -> None:
         self.config = config
         self.targets: TargetStore | None = None
 
-    def prepare(self, *, context: PartContext) -> PartReport:
+    def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """Make the targets of the training rows from the tables that `construct=ndp` counted; a stage product."""
-        tables = context.constructed
+        tables = context.made.product if context.made is not None else None
         if not isinstance(tables, NdpTables):
             raise ConfigError("construct: objective=ndp reads n-gram tables, expected construct=ndp")
-        assert context.data is not None
-        assert context.base_model is not None
-        split = context.config.data.train_split
-        assert split is not None
-        rows = context.data.rows(split)
-        vocab_size = causal_model(context.base_model).get_output_embeddings().weight.shape[0]
+        rows = tables.rows
+        vocab_size = causal_model(model).get_output_embeddings().weight.shape[0]
         stage = Stage(
             name="ndp_targets",
             version=TARGETS_VERSION,

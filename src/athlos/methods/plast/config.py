@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part, registry
-from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig
+from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig, sized
 from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.errors import choices
 
@@ -88,7 +88,7 @@ class PrefixConfig:
 
 @dataclass(kw_only=True)
 class ProbeConfig:
-    items: int = MISSING
+    items: int = sized(least=2)
     """Questions a language, the same in all, >= 2."""
     split: str = MISSING
     """Split of the run's data that they come from; never the test split."""
@@ -129,7 +129,7 @@ class PlastSelectionConfig(SelectionConfig):
 @dataclass(kw_only=True)
 class PlastConstructConfig(ConstructConfig):
     kind: Kind = MISSING
-    pairs_per_language: int = MISSING
+    pairs_per_language: int = sized()
     """Pictures a language, >= 1; all there are, where there are fewer."""
     languages: list[str] = field(default_factory=list)
     """Languages to translate from; empty = all of the data but the reference."""
@@ -147,9 +147,9 @@ class PlastConstructConfig(ConstructConfig):
 class PlastMethodConfig(MethodConfig):
     """Next-token training on the pairs, with diagnoses before and after."""
 
-    attention_items: int = MISSING
+    attention_items: int = sized()
     """Questions a language whose attention to the picture is measured, by layer, before and after; 0 = none."""
-    mask_items: int = MISSING
+    mask_items: int = sized()
     """Questions a language that are answered without the neurons specific to each language; 0 = none."""
     diagnosis_split: str = MISSING
     """Split of the run's data that both come from; never the test split."""

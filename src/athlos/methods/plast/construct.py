@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.parts import Made, PartContext, PartReport
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, listed, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord
 from athlos.errors import DataError, ModelError
@@ -31,13 +31,13 @@ class PlastConstruct:
     def __init__(self, config: PlastConstructConfig) -> None:
         self.config = config
 
-    def build(self, *, context: PartContext) -> tuple[list[InstructionRecord], PartReport]:
+    def build(self, *, context: PartContext) -> Made:
         """The pairs, which the run trains on in place of its training split."""
         assert context.data is not None
-        assert context.base_model is not None
+        assert context.start is not None
         source, split = source_of(context), context.config.data.train_split
         assert split is not None
-        if self.config.with_image and not is_vision_language(causal_model(context.base_model)):
+        if self.config.with_image and not is_vision_language(causal_model(context.start.model)):
             raise ModelError(
                 f"construct.with_image: got true, but model={context.config.model.name} sees no pictures; "
                 "use a vision-language model or construct.with_image=false"
@@ -50,28 +50,31 @@ class PlastConstruct:
                 **{key: value for key, value in asdict(self.config).items() if key != "_target_"},
                 "kind": self.config.kind.value, "languages": languages, "split": split,
                 "instruction": source.config.instruction, "seed": context.config.seed,
-                "cap": context.config.hardware.limit_items_cap,
             },
             build=lambda folder: self._write(folder, list(source.questions(split)), languages, context=context),
         )  # fmt: skip
         product = context.stages.get(stage)
         pixels = {record.item: record.pixels for record in source.questions(split)}
         records = [self._record(json.loads(line), pixels) for line in _lines(product.path / PAIRS)]
-        context.data.train_on(records, fingerprint=product.key)
         counts = {language: sum(one.language == language for one in records) for language in languages}
         replayed = len(records) - sum(counts.values())
         listing = ", ".join(f"{language} {count}" for language, count in counts.items())
         metrics = {f"data/pairs/{language}": float(count) for language, count in counts.items()}
-        return records, PartReport(
-            summary=f"{self.config.kind}: {listing}" + (f", replayed {replayed}" if replayed else ""),
-            metrics={**metrics, "data/replayed": float(replayed)},
+        return Made(
+            key=product.key,
+            records=records,
+            files=[product.path / PAIRS],
+            report=PartReport(
+                summary=f"{self.config.kind}: {listing}" + (f", replayed {replayed}" if replayed else ""),
+                metrics={**metrics, "data/replayed": float(replayed)},
+            ),
         )
 
     def _write(self, folder: Path, records: list[ChoiceRecord], languages: list[str], *, context: PartContext) -> None:
         source, rng = source_of(context), random.Random(context.config.seed)
         of_language = {language: [one for one in records if one.language == language] for language in languages}
         english = {one.item: one for one in records if one.language == source.config.reference}
-        limit = context.config.hardware.limit_items_cap or self.config.pairs_per_language
+        limit = self.config.pairs_per_language
         rows: list[dict[str, str]] = []
         for language, own in of_language.items():
             if not own:

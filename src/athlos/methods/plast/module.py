@@ -11,46 +11,44 @@ from athlos.methods.plast.diagnose import Questions, image_attention, mask_study
 from athlos.methods.plast.probing import counts_of, probe_product
 from athlos.methods.plast.reading import parallel_questions, source_of
 from athlos.models.layer_selectors import lape
-from athlos.training.module import MethodModule
+from athlos.training.module import Measured, MethodModule
 
 
-class PlastModule(MethodModule):
+class PlastModule(MethodModule[PlastMethodConfig]):
     """Trains as `finetune` does; the paper's changes are which layers train and on what."""
 
     def prepare(self, *, context: PartContext) -> None:
-        """Diagnoses of the model before it trains. What they need later is kept."""
-        recipe = self._recipe
-        self._context = context if recipe.attention_items or recipe.mask_items else None
-        self._before: dict[str, float] = {}
-        if self._context is None:
-            return
-        if recipe.attention_items:
-            self._before |= self._attention(suffix="_base")
-        if recipe.mask_items and self.config.num_steps:
-            self._before |= self._masks(context)
+        """Keep what the diagnoses read."""
+        self._context, self._before = context, dict[str, float]()
 
-    @property
-    def _recipe(self) -> PlastMethodConfig:
-        config = self.config.method
-        assert isinstance(config, PlastMethodConfig)
-        return config
+    def before_training(self, *, context: PartContext) -> None:
+        """Diagnoses of the model before it trains."""
+        if self.method.attention_items:
+            self._before |= self._attention(suffix="_base")
+        if self.method.mask_items:
+            self._before |= self._masks(context)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.step_loss(self.objective.loss(self.model, batch), batch)
 
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
-        after = self._attention(suffix="") if self._context is not None and self._recipe.attention_items else {}
-        return {**self._before, **after}, {}
+    def after_training(self) -> Measured:
+        return self._before | self._looks(), {}
+
+    def measurements(self) -> Measured:
+        """Of a model that nothing trained here, what training would have measured at its end."""
+        return ({} if self.config.num_steps else self._looks()), {}
+
+    def _looks(self) -> dict[str, float]:
+        return self._attention(suffix="") if self.method.attention_items else {}
 
     def _questions(self, items: int) -> Questions:
-        assert self._context is not None
         languages = list(source_of(self._context).config.languages)
-        return parallel_questions(self._context, split=self._recipe.diagnosis_split, languages=languages, items=items)
+        return parallel_questions(self._context, split=self.method.diagnosis_split, languages=languages, items=items)
 
     def _attention(self, *, suffix: str) -> dict[str, float]:
         """`diag/image_attention/<layer>` over all languages, and beside it each language's."""
         found: dict[str, float] = {}
-        questions = self._questions(self._recipe.attention_items)
+        questions = self._questions(self.method.attention_items)
         layers: list[list[float]] = []
         for language, records in questions.items():
             layers.append(image_attention(self.model, self.tokenizer, records))
@@ -61,12 +59,11 @@ class PlastModule(MethodModule):
     def _masks(self, context: PartContext) -> dict[str, float]:
         selection = self.config.selection
         assert isinstance(selection, PlastSelectionConfig)
-        assert context.base_model is not None
         counts = counts_of(probe_product(selection, context.base_model, context=context))
         rule = selection.lape
         found = lape(counts.share_positive(), percentile=rule.percentile, entropy_share=rule.entropy_share)
         drops = mask_study(
-            self.model, self.tokenizer, self._questions(self._recipe.mask_items), found.is_specific,
+            self.model, self.tokenizer, self._questions(self.method.mask_items), found.is_specific,
             languages=counts.languages, seed=self.config.seed,
         )  # fmt: skip
         return {f"diag/mask_drop/{name}": value for name, value in drops.items()}

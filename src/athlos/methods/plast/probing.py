@@ -81,7 +81,6 @@ def probe_product(config: PlastSelectionConfig, model: "PreTrainedModel", *, con
         inputs={"model": context.model_fingerprint, "data": source.fingerprint(config.probe.split)},
         config={
             "probe": asdict(config.probe), "tokens": config.tokens.value, "languages": languages,
-            "cap": context.config.hardware.limit_items_cap,
         },
     )  # fmt: skip
     return context.stages.get(stage)

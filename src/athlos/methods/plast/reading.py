@@ -59,16 +59,14 @@ def source_of(context: PartContext) -> PictureQuestionSource:
 def parallel_questions(
     context: PartContext, *, split: str, languages: Sequence[str], items: int
 ) -> dict[str, list[ChoiceRecord]]:
-    """Language -> its first `items` questions of a split, the same pictures in each; fewer in a smoke test.
+    """Language -> its first `items` questions of a split, the same pictures in each.
 
     Raises `DataError` for a language without questions or with others than the first language has.
     """
-    cap = context.config.hardware.limit_items_cap
-    wanted = min(items, cap) if cap else items
     found: dict[str, list[ChoiceRecord]] = {language: [] for language in languages}
     for record in source_of(context).questions(split):
         kept = found.get(record.language)
-        if kept is not None and len(kept) < wanted:
+        if kept is not None and len(kept) < items:
             kept.append(record)
     order = [record.item for record in found[languages[0]]]
     for language, records in found.items():

@@ -1,12 +1,12 @@
 """Schemas of SLAM: the selection of layers that handle language, and the recipe."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, MethodConfig, SelectionConfig
+from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, sized, stepped
 from athlos.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class LapeConfig:
 
 @dataclass(kw_only=True)
 class ProbeConfig:
-    num_questions: int = MISSING
+    num_questions: int = sized(least=SMALLEST_PROBE)
     """Texts a language, the same in all, >= 20."""
     tokens: ProbeTokens = MISSING
     data: list[str] = field(default_factory=list)
@@ -144,16 +144,32 @@ class SlamConfig(SelectionConfig):
 class SlamMethodConfig(MethodConfig):
     """Translation first; with `reason_steps`, the two-stage recipe that SLAM is compared with."""
 
-    reason_steps: int = MISSING
+    reason_steps: int = stepped()
     """Last optimizer steps, which train on `reason_split` in place of the pairs, 0 .. train.max_steps - 1."""
     reason_split: str = MISSING
     """Split of the run's data with worked problems in the reference language."""
-    align_items: int = MISSING
+    align_items: int = sized(least=SMALLEST_PROBE)
     """Parallel texts whose alignment is measured before and after training, layer by layer; 0 = none."""
     align_split: str = MISSING
     """Split of the run's data that they come from."""
     reference: str = MISSING
     """The language that alignment is measured with."""
+
+    def phases(self, run: "RunConfig") -> Iterator[Phase]:
+        """Translation; with `reason_steps`, worked problems in the reference language after it, on its weights."""
+        if not self.reason_steps:
+            yield Phase(name="train", run=run)
+            return
+        translation_steps = run.train.max_steps - self.reason_steps
+        yield Phase(name="translate", run=replace(run, train=replace(run.train, max_steps=translation_steps)))
+        yield Phase(
+            name="reason",
+            run=replace(
+                run,
+                data=replace(run.data, train_split=self.reason_split),
+                train=replace(run.train, max_steps=self.reason_steps),
+            ),
+        )
 
 
 def _selection_errors(config: "RunConfig") -> Iterable[str]:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PROBE_VERSION, SELECT_VERSION = 1, 1
-SMOKE_QUESTIONS = 20
-"""Texts of a probe in a smoke test."""
 COUNTS, LAYERS = "counts.npz", "layers.json"
 
 
@@ -81,7 +79,7 @@ def probe_product(config: SlamConfig, model: "PreTrainedModel", *, context: Part
     """Counts of the probe's texts by block, as a stage product."""
     source, split = probe_source(config, context=context)
     probe = config.probe
-    num_questions = num_texts(probe.num_questions, context=context)
+    num_questions = probe.num_questions
     values = plain(context.config)
     # A surgery may draw new weights by the run's seed; the model as loaded is the same for every seed.
     is_changed = type(context.config.surgery) is not NoSurgeryConfig
@@ -125,10 +123,6 @@ def probe_source(config: SlamConfig, *, context: PartContext) -> tuple[Source[An
     if source.fingerprint(config.probe.split) == context.data.source.fingerprint(tested):
         raise ConfigError(f"selection.probe.data: its split '{config.probe.split}' is what the run is tested on")
     return source, config.probe.split
-
-
-def num_texts(wanted: int, *, context: PartContext) -> int:
-    return min(wanted, SMOKE_QUESTIONS) if context.config.hardware.limit_items_cap else wanted
 
 
 def count_blocks(

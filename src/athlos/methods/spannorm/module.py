@@ -19,28 +19,23 @@ from athlos.methods.spannorm.experts import expert_layers
 from athlos.methods.spannorm.figures import depth_figure
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
-from athlos.training.module import MethodModule
+from athlos.training.module import Measured, MethodModule
 
 
-class SpanNormModule(MethodModule):
+class SpanNormModule(MethodModule[SpanNormConfig]):
     """The baseline's step, and a record of what happens over depth."""
 
     def prepare(self, *, context: PartContext) -> None:
-        """Keep the probe batch and measure the fresh model on it."""
+        """Keep the probe batch."""
         self._probe: dict[str, Tensor] = {}
         self._at_init: dict[str, list[float]] = {}
-        data, split = context.data, context.config.data.train_split or context.config.data.test_split
-        if data is None or split is None:
-            return
-        self._probe = probe_batch(data, split=split, num_rows=self._recipe.probe_rows)
-        if context.config.num_steps:
-            self._at_init = self._depth()
+        split = context.config.data.train_split or context.config.data.test_split
+        if context.data is not None and context.start is not None and split is not None:
+            self._probe = probe_batch(context.data, split=split, num_rows=self.method.probe_rows)
 
-    @property
-    def _recipe(self) -> SpanNormConfig:
-        config = self.config.method
-        assert isinstance(config, SpanNormConfig)
-        return config
+    def before_training(self, *, context: PartContext) -> None:
+        """Measure the fresh model on the probe batch."""
+        self._at_init = self._depth()
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.step_loss(self.objective.loss(self.model, batch), batch)
@@ -49,7 +44,7 @@ class SpanNormModule(MethodModule):
 
     def _note_looks(self, batch_index: int) -> None:
         """Every `probe_every` steps, on the step's last micro batch: the stream's size and skip path, experts' load."""
-        every, step = self._recipe.probe_every, self.global_step + 1
+        every, step = self.method.probe_every, self.global_step + 1
         if not every or step % every or (batch_index + 1) % self.config.num_accumulated:
             return
         model = causal_model(self.model)
@@ -80,12 +75,14 @@ class SpanNormModule(MethodModule):
         kinds = {"all": "grad_norm", "attention": "attention_grad_norm"}
         return {**found, **{kinds[name]: values for name, values in norms.items()}}
 
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
+    def measurements(self) -> Measured:
+        """Of a model that nothing trained here, what training would have measured at its end."""
+        return self.after_training() if self._probe and not self.config.num_steps else ({}, {})
+
+    def after_training(self) -> Measured:
         """Profiles of the trained model, of the fresh one, and, if wanted, the loss without each layer."""
-        if not self._probe:
-            return {}, {}
         depth = self._depth()
-        if self._recipe.layer_removal:
+        if self.method.layer_removal:
             depth["layer_removal_delta"] = removal_deltas(causal_model(self.model), self._loss)
         metrics = {**depth_metrics(depth), **depth_metrics(self._at_init, suffix="_init")}
         figures = {}

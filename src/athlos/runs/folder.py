@@ -17,39 +17,22 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from athlos.config.compose import identifying, identity, plain
+from athlos.config.compose import identifying, identity, part_names, plain
 from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError, TrainingError
 from athlos.stages import content_hash
 
-FINAL_WEIGHTS = "model.safetensors"
-CHECKPOINT_WEIGHTS, CHECKPOINT_STATE = "model.safetensors", "state.pt"
-STEP_DIGITS = 8
+FINAL = "final"
+"""Folder below `checkpoints/` that holds the trained model as transformers reads it."""
 
 
 def run_dir(config: RunConfig) -> Path:
     """The folder of a run: `run_dir`, or a name made of method, model, seed and a hash of the config."""
     if config.run_dir:
         return Path(config.run_dir).expanduser()
-    parts = [type(config.method).__name__.removesuffix("Config").lower(), config.model.name, f"s{config.seed}"]
+    parts = [part_names(config).get("method", "own"), config.model.name, f"s{config.seed}"]
     name = "-".join([*parts, content_hash(identity(config))[:8]])
     return Path(config.results_dir).expanduser() / config.study / name
-
-
-def step_folder(checkpoints: Path, step: int) -> Path:
-    """The folder of the resumable checkpoint after `step` optimizer steps."""
-    return checkpoints / f"step-{step:0{STEP_DIGITS}d}"
-
-
-def step_of(folder: Path) -> int:
-    return int(folder.name.removeprefix("step-"))
-
-
-def latest(checkpoints: Path) -> Path | None:
-    """The whole checkpoint of the greatest step; scratch folders of killed runs are not looked at."""
-    parts = (CHECKPOINT_WEIGHTS, CHECKPOINT_STATE)
-    whole = [folder for folder in checkpoints.glob("step-*") if all((folder / part).is_file() for part in parts)]
-    return max(whole, default=None)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -141,8 +124,9 @@ class RunFolder:
         return self.path / "events"
 
     @property
-    def final_weights(self) -> Path:
-        return self.checkpoints / "final" / FINAL_WEIGHTS
+    def final_model(self) -> Path:
+        """The trained model as a folder of transformers; there once the training is done."""
+        return self.checkpoints / FINAL
 
     @property
     def status(self) -> dict[str, Any]:
@@ -156,18 +140,10 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether everything the run promises is there: state, metrics and, if it trained, the final weights."""
         whole = self.status.get("state") == "finished" and (self.path / "metrics.json").is_file()
-        return whole and (self.config.num_steps == 0 or self.final_weights.is_file())
-
-    @property
-    def resume_step(self) -> int | None:
-        """The step this run goes on from: all steps when only the evaluation is left, nothing for a fresh start."""
-        if self.config.num_steps and self.final_weights.is_file():
-            return self.config.num_steps
-        checkpoint = latest(self.checkpoints)
-        return None if checkpoint is None else step_of(checkpoint)
+        return whole and (self.config.num_steps == 0 or any(self.final_model.glob("*.safetensors")))
 
     def clear_results(self) -> None:
-        """Forget the products of an earlier try that is done again from the start: its curve, metrics, predictions."""
+        """Forget what an earlier, unfinished try of this run recorded; what it trained is found again in the cache."""
         if not self.is_writer:
             return
         for name in ("events", "predictions", "figures"):
@@ -204,6 +180,32 @@ class RunFolder:
         kept = {key: value for key, value in self.status.items() if key in ("start", "wall_s")}
         write_atomically(self.path / "status.json", to_json({**kept, **values, "state": state}))
 
+    def adopt(self, model: Path) -> None:
+        """Keep a trained model: hard links where the file system has them, else copies. So the cache may be emptied.
+
+        The old one is gone only when the new one is whole. Raises `TrainingError` naming the folder (disk full).
+        """
+        target, scratch = self.final_model, self.checkpoints / f".{FINAL}.writing"
+        try:
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+            for path in sorted(model.rglob("*")):
+                place = scratch / path.relative_to(model)
+                if path.is_dir():
+                    place.mkdir()
+                    continue
+                try:
+                    place.hardlink_to(path)
+                except OSError:
+                    shutil.copyfile(path, place)
+            shutil.rmtree(target, ignore_errors=True)
+            scratch.rename(target)
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise TrainingError(
+                f"cannot write {target}: {error.strerror or error}; free space or set results_dir"
+            ) from error
+
     def write_metrics(self, metrics: Mapping[str, float], details: Mapping[str, Mapping[str, Any]]) -> None:
         """metrics.json: flat name -> number; an undefined value (nan) is stored as null, JSON knows no nan."""
         numbers = {key: None if math.isnan(value) else value for key, value in metrics.items()}
@@ -226,7 +228,7 @@ class RunFolder:
         path = self.path / "figures" / f"{name}.png"
         scratch = path.with_name(f".{path.name}.{os.getpid()}")
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             scratch.write_bytes(png)
             scratch.replace(path)
         except OSError as error:

@@ -1,4 +1,4 @@
-"""Hugging Face weights of a finished run: parts applied again, trained weights loaded, wrappers merged."""
+"""Hugging Face weights of a finished run, and the config of a run folder, typed again."""
 
 import shutil
 from pathlib import Path
@@ -10,7 +10,8 @@ from athlos.config.compose import checked
 from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
-from athlos.training.run_folder import RunFolder
+from athlos.runs.folder import RunFolder
+from athlos.stages import StageStore, cache_dir
 
 
 def stored_config(run: Path) -> RunConfig:
@@ -48,21 +49,13 @@ def export_run(run: Path, *, out: Path) -> Path:
         raise ConfigError(f"{run}: the run is not finished (state: {folder.status.get('state', 'none')})")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"--out: {out} is not empty")
-    from safetensors.torch import load_file
-
-    from athlos.cli.assemble import apply_parts, open_run
-
-    assembly = open_run(config)
-    module = apply_parts(config, assembly)
-    model = module.model
-    if config.num_steps:
-        module.load_state_dict(load_file(folder.final_weights), strict=False)
-        model = assembly.selection.merge(model)
     scratch = out.with_name(f".{out.name}.writing")
     shutil.rmtree(scratch, ignore_errors=True)
     try:
-        model.save_pretrained(scratch)
-        assembly.loaded.tokenizer.save_pretrained(scratch)
+        if config.num_steps:
+            shutil.copytree(folder.final_model, scratch)
+        else:
+            _write_untrained(config, scratch)
         if out.exists():
             out.rmdir()
         scratch.rename(out)
@@ -71,3 +64,15 @@ def export_run(run: Path, *, out: Path) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return out
+
+
+def _write_untrained(config: RunConfig, folder: Path) -> None:
+    """The run's model as loaded, its surgery applied: what a run without training evaluated."""
+    from athlos.runs import assemble, chain
+
+    stages = StageStore(cache_dir(config.cache_dir))
+    start = chain.start_of(config, stages=stages)
+    loaded = assemble.load(config, start.model, stages=stages)
+    assembly = assemble.for_evaluation(config, loaded, applies_surgery=True, load_base=None, stages=stages)
+    assembly.module.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)

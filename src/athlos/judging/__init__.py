@@ -1,0 +1,1 @@
+"""Judges: how right is an answer?"""

@@ -1,0 +1,1 @@
+"""Corpora and indexes: what finds passages for constructions and pipelines."""

@@ -1,0 +1,201 @@
+"""Config -> weights, data and parts, wired: for the training of a phase, and for the evaluation of what it left."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.utils import get_class
+
+from athlos.config.parts import Index, Judge, PartContext, PartReport
+from athlos.config.schema import ModelConfig, RunConfig
+from athlos.data.datamodule import DataModule, build_source
+from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
+from athlos.data.records import Record
+from athlos.errors import ConfigError
+from athlos.generation.config import SelfGeneratorConfig
+from athlos.generation.interface import Engine
+from athlos.models.forward import causal_model
+from athlos.models.loading import LoadedModel, load_model
+from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
+from athlos.stages import StageStore, cache_dir
+from athlos.text.prompts import build_prompt, completion
+from athlos.training.module import MethodModule
+
+LoadModel = Callable[[], LoadedModel]
+
+
+@dataclass(kw_only=True)
+class Assembly:
+    """A method's module with its parts applied, and what they told."""
+
+    module: MethodModule[Any]
+    context: PartContext
+    selection: Any = None
+    """The selection that was applied; None where nothing trains."""
+    reports: list[PartReport] = field(default_factory=list)
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """What the parts measured."""
+        return {name: value for report in self.reports for name, value in report.metrics.items()}
+
+
+def load(run: RunConfig, model: ModelConfig, *, stages: StageStore) -> LoadedModel:
+    """The weights of a model config, whose source is no `run:`; texts and words come from the run's data."""
+    loaded = load_model(
+        model,
+        seed=run.seed,
+        stages=stages,
+        training_texts=lambda: training_texts(run),
+        words=lambda: build_source(run).words(),
+    )
+    return dataclasses.replace(loaded, source=run.model.source)
+
+
+def open_data(run: RunConfig, loaded: LoadedModel | None, *, stages: StageStore) -> DataModule:
+    """The data of a run as a model reads it; `loaded` is None where a server answers."""
+    tokenizer: Any = None if loaded is None else loaded.tokenizer
+    data = DataModule(
+        run, tokenizer=tokenizer, stages=stages, text_of=lambda record: text_of(record, run.prompt_style)
+    )
+    if loaded is not None and isinstance(run.data, PictureQuestionsConfig) and is_vision_language(loaded.model):
+        data.pictures = PictureInputs(
+            loaded.model, stages=stages, is_cached=run.data.picture_input is PictureInput.features
+        )
+    return data
+
+
+def for_training(
+    run: RunConfig, start: LoadedModel, *, applies_surgery: bool, load_base: LoadModel | None, stages: StageStore
+) -> Assembly:
+    """A phase ready to train: construction, surgery, selection, objective, and the method's module around them.
+
+    `applies_surgery` is False where the weights that the phase starts from have been through its surgery already;
+    `load_base` loads the model before all phases, and is None where `start` is that.
+    """
+    context = _context(run, start, load_base=load_base, stages=stages)
+    assert context.data is not None
+    reports = []
+    context.made = get_class(run.construct._target_)(run.construct).build(context=context)
+    if context.made is not None:
+        reports.append(context.made.report)
+    context.data = context.data.with_made(context.made)
+    model = start.model
+    if applies_surgery:
+        model, report = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
+        reports.append(report)
+    selection = get_class(run.selection._target_)(run.selection)
+    model, report = selection.apply(model, context=context)
+    reports.append(report)
+    _check_tower(run, model)
+    objective = get_class(run.objective._target_)(run.objective)
+    if (report := objective.prepare(model, context=context)) is not None:
+        reports.append(report)
+    module = _module(run, model=model, objective=objective, context=context)
+    module.prepare(context=context)
+    return Assembly(module=module, context=context, selection=selection, reports=reports)
+
+
+def for_evaluation(
+    run: RunConfig, loaded: LoadedModel | None, *, applies_surgery: bool, load_base: LoadModel | None,
+    stages: StageStore,
+) -> Assembly:  # fmt: skip
+    """The method's module around weights that nothing trains any more; `loaded` is None where a server answers."""
+    context = _context(run, loaded, load_base=load_base, stages=stages)
+    reports = []
+    model: Any = None
+    if loaded is not None:
+        model = loaded.model
+        if applies_surgery:
+            model, report = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
+            reports.append(report)
+        model.requires_grad_(False)
+    objective = get_class(run.objective._target_)(run.objective)
+    module = _module(run, model=model, objective=objective, context=context)
+    module.prepare(context=context)
+    return Assembly(module=module, context=context, reports=reports)
+
+
+def untouched(run: RunConfig, loaded: LoadedModel, *, stages: StageStore) -> MethodModule[Any]:
+    """The model as loaded, for the base evaluation: asked by the run's decoding rule, without its method."""
+    context = _context(run, loaded, load_base=None, stages=stages)
+    objective = get_class(run.objective._target_)(run.objective)
+    return _module(run, model=loaded.model, objective=objective, context=context, module_class=MethodModule)
+
+
+def _context(
+    run: RunConfig, loaded: LoadedModel | None, *, load_base: LoadModel | None, stages: StageStore
+) -> PartContext:  # fmt: skip
+    judge: Judge = get_class(run.judge._target_)(run.judge)
+    corpus = get_class(run.corpus._target_)(run.corpus)
+    index: Index = get_class(run.index._target_)(run.index, corpus=corpus)
+    return PartContext(
+        config=run, stages=stages, data=open_data(run, loaded, stages=stages), start=loaded, load_base=load_base,
+        generator=_generator(run, loaded), judge=judge, index=index,
+    )  # fmt: skip
+
+
+def _module(
+    run: RunConfig, *, model: Any, objective: Any, context: PartContext, module_class: Any = None
+) -> MethodModule[Any]:
+    tokenizer = None if context.start is None else context.start.tokenizer
+    make = module_class or get_class(run.method._target_)
+    module: MethodModule[Any] = make(
+        run,
+        model=model,
+        tokenizer=tokenizer,
+        objective=objective,
+        decoding=get_class(run.decoding._target_)(run.decoding),
+        engine=build_engine(run, model=model, tokenizer=tokenizer),
+        data=context.data,
+    )
+    return module
+
+
+def build_engine(run: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
+    """The engine of a run: around its model, or, with none, one that asks a server."""
+    engine_class = get_class(run.engine._target_)
+    if run.engine.is_remote:
+        remote: Engine = engine_class(run.engine, cache_root=cache_dir(run.cache_dir))
+        return remote
+    engine: Engine = engine_class(run.engine, model=model, tokenizer=tokenizer)
+    return engine
+
+
+def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine | None:
+    if not isinstance(run.generator, SelfGeneratorConfig):
+        served: Engine = get_class(run.generator._target_)(run.generator, cache_root=cache_dir(run.cache_dir))
+        return served
+    if loaded is None and not run.engine.is_remote:
+        return None
+    return build_engine(run, model=getattr(loaded, "model", None), tokenizer=getattr(loaded, "tokenizer", None))
+
+
+def _check_tower(run: RunConfig, model: Any) -> None:
+    """Features are encoded once, so a tower that trains would never be seen to change."""
+    if isinstance(run.data, PictureQuestionsConfig) and run.data.picture_input is PictureInput.features:
+        inner = causal_model(model)
+        if is_vision_language(inner) and tower_trains(inner):
+            raise ConfigError(
+                "data.picture_input: got features, which are encoded once, but the selection lets the vision tower "
+                "train; use data.picture_input=pixels or another selection"
+            )
+
+
+def text_of(record: Record, style: str) -> tuple[str, str]:
+    """Prompt and completion of a record for training, without worked examples."""
+    return build_prompt(record, shots=(), style=style), completion(record, style)
+
+
+def training_texts(run: RunConfig) -> Iterator[str]:
+    """Texts a `bpe` tokenizer is trained on: prompts and completions of the training split."""
+    split = run.data.train_split or run.data.test_split
+    assert split is not None
+    for record in build_source(run).records(split, limit=run.data.limit_train):
+        yield "".join(text_of(record, run.prompt_style))
+
+
+def summaries(reports: Sequence[PartReport]) -> list[str]:
+    """What the parts say they did, in order."""
+    return [report.summary for report in reports]

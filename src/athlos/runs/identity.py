@@ -1,0 +1,39 @@
+"""What makes two trainings the same: the key of the stage that a training is. No torch here."""
+
+from typing import Any
+
+from athlos.config.compose import plain
+from athlos.config.schema import EngineConfig, RunConfig
+
+CHANGES_WEIGHTS = (
+    "seed", "surgery", "construct", "objective", "selection", "reward", "generator", "judge", "corpus", "index",
+    "prompt_style", "train",
+)  # fmt: skip
+"""Keys of a run that change what is trained as they stand; `method`, `model`, `data` and `hardware` do in part."""
+ELSEWHERE = ("dir", "limit_test")
+"""Keys of `data` that do not change what is trained: where the files lie, whose content is hashed; test items."""
+
+
+def training_identity(run: RunConfig) -> dict[str, Any]:
+    """The part of a config that changes the weights, or the curve, of its training; plain values.
+
+    Nothing of evaluation, decoding, engine and tracking is in it, unless suites run during the training, whose results
+    are then part of it. Where the weights come from is the key of `Start`; their format is in here.
+    """
+    values = plain(run)
+    identity = {name: values[name] for name in CHANGES_WEIGHTS if name in values}
+    for name in ("generator",):
+        identity[name] = _without(values[name], getattr(run, name).operational)
+    identity["method"] = _without(values["method"], run.method.evaluation_only)
+    identity["model"] = _without(values["model"], ("name", "source", "attention"))
+    identity["data"] = _without(values["data"], ELSEWHERE)
+    identity["precision"] = run.hardware.precision
+    if run.eval.every:
+        engine: EngineConfig = run.engine
+        identity |= {"eval": values["eval"], "decoding": values["decoding"]}
+        identity["engine"] = _without(values["engine"], engine.operational)
+    return identity
+
+
+def _without(values: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in names}

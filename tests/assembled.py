@@ -1,0 +1,33 @@
+"""Runs put together for tests, as `runs.train` and `runs.execute` do it."""
+
+from typing import Any
+
+from athlos.config.parts import PartContext
+from athlos.config.schema import RunConfig
+from athlos.models.loading import LoadedModel
+from athlos.runs import assemble, chain
+from athlos.stages import StageStore, cache_dir
+
+
+def loaded(model: Any, tokenizer: Any = None, *, fingerprint: str = "tiny") -> LoadedModel:
+    """A model that a test made, as if a run had loaded it."""
+    return LoadedModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint, license="none", source="random")
+
+
+def ready_to_train(run: RunConfig) -> assemble.Assembly:
+    """The first phase of a run, its parts applied."""
+    stages = StageStore(cache_dir(run.cache_dir))
+    start = chain.start_of(run, stages=stages)
+    phase = chain.phases_of(run)[0]
+    loaded = assemble.load(run, start.model, stages=stages)
+    return assemble.for_training(phase.run, loaded, applies_surgery=True, load_base=None, stages=stages)
+
+
+def context_as_loaded(run: RunConfig) -> PartContext:
+    """What parts may use before any of them is applied."""
+    stages = StageStore(cache_dir(run.cache_dir))
+    start = chain.start_of(run, stages=stages)
+    loaded = assemble.load(run, start.model, stages=stages)
+    return PartContext(
+        config=run, stages=stages, data=assemble.open_data(run, loaded, stages=stages), start=loaded
+    )  # fmt: skip

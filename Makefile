@@ -32,8 +32,8 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in minutes
-	@$(BIN)/athlos run experiment=lab_premises results_dir=results/demo
-	@$(BIN)/athlos run -m experiment=lab_finetune sweep=demo results_dir=results/demo
+	@$(BIN)/athlos run experiment=lab/premises results_dir=results/demo
+	@$(BIN)/athlos run -m experiment=finetune/lab sweep=demo results_dir=results/demo
 	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
 
 demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one report

@@ -20,7 +20,7 @@ def test_defaults_compose_and_are_typed():
         (["+train.lrr=1"], "train.lrr: unknown key; did you mean 'lr'?"),
         (["+method.rnak=3"], "method.rnak: unknown key; accepted: _target_"),
         (
-            ["experiment=lang_lab", "objective=next_token"],
+            ["experiment=lang/lab", "objective=next_token"],
             "objective.max_new_tokens: conf/experiment/lang_lab.yaml sets it, but objective=next_token has no such key",
         ),
         (["+colour=red"], "colour: unknown key; accepted: cache_dir"),
@@ -78,14 +78,14 @@ def test_identity_leaves_out_where_a_run_is_recorded():
 
 
 def test_a_sweep_overwrites_its_experiment():
-    of_study = run_config(["experiment=lisa_smollm2_wikitext2", "data.dir=."])
-    first = sweep_configs(["experiment=lisa_smollm2_wikitext2", "sweep=lisa/curve", "data.dir=."])[0]
+    of_study = run_config(["experiment=lisa/smollm2", "data.dir=."])
+    first = sweep_configs(["experiment=lisa/smollm2", "sweep=lisa/curve", "data.dir=."])[0]
     assert first.study == "lisa_curve"
     assert first.train.max_steps < of_study.train.max_steps
     assert first.train.batch_size == of_study.train.batch_size
 
 
 def test_precedence_is_command_line_then_experiment_then_scale():
-    assert run_config(["scale=paper", "model=tiny_llama"]).model.name == "tiny_llama"
-    assert run_config(["scale=paper", "experiment=finetune_tiny"]).train.max_steps == 120
-    assert run_config(["experiment=finetune_tiny", "train.max_steps=3"]).train.max_steps == 3
+    assert run_config(["scale=paper", "model=small/tiny_llama"]).model.name == "tiny_llama"
+    assert run_config(["scale=paper", "experiment=finetune/tiny"]).train.max_steps == 120
+    assert run_config(["experiment=finetune/tiny", "train.max_steps=3"]).train.max_steps == 3

@@ -246,7 +246,7 @@ def test_seen_keys_by_counting() -> None:
 
 
 def test_a_budget_counts_states_by_hand() -> None:
-    config = run_config(["model=tiny_llama", "train.micro_batch_size=2", "train.batch_size=4", "hardware=cpu"])
+    config = run_config(["model=small/tiny_llama", "train.micro_batch_size=2", "train.batch_size=4", "hardware=cpu"])
     result = budget(config)
     total = result.share.total
     assert (result.memory.weights, result.memory.gradients, result.memory.optimizer) == (
@@ -263,7 +263,7 @@ def test_a_budget_counts_states_by_hand() -> None:
 
 
 def test_precision_selection_and_sharding_change_the_right_kinds() -> None:
-    base = ["scale=paper", "model=llama2_7b"]
+    base = ["scale=paper", "model=paper/llama2_7b"]
     full = budget(run_config(base)).memory
     total = 6_738_415_616
     assert (full.weights, full.gradients, full.optimizer) == (6 * total, 4 * total, 8 * total)
@@ -302,7 +302,7 @@ def test_a_dry_run_of_seven_billion_is_cheap() -> None:
         from pathlib import Path
         from athlos.config.compose import run_config
         from athlos.models.budget import budget
-        assert budget(run_config(["scale=paper", "model=llama2_7b", "dry_run=true"])).share.total == 6738415616
+        assert budget(run_config(["scale=paper", "model=paper/llama2_7b", "dry_run=true"])).share.total == 6738415616
         print(next(x.split()[1] for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")))
     """)
     done = subprocess.run([sys.executable, "-c", script], check=True, timeout=20, capture_output=True, text=True)

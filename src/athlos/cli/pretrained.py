@@ -9,10 +9,10 @@ import logging
 import shutil
 from pathlib import Path
 
-from athlos.config.compose import group_options, identity, run_config
+from athlos.config.compose import group_options, identity, run_config, unknown_option
 from athlos.config.schema import ModelConfig, RunConfig
 from athlos.data.datamodule import build_source
-from athlos.errors import ConfigError, choices
+from athlos.errors import ConfigError
 from athlos.models.loading import parse_source
 from athlos.models.wheels import LICENSE_NAME_FILE
 from athlos.stages import Stage, StageStore, content_hash
@@ -35,9 +35,8 @@ def is_trained_here(config: ModelConfig) -> bool:
 def base_run(config: RunConfig) -> RunConfig:
     """The run that makes the model of a config; raises `ConfigError` for an unknown experiment or a model of models."""
     name = parse_source(config.model.source).reference
-    options = group_options("experiment")
-    if name not in options:
-        raise ConfigError(f"model.source: got 'run:{name}'{choices(name, options)}")
+    if name not in group_options("experiment"):
+        raise ConfigError(unknown_option("experiment", name, key="model.source", prefix="run:"))
     base = run_config([f"experiment={name}"])
     if is_trained_here(base.model):
         raise ConfigError(

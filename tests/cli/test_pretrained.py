@@ -132,14 +132,19 @@ def test_a_run_without_a_lab_world_takes_the_base_as_shipped(tmp_path):
 
 
 def test_an_unknown_experiment_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"model.source: got 'run:lab_bace'; did you mean 'lab_base'\?"):
-        base_run(configured("model.source=run:lab_bace"))
+    with pytest.raises(ConfigError, match=r"model.source: got 'run:lab/bace'; did you mean 'lab/base'\?"):
+        base_run(configured("model.source=run:lab/bace"))
+
+
+def test_an_experiment_by_its_old_name_is_answered_with_the_new_one():
+    with pytest.raises(ConfigError, match=r"^model.source: 'run:lab_base' was renamed to 'run:lab/base'$"):
+        base_run(configured("model.source=run:lab_base"))
 
 
 def test_an_unknown_experiment_ends_the_command(place, capsys, tmp_path):
-    code = main(["run", *RUN, "model.source=run:lab_bace", f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / 'x'}"])
+    code = main(["run", *RUN, "model.source=run:lab/bace", f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / 'x'}"])
     assert code == ConfigError.exit_code
-    assert "did you mean 'lab_base'?" in capsys.readouterr().err
+    assert "did you mean 'lab/base'?" in capsys.readouterr().err
 
 
 def test_run_needs_a_name():

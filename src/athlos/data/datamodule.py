@@ -182,7 +182,7 @@ class DataModule(pl.LightningDataModule):
             return rows
         if self.pictures is None:
             raise DataError(
-                f"data={self.config.data.name} shows pictures, and model={self.config.model.name} sees none"
+                f"data={self.config.data.name} shows pictures, and the model {self.config.model.name} sees none"
             )
         rows.picture_key, rows.picture_values = self.pictures.key, self.pictures.values(rows.pixels)
         return rows

@@ -53,7 +53,7 @@ def test_the_control_arm_has_next_tokens_full_batch_gradient(tmp_path: Path) -> 
     control, assembly = module_of(tmp_path, "objective=ndp/sup_div", *same)
     assert control.objective.targets.seen["diag/multi_candidate_share"] > 0.3
     assert distance(gradients(control, assembly), plain) < GRADIENT
-    for other in ("ndp_div", "ndp"):
+    for other in ("ndp/div", "ndp"):
         assert distance(gradients(*module_of(tmp_path, f"objective={other}", *same)), plain) > 100 * GRADIENT
 
 

@@ -32,14 +32,14 @@ $(STAMP): requirements.txt pyproject.toml
 	@touch $@
 
 demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in minutes
-	@$(BIN)/athlos run experiment=lab_premises results_dir=results/demo
-	@$(BIN)/athlos run -m experiment=lab_finetune sweep=demo results_dir=results/demo
+	@$(BIN)/athlos run experiment=lab/premises results_dir=results/demo
+	@$(BIN)/athlos run -m experiment=finetune/lab sweep=demo results_dir=results/demo
 	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
 
 demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one report
 	@failed=; for sweep in conf/sweep/demo/*.yaml; do \
 		slug=$$(basename $$sweep .yaml); code=0; \
-		lab=$$(sed -n 's/.*athlos run -m experiment=\([a-z_]*\) .*/\1/p' $$sweep); \
+		lab=$$(sed -n 's/.*athlos run -m experiment=\([a-z_/]*\) .*/\1/p' $$sweep); \
 		$(BIN)/athlos run -m experiment=$$lab sweep=demo/$$slug results_dir=results/demo || code=$$?; \
 		test $$code -ne 130 || exit 130; \
 		test $$code -eq 0 || failed="$$failed $$slug"; \

@@ -1,6 +1,6 @@
 """Perplexity by our evaluation against a plain transformers loop on the same windows, in one process, alternating.
 
-    python benchmarks/evaluation.py [--model tiny_llama|smollm2_135m] [--tokens N] [--repeats N]
+    python benchmarks/evaluation.py [--model small/tiny_llama|small/smollm2_135m] [--tokens N] [--repeats N]
 
 Prints both sides and ends in one JSON line: tokens a second of each, their ratio (median over the repeats), and the
 relative difference of the two perplexities.
@@ -42,7 +42,7 @@ def plain_loop(model: Any, tokens: torch.Tensor, *, prefix: int | None) -> float
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2_135m")
+    parser.add_argument("--model", default="small/smollm2_135m")
     parser.add_argument("--tokens", type=int, default=4096)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()

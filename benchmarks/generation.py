@@ -1,6 +1,6 @@
 """The native engine against `transformers.generate` on the same prompts, in one process, alternating.
 
-    python benchmarks/generation.py [--model tiny_llama|smollm2_135m] [--repeats N] [--plain-linear]
+    python benchmarks/generation.py [--model small/tiny_llama|small/smollm2_135m] [--repeats N] [--plain-linear]
 
 Two cases a model. `group`: 8 samples of one prompt of 256 tokens, 64 new tokens each; transformers gets it as one call
 with `num_return_sequences=8`. `ragged`: 16 prompts of 8 to 128 tokens whose answers end after 8 to 256 tokens, spread
@@ -30,7 +30,7 @@ from athlos.generation.native import NativeEngine
 from athlos.models.loading import LoadedModel, load_model
 from athlos.stages import StageStore, cache_dir
 
-MODELS = ("tiny_llama", "smollm2_135m")
+MODELS = ("small/tiny_llama", "small/smollm2_135m")
 GROUP_SIZE, GROUP_PROMPT, GROUP_NEW = 8, 256, 64
 RAGGED_ROWS, RAGGED_PROMPTS, RAGGED_NEW = 16, (8, 128), (8, 256)
 PROMPT_SEED = 20240

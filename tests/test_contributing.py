@@ -47,17 +47,17 @@ def test_the_printed_steps_add_a_method_without_editing_a_file(tmp_path: Path):
         )  # fmt: skip
 
     assert "halfway" in athlos("list", "methods").stdout
-    done = athlos("run", "experiment=halfway_tiny", "tracking=none", "eval.limit_tokens=500")
+    done = athlos("run", "experiment=halfway/tiny", "tracking=none", "eval.limit_tokens=500")
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.splitlines()[-1]) / "metrics.json").is_file()
-    typo = athlos("run", "experiment=halfway_tiny", "method.shar=1")
+    typo = athlos("run", "experiment=halfway/tiny", "method.shar=1")
     assert (typo.returncode, "did you mean 'method.share'?" in typo.stderr) == (2, True)
-    wrong = athlos("run", "experiment=halfway_tiny", "method.share=2")
+    wrong = athlos("run", "experiment=halfway/tiny", "method.share=2")
     assert (wrong.returncode, "method.share: got 2.0" in wrong.stderr) == (2, True)
     claim = athlos("claims", "halfway", "--runs", "results")
     assert (claim.returncode, "no run with" in claim.stdout) == (0, True)
     assert (
-        athlos("run", "experiment=halfway_tiny", "method=finetune", "tracking=none", "eval.limit_tokens=500").returncode
+        athlos("run", "experiment=halfway/tiny", "method=finetune", "tracking=none", "eval.limit_tokens=500").returncode
         == 0
     )
     joined = json.loads(athlos("claims", "halfway", "--runs", "results", "--json").stdout)

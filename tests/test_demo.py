@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from athlos.config.catalogue import METHODS
-from athlos.config.compose import sweep_configs
+from athlos.config.compose import run_config, sweep_configs
 
 ROOT = Path(__file__).resolve().parent.parent
 SWEEPS = sorted((ROOT / "conf" / "sweep" / "demo").glob("*.yaml"))
@@ -24,14 +24,15 @@ def test_there_are_sweeps_of_methods():
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_a_sweep_needs_nothing_but_the_lab(path: Path):
-    command = re.search(r"athlos run -m experiment=(\w+) sweep=demo/(\w+)", path.read_text(encoding="utf-8"))
+    command = re.search(r"athlos run -m experiment=([\w/]+) sweep=demo/(\w+)", path.read_text(encoding="utf-8"))
     assert command, "the sweep names the command that `make demo-methods` takes from it"
     experiment, sweep = command.groups()
     assert sweep == path.stem
+    study = run_config([f"experiment={experiment}"]).study
     configs = sweep_configs([f"experiment={experiment}", f"sweep=demo/{sweep}"])
     assert 2 <= len(configs) <= MAX_JOBS
     for config in configs:
-        assert config.study == experiment
+        assert config.study == study
         assert config.data.dir is None
         assert not config.model.source.startswith(("hub:", "wheel:", "dir:"))
 
@@ -63,7 +64,9 @@ def test_the_make_target_runs_each_of_them(tmp_path: Path, body: str, code: int,
     )
     asked = (tmp_path / "venv" / "asked").read_text().splitlines()
     assert done.returncode == code, done.stderr
-    assert sum(line.startswith("run -m ") for line in asked) == sweeps
+    assert [line.split()[:4] for line in asked if line.startswith("run ")] == [
+        ["run", "-m", f"experiment={path.stem}/lab", f"sweep=demo/{path.stem}"] for path in SWEEPS[:sweeps]
+    ]
     assert sum(line.startswith("report ") for line in asked) == reports
     if code == 2 and sweeps > 1:
         assert "error: not finished: lisa; the same command goes on" in done.stderr

@@ -34,7 +34,7 @@ def test_all_experiments_are_found_and_name_themselves():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # on a new machine the first run of each real model converts its weights
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(FOLDER)))
 def test_an_experiment_runs(
     path: Path, tmp_path: Path, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ):

@@ -28,7 +28,7 @@ def test_an_installed_wheel_composes_and_lists(tmp_path: Path):
     carried = tmp_path / "installed" / "athlos"
     assert {str(path.relative_to(carried)) for path in (carried / "conf").rglob("*.yaml")} == names
     done = subprocess.run(
-        [sys.executable, "-m", "athlos.cli.main", "run", "--cfg", "experiment=finetune_tiny"],
+        [sys.executable, "-m", "athlos.cli.main", "run", "--cfg", "experiment=finetune/tiny"],
         cwd=tmp_path, capture_output=True, text=True, timeout=60,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
     )  # fmt: skip

@@ -272,7 +272,7 @@ def test_lab_sums_are_asked_and_judged_in_their_languages(
     """The lab's languages, words and detector; an untrained model mixes scripts, so that no response is in one."""
     kept = [item for item in tiny if not item.startswith(("data", "model.", "train.batch", "train.micro"))]
     lab = [
-        "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lang_lab",
+        "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lab/lang",
         "data.val_split=null", "eval=math", "prompt_style=bare", "eval.language_detector=lab", "eval.shots=0",
         "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
         "method.prompts_per_step=5", "method.chunk_prompts=5", "method.reward.format_rule=answer",

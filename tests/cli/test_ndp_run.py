@@ -38,7 +38,7 @@ def test_a_run_learns_and_resumes_and_lisa_follows(tiny: list[str], run: Any, tm
 
 
 def test_under_another_architecture(tiny: list[str], run: Any) -> None:
-    code, out, err = run("run", *tiny, *NDP, "surgery=spannorm", "objective=ndp_temp_batch")
+    code, out, err = run("run", *tiny, *NDP, "surgery=spannorm", "objective=ndp/temp_batch")
     assert code == 0, err
     assert metrics_of(out)["diag/smooth_fallbacks"] == 0
 

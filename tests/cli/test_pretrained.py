@@ -19,10 +19,10 @@ WORLD = [
     "data.world.num_none=60", "data.world.num_rare=20", "data.world.num_frequent=20",
     "data.world.rare_exposures=1", "data.world.frequent_exposures=2", "data.world.background_exposures=2",
 ]  # fmt: skip
-RUN = ["model=lab_base", "data=lab", "eval=premises", "eval.bootstrap=0", "hardware=cpu_smoke", "train.max_steps=0",
+RUN = ["model=lab/base", "data=lab", "eval=premises", "eval.bootstrap=0", "hardware=cpu_smoke", "train.max_steps=0",
        "tracking=none", "progress=false", "study=tiny", *WORLD]  # fmt: skip
 NUM_WEIGHTS = 1_298_176
-"""Of model=lab_tiny with the word list of this world."""
+"""Of model=lab/tiny with the word list of this world."""
 
 
 def configured(*overrides: str) -> RunConfig:
@@ -95,7 +95,7 @@ def test_a_product_in_place_is_found_without_training(place):
 
 def test_provenance_names_the_experiment_and_no_path(place):
     found = provenance(place / "first")
-    assert found["model"]["source"] == "run:lab_base"
+    assert found["model"]["source"] == "run:lab/base"
     text = json.dumps(found)
     assert str(place) not in text
     assert not re.search(r'"/|dir:', text)
@@ -118,7 +118,7 @@ def test_a_run_shares_its_base_with_others(change):
 
 def test_the_base_is_trained_on_the_runs_world_and_keeps_its_own_mixture():
     base = base_run(configured("data.world.seed=5", "data.mixture.num_sums=3", "data.train_languages=[latn]"))
-    shipped = run_config(["experiment=lab_base"])
+    shipped = run_config(["experiment=lab/base"])
     assert vars(base.data)["world"].seed == 5
     assert vars(base.data)["mixture"] == vars(shipped.data)["mixture"]
     assert vars(base.data)["train_languages"] == []
@@ -127,19 +127,24 @@ def test_the_base_is_trained_on_the_runs_world_and_keeps_its_own_mixture():
 
 
 def test_a_run_without_a_lab_world_takes_the_base_as_shipped(tmp_path):
-    config = run_config(["model=lab_base", "data=shakespeare", f"data.dir={tmp_path}"])
-    assert base_run(config).data == run_config(["experiment=lab_base"]).data
+    config = run_config(["model=lab/base", "data=shakespeare", f"data.dir={tmp_path}"])
+    assert base_run(config).data == run_config(["experiment=lab/base"]).data
 
 
 def test_an_unknown_experiment_is_refused_with_the_nearest():
-    with pytest.raises(ConfigError, match=r"model.source: got 'run:lab_bace'; did you mean 'lab_base'\?"):
-        base_run(configured("model.source=run:lab_bace"))
+    with pytest.raises(ConfigError, match=r"model.source: got 'run:lab/bace'; did you mean 'lab/base'\?"):
+        base_run(configured("model.source=run:lab/bace"))
+
+
+def test_an_experiment_by_its_old_name_is_answered_with_the_new_one():
+    with pytest.raises(ConfigError, match=r"^model.source: 'run:lab_base' was renamed to 'run:lab/base'$"):
+        base_run(configured("model.source=run:lab_base"))
 
 
 def test_an_unknown_experiment_ends_the_command(place, capsys, tmp_path):
-    code = main(["run", *RUN, "model.source=run:lab_bace", f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / 'x'}"])
+    code = main(["run", *RUN, "model.source=run:lab/bace", f"cache_dir={place / 'cache'}", f"run_dir={tmp_path / 'x'}"])
     assert code == ConfigError.exit_code
-    assert "did you mean 'lab_base'?" in capsys.readouterr().err
+    assert "did you mean 'lab/base'?" in capsys.readouterr().err
 
 
 def test_run_needs_a_name():
@@ -148,14 +153,14 @@ def test_run_needs_a_name():
 
 
 def test_a_base_of_a_base_is_refused():
-    with pytest.raises(ConfigError, match=r"model\.source: run:lab_premises starts from run:lab_base itself"):
-        base_run(configured("model.source=run:lab_premises"))
+    with pytest.raises(ConfigError, match=r"model\.source: run:lab/premises starts from run:lab/base itself"):
+        base_run(configured("model.source=run:lab/premises"))
 
 
 def test_a_base_that_trains_nothing_is_refused():
-    assert run_config(["experiment=eval_gemma3_mgsm"]).num_steps == 0
-    with pytest.raises(ConfigError, match=r"model.source: run:eval_gemma3_mgsm trains nothing \(train.max_steps=0\)"):
-        base_run(configured("model.source=run:eval_gemma3_mgsm"))
+    assert run_config(["experiment=eval/gemma3_mgsm"]).num_steps == 0
+    with pytest.raises(ConfigError, match=r"model.source: run:eval/gemma3_mgsm trains nothing \(train.max_steps=0\)"):
+        base_run(configured("model.source=run:eval/gemma3_mgsm"))
 
 
 def test_several_devices_do_not_train_the_base(place, tmp_path):
@@ -164,7 +169,7 @@ def test_several_devices_do_not_train_the_base(place, tmp_path):
     )
     assert several.num_devices == 2
     empty = StageStore(tmp_path)
-    with pytest.raises(ConfigError, match=r"run:lab_base is not trained yet.*hardware=cpu train.max_steps=0"):
+    with pytest.raises(ConfigError, match=r"run:lab/base is not trained yet.*hardware=cpu train.max_steps=0"):
         trained_model(several, stages=empty)
     assert empty.history == []
     stages = StageStore(place / "cache")

@@ -96,7 +96,7 @@ def test_it_stacks_with_a_method_that_knows_nothing_of_it(tiny: list[str], run: 
 
 
 def test_trained_weights_are_refused_in_one_line(run: Any) -> None:
-    code, _, err = run("run", "surgery=spannorm", "model=smollm2_135m", "dry_run=true")
+    code, _, err = run("run", "surgery=spannorm", "model=small/smollm2_135m", "dry_run=true")
     assert code == 2
     assert "surgery.placement: spannorm changes what trained weights mean" in err
 

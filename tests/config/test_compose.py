@@ -2,7 +2,8 @@
 
 import pytest
 
-from athlos.config.compose import expand_sweep, identity, run_config, sweep_configs
+from athlos.config.compose import expand_sweep, group_options, identity, run_config, sweep_configs
+from athlos.config.renamed import RENAMED
 from athlos.config.schema import Batching
 from athlos.errors import ConfigError, ConfigErrors
 
@@ -20,15 +21,15 @@ def test_defaults_compose_and_are_typed():
         (["+train.lrr=1"], "train.lrr: unknown key; did you mean 'lr'?"),
         (["+method.rnak=3"], "method.rnak: unknown key; accepted: _target_"),
         (
-            ["experiment=lang_lab", "objective=next_token"],
-            "objective.max_new_tokens: conf/experiment/lang_lab.yaml sets it, but objective=next_token has no such key",
+            ["experiment=lang/lab", "objective=next_token"],
+            "objective.max_new_tokens: conf/experiment/lang/lab.yaml sets it, but objective=next_token has no such key",
         ),
         (["+colour=red"], "colour: unknown key; accepted: cache_dir"),
         (["train.lr=fast"], "train.lr: got 'fast' (str), expected Float"),
         (["train.lr=-1"], "train.lr: got -1.0, expected a number > 0"),
         (["train.batching=pak"], "train.batching: got 'pak', expected one of [pack, bucket]"),
         (["train.batch_size=3"], "train.batch_size: got 3, expected a multiple of"),
-        (["experiment=finetune_tinny"], "experiment: got 'finetune_tinny'; did you mean 'finetune_tiny'?"),
+        (["experiment=finetune/tinny"], "experiment: got 'finetune/tinny'; did you mean 'finetune/tiny'?"),
         (["model=no_such_model"], "model: got 'no_such_model'"),
         (["method._target_=os.system"], "method._target_: 'os.system' is not allowed"),
         (["selection=lora", "selection.rank=0"], "selection.rank: got 0, expected an integer >= 1"),
@@ -45,6 +46,31 @@ def test_a_mistake_gives_one_line_that_names_the_key(overrides: list[str], expec
         run_config(overrides)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("group", RENAMED)
+def test_a_renamed_option_has_its_new_name_and_has_lost_its_old_one(group: str):
+    options = set(group_options(group))
+    assert set(RENAMED[group].values()) <= options
+    assert not set(RENAMED[group]) & options
+
+
+@pytest.mark.parametrize("group", RENAMED)
+def test_an_old_name_is_answered_with_the_new_one(group: str):
+    old, new = list(RENAMED[group].items())[-1]
+    with pytest.raises(ConfigError) as caught:
+        run_config([f"{group}={old}"])
+    assert str(caught.value) == f"{group}: '{old}' was renamed to '{new}'"
+
+
+def test_a_sweep_answers_old_names_too():
+    with pytest.raises(ConfigError, match=r"^experiment: 'lab_ndp' was renamed to 'ndp/lab'$"):
+        expand_sweep(["experiment=lab_ndp", "seed=1,2"])
+    with pytest.raises(ConfigErrors) as caught:
+        sweep_configs(["experiment=ndp/lab", "objective=ndp/div,ndp_div"])
+    assert caught.value.errors == [
+        "[experiment=ndp/lab objective=ndp_div] objective: 'ndp_div' was renamed to 'ndp/div'"
+    ]
 
 
 def test_all_errors_are_shown_at_once():
@@ -78,14 +104,14 @@ def test_identity_leaves_out_where_a_run_is_recorded():
 
 
 def test_a_sweep_overwrites_its_experiment():
-    of_study = run_config(["experiment=lisa_smollm2_wikitext2", "data.dir=."])
-    first = sweep_configs(["experiment=lisa_smollm2_wikitext2", "sweep=lisa/curve", "data.dir=."])[0]
+    of_study = run_config(["experiment=lisa/smollm2", "data.dir=."])
+    first = sweep_configs(["experiment=lisa/smollm2", "sweep=lisa/curve", "data.dir=."])[0]
     assert first.study == "lisa_curve"
     assert first.train.max_steps < of_study.train.max_steps
     assert first.train.batch_size == of_study.train.batch_size
 
 
 def test_precedence_is_command_line_then_experiment_then_scale():
-    assert run_config(["scale=paper", "model=tiny_llama"]).model.name == "tiny_llama"
-    assert run_config(["scale=paper", "experiment=finetune_tiny"]).train.max_steps == 120
-    assert run_config(["experiment=finetune_tiny", "train.max_steps=3"]).train.max_steps == 3
+    assert run_config(["scale=paper", "model=small/tiny_llama"]).model.name == "tiny_llama"
+    assert run_config(["scale=paper", "experiment=finetune/tiny"]).train.max_steps == 120
+    assert run_config(["experiment=finetune/tiny", "train.max_steps=3"]).train.max_steps == 3

@@ -63,7 +63,7 @@ def test_equals_a_plain_loop(prefix, length, stride):
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_path):
-    config = run_config(["model=tiny_llama", "eval.max_length=32", "eval.stride=32", f"cache_dir={tmp_path}"])
+    config = run_config(["model=small/tiny_llama", "eval.max_length=32", "eval.stride=32", f"cache_dir={tmp_path}"])
     tokenizer = byte_tokenizer()
     model = AutoModelForCausalLM.from_config(
         LlamaConfig(

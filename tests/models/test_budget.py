@@ -32,7 +32,8 @@ from athlos.models.flops import (
 from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 
-OWN = ("tiny_llama", "lab_", "depth_", "decoder_2m", "lang_lab", "gemma3_lite0", "plast_emoji_base")
+OWN = ("lab/", "small/decoder_2m", "small/depth_", "small/gemma3_lite0", "small/plast_emoji_base", "small/tiny_llama",
+       "paper/depth_")  # fmt: skip
 """Beginnings of models made here, which nobody published."""
 NAMED = [name for name in group_options("model") if not name.startswith(OWN)]
 ROWS, LENGTH = 2, 48
@@ -62,10 +63,10 @@ def test_named_models_have_their_published_size(name: str) -> None:
 def test_the_counts_are_the_known_ones() -> None:
     """A second, hand-kept list, so that a wrong value cannot hide behind a wrong comment."""
     known = {
-        "llama2_7b": 6_738_415_616, "llama2_13b": 13_015_864_320, "llama3_8b": 8_030_261_248,
-        "qwen2_5_7b": 7_615_616_512, "gemma_2b": 2_506_172_416, "mistral_7b": 7_241_732_096,
-        "phi3_mini": 3_821_079_552, "llava1_5_7b": 7_063_427_072, "smollm2_135m": 134_515_008,
-        "gemma3_270m": 268_098_176,
+        "paper/llama2_7b": 6_738_415_616, "paper/llama2_13b": 13_015_864_320, "paper/llama3_8b": 8_030_261_248,
+        "paper/qwen2_5_7b": 7_615_616_512, "paper/gemma_2b": 2_506_172_416, "paper/mistral_7b": 7_241_732_096,
+        "paper/phi3_mini": 3_821_079_552, "paper/llava1_5_7b": 7_063_427_072, "small/smollm2_135m": 134_515_008,
+        "small/gemma3_270m": 268_098_176,
     }  # fmt: skip
     found = {name: sum(p.numel() for p in meta_model(model_config(name)).parameters()) for name in known}
     assert found == known
@@ -80,17 +81,17 @@ def trainable(model_name: str, selection: LayersConfig, context: PartContext) ->
 def test_shares_of_the_papers(context: PartContext) -> None:
     """SLAM and PLAST state 8.03 % (up and down of six layers) and 14.33 % (five whole layers)."""
     up_down = LayersConfig(layers=[0, 1, 2, 3, 4, 5], sites=["up", "down"])
-    count, share = trainable("llama2_7b", up_down, context)
+    count, share = trainable("paper/llama2_7b", up_down, context)
     assert count == 541_065_216
     assert f"{share:.2%}" == "8.03%"
     up_down.layers.pop()
-    assert f"{trainable('llama2_7b', up_down, context)[1]:.2%}" == "6.69%"
+    assert f"{trainable('paper/llama2_7b', up_down, context)[1]:.2%}" == "6.69%"
     ffn = LayersConfig(layers=list(range(6)), sites=["gate", "up", "down"])
-    assert f"{trainable('llama2_7b', ffn, context)[1]:.2%}" == "12.04%"
-    count, share = trainable("llava1_5_7b", LayersConfig(layers=list(range(5))), context)
+    assert f"{trainable('paper/llama2_7b', ffn, context)[1]:.2%}" == "12.04%"
+    count, share = trainable("paper/llava1_5_7b", LayersConfig(layers=list(range(5))), context)
     assert count == 5 * 202_383_360
     assert f"{share:.2%}" == "14.33%"
-    count, share = trainable("gemma3_270m", LayersConfig(layers=[0, 1, 2], sites=["up", "down"]), context)
+    count, share = trainable("small/gemma3_270m", LayersConfig(layers=[0, 1, 2], sites=["up", "down"]), context)
     assert count == 3 * 2_621_440
     assert f"{share:.2%}" == "2.93%"
 
@@ -246,7 +247,7 @@ def test_seen_keys_by_counting() -> None:
 
 
 def test_a_budget_counts_states_by_hand() -> None:
-    config = run_config(["model=tiny_llama", "train.micro_batch_size=2", "train.batch_size=4", "hardware=cpu"])
+    config = run_config(["model=small/tiny_llama", "train.micro_batch_size=2", "train.batch_size=4", "hardware=cpu"])
     result = budget(config)
     total = result.share.total
     assert (result.memory.weights, result.memory.gradients, result.memory.optimizer) == (
@@ -263,7 +264,7 @@ def test_a_budget_counts_states_by_hand() -> None:
 
 
 def test_precision_selection_and_sharding_change_the_right_kinds() -> None:
-    base = ["scale=paper", "model=llama2_7b"]
+    base = ["scale=paper", "model=paper/llama2_7b"]
     full = budget(run_config(base)).memory
     total = 6_738_415_616
     assert (full.weights, full.gradients, full.optimizer) == (6 * total, 4 * total, 8 * total)
@@ -302,7 +303,7 @@ def test_a_dry_run_of_seven_billion_is_cheap() -> None:
         from pathlib import Path
         from athlos.config.compose import run_config
         from athlos.models.budget import budget
-        assert budget(run_config(["scale=paper", "model=llama2_7b", "dry_run=true"])).share.total == 6738415616
+        assert budget(run_config(["scale=paper", "model=paper/llama2_7b", "dry_run=true"])).share.total == 6738415616
         print(next(x.split()[1] for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("VmHWM")))
     """)
     done = subprocess.run([sys.executable, "-c", script], check=True, timeout=20, capture_output=True, text=True)

@@ -48,7 +48,7 @@ def test_the_named_config_is_the_loaded_one(named: tuple[str, LoadedModel], capl
     from omegaconf import OmegaConf
 
     name, loaded = named
-    config = OmegaConf.to_object(compose_dict([f"model={name}"]).model)
+    config = OmegaConf.to_object(compose_dict([f"model=small/{name}"]).model)
     start = time.process_time()  # not the clock on the wall: other tests share the machine
     again = load_model(config, seed=0, stages=real_stages())
     assert time.process_time() - start < SECOND_LOAD_SECONDS

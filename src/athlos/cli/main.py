@@ -14,10 +14,10 @@ INTERRUPTED = 130
 
 EXAMPLES = """examples:
   athlos run                                        a tiny model learns Shakespeare, on any laptop
-  athlos run experiment=finetune_tiny train.lr=3e-4   an experiment, one value changed
-  athlos run -m experiment=finetune_tiny seed=1,2,3   a sweep: three runs in one wandb group
-  athlos run scale=paper model=llama2_7b dry_run=true parameters, memory and FLOPs, no weights needed
-  athlos run --cfg experiment=finetune_tiny         print the composed config and stop
+  athlos run experiment=finetune/tiny train.lr=3e-4   an experiment, one value changed
+  athlos run -m experiment=finetune/tiny seed=1,2,3   a sweep: three runs in one wandb group
+  athlos run scale=paper model=paper/llama2_7b dry_run=true   parameters, memory and FLOPs, no weights needed
+  athlos run --cfg experiment=finetune/tiny         print the composed config and stop
   athlos list experiments                           what there is to run
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run

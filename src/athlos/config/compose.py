@@ -19,6 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 from athlos.config import checks
 from athlos.config.caps import capped
 from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
+from athlos.config.renamed import RENAMED
 from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
@@ -26,6 +27,17 @@ def group_options(group: str) -> list[str]:
     """Names of the YAML files of a group, nested ones as `folder/name`."""
     folder = conf_dir() / group
     return sorted(str(path.relative_to(folder).with_suffix("")) for path in folder.rglob("*.yaml"))
+
+
+def unknown_option(group: str, name: str, *, key: str | None = None, prefix: str = "") -> str:
+    """The line for a choice that a group does not have: its new name, or the nearest one and all there are.
+
+    `key` is the key that the choice stands in, where it is not the group; `prefix` stands before the name there.
+    """
+    key = key or group
+    if new_name := RENAMED.get(group, {}).get(name):
+        return f"{key}: '{prefix}{name}' was renamed to '{prefix}{new_name}'"
+    return f"{key}: got '{prefix}{name}'{choices(name, group_options(group))}"
 
 
 def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
@@ -133,9 +145,8 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
         chain.append(str(cause))
         cause = cause.__cause__
     text = "\n".join(filter(None, chain))
-    if found := re.search(r"Could not find '([\w/]+)/([^']*)'", text):
-        group, name = found.groups()
-        return f"{group}: got '{name}'{choices(name, group_options(group))}"
+    if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
+        return unknown_option(found.group(1), found.group(2))
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
         return f"{key}: unknown key{_nearest_key(key, overrides)}"

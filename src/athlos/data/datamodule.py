@@ -165,7 +165,7 @@ class DataModule:
             return rows
         if self.pictures is None:
             raise DataError(
-                f"data={self.config.data.name} shows pictures, and model={self.config.model.name} sees none"
+                f"data={self.config.data.name} shows pictures, and the model {self.config.model.name} sees none"
             )
         rows.picture_key, rows.picture_values = self.pictures.key, self.pictures.values(rows.pixels)
         return rows

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from athlos.config.caps import capped
-from athlos.config.compose import group_options, run_config
+from athlos.config.compose import group_options, run_config, unknown_option
 from athlos.config.schema import ModelConfig, Phase, RunConfig
 from athlos.errors import ConfigError, choices
 from athlos.models.loading import parse_source, source_key
@@ -54,9 +54,8 @@ def base_run(run: RunConfig, *, path: Sequence[str] = ()) -> RunConfig:
     """
     name, overrides = _experiment_of(run.model)
     source = f"run:{name}"
-    options = group_options("experiment")
-    if name not in options:
-        raise ConfigError(f"model.source: got '{source}'{choices(name, options)}")
+    if name not in group_options("experiment"):
+        raise ConfigError(unknown_option("experiment", name, key="model.source", prefix="run:"))
     if run.model.source in path:
         raise ConfigError(f"model.source: {' starts from '.join([*path, run.model.source])}, which is itself")
     base = run_config([f"experiment={name}", *overrides])

@@ -156,7 +156,7 @@ def test_a_test_item_among_the_training_prompts_is_refused() -> None:
 
 
 def test_without_hints_no_trace_is_needed_and_teachers_are_told_apart() -> None:
-    assert check(record_of(solution=""), overrides=("method=lang_grpo",))
+    assert check(record_of(solution=""), overrides=("method=lang/grpo",))
     mine, theirs = record_of(meta={"teacher": "r1"}), record_of(identifier="2", meta={"teacher": "other"})
     assert check(mine, theirs, overrides=("method.teacher=r1",)) == [mine]
     with pytest.raises(DataError, match="no training prompts are left"):

@@ -119,9 +119,9 @@ def test_chinese_variants_are_one_language() -> None:
 
 def test_penalty_for_another_language() -> None:
     table = [verdict(lc, True, acc) for lc in (False, True) for acc in (False, True)]
-    assert rewards(table, method="lang_lc_grpo") == [-1.0, -1.0, 0.0, 1.0]
+    assert rewards(table, method="lang/lc_grpo") == [-1.0, -1.0, 0.0, 1.0]
     agreeing = [verdict(True, True, True, agreement=0.25)]
-    assert rewards(agreeing, method="lang_m_thinker") == [1.25]
+    assert rewards(agreeing, method="lang/m_thinker") == [1.25]
 
 
 def test_the_weighted_rule() -> None:
@@ -131,7 +131,7 @@ def test_the_weighted_rule() -> None:
 
 
 def test_grpo_looks_at_accuracy_alone() -> None:
-    assert rewards([verdict(False, False, True), verdict(True, True, False)], method="lang_grpo") == [1.0, 0.0]
+    assert rewards([verdict(False, False, True), verdict(True, True, False)], method="lang/grpo") == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
@@ -140,7 +140,7 @@ def test_adamame_is_its_formula(progress: float) -> None:
     c = 0.5 * (1 + math.cos(math.pi * progress))
     bonus = 1 + 2 * max(1 - c, 0.1)
     expected = [(1 + (4 / 1 - 1) * c) * bonus, *[1 + (4 / 3 - 1) * c] * 2, 0.0]
-    assert rewards(group, method="lang_adamame", progress=progress) == pytest.approx(expected, abs=EXACT)
+    assert rewards(group, method="lang/adamame", progress=progress) == pytest.approx(expected, abs=EXACT)
 
 
 def test_traces_agree_by_their_numbers() -> None:

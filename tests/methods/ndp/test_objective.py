@@ -23,7 +23,7 @@ GRADIENT = 1e-5
 
 def overrides_of(tmp_path: Path, *more: str) -> list[str]:
     return [
-        "experiment=lab_ndp", "data.num_train=12", "data.answers.answers_per_question=8", f"cache_dir={tmp_path}",
+        "experiment=ndp/lab", "data.num_train=12", "data.answers.answers_per_question=8", f"cache_dir={tmp_path}",
         "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24",
         "data.answers.opener_length=1", "data.answers.num_symbols=4", "data.answers.end_prob=0.5", *more,
     ]  # fmt: skip
@@ -52,10 +52,10 @@ def test_the_control_arm_has_next_tokens_full_batch_gradient(tmp_path: Path) -> 
     """The mean of one-hots over repeats of a prefix is their frequency: every gain comes from elsewhere."""
     same = ["method.dedup=none", "construct.dedup=false"]
     plain = gradients(*module_of(tmp_path, "objective=next_token", *same))
-    control, assembly = module_of(tmp_path, "objective=ndp_sup_div", *same)
+    control, assembly = module_of(tmp_path, "objective=ndp/sup_div", *same)
     assert control.objective.targets.seen["diag/multi_candidate_share"] > 0.3
     assert distance(gradients(control, assembly), plain) < GRADIENT
-    for other in ("ndp_div", "ndp"):
+    for other in ("ndp/div", "ndp"):
         assert distance(gradients(*module_of(tmp_path, f"objective={other}", *same)), plain) > 100 * GRADIENT
 
 

@@ -39,4 +39,4 @@ def test_the_premise_of_a_run(tmp_path: Path) -> None:
 
 def test_the_premise_needs_targets() -> None:
     with pytest.raises(ConfigErrors, match=r"method.similarity_rows: got 3, which needs objective=ndp"):
-        run_config(["experiment=lab_ndp", "objective=next_token", "method.similarity_rows=3"])
+        run_config(["experiment=ndp/lab", "objective=next_token", "method.similarity_rows=3"])

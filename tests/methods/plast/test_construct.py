@@ -98,7 +98,7 @@ def test_a_model_of_text_is_refused_when_pairs_show_pictures(tmp_path):
         "num_attention_heads": 2,
     }  # fmt: skip
     context.base_model = build(hf_config(shape))
-    with pytest.raises(ModelError, match="got true, but model=lab_vision_tiny sees no pictures"):
+    with pytest.raises(ModelError, match="got true, but the model lab_vision_tiny sees no pictures"):
         PlastConstruct(assembly.data.config.construct).build(context=context)
 
 

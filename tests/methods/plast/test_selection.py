@@ -30,7 +30,7 @@ def trained(model) -> set[str]:
 
 def test_five_whole_layers_of_llava_are_the_papers_share():
     """Dry run on the meta device: 5 x (4 x 4096^2 + 3 x 4096 x 11008 + 2 x 4096) of 7.06 B = 14.33 %."""
-    found = budget(run_config(["experiment=plast_paper", "dry_run=true"]))
+    found = budget(run_config(["experiment=plast/paper", "dry_run=true"]))
     assert found.share.total == PAPER_TOTAL
     assert found.share.trainable == PAPER_LAYERS * PAPER_LAYER_SIZE
     assert found.share.share == pytest.approx(0.1433, abs=5e-5)

@@ -9,7 +9,7 @@ from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
 
 OVERRIDES = (
-    "experiment=lab_plast", "model=lab_vision_tiny", "data.num_train=60", "data.num_val=8", "data.num_test=4",
+    "experiment=plast/lab", "model=lab/plast", "data.num_train=60", "data.num_val=8", "data.num_test=4",
     "selection.probe.items=6", "method.attention_items=4", "method.mask_items=4", "construct.pairs_per_language=10",
     "eval.base=false", "eval.bootstrap=0", "progress=false", "tracking=none", "train.max_steps=3",
     "train.batch_size=4", "train.micro_batch_size=4", "train.checkpoint_every=2",

@@ -290,7 +290,7 @@ def test_it_is_built_on_meta() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["model=smollm2_135m"], "trained weights"),
+        (["model=small/smollm2_135m"], "trained weights"),
         (["surgery.c=0"], "surgery.c"),
         (["surgery.norm.eps=0"], "surgery.norm.eps"),
         (["surgery.span_blocks=3"], "surgery.span_blocks"),
@@ -333,7 +333,7 @@ def test_a_model_with_head_norms_of_its_own_keeps_them() -> None:
 
 
 def test_trained_weights_are_drawn_anew_when_asked() -> None:
-    config = run_config(["surgery=spannorm", "model=smollm2_135m", "surgery.from_scratch=true"])
+    config = run_config(["surgery=spannorm", "model=small/smollm2_135m", "surgery.from_scratch=true"])
     context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     model: Any = build(hf_config(BASE), dtype=torch.float64)
     before = model.get_input_embeddings().weight.detach().clone()

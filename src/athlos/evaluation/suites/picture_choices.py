@@ -45,7 +45,7 @@ class PictureChoiceSuite:
     ) -> SuiteResult:
         items = [record for record in records if isinstance(record, ChoiceRecord)]
         if not items or not is_vision_language(causal_model(answerer.model)):
-            found = "no such questions" if not items else f"model={self.config.model.name}, which sees no pictures"
+            found = "no such questions" if not items else f"{self.config.model.name}, which sees no pictures"
             raise ConfigError(
                 f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
             )  # fmt: skip

@@ -55,7 +55,7 @@ CLAIMS = (
     ),
     Claim(
         id="plast.share", text="share of the parameters that is tuned", paper=0.14, unit="of the parameters",
-        source="abstract", tag=Tag.PAPER, needs="a run at 7 B; the dry run of experiment=plast_paper prints 14.33 %",
+        source="abstract", tag=Tag.PAPER, needs="a run at 7 B; the dry run of experiment=plast/paper prints 14.33 %",
     ),
     Claim(
         id="plast.corr", text="languages with more specific neurons in shallow layers score better", source="abstract",

@@ -39,7 +39,7 @@ class PlastConstruct:
         assert split is not None
         if self.config.with_image and not is_vision_language(causal_model(context.start.model)):
             raise ModelError(
-                f"construct.with_image: got true, but model={context.config.model.name} sees no pictures; "
+                f"construct.with_image: got true, but the model {context.config.model.name} sees no pictures; "
                 "use a vision-language model or construct.with_image=false"
             )
         languages = self.config.languages or [x for x in source.config.languages if x != source.config.reference]

@@ -55,7 +55,7 @@ CLAIMS = (
     Claim(
         id="slam.share", text="share of the parameters that is tuned, at 7 and 13 B", paper=(0.065, 0.08),
         unit="of the parameters", source="abstract", tag=Tag.PAPER,
-        needs="a run at 7 B; the dry run of experiment=slam_paper prints 8.03 %",
+        needs="a run at 7 B; the dry run of experiment=slam/paper prints 8.03 %",
     ),
     Claim(
         id="slam.layers", text="layers that are tuned, of 32 or 40", paper=6.0, unit="layers", source="abstract",

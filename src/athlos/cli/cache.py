@@ -39,7 +39,7 @@ def print_cache(root: Path, *, criteria: Criteria, is_verbose: bool = False, as_
             print(f"    {visible(str(user))}{'' if user.is_dir() else ' (gone)'}")
     for line in aligned([_other_row(other) for other in others]):
         print(visible(line))
-    print(visible(f"{len(products)} products, {readable_size(total)} in all in {contents.root}"))
+    print(visible(f"{_counted(len(products))}, {readable_size(total)} in all in {contents.root}"))
 
 
 def print_pruned(root: Path, *, criteria: Criteria, is_dry: bool = False, as_json: bool = False) -> None:
@@ -62,7 +62,7 @@ def print_pruned(root: Path, *, criteria: Criteria, is_dry: bool = False, as_jso
         }  # fmt: skip
         print(json.dumps(outcome, indent=1, ensure_ascii=False))
     else:
-        print(f"{'would free' if is_dry else 'frees'} {readable_size(freed)} ({freed} bytes), {len(removed)} products")
+        print(f"{'would free' if is_dry else 'frees'} {readable_size(freed)} ({freed} bytes), {_counted(len(removed))}")
 
 
 def readable_size(num_bytes: int) -> str:
@@ -79,6 +79,10 @@ def readable_age(seconds: float) -> str:
         if seconds >= size:
             return f"{int(seconds // size)} {unit}"
     return "now"
+
+
+def _counted(num_products: int) -> str:
+    return f"{num_products} product{'' if num_products == 1 else 's'}"
 
 
 def _row(product: StoredProduct) -> dict[str, str]:

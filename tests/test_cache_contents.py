@@ -301,11 +301,12 @@ def test_a_file_with_another_hard_link_is_not_freed(tmp_path: Path):
 
 
 def test_links_are_listed_and_never_followed(tmp_path: Path):
-    """A link in place of a stage, one in place of a product, one inside a product."""
+    """A link in place of a stage, one in place of a product, two inside a product."""
     root, outside = tmp_path / "cache", tmp_path / "outside"
     elsewhere = table(StageStore(outside))
     product = table(StageStore(root))
-    (product.path / "link").symlink_to(outside)
+    (product.path / "folder_link").symlink_to(outside)
+    (product.path / "file_link").symlink_to(elsewhere.path / "table.bin")
     (root / "linked_stage").symlink_to(outside / "table")
     (root / "table" / ("a" * 20)).symlink_to(elsewhere.path)
     contents = cache_contents(root)

@@ -21,7 +21,7 @@ def print_cache(root: Path, *, criteria: Criteria, is_verbose: bool = False, as_
     contents = cache_contents(root)
     products = chosen(contents, criteria)
     others = contents.others if criteria.is_empty else ()
-    total = sum(entry.size for entry in (*products, *others))
+    total = sum(product.size for product in products) + sum(other.size for other in others)
     if as_json:
         listing = {
             "cache": str(contents.root),

@@ -28,7 +28,7 @@ LEVELS = (
     ("auto_config",),
     ("errors",),
     ("config",),
-    ("stages",),
+    ("stages", "cache_contents"),
     ("text", "lab", "data", "models"),
     ("retrieval", "generation", "objectives", "judging"),
     ("training",),

@@ -23,6 +23,7 @@ EXAMPLES = """examples:
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
   athlos report results --out report.html           one page: table, curves, costs, predictions of all runs
   athlos claims lisa                                the paper's numbers beside ours, computed from run folders
+  athlos cache                                      what the cache holds, and which run folders use it
   athlos lab sample                                 a look at the controlled world: five languages, facts, sums ...
 """
 
@@ -85,6 +86,22 @@ def parser() -> argparse.ArgumentParser:
     form = claims.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON")
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="print Markdown")
+
+    cache = commands.add_parser(
+        "cache", parents=[debug], help="what the cache holds; `athlos cache prune` removes from it"
+    )
+    cache.add_argument(
+        "action", nargs="?", choices=("list", "prune"), default="list", help="list (the default) or prune"
+    )
+    cache.add_argument("--older-than", metavar="AGE", help="products made longer ago than that: 30d, 12h")
+    kind = cache.add_mutually_exclusive_group()
+    kind.add_argument("--unused", action="store_true", help="finished products that no run folder uses any more")
+    kind.add_argument("--unfinished", action="store_true", help="what stopped builds left, and damaged products")
+    cache.add_argument("--stage", metavar="NAME", help="products of one stage")
+    cache.add_argument("--dry-run", action="store_true", help="with prune: remove nothing, show what would go")
+    cache.add_argument("--verbose", action="store_true", help="name the run folders")
+    cache.add_argument("--cache-dir", metavar="DIR", help="the cache folder ($ATHLOS_CACHE, else ~/.cache/athlos)")
+    cache.add_argument("--json", action="store_true", help="print JSON")
 
     lab = commands.add_parser("lab", help="the controlled world: `athlos lab sample` shows it")
     # No `debug` on `lab` itself: the flag of `sample` would put it back to its default.
@@ -160,6 +177,9 @@ def _dispatch(options: argparse.Namespace) -> int:
             options.methods, runs=[Path(folder).expanduser() for folder in options.runs], form=options.form or "table"
         )
         return 0
+    if options.command == "cache":
+        _cache(options)
+        return 0
     if options.command == "lab":
         from athlos.cli.lab import print_sample
 
@@ -169,6 +189,26 @@ def _dispatch(options: argparse.Namespace) -> int:
 
     print(export_run(Path(options.run), out=Path(options.out)))
     return 0
+
+
+def _cache(options: argparse.Namespace) -> None:
+    from athlos.cache_contents import Criteria, age_seconds
+    from athlos.cli.cache import print_cache, print_pruned
+    from athlos.stages import cache_dir
+
+    root = cache_dir(options.cache_dir)
+    criteria = Criteria(
+        older_than_s=None if options.older_than is None else age_seconds(options.older_than),
+        is_unused=options.unused,
+        is_unfinished=options.unfinished,
+        stage=options.stage,
+    )
+    if options.action == "prune":
+        print_pruned(root, criteria=criteria, is_dry=options.dry_run, as_json=options.json)
+    elif options.dry_run:
+        raise ConfigError("--dry-run: goes with `athlos cache prune`; `athlos cache` removes nothing")
+    else:
+        print_cache(root, criteria=criteria, is_verbose=options.verbose, as_json=options.json)
 
 
 def _report(options: argparse.Namespace) -> int:

@@ -1,5 +1,6 @@
 """Hugging Face weights of a finished run: parts applied again, trained weights loaded, wrappers merged."""
 
+import logging
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
 from athlos.training.run_folder import RunFolder
+
+log = logging.getLogger(__name__)
 
 
 def stored_config(run: Path) -> RunConfig:
@@ -51,6 +54,7 @@ def export_run(run: Path, *, out: Path) -> Path:
     from safetensors.torch import load_file
 
     from athlos.cli.assemble import apply_parts, open_run
+    from athlos.models.surgical import surgeries
 
     assembly = open_run(config)
     module = apply_parts(config, assembly)
@@ -70,4 +74,6 @@ def export_run(run: Path, *, out: Path) -> Path:
         raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    if surgeries(model.config):
+        log.info("a surgery changed this model: write `import athlos.hf` before AutoModelForCausalLM.from_pretrained")
     return out

@@ -1,4 +1,4 @@
-"""A whole run with LISA's surgery: it trains what was added, exports, and transformers loads that after one import."""
+"""A whole run with LISA's surgery: it trains what was added, exports, and transformers loads the folder again."""
 
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,13 @@ from transformers import AutoModelForCausalLM
 from athlos.methods.lisa.surgery import shared_attentions
 
 
-def test_a_run_trains_what_was_added_and_exports_it(tiny: list[str], run: Any, tmp_path: Path) -> None:
+def test_a_run_trains_what_was_added_and_exports_it(tiny: list[str], run: Any, tmp_path: Path, caplog: Any) -> None:
     lisa = ["surgery=lisa", "surgery.layers.count=1", "selection=lisa", "surgery.calibration.tokens=64"]
     code, out, err = run("run", *tiny, *lisa)
     assert code == 0, err
     code, out, err = run("export", out.splitlines()[-1], "--out", str(tmp_path / "model"))
     assert code == 0, err
+    assert "write `import athlos.hf` before" in caplog.text
     model = AutoModelForCausalLM.from_pretrained(tmp_path / "model").eval()
     [attention] = shared_attentions(model)
     assert attention.low_rank.query.weight.abs().sum() > 0  # it began at zero

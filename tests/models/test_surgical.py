@@ -58,6 +58,11 @@ def changed(architecture: dict[str, Any]) -> Any:
     return model
 
 
+def program(text: str) -> "subprocess.CompletedProcess[str]":
+    """What a Python program of its own says."""
+    return subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=120, check=False)
+
+
 @pytest.mark.parametrize("architecture", [LLAMA, GEMMA], ids=["llama", "gemma3_text"])
 def test_a_changed_model_comes_back_with_its_weights(architecture: dict[str, Any], tmp_path: Path) -> None:
     model, ids = changed(architecture), torch.arange(6)[None]
@@ -86,18 +91,27 @@ def test_one_import_is_all_that_another_program_needs(tmp_path: Path) -> None:
     record_surgery(model, name="wide", plan={"layers": [], "width": 1})
     model.config.athlos_surgeries = []
     model.save_pretrained(tmp_path)
-    script = (
-        f"import sys, athlos; assert 'transformers' not in sys.modules, 'import athlos imports transformers'\n"
-        f"from transformers import AutoModelForCausalLM, AutoConfig\n"
-        f"assert AutoConfig.from_pretrained({str(tmp_path)!r}).hidden_size == 16\n"
+    load = (
+        f"from transformers import AutoModelForCausalLM\n"
         f"print(type(AutoModelForCausalLM.from_pretrained({str(tmp_path)!r})).__name__)"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    done = program(f"import athlos.hf\n{load}")
     assert done.stdout.strip() == "AthlosLlamaForCausalLM", done.stderr
-    plain = f"from transformers import AutoConfig\nAutoConfig.from_pretrained({str(tmp_path)!r})"
-    done = subprocess.run([sys.executable, "-c", plain], capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "athlos" in done.stderr
+    for lacking in ("", "import athlos\n"):
+        done = program(lacking + load)
+        assert done.returncode != 0
+        assert "model type `athlos`" in done.stderr
+
+
+def test_picture_encoders_are_known_after_the_import_as_well(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "athlos_vision", "hidden_size": 8}', encoding="utf-8")
+    load = (
+        f"from transformers import AutoConfig, AutoModel\n"
+        f"print(type(AutoModel.from_config(AutoConfig.from_pretrained({str(tmp_path)!r}))).__name__)"
+    )
+    done = program(f"import athlos.hf\n{load}")
+    assert done.stdout.strip() == "AthlosVisionModel", done.stderr
+    assert "model type `athlos_vision`" in program(load).stderr
 
 
 def test_a_model_without_head_is_refused() -> None:

@@ -12,6 +12,7 @@ from athlos.config.parts import Prediction, Request
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record
 from athlos.errors import ConfigError
+from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer
 from athlos.text import prompts
 
@@ -102,7 +103,7 @@ def ask(
         )
         for index, record in enumerate(items)
     ]
-    answered = answerer.answer(requests, progress=progress)
+    answered = in_shares(requests, lambda share: answerer.answer(share, progress=progress))
     predictions = [_cut(prediction, record, style) for prediction, record in zip(answered, items, strict=True)]
     return Asked(
         records=items,

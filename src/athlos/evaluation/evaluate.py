@@ -10,6 +10,7 @@ from typing import Any
 from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule
+from athlos.evaluation import sharding
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, load_suite
 from athlos.stages import Stage, StageStore
 from athlos.training.trainer import evaluation_device, evaluation_precision
@@ -25,7 +26,10 @@ def evaluate(
     split: str,
     progress: Callable[[str], Any] | None = None,
 ) -> dict[str, SuiteResult]:
-    """Results by suite on a split. `progress(suite name)` gives a callback for (done, all, tokens)."""
+    """Results by suite on a split. `progress(suite name)` gives a callback for (done, all, tokens).
+
+    Processes of one run share the work (`evaluation.sharding`): all call this, and all get the whole result.
+    """
     records = data.eval_records(split)
     shots_pool = data.shots_pool()
     if not config.engine.is_remote:
@@ -56,7 +60,8 @@ def base_evaluation(
     """The same for the untouched model, as a stage product: a sweep measures its base once."""
 
     def build(folder: Path) -> None:
-        results = evaluate(config, answerer, data, split=split, progress=progress)
+        with sharding.alone():
+            results = evaluate(config, answerer, data, split=split, progress=progress)
         text = json.dumps(
             {name: dataclasses.asdict(dataclasses.replace(one, figures={})) for name, one in results.items()},
             ensure_ascii=False,

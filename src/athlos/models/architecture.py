@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from athlos.errors import ModelError, did_you_mean
+from athlos.models import surgical, vision_encoders  # noqa: F401  (they register the model types of athlos.hf)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel

@@ -1,7 +1,7 @@
 """Models whose structure a surgery changed, as classes that transformers itself saves and loads.
 
 A surgery that leaves other modules or shapes behind calls `record_surgery`. The model then is of a subclass of its own
-class whose config carries the list of surgeries, so `save_pretrained` writes them and, after `import athlos`,
+class whose config carries the list of surgeries, so `save_pretrained` writes them and, after `import athlos.hf`,
 `AutoModelForCausalLM.from_pretrained` builds the base model, lets each surgery change its structure again and loads the
 weights. Plain transformers refuses such a folder (`model_type: athlos`) instead of loading half of it.
 """
@@ -10,16 +10,34 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
-from transformers import AutoModelForCausalLM
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
-from athlos.auto_config import BASE_KEY, MODEL_TYPE, SURGERIES_KEY
 from athlos.config.registry import registry
 from athlos.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
+
+MODEL_TYPE = "athlos"
+BASE_KEY, SURGERIES_KEY = "base_model_type", "athlos_surgeries"
+"""Keys of `config.json`: the model type the surgeries began with, and their list."""
+
+
+class AthlosConfig(PreTrainedConfig):
+    """Reads `config.json` of a changed model into the config class of its base model."""
+
+    model_type = MODEL_TYPE
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **options: Any) -> Any:
+        values = dict(config_dict)
+        config_class: Any = surgical_classes(values.pop(BASE_KEY, ""))[0]
+        return config_class.from_dict(values, **options)
+
+
+AutoConfig.register(MODEL_TYPE, AthlosConfig)
 
 
 def record_surgery(model: "PreTrainedModel", *, name: str, plan: dict[str, Any]) -> None:
@@ -36,7 +54,7 @@ def record_surgery(model: "PreTrainedModel", *, name: str, plan: dict[str, Any])
     setattr(config, SURGERIES_KEY, [*surgeries(config), {"name": name, "plan": plan}])
 
 
-def surgeries(config: "PreTrainedConfig") -> list[dict[str, Any]]:
+def surgeries(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """The surgeries of a model's config, in order: `name` and `plan` of each."""
     found: list[dict[str, Any]] = getattr(config, SURGERIES_KEY, None) or []
     return found

@@ -8,13 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModel, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, initialization
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-from athlos.auto_config import VISION_TYPE
 from athlos.errors import ModelError
 
+VISION_TYPE = "athlos_vision"
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 """Of the batch norms of EfficientNet; arXiv 1905.11946 and its published code."""
 STAGES = (
@@ -86,10 +85,25 @@ def tiny_cnn(width: int) -> nn.Sequential:
     )  # fmt: skip
 
 
+class AthlosVisionConfig(PreTrainedConfig):
+    """Shape of a picture encoder made of convolutions."""
+
+    model_type = VISION_TYPE
+
+    encoder: str = "tiny_cnn"
+    """`tiny_cnn` or `efficientnet_lite0`."""
+    image_size: int = 32
+    """Pixels a side; pictures are enlarged or shrunk to it."""
+    num_tokens_a_side: int = 4
+    """The map of features is averaged to a grid of this size, row by row one token a place."""
+    hidden_size: int = 64
+    """Channels of a token; 1280 in `efficientnet_lite0`."""
+
+
 class AthlosVisionModel(PreTrainedModel):
     """A picture encoder as the vision tower of a transformers model: one token a place of the averaged map."""
 
-    config_class = CONFIG_MAPPING[VISION_TYPE]
+    config_class = AthlosVisionConfig
     main_input_name = "pixel_values"
     base_model_prefix = "vision"
     input_modalities = ("image",)
@@ -144,7 +158,8 @@ class AthlosVisionModel(PreTrainedModel):
         return sum(counted)
 
 
-AutoModel.register(AthlosVisionModel.config_class, AthlosVisionModel, exist_ok=True)
+AutoConfig.register(VISION_TYPE, AthlosVisionConfig)
+AutoModel.register(AthlosVisionConfig, AthlosVisionModel)
 
 
 def lite0_state(published: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from athlos.auto_config import VISION_TYPE
 from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import ModelError
 from athlos.models.sites import vision_parts
+from athlos.models.vision_encoders import VISION_TYPE
 from athlos.stages import Stage, StageStore, content_hash
 
 if TYPE_CHECKING:

@@ -1,5 +1,7 @@
 """Hugging Face weights of a finished run, and the config of a run folder, typed again."""
 
+import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
 from athlos.runs.folder import RunFolder
 from athlos.stages import StageStore, cache_dir
+
+log = logging.getLogger(__name__)
 
 
 def stored_config(run: Path) -> RunConfig:
@@ -63,6 +67,10 @@ def export_run(run: Path, *, out: Path) -> Path:
         raise ConfigError(f"--out: cannot write {out}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    from athlos.models.surgical import SURGERIES_KEY
+
+    if json.loads((out / "config.json").read_text(encoding="utf-8")).get(SURGERIES_KEY):
+        log.info("a surgery changed this model: write `import athlos.hf` before AutoModelForCausalLM.from_pretrained")
     return out
 
 

@@ -24,6 +24,7 @@ from athlos.data.records import Record
 from athlos.errors import ConfigError
 from athlos.evaluation.bootstrap import ratio_interval
 from athlos.evaluation.calibration import ece_mass
+from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states, project
 from athlos.text.prompts import build_prompt, completion
@@ -51,24 +52,23 @@ class CompletionsSuite:
         model.eval()
         rows = [self._row(record, answerer.tokenizer) for record in records]
         order = sorted(range(len(rows)), key=lambda index: len(rows[index][0]))  # like lengths: little padding
-        found: dict[str, list[np.ndarray]] = {}
-        items: list[np.ndarray] = []
-        for start in range(0, len(order), size):
-            chosen = order[start : start + size]
+
+        def batch_scores(chosen: Sequence[int]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+            """Scores of each counted token of these records, and the record it belongs to."""
             scores, row_of_N = self._scores(model, [rows[index] for index in chosen])
             truths = [truth_of(records[index], answerer.tokenizer) for index in chosen]
             known = [truth for truth in truths if truth is not None]
             if len(known) == len(truths):
                 scores["kl_to_truth"] = kl_to_truth(scores["log_probs"], np.concatenate(known))
             del scores["log_probs"]
-            for name, values in scores.items():
-                found.setdefault(name, []).append(values)
-            items.append(np.asarray(chosen)[row_of_N])
-            if progress:
-                progress(start + len(chosen), len(order), sum(len(values) for values in found["nll"]))
+            return scores, np.asarray(chosen)[row_of_N]
+
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
+        parts = one_by_one(batches, batch_scores, progress=progress, num_tokens=lambda part: len(part[1]))
         model.train(was_training)
-        joined = {name: np.concatenate(parts) for name, parts in found.items()}
-        return self._result(joined, records, np.concatenate(items))
+        names = parts[0][0]
+        scores = {name: np.concatenate([of_batch[name] for of_batch, _ in parts]) for name in names}
+        return self._result(scores, records, np.concatenate([item_N for _, item_N in parts]))
 
     def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
         """Token ids and how many of them are prompt."""

@@ -19,6 +19,7 @@ from athlos.data.encoding import prefix_token
 from athlos.data.records import MathRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.metrics import by_language
+from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, SuiteResult
 from athlos.models.forward import hidden_states, project
 from athlos.text import prompts
@@ -47,22 +48,22 @@ class MarginSuite:
         model, tokenizer = answerer.model, answerer.tokenizer
         was_training = model.training
         model.eval()
-        margins, rows = [], []
-        for done, record in enumerate(problems, start=1):
+
+        def problem_row(record: MathRecord) -> dict[str, Any]:
+            """The row of the prediction file."""
             candidates = [record.answer, *near_numbers(int(record.answer), seed=record.identifier)]
             prompt = prompts.build_prompt(record, shots=(), style=STYLE)
             space = prompts.completion(record, STYLE).removesuffix(record.answer)
             scores_C = log_likelihoods(model, tokenizer, prompt, [space + one for one in candidates])
-            margin = float(scores_C[0] - scores_C[1:].max())
-            margins.append(margin)
-            rows.append({
+            return {
                 "id": record.identifier, "language": record.language, "prompt": prompt,
                 "prediction": candidates[int(scores_C.argmax())], "gold": record.answer, "candidates": candidates,
-                "margin": margin,
-            })  # fmt: skip
-            if progress:
-                progress(done, len(problems), 0)
+                "margin": float(scores_C[0] - scores_C[1:].max()),
+            }  # fmt: skip
+
+        rows = one_by_one(problems, problem_row, progress=progress)
         model.train(was_training)
+        margins = [row["margin"] for row in rows]
         result = SuiteResult(
             predictions=rows,
             signatures={"margin": f"MathRecord.{STYLE}|others:{NUM_OTHERS}|within:{FARTHEST}"},

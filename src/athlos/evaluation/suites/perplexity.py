@@ -20,6 +20,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.encoding import prefix_token
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
+from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
 from athlos.objectives.next_token import gather_targets, next_token_nll
@@ -100,10 +101,10 @@ def stream_nll(
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
-    total, count, read = 0.0, 0, 0
     spans = list(windows(len(tokens_N), length=length, stride=stride, has_prefix=prefix is not None))
-    for first in range(0, len(spans), batch_size):
-        group = spans[first : first + batch_size]
+
+    def batch_nll(group: Sequence[tuple[int, int, int]]) -> tuple[float, int, int]:
+        """Of a batch of windows: sum in nats, scored tokens, tokens read."""
         rows = torch.stack([tokens_N[start:end] for start, end, _ in group])
         labels = rows.clone()
         for row, (start, _, scored) in enumerate(group):
@@ -115,13 +116,13 @@ def stream_nll(
         positions = torch.arange(rows.shape[1], device=device).expand_as(rows)
         batch = {"input_ids": rows, "attention_mask": torch.ones_like(rows), "position_ids": positions}
         hidden_ND, targets_N = gather_targets(hidden_states(model, batch), labels)
-        total += next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
-        count += len(targets_N)
-        if progress:
-            read += rows.numel()
-            progress(first + len(group), len(spans), read)
+        nll = next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
+        return nll, len(targets_N), rows.numel()
+
+    batches = [spans[first : first + batch_size] for first in range(0, len(spans), batch_size)]
+    sums = one_by_one(batches, batch_nll, progress=progress, num_tokens=lambda read: read[2])
     model.train(was_training)
-    return total, count
+    return sum(nll for nll, _, _ in sums), sum(count for _, count, _ in sums)
 
 
 SUITE = PerplexitySuite

@@ -21,6 +21,7 @@ from athlos.data.records import ChoiceRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.picture_answers import Prompt, Reply, replies
+from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import encode_pictures, is_vision_language
@@ -49,25 +50,43 @@ class PictureChoiceSuite:
             raise ConfigError(
                 f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
             )  # fmt: skip
+        answers: dict[int, tuple[Reply, list[str]]] = {}
+        for of_picture in in_shares(_by_picture(items), partial(self._answers, answerer, items, progress=progress)):
+            answers |= of_picture
+        words, letters = zip(*(answers[place] for place in range(len(items))), strict=True)
+        return self._result(items, words, letters)
+
+    def _answers(
+        self, answerer: Answerer, all_items: Sequence[ChoiceRecord], share: Sequence[list[int]], *, progress: Any
+    ) -> list[dict[int, tuple[Reply, list[str]]]]:
+        """For each picture of a share, by place of its items: how likely the options are, and a letter a rotation."""
+        places = sorted(place for of_picture in share for place in of_picture)
+        items = [all_items[place] for place in places]
         features = item_features(answerer.model, items)
-        rotations = [
-            _rotations(item) if self.config.eval.circular else [(item.choices, item.answer_index)] for item in items
-        ]
-        flat = [(place, options) for place, turns in enumerate(rotations) for options, _ in turns]
+        flat = [(number, options) for number, item in enumerate(items) for options, _ in self._turns(item)]
         total = len(items) + len(flat)
         words = self._ask(
             answerer,
-            [Prompt(text=asked(_question(item)), features=features[place], answers=tuple(item.choices))
-             for place, item in enumerate(items)],
+            [Prompt(text=asked(_question(item)), features=features[number], answers=tuple(item.choices))
+             for number, item in enumerate(items)],
             max_new_tokens=0, progress=lambda done: progress and progress(done, total, done),
         )  # fmt: skip
         letters = self._ask(
             answerer,
-            [Prompt(text=asked(_question(items[place]), options), features=features[place]) for place, options in flat],
+            [Prompt(text=asked(_question(items[number]), options), features=features[number])
+             for number, options in flat],
             max_new_tokens=self.config.decoding.max_new_tokens,
             progress=lambda done: progress and progress(len(items) + done, total, done),
         )  # fmt: skip
-        return self._result(items, words, rotations, [reply.text for reply in letters])
+        texts: list[list[str]] = [[] for _ in items]
+        for (number, _), reply in zip(flat, letters, strict=True):
+            texts[number].append(reply.text)
+        answers = dict(zip(places, zip(words, texts, strict=True), strict=True))
+        return [{place: answers[place] for place in of_picture} for of_picture in share]
+
+    def _turns(self, item: ChoiceRecord) -> list[tuple[list[str], int]]:
+        """(options, place of the right one), as often as an item is asked for a letter."""
+        return _rotations(item) if self.config.eval.circular else [(item.choices, item.answer_index)]
 
     def _ask(self, answerer: Answerer, prompts: list[Prompt], *, max_new_tokens: int, progress: Any) -> list[Reply]:
         """Prompts with equally many answers go together."""
@@ -86,16 +105,14 @@ class PictureChoiceSuite:
         return [found[place] for place in range(len(prompts))]
 
     def _result(
-        self, items: list[ChoiceRecord], words: list[Reply], rotations: list[list[tuple[list[str], int]]],
-        texts: list[str],
-    ) -> SuiteResult:  # fmt: skip
+        self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[str]]
+    ) -> SuiteResult:
         evaluation, languages = self.config.eval, [item.language for item in items]
         picks = [best_option(reply) for reply in words]
         right = [float(pick == item.answer_index) for pick, item in zip(picks, items, strict=True)]
-        remaining = iter(texts)
         by_letter, valid, said = [], [], []
-        for turns in rotations:
-            answers = [next(remaining) for _ in turns]
+        for item, answers in zip(items, letters, strict=True):
+            turns = self._turns(item)
             read = [
                 read_letter(text, num_options=len(options)) for text, (options, _) in zip(answers, turns, strict=True)
             ]
@@ -154,6 +171,15 @@ def _rotations(item: ChoiceRecord) -> list[tuple[list[str], int]]:
     number = len(item.choices)
     shifted = [item.choices[shift:] + item.choices[:shift] for shift in range(number)]
     return [(options, (item.answer_index - shift) % number) for shift, options in enumerate(shifted)]
+
+
+def _by_picture(items: Sequence[ChoiceRecord]) -> list[list[int]]:
+    """Places of the items of each picture: they go to one process, so that no other encodes it."""
+    places: dict[bytes | None, list[int]] = {}
+    for place, item in enumerate(items):
+        stored = item.image if item.pixels is None else np.asarray(item.pixels).tobytes()
+        places.setdefault(stored, []).append(place)
+    return list(places.values())
 
 
 def item_features(model: Any, items: Sequence[ChoiceRecord]) -> list[torch.Tensor]:

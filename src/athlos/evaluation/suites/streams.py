@@ -14,6 +14,7 @@ import torch
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
+from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
 from athlos.objectives.next_token import gather_targets, next_token_nll
@@ -39,9 +40,9 @@ class StreamsSuite:
         model, size = answerer.model, self.config.eval.batch_size
         was_training, device = model.training, next(model.parameters()).device
         model.eval()
-        nll, count, floor = 0.0, 0, 0.0
-        for start in range(0, len(rows), size):
-            batch_rows = rows[start : start + size]
+
+        def batch_sums(batch_rows: Sequence[TextRecord]) -> tuple[float, int, float]:
+            """Of a batch: the model's nll in nats, scored tokens, the source's own nll."""
             ids = [answerer.tokenizer(row.text, add_special_tokens=False)["input_ids"] for row in batch_rows]
             if len({len(row) for row in ids}) != 1 or len(ids[0]) != len(batch_rows[0].text):
                 raise ConfigError("eval.suites: streams needs one token a symbol; set model.tokenizer.kind=byte")
@@ -51,12 +52,13 @@ class StreamsSuite:
                 "position_ids": torch.arange(ids_BT.shape[1], device=device).expand_as(ids_BT),
             }  # fmt: skip
             hidden_ND, targets_N = gather_targets(hidden_states(model, batch), ids_BT)
-            nll += next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
-            count += len(targets_N)
-            floor -= sum(row.meta["log_prob"] for row in batch_rows)
-            if progress:
-                progress(start + len(batch_rows), len(rows), count)
+            nll = next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
+            return nll, len(targets_N), -sum(row.meta["log_prob"] for row in batch_rows)
+
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        sums = one_by_one(batches, batch_sums, progress=progress, num_tokens=lambda batch: batch[1])
         model.train(was_training)
+        nll, count, floor = (sum(column) for column in zip(*sums, strict=True))
         mean = nll / count
         return SuiteResult(
             metrics={"nll": mean, "ppl": math.exp(mean), "gap_to_floor": mean - floor / count, "floor": floor / count},

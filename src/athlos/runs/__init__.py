@@ -1,0 +1,1 @@
+"""What a run is: from its config to its folder and its record."""

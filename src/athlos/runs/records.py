@@ -321,9 +321,8 @@ def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     for line in sorted(lines, key=_key):
         text = json.dumps(line, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
         if len(text) > MAX_LINE_BYTES:
-            raise DataError(
-                f"the record of {line.get('run')} has {len(text)} bytes; at most {MAX_LINE_BYTES}", file=file
-            )
+            run = shortened(line.get("run"))
+            raise DataError(f"the record of {run} has {len(text)} bytes, expected at most {MAX_LINE_BYTES}", file=file)
         texts.append(text)
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:

@@ -301,12 +301,15 @@ def test_keys_that_came_later_do_not_part_the_seeds(tmp_path: Path):
 
 def test_where_the_runs_come_from(tmp_path: Path):
     write_arms(tmp_path, LOSSES)
+    for file in tmp_path.rglob("provenance.json"):
+        stored = json.loads(file.read_text())
+        file.write_text(json.dumps({**stored, "overrides": [f"note={file.parent.name}"]}))
     row = row_of(tmp_path, lower())
     assert (row.setting, row.commits) == ("tiny on sums", ["012345678"])
     assert len(row.hardware) == 1
     assert "2 cores, no GPU" in row.hardware[0]
     assert len(row.runs) == 6
-    assert row.config["seed"] == 1
+    assert row.command == "athlos run note=ours-s1-0"
 
 
 def test_damaged_folders_are_named_and_skipped(tmp_path: Path):

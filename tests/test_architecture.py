@@ -34,6 +34,7 @@ LEVELS = (
     ("training",),
     ("methods",),
     ("evaluation",),
+    ("runs",),
     ("report",),
     ("cli",),
 )

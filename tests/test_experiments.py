@@ -9,9 +9,9 @@ import pytest
 from tests.weights import real_stages
 
 from athlos.cli.dry_run import print_budget
-from athlos.runs.execute import execute
 from athlos.config.compose import run_config
 from athlos.errors import ModelError
+from athlos.runs.execute import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"

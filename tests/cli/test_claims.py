@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.report.run_folders import write_run
 
-from athlos.cli.claims import command_of, computed
+from athlos.cli.claims import computed
 from athlos.config.catalogue import METHODS
 from athlos.config.claims import all_claims
 from athlos.report.ledger import Verdict
@@ -109,12 +109,6 @@ def test_names_in_a_run_folder_are_not_interpreted(run: Run, results: Path):
     _, printed, _ = run("claims", "spannorm", "--runs", str(results), "--markdown")
     tables = [line for line in printed.splitlines() if line.startswith("| ")]
     assert {line.count("|") for line in tables} == {8}
-
-
-def test_the_command_of_a_benchmark():
-    config = {"benchmark": "b", "study": "b", "options.equal_rows": 4, "options.contexts": [512, 1024],
-              "options.none": None, "options.flag": True, "options.off": False}  # fmt: skip
-    assert command_of(config) == "python benchmarks/b.py --equal-rows 4 --contexts 512 1024 --flag"
 
 
 @pytest.mark.parametrize("slug", sorted(all_claims()))

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from athlos.cli.pretrained import BASE_RUN_VERSION, RECORD, base_run, is_trained_here, trained_model
 from tests.cli.conftest import curve
 
 from athlos.cli.main import main
-from athlos.cli.pretrained import BASE_RUN_VERSION, RECORD, base_run, is_trained_here, trained_model
 from athlos.config.compose import identity, run_config
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import build_source

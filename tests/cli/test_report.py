@@ -35,6 +35,8 @@ def test_the_page_is_written_and_its_path_printed_last(tmp_path: Path, run: Run)
 def test_a_real_run_is_shown_with_the_command_that_repeats_it(tmp_path: Path, tiny: list[str], run: Run):
     code, _, _ = run("run", *tiny, "progress=false", "seed=3")
     assert code == 0
+    [provenance] = (tmp_path / "results").glob("*/*/provenance.json")
+    provenance.write_text(json.dumps({**json.loads(provenance.read_text()), "overrides": [*tiny, "seed=3"]}))
     out = write_report(tmp_path / "results", out=tmp_path / "report.html")
     [one] = data_of(out)["runs"]
     assert (one["state"], one["seed"]) == ("finished", 3)

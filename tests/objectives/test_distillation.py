@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import loaded
 from tests.methods.lisa.test_surgery import ids_of, model_of
 from tests.objectives import reference
 from tests.tolerances import EXACT
 from torch.nn import functional
-
-from tests.assembled import loaded
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext

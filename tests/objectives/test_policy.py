@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import loaded
 from tests.objectives import reference
 from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
-
-from tests.assembled import loaded
 
 from athlos.config.compose import run_config
 from athlos.errors import ConfigError, ConfigErrors

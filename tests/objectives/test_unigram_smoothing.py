@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.assembled import ready_to_train
 from tests.objectives import reference
 from tests.tolerances import EXACT, FLOAT32
 from torch.nn import functional
-
-from tests.assembled import ready_to_train
 
 from athlos.config.compose import run_config
 from athlos.data.batches import collate

@@ -1,5 +1,6 @@
 """The ledger against scipy and plain loops, on run folders with known numbers."""
 
+import gzip
 import json
 import math
 import random
@@ -300,12 +301,15 @@ def test_keys_that_came_later_do_not_part_the_seeds(tmp_path: Path):
 
 def test_where_the_runs_come_from(tmp_path: Path):
     write_arms(tmp_path, LOSSES)
+    for file in tmp_path.rglob("provenance.json"):
+        stored = json.loads(file.read_text())
+        file.write_text(json.dumps({**stored, "overrides": [f"note={file.parent.name}"]}))
     row = row_of(tmp_path, lower())
     assert (row.setting, row.commits) == ("tiny on sums", ["012345678"])
     assert len(row.hardware) == 1
     assert "2 cores, no GPU" in row.hardware[0]
     assert len(row.runs) == 6
-    assert row.config["seed"] == 1
+    assert row.command == "athlos run note=ours-s1-0"
 
 
 def test_damaged_folders_are_named_and_skipped(tmp_path: Path):
@@ -368,19 +372,21 @@ def test_values_of_a_config_are_compared_by_value(tmp_path: Path, found: Any, wa
 # The committed records, recomputed by hand
 
 
-def naive(folders: Sequence[Path], metric: str) -> list[float]:
-    return [json.loads((folder / "metrics.json").read_text())[metric] for folder in folders]
+def naive(file: Path, runs: Sequence[str], metric: str) -> list[float]:
+    lines = [json.loads(line) for line in gzip.decompress(file.read_bytes()).splitlines()]
+    values = {line["run"]: line["metrics"].get(metric) for line in lines}
+    return [values[run] for run in runs]
 
 
 def test_committed_numbers_are_those_of_the_files():
     from athlos.config.claims import all_claims
 
-    root = Path(__file__).resolve().parents[2] / "experiments"
+    file = Path(__file__).resolve().parents[2] / "experiments" / "spannorm" / "records.jsonl.gz"
     claims = {claim.id: claim for claim in all_claims()["spannorm"]}
-    entries = ledger({"spannorm": [claims["span.scale"]]}, read_records([root / "spannorm" / "runs"]).usable)
+    entries = ledger({"spannorm": [claims["span.scale"]]}, read_records([file]).usable)
     [row] = [row for row in entries[0].rows if row.label.startswith("lab_spannorm")]
     sides = [
-        naive([root / "spannorm" / "runs" / f"lab-{name}-s{seed}" for seed in (1, 2, 3)], "test/nll")
+        naive(file, [f"lab-{name}-s{seed}" for seed in (1, 2, 3)], "test/nll")
         for name in ("spannorm", "scaled_prenorm")
     ]
     assert row.value == pytest.approx(sum(sides[0]) / 3 - sum(sides[1]) / 3, abs=FLOAT64)

@@ -346,7 +346,7 @@ def test_figures_and_provenance(page: Page):
     text = page.one("#provenance details").text
     assert "0123456789abcdef0123456789abcdef01234567" in text
     assert "torch 2.13.0" in text
-    assert "No command" in text, "the invented config is none of this version"
+    assert "No command" in text, "the invented runs do not say theirs"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,7 +8,7 @@ import pytest
 from tests.report.run_folders import png, rows, write_run, write_sweep
 
 from athlos.errors import DataError
-from athlos.report.reading import MAX_LINE_BYTES, collect, read_run, run_folders
+from athlos.report.reading import MAX_LINE_BYTES, collect, read_run, run_places
 
 
 def test_a_whole_folder_is_read(tmp_path: Path):
@@ -32,7 +32,7 @@ def test_folders_are_found_at_any_depth_and_not_inside_a_run(tmp_path: Path):
     (tmp_path / "only-config").mkdir()
     (tmp_path / "only-config" / "config.yaml").write_text("a: 1")
     (tmp_path / "a" / "again").symlink_to(tmp_path, target_is_directory=True)
-    assert list(run_folders(tmp_path)) == [run]
+    assert list(run_places(tmp_path)) == [run]
     assert [record.name for record in collect(run)] == ["run"]
 
 

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from athlos.config.catalogue import METHODS
 from athlos.config.claims import Claim, all_claims
 from athlos.config.compose import conf_dir
 from athlos.errors import ConfigError, choices
-from athlos.report.command import run_command
 from athlos.report.ledger import Entry, Verdict, ledger, read_records
 from athlos.report.ledger_text import ours_of, paper_of, shown_rows, verdict_of
+from athlos.runs.records import RECORDS
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +27,8 @@ STYLES = {
 def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str = "table") -> None:
     """Print the ledger of the named methods, or of all, as `table`, `json` or `markdown`.
 
-    Raises `ConfigError` for a method without claims, `DataError` for a folder without runs. Damaged run folders are
-    named on the error stream and left out.
+    Raises `ConfigError` for a method without claims, `DataError` for a folder without runs. Damaged runs are named on
+    the error stream and left out.
     """
     entries = computed(methods, runs=runs)
     if form == "json":
@@ -41,24 +40,19 @@ def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str
 
 
 def computed(methods: Sequence[str], *, runs: Sequence[Path] = ()) -> list[Entry]:
-    """The ledger of the committed records and of the given folders."""
+    """The ledger of the committed records and of `runs`: folders with runs, or records files."""
     claims = _chosen(methods)
-    folders = [*committed(), *runs]
-    records = read_records(folders) if folders else None
+    places = [*committed(), *runs]
+    records = read_records(places) if places else None
     for line in records.skipped if records else ():
         log.warning("skipped %s", line)
     return ledger(claims, records.usable if records else ())
 
 
 def committed() -> list[Path]:
-    """`experiments/*/runs` below the current folder, or of the checkout that this is, those that hold runs."""
-    from athlos.report.reading import run_folders
-
-    for root in dict.fromkeys((Path(), conf_dir().parent)):
-        found = [folder for folder in sorted(root.glob("experiments/*/runs")) if any(run_folders(folder))]
-        if found:
-            return found
-    return []
+    """`experiments/*/records.jsonl.gz` below the current folder, or of the checkout that this is."""
+    files = (sorted(root.glob(f"experiments/*/{RECORDS}")) for root in (Path(), conf_dir().parent))
+    return next(filter(None, files), [])
 
 
 def _chosen(methods: Sequence[str]) -> Mapping[str, Sequence[Claim]]:
@@ -74,20 +68,6 @@ def _chosen(methods: Sequence[str]) -> Mapping[str, Sequence[Claim]]:
     return {name: known[name] for name in wanted}
 
 
-def command_of(config: Mapping[str, Any]) -> str | None:
-    """The command that makes such a run: `athlos run ...`, or the benchmark with its options."""
-    if not config:
-        return None
-    if "benchmark" not in config:
-        return run_command(config, is_older=True)  # it stands beside the commit of the run
-    words = ["python", f"benchmarks/{config['benchmark']}.py"]
-    for key, value in config.items():
-        if key.startswith("options.") and value is not None and value is not False:
-            values = [] if value is True else value if isinstance(value, list) else [value]
-            words += [f"--{key.removeprefix('options.').replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
-
-
 def _plain(entry: Entry) -> dict[str, Any]:
     claim = entry.claim
     return {
@@ -99,7 +79,7 @@ def _plain(entry: Entry) -> dict[str, Any]:
                 "expected": row.expected, "value": row.value, "low": row.low, "high": row.high, "method": row.method,
                 "num_seeds": row.num_seeds, "arms": row.arms, "notes": row.notes, "setting": row.setting,
                 "hardware": row.hardware, "commits": row.commits, "runs": row.runs,
-                "command": command_of(row.config),
+                "command": row.command,
             }
             for row in entry.rows
         ],
@@ -137,7 +117,7 @@ def origins(entries: Sequence[Entry]) -> list[str]:
             "; ".join(dict.fromkeys(row.setting for row in rows)),
             "; ".join(dict.fromkeys(one for row in rows for one in row.hardware)),
             f"commit {', '.join(dict.fromkeys(one for row in rows for one in row.commits))}",
-            *dict.fromkeys(f"`{command}`" for row in rows if (command := command_of(row.config))),
+            *dict.fromkeys(f"`{row.command}`" for row in rows if row.command),
         ]
         found.setdefault("; ".join(parts), []).append(f"`{entry.claim.id}`")
     return [f"{', '.join(claims)}: {line}" for line, claims in found.items()]

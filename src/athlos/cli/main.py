@@ -22,8 +22,9 @@ EXAMPLES = """examples:
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
   athlos report results --out report.html           one page: table, curves, costs, predictions of all runs
-  athlos claims lisa                                the paper's numbers beside ours, computed from run folders
+  athlos claims lisa                                the paper's numbers beside ours, computed from runs
   athlos cache                                      what the cache holds, and which run folders use it
+  athlos record results/lang_lab --study lang       keep runs in experiments/lang/records.jsonl.gz, without weights
   athlos lab sample                                 a look at the controlled world: five languages, facts, sums ...
 """
 
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("--out", required=True, metavar="DIR", help="folder to write; must not exist or be empty")
 
     report = commands.add_parser("report", parents=[debug], help="one self-contained page that compares runs")
-    report.add_argument("results", metavar="RESULTS", help="a folder with run folders anywhere below it")
+    report.add_argument("results", metavar="RESULTS", help="a folder with runs anywhere below it, or a records file")
     report.add_argument("--out", default="report.html", metavar="FILE", help="the page to write (report.html)")
     report.add_argument(
         "--predictions", type=int, default=50, metavar="N", help="rows shown of each prediction file (50); 0 = none"
@@ -78,10 +79,14 @@ def parser() -> argparse.ArgumentParser:
         "--wandb", nargs="+", default=[], metavar="DIR", help="folders with offline runs of wandb to show as well"
     )
 
-    claims = commands.add_parser("claims", parents=[debug], help="papers' claims beside what run folders show")
+    claims = commands.add_parser("claims", parents=[debug], help="papers' claims beside what runs show")
     claims.add_argument("methods", nargs="*", metavar="METHOD", help="any of the methods that list claims (all)")
     claims.add_argument(
-        "--runs", nargs="+", default=[], metavar="DIR", help="folders of results, beside experiments/*/runs"
+        "--runs",
+        nargs="+",
+        default=[],
+        metavar="PATH",
+        help="results or records files, beside those of experiments/",
     )
     form = claims.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON")
@@ -102,6 +107,11 @@ def parser() -> argparse.ArgumentParser:
     cache.add_argument("--verbose", action="store_true", help="name the run folders")
     cache.add_argument("--cache-dir", metavar="DIR", help="the cache folder ($ATHLOS_CACHE, else ~/.cache/athlos)")
     cache.add_argument("--json", action="store_true", help="print JSON")
+
+    record = commands.add_parser("record", parents=[debug], help="keep runs for good, without weights and predictions")
+    record.add_argument("runs", nargs="+", metavar="RUN", help="a run folder, or a folder with some below it")
+    record.add_argument("--study", required=True, metavar="SLUG", help="the folder of experiments/ to write to")
+    record.add_argument("--new", action="store_true", help="make the folder of a new study")
 
     lab = commands.add_parser("lab", help="the controlled world: `athlos lab sample` shows it")
     # No `debug` on `lab` itself: the flag of `sample` would put it back to its default.
@@ -179,6 +189,12 @@ def _dispatch(options: argparse.Namespace) -> int:
         return 0
     if options.command == "cache":
         _cache(options)
+        return 0
+    if options.command == "record":
+        from athlos.cli.record import record_runs
+
+        runs = [Path(folder).expanduser() for folder in options.runs]
+        print(record_runs(runs, study=options.study, is_new=options.new))
         return 0
     if options.command == "lab":
         from athlos.cli.lab import print_sample

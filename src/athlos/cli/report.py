@@ -8,8 +8,9 @@ from pathlib import Path
 
 from athlos.errors import ConfigError, DataError
 from athlos.report.payload import payload
-from athlos.report.reading import RunRecord, collect, run_folders
+from athlos.report.reading import collect, run_places
 from athlos.report.writing import write_page
+from athlos.runs.records import RunRecord
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,7 @@ def write_report(
     title: str | None = None,
     wandb_folders: Sequence[Path] = (),
 ) -> Path:
-    """Read all run folders below `results` and write the page; returns its path.
+    """Read all runs below `results` and write the page; returns its path.
 
     Runs of `wandb_folders` (offline files of wandb) join them, marked as imported. Raises `DataError` when there is no
     run at all, `ConfigError` for an option out of range or an `out` that cannot be written.
@@ -36,7 +37,7 @@ def write_report(
         raise ConfigError(f"--out: {out} is a folder, expected a file name such as {out / 'report.html'}")
     start = time.monotonic()
     records: list[RunRecord] = []
-    if not wandb_folders or not results.is_dir() or any(run_folders(results)):
+    if not wandb_folders or not results.is_dir() or any(run_places(results)):
         records = collect(results, num_predictions=num_predictions, progress=_progress(start))
     with tempfile.TemporaryDirectory(prefix="athlos-wandb-") as scratch:
         for number, folder in enumerate(wandb_folders):

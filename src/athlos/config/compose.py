@@ -23,6 +23,7 @@ from athlos.config.renamed import RENAMED
 from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
+
 def group_options(group: str) -> list[str]:
     """Names of the YAML files of a group, nested ones as `folder/name`."""
     folder = conf_dir() / group

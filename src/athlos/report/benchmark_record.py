@@ -1,4 +1,4 @@
-"""What a benchmark measured, written as a run folder, so that the report shows it and `athlos claims` reads it.
+"""What a benchmark measured, written as a run folder: the report shows it, `athlos record` keeps it for the claims.
 
     write_benchmark_record(Path(options.out), name="lisa_decode", options=vars(options), results=results)
 

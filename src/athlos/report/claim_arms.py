@@ -8,7 +8,7 @@ from typing import Any
 
 from athlos.config.claims import Measure, Reduce
 from athlos.report.comparison import canonical, is_operational
-from athlos.report.reading import RunRecord
+from athlos.runs.records import RunRecord
 
 TARGET = "._target_"
 UNRANKED = ("seed", "study")
@@ -27,8 +27,12 @@ class Arm:
     """Why this is not one arm: several configs."""
 
     @property
+    def first(self) -> RunRecord:
+        return next(iter(self.records.values()))
+
+    @property
     def config(self) -> Mapping[str, Any]:
-        return next(iter(self.records.values())).config
+        return self.first.config
 
 
 def matches(record: RunRecord, where: Mapping[str, Any]) -> bool:

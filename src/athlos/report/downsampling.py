@@ -3,7 +3,7 @@
 import math
 from array import array
 
-from athlos.report.reading import Curve
+from athlos.runs.records import Curve
 
 
 def downsample(curve: Curve, *, max_points: int) -> Curve:

@@ -1,4 +1,4 @@
-"""The ledger: claims of papers joined with run folders. Every number of ours is computed here, from records."""
+"""The ledger: claims of papers joined with runs. Every number of ours is computed here, from records."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +11,8 @@ from athlos.config.claims import NEUTRAL, Claim, Compare, Comparison, Direction
 from athlos.report.claim_arms import Arm, arm_of, differing, matches, selecting, value_of
 from athlos.report.comparison import canonical
 from athlos.report.estimate import Estimate, estimate
-from athlos.report.reading import CONFIG, METRICS, STATUS, RunRecord, collect
+from athlos.report.reading import CONFIG, METRICS, STATUS, collect
+from athlos.runs.records import RunRecord
 
 COMMIT_DIGITS = 9
 
@@ -47,8 +48,8 @@ class Row:
     hardware: list[str] = field(default_factory=list)
     commits: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    """Config of our first run, of which the command is made."""
+    command: str | None = None
+    """Command of our first run."""
 
 
 @dataclass(kw_only=True)
@@ -63,23 +64,24 @@ class Entry:
 
 @dataclass(kw_only=True)
 class Records:
-    """The runs that were read, and one line for each folder that was not."""
+    """The runs that were read, and one line for each that was not."""
 
     usable: list[RunRecord] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
 
 
-def read_records(folders: Sequence[Path]) -> Records:
-    """All runs below the folders, each folder once. Damaged ones are named and left out, never guessed at.
+def read_records(places: Sequence[Path]) -> Records:
+    """All runs in folders and records files, each once. Damaged ones are named and left out, never guessed at.
 
-    Raises `DataError` for a folder that does not exist or holds no run.
+    Raises `DataError` for a place that does not exist or holds no run.
     """
     found, seen = Records(), set()
-    for folder in folders:
-        for record in collect(folder, num_predictions=0, with_curves=False):
-            if (place := record.path.resolve()) in seen:
+    for place in places:
+        folder = place if place.is_dir() else place.parent
+        for record in collect(place, num_predictions=0, with_curves=False):
+            if (path := record.path.resolve()) in seen:
                 continue
-            seen.add(place)
+            seen.add(path)
             record.name = str(folder / record.name) if record.path != folder else str(folder)
             if damage := damage_of(record):
                 found.skipped.append(f"{record.name}: {damage}")
@@ -261,7 +263,7 @@ def _described(comparison: Comparison, arms: Mapping[str, Arm], label: str) -> R
         hardware=_distinct(_hardware(record) for record in records),
         commits=_distinct(_commit(record) for record in records),
         runs=[record.name for record in records],
-        config=arms["ours"].config if arms else {},
+        command=arms["ours"].first.command if arms else None,
     )  # fmt: skip
 
 

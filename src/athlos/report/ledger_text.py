@@ -7,7 +7,7 @@ from typing import Any
 
 from athlos.config.claims import Claim, all_claims
 from athlos.report.ledger import Entry, Row, Verdict, damage_of, ledger
-from athlos.report.reading import RunRecord
+from athlos.runs.records import RunRecord
 
 DIGITS = 4
 

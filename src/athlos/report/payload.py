@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import athlos
-from athlos.report.command import run_command
 from athlos.report.comparison import value_columns
 from athlos.report.downsampling import downsample
 from athlos.report.ledger_text import page_claims
 from athlos.report.names import by_language, direction
-from athlos.report.reading import PNG, Curve, Predictions, RunRecord
+from athlos.report.reading import PNG
 from athlos.report.seeds import identity_key, t_quantile
+from athlos.runs.records import Curve, Predictions, RunRecord
 
 MAX_CURVE_POINTS, MIN_CURVE_POINTS = 300, 24
 CURVE_POINTS = 1_000_000
@@ -131,7 +131,7 @@ def _run(record: RunRecord, *, position: Mapping[str, int], blocks: Interned) ->
         "problems": record.problems,
         "imported": record.is_imported,
         "provenance": {key: blocks.add(_clipped(value, MAX_TEXT)) for key, value in provenance.items()},
-        "command": None if record.is_imported or not record.config else run_command(record.config),
+        "command": None if record.is_imported or not record.config else record.command,
     }
     return found | {key: value for key, value in optional.items() if value}
 

@@ -1,23 +1,44 @@
-"""Run folders -> records, whatever state the folders are in. The report, the tables and notebooks read through here.
+"""Run folders and records files -> records, whatever state they are in. All that shows runs reads through here.
 
 Nothing in a run folder stops the reading: a file that is missing, half-written, damaged or of a strange shape becomes a
-line in the record's `problems`, and the rest of the run is read.
+line in the record's `problems`, and the rest of the run is read. Damaged lines of a records file are named in warnings.
 """
 
 import json
 import logging
 import math
 import os
-from array import array
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from athlos.errors import DataError
-from athlos.report.bounded import excess, is_inside, open_inside, parse_json, parse_yaml, read_inside
-from athlos.training.events import RESERVED, events_file
+from athlos.runs.bounded import (
+    as_number,
+    excess,
+    is_inside,
+    one_line,
+    open_inside,
+    parse_json,
+    parse_yaml,
+    printable,
+    read_inside,
+    reason_of,
+    shortened,
+)
 from athlos.runs.folder import flat
+from athlos.runs.records import (
+    SUFFIX,
+    Curve,
+    Predictions,
+    RunRecord,
+    curve_of,
+    detail_of,
+    is_records_file,
+    is_step,
+    read_records,
+)
+from athlos.training.events import RESERVED, events_file
 
 log = logging.getLogger(__name__)
 
@@ -32,67 +53,9 @@ MAX_LINE_BYTES = 1_000_000
 MAX_ROWS_BYTES = 1_000_000_000
 """A larger file of curves or predictions is not read."""
 MAX_FIGURE_BYTES = 100_000_000
+MAX_NAMED = 10
+"""Damaged lines of a records file that are named one by one."""
 PNG = b"\x89PNG\r\n\x1a\n"
-NO_LIMIT = 1 << 62
-
-
-@dataclass(kw_only=True)
-class Curve:
-    """One metric by step, in order of steps; undefined values are nan."""
-
-    steps: "array[int]"
-    values: "array[float]"
-
-
-@dataclass(kw_only=True)
-class Detail:
-    """What stands beside a metric: n items, how many undefined, the ends of its 95 % interval over items."""
-
-    n: int | None = None
-    undefined: int = 0
-    low: float | None = None
-    high: float | None = None
-
-
-@dataclass(kw_only=True)
-class Predictions:
-    """The first rows of a prediction file, and how many it has."""
-
-    rows: list[dict[str, Any]]
-    total: int
-
-
-@dataclass(kw_only=True)
-class RunRecord:
-    """What a run folder holds. `path` is the folder, `name` its path below the results."""
-
-    path: Path
-    name: str
-    state: str = "unknown"
-    """running, finished, failed, interrupted; `unknown` where status.json cannot be read."""
-    status: dict[str, Any] = field(default_factory=dict)
-    config: dict[str, Any] = field(default_factory=dict)
-    """Dotted key -> value; lists and empty mappings are values."""
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Undefined values are nan."""
-    details: dict[str, Detail] = field(default_factory=dict)
-    provenance: dict[str, Any] = field(default_factory=dict)
-    curves: dict[str, Curve] = field(default_factory=dict)
-    predictions: dict[str, Predictions] = field(default_factory=dict)
-    figures: list[Path] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
-    """What could not be read, one line each."""
-    is_imported: bool = False
-    """Whether the run comes from another tracker."""
-
-    @property
-    def study(self) -> str:
-        return str(self.config.get("study", ""))
-
-    @property
-    def seed(self) -> int | None:
-        seed = self.config.get("seed")
-        return seed if isinstance(seed, int) and not isinstance(seed, bool) else None
 
 
 def collect(
@@ -102,39 +65,63 @@ def collect(
     with_curves: bool = True,
     progress: Callable[[int], None] | None = None,
 ) -> list[RunRecord]:
-    """All runs in `results`, which may be a run folder itself, by name. `progress(num_read)` is called on the way.
+    """All runs in `results`, by name: a folder with run folders and records files in it, or one of either.
 
-    Raises `DataError` when `results` is no folder or holds no run folder.
+    `progress(num_read)` is called on the way. Raises `DataError` when `results` is neither or holds no run.
     """
-    if not results.is_dir():
-        raise DataError("no such folder; expected a folder with run folders in it", file=results)
+    if not results.is_dir() and not is_records_file(results):
+        raise DataError(f"no such folder; expected a folder with run folders or *{SUFFIX} files in it", file=results)
     records = []
-    for folder in run_folders(results):
-        name = folder.name if folder == results else str(folder.relative_to(results))
-        records.append(read_run(folder, name=printable(name), num_predictions=num_predictions, with_curves=with_curves))
+    for place in run_places(results):
+        if place.is_dir():
+            name = place.name if place == results else str(place.relative_to(results))
+            run = read_run(place, name=printable(name), num_predictions=num_predictions, with_curves=with_curves)
+            records.append(run)
+        else:
+            records += _records_in(place, results=results, with_curves=with_curves)
         if progress:
             progress(len(records))
     if not records:
         raise DataError(
-            f"no run folder found; looked in all folders below for {CONFIG} beside {STATUS} or {METRICS}", file=results
+            f"no run folder found; looked in all folders below for {CONFIG} beside {STATUS} or {METRICS}, and for "
+            f"*{SUFFIX}",
+            file=results,
         )
     return sorted(records, key=lambda record: record.name)
 
 
-def run_folders(results: Path) -> Iterator[Path]:
-    """Run folders below `results`, itself included; nothing is looked for inside a run folder or a hidden one.
+def run_places(results: Path) -> Iterator[Path]:
+    """Run folders and records files below `results`, itself included; none inside a run folder or a hidden one.
 
     `results` may be a link. Links to folders below it are not followed, with a warning: results come from anybody, and
     a link can lead to anything of the reader.
     """
+    if is_records_file(results):
+        yield results
     for folder, children, files in os.walk(results):
         if CONFIG in files and (STATUS in files or METRICS in files):
             children.clear()
             yield Path(folder)
+            continue
+        yield from (path for file in sorted(files) if is_records_file(path := Path(folder, file)))
         for child in children:
             if (linked := Path(folder, child)).is_symlink():
                 log.warning("%s: a link to a folder is not followed", one_line(str(linked)))
         children[:] = sorted(child for child in children if not child.startswith("."))
+
+
+def _records_in(file: Path, *, results: Path, with_curves: bool) -> list[RunRecord]:
+    """The records of a file, named by the folder of the file below `results`; what is damaged is named in warnings."""
+    damage: list[DataError] = []
+    records = list(read_records(file, damage=damage, with_curves=with_curves))
+    above = file.parent.relative_to(results) if results.is_dir() else Path()
+    for record in records:
+        record.name = printable(str(above / record.name))
+    for error in damage[:MAX_NAMED]:
+        log.warning("passed over %s", one_line(str(error)))
+    if len(damage) > MAX_NAMED:
+        log.warning("passed over %d more lines of %s", len(damage) - MAX_NAMED, one_line(str(file)))
+    return records
 
 
 def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves: bool = True) -> RunRecord:
@@ -152,12 +139,12 @@ def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves:
     for metric, value in _json_object(folder / METRICS, problems, top=top, is_needed=is_done).items():
         number = as_number(value)
         if number is None:
-            problems.append(f"{METRICS}: {_short(metric)} is no number")
+            problems.append(f"{METRICS}: {shortened(metric)} is no number")
         else:
             record.metrics[metric] = number
     for metric, detail in _json_object(folder / DETAILS, problems, top=top, is_needed=False).items():
         if isinstance(detail, Mapping):
-            record.details[metric] = _detail(detail)
+            record.details[metric] = detail_of(detail)
     record.provenance = _json_object(folder / PROVENANCE, problems, top=top, is_needed=is_done)
     if with_curves:
         record.curves = _curves(events_file(folder), problems, top=top)
@@ -168,39 +155,11 @@ def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves:
     return record
 
 
-def as_number(value: Any) -> float | None:
-    """A JSON value as a float: null and infinite ones as nan, None for what is no number."""
-    if value is None:
-        return math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    try:
-        number = float(value)
-    except OverflowError:
-        return math.nan
-    return number if math.isfinite(number) else math.nan
-
-
-def printable(text: str) -> str:
-    """`text` with what UTF-8 cannot hold (bytes of a file name, half of a surrogate pair) replaced."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def one_line(text: str) -> str:
-    """`text` with what is not printable replaced: names of files and metrics come from anywhere."""
-    return "".join(character if character.isprintable() else "?" for character in printable(text))
-
-
-def _short(value: object) -> str:
-    text = printable(str(value))
-    return text if len(text) <= 80 else text[:79] + "\N{HORIZONTAL ELLIPSIS}"
-
-
 def _config(path: Path, problems: list[str], *, top: str) -> dict[str, Any]:
     try:
         found = parse_yaml(read_inside(path, top=top, max_bytes=MAX_JSON_BYTES))
     except (OSError, ValueError, TypeError) as error:
-        problems.append(f"{CONFIG}: cannot be read: {_reason(error)}")
+        problems.append(f"{CONFIG}: cannot be read: {reason_of(error)}")
         return {}
     if not isinstance(found, dict):
         problems.append(f"{CONFIG}: holds no mapping")
@@ -220,17 +179,12 @@ def _json_object(path: Path, problems: list[str], *, top: str, is_needed: bool =
             problems.append(f"{path.name}: missing")
         return {}
     except (OSError, ValueError) as error:
-        problems.append(f"{path.name}: cannot be read: {_reason(error)}")
+        problems.append(f"{path.name}: cannot be read: {reason_of(error)}")
         return {}
     if not isinstance(found, dict) or (too_much := excess(found)):
         problems.append(f"{path.name}: {too_much if isinstance(found, dict) else 'holds no object'}")
         return {}
     return found
-
-
-def _reason(error: Exception) -> str:
-    """Why a file cannot be read, without its path."""
-    return _short(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 def _plain(value: Any) -> Any:
@@ -244,17 +198,6 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _detail(detail: Mapping[str, Any]) -> Detail:
-    number = {key: as_number(detail.get(key)) for key in ("n", "undefined", "low", "high")}
-    known = {key: value for key, value in number.items() if value is not None and not math.isnan(value)}
-    return Detail(
-        n=int(known["n"]) if "n" in known else None,
-        undefined=int(known.get("undefined", 0)),
-        low=known.get("low"),
-        high=known.get("high"),
-    )
-
-
 def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
     """Curves by metric. Lines that are no records are passed over and counted; a half-written last one silently."""
     points: dict[str, dict[int, float]] = {}
@@ -265,7 +208,7 @@ def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
                 try:
                     record = json.loads(line or b"")
                     step = record["step"]
-                    if not isinstance(step, int) or abs(step) > NO_LIMIT:
+                    if not is_step(step):
                         raise TypeError("step")
                 except (ValueError, TypeError, KeyError, RecursionError):
                     bad += 1
@@ -276,11 +219,11 @@ def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        problems.append(f"events/{path.name}: cannot be read: {_reason(error)}")
+        problems.append(f"events/{path.name}: cannot be read: {reason_of(error)}")
         return {}
     if bad:
         problems.append(f"events/{path.name}: {bad} damaged {'line' if bad == 1 else 'lines'} left out")
-    return {metric: _in_order(found) for metric, found in points.items()}
+    return {metric: curve_of(found) for metric, found in points.items()}
 
 
 def _lines(handle: BinaryIO) -> Iterator[bytes | None]:
@@ -293,11 +236,6 @@ def _lines(handle: BinaryIO) -> Iterator[bytes | None]:
             yield line if is_whole else None
 
 
-def _in_order(points: dict[int, float]) -> Curve:
-    steps = sorted(points)
-    return Curve(steps=array("q", steps), values=array("d", (points[step] for step in steps)))
-
-
 def _predictions(folder: Path, problems: list[str], *, top: str, limit: int) -> dict[str, Predictions]:
     if not _is_folder_inside(folder, problems, top=top):
         return {}
@@ -307,7 +245,7 @@ def _predictions(folder: Path, problems: list[str], *, top: str, limit: int) -> 
             with open_inside(path, top=top, max_bytes=MAX_ROWS_BYTES) as handle:
                 found[printable(path.stem)] = _first_rows(handle, path.name, problems, limit=limit)
         except (OSError, ValueError) as error:
-            problems.append(f"{PREDICTIONS}/{path.name}: cannot be read: {_reason(error)}")
+            problems.append(f"{PREDICTIONS}/{path.name}: cannot be read: {reason_of(error)}")
     return found
 
 
@@ -350,13 +288,13 @@ def _figures(folder: Path, problems: list[str], *, top: str) -> list[Path]:
         return []
     found = []
     for path in sorted(folder.rglob("*")):
-        name = f"{FIGURES}/{_short(path.relative_to(folder))}"
+        name = f"{FIGURES}/{shortened(path.relative_to(folder))}"
         if path.suffix.lower() == ".png":
             try:
                 with open_inside(path, top=top, max_bytes=MAX_FIGURE_BYTES) as handle:
                     is_png = handle.read(len(PNG)) == PNG
             except (OSError, ValueError) as error:
-                problems.append(f"{name}: not shown: {_reason(error)}")
+                problems.append(f"{name}: not shown: {reason_of(error)}")
                 continue
             if is_png:
                 found.append(path)

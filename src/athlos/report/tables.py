@@ -16,8 +16,9 @@ from typing import Any
 import polars as pl
 
 from athlos.report.comparison import differing_keys
-from athlos.report.reading import RunRecord, collect
+from athlos.report.reading import collect
 from athlos.report.seeds import seed_groups, seed_mean
+from athlos.runs.records import RunRecord
 
 Results = Path | str | Sequence[RunRecord]
 

@@ -22,8 +22,8 @@ from athlos.errors import ConfigError, DataError
 from athlos.report.wandb_contents import WandbContents
 from athlos.report.wandb_facts import provenance
 from athlos.report.wandb_media import WandbMedia, file_name, finite
-from athlos.training.events import events_file
 from athlos.runs.folder import write_atomically
+from athlos.training.events import events_file
 
 log = logging.getLogger(__name__)
 

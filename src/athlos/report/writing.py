@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.errors import ConfigError
-from athlos.report.reading import printable
+from athlos.runs.bounded import printable
 
 PROGRAM = ("format.js", "data.js", "table.js", "charts.js", "sections.js", "predictions.js", "main.js")
 """Files of the program, in the order in which they need each other."""

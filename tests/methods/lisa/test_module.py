@@ -5,10 +5,9 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import loaded
 from tests.methods.lisa.test_surgery import EXPLICIT, Text, ids_of, model_of, stirred
 from tests.tolerances import FLOAT64
-
-from tests.assembled import loaded
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext

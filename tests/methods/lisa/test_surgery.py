@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.assembled import loaded
 from tests.methods.lisa import reference
 from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from transformers import DynamicCache, StaticCache
-
-from tests.assembled import loaded
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext

@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tests.assembled import loaded
 from tests.methods.ndp import reference
 from tests.tolerances import FLOAT32
-
-from tests.assembled import loaded
 
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext

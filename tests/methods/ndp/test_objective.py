@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-
 from tests.assembled import ready_to_train
 
 from athlos.config.compose import run_config

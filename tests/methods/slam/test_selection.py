@@ -9,14 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.assembled import loaded
 from tests.models.conftest import context as context
 from tests.models.conftest import tiny as tiny
 from tests.models.probe_reference import count_positive, deviation, prefix
 from tests.models.test_probe import saved_gates
 from tests.models.test_selection import moved, snapshot, train
 from tests.tolerances import EXACT
-
-from tests.assembled import loaded
 
 from athlos.config.compose import compose_dict, run_config
 from athlos.config.parts import PartContext

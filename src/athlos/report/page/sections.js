@@ -183,9 +183,9 @@ function provenanceOf(run) {
   } }, "Copy");
   return [
     one.message || one.error ? h("p", { class: "warn" }, `${one.error || "error"}: ${one.message || ""}`) : null,
-    commands ? [h("pre", {}, h("code", {}, commands)), h("p", { class: "small" }, navigator.clipboard ? copy : null, " ", h("span", { class: "quiet" }, "Found from config.yaml: it gives the same config in every key that decides what is computed."),
+    commands ? [h("pre", {}, h("code", {}, commands)), h("p", { class: "small" }, navigator.clipboard ? copy : null, " ", h("span", { class: "quiet" }, "As the record of the run says it."),
       isDirty ? h("span", { class: "warn" }, " The checkout had uncommitted changes: this commit alone does not give the same code.") : null)]
-      : h("p", { class: "quiet small" }, one.imported ? "Imported from another tracker: there is no command of Athlos." : "No command: this version of Athlos does not know all keys of this config."),
+      : h("p", { class: "quiet small" }, one.imported ? "Imported from another tracker: there is no command of Athlos." : "No command: the record of the run does not say it."),
     h("dl", { class: "grid-facts" },
       fact("commit", commit ? `${commit}${isDirty ? " + uncommitted changes" : ""}` : one.provenance ? "unknown" : null), fact("athlos", block(run, "athlos")), fact("seed", one.seed),
       fact("time", [moment(one.start), moment(one.end)].filter(Boolean).join(" \u2013 ")), fact("hardware", flatText(block(run, "hardware"))), fact("model", flatText(block(run, "model"))), fact("data", flatText(block(run, "data"))),

@@ -44,8 +44,8 @@ from athlos.models.sites import backbone, chosen_sites, parameters_of
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
-from athlos.training.module import build_optimizer
 from athlos.runs.provenance import reset_peak
+from athlos.training.module import build_optimizer
 
 SHAPES: dict[str, tuple[int, int, dict[str, Any]]] = {
     "smollm2": (5, 27, {

@@ -33,7 +33,7 @@ def prepared(base: Any, tmp_path: Path, **changes: Any) -> DistillObjective:
             config=run_config(["train.max_steps=0"]),
             stages=StageStore(tmp_path),
             start=loaded(base, byte_tokenizer()),
-        )
+        ),
     )
     return objective
 
@@ -139,7 +139,8 @@ def test_topk_in_the_objective(chunk_tokens: int, tmp_path: Path) -> None:
     )  # fmt: skip
     ce = functional.cross_entropy(given, batch["labels"][:, 3:].flatten(), reduction="sum").item()
     assert loss.total.item() == pytest.approx(0.5 * ce + 0.5 * 4 * kl, rel=1e-5)
-    assert loss.logs["kd"].item() == pytest.approx(kl / 12, rel=1e-4)
+    # A small divergence is a difference of log-probabilities near -3.5 in float32, whose sums differ by processor.
+    assert loss.logs["kd"].item() == pytest.approx(kl / 12, rel=1e-4, abs=1e-6)
 
 
 def test_topk_that_makes_no_sense(tmp_path: Path) -> None:

@@ -25,9 +25,7 @@ def prepared(base: Any, *, num_future: int = 2, chunk_tokens: int = 1000, is_sti
         MultiTokenConfig(_target_="", num_future=num_future, weight=WEIGHT, chunk_tokens=chunk_tokens)
     )
     unused: Any = None
-    report = objective.prepare(
-        base, context=PartContext(config=unused, stages=unused)
-    )
+    report = objective.prepare(base, context=PartContext(config=unused, stages=unused))
     assert report.metrics == {"multi_token/head_params": num_future * 16 * 16}
     assert objective.heads_JDD is not None
     assert not objective.heads_JDD.any()

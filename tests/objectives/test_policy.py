@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from athlos.config.compose import run_config
+from athlos.config.parts import PartContext
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.policy import (
@@ -190,7 +191,7 @@ def test_a_reference_model_adds_schulmans_estimate() -> None:
     rows = policy_rows(rollouts_of(model), torch.zeros(12), pad_id=0)
     objective = objective_of(kl=0.5, denominator=Denominator.token)
     assert objective.is_active(rows.advantages_B).all()
-    objective.prepare(other, context=SimpleNamespace(start=loaded(other)))  # type: ignore[arg-type]
+    objective.prepare(other, context=PartContext(config=None, stages=None, start=loaded(other)))  # type: ignore[arg-type]
     assert objective.reference is not other
     batch = rows.batch(list(range(12)), step_targets=1)
     theirs, own = rollouts_of(other).log_probs, rollouts_of(model).log_probs
@@ -201,7 +202,7 @@ def test_a_reference_model_adds_schulmans_estimate() -> None:
 
 def test_no_reference_is_kept_without_a_divergence() -> None:
     objective = objective_of()
-    assert objective.prepare(object(), context=SimpleNamespace(start=None)) is None  # type: ignore[arg-type]
+    assert objective.prepare(object(), context=PartContext(config=None, stages=None)) is None  # type: ignore[arg-type]
     assert objective.reference is None
 
 

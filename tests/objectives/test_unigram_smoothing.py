@@ -95,7 +95,7 @@ def test_a_token_beyond_the_vocabulary() -> None:
 
 def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
     config = run_config(
-        ["experiment=ndp/lab", "construct=none", "data.num_train=12", f"cache_dir={tmp_path}",
+        ["experiment=ndp/lab", "construct=none", "method.dedup=none", "data.num_train=12", f"cache_dir={tmp_path}",
          "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", *more]
     )  # fmt: skip
     assembly = ready_to_train(config)

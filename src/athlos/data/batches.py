@@ -69,7 +69,7 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
     Rows with pictures bring theirs under `rows.picture_key`, float32 [M, ...].
-    `num_targets` counts the targets of this batch, `step_targets` what the whole optimizer step is divided by (scalars).
+    `num_targets` counts the targets of this batch; by `step_targets` the whole optimizer step is divided (scalars).
     `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
     """
     pairs = [rows.row(int(index)) for index in indices]
@@ -121,9 +121,7 @@ class TrainStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for indices in self.plan.steps(first=self.first_step, last=self.last_step):
-            step_targets = (
-                len(indices) if self.unit is Unit.sequences else int(self.rows.num_targets_R[indices].sum())
-            )
+            step_targets = len(indices) if self.unit is Unit.sequences else int(self.rows.num_targets_R[indices].sum())
             mine = indices.reshape(-1, self.world_size, self.micro_batch_size)[:, self.rank]
             for micro in mine:
                 yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets)

@@ -140,12 +140,20 @@ def _generator_errors(config: "RunConfig") -> Iterable[str]:
 
 
 OPENAI = Part(
-    group="engine", name="openai", schema=OpenAIEngineConfig, target="athlos.generation.openai_engine.OpenAIEngine",
-    summary="any server that speaks OpenAI's API, over HTTP", check=_errors,
+    group="engine",
+    name="openai",
+    schema=OpenAIEngineConfig,
+    target="athlos.generation.openai_engine.OpenAIEngine",
+    summary="any server that speaks OpenAI's API, over HTTP",
+    check=_errors,
 )
 VLLM = Part(
-    group="engine", name="vllm", schema=VLLMEngineConfig, target="athlos.generation.vllm_engine.VLLMEngine",
-    summary="a vLLM server, over HTTP: every sampling rule, and token ids", check=_errors,
+    group="engine",
+    name="vllm",
+    schema=VLLMEngineConfig,
+    target="athlos.generation.vllm_engine.VLLMEngine",
+    summary="a vLLM server, over HTTP: every sampling rule, and token ids",
+    check=_errors,
 )
 HTTP_PARTS = [
     OPENAI,

@@ -24,8 +24,7 @@ class ExactJudge:
 
     def scores(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
         return [
-            float(_plain(answer) in map(_plain, accepted))
-            for answer, accepted in zip(answers, references, strict=True)
+            float(_plain(answer) in map(_plain, accepted)) for answer, accepted in zip(answers, references, strict=True)
         ]
 
 

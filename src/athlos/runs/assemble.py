@@ -56,9 +56,7 @@ def load(run: RunConfig, model: ModelConfig, *, stages: StageStore) -> LoadedMod
 def open_data(run: RunConfig, loaded: LoadedModel | None, *, stages: StageStore) -> DataModule:
     """The data of a run as a model reads it; `loaded` is None where a server answers."""
     tokenizer: Any = None if loaded is None else loaded.tokenizer
-    data = DataModule(
-        run, tokenizer=tokenizer, stages=stages, text_of=lambda record: text_of(record, run.prompt_style)
-    )
+    data = DataModule(run, tokenizer=tokenizer, stages=stages, text_of=lambda record: text_of(record, run.prompt_style))
     if loaded is not None and isinstance(run.data, PictureQuestionsConfig) and is_vision_language(loaded.model):
         data.pictures = PictureInputs(
             loaded.model, stages=stages, is_cached=run.data.picture_input is PictureInput.features

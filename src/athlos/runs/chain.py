@@ -88,9 +88,7 @@ def _world(run: RunConfig) -> object | None:
     return vars(run.data).get("world")
 
 
-def start_of(
-    run: RunConfig, *, stages: StageStore, watcher: Watcher | None = None, path: Sequence[str] = ()
-) -> Start:
+def start_of(run: RunConfig, *, stages: StageStore, watcher: Watcher | None = None, path: Sequence[str] = ()) -> Start:
     """The weights that a run starts from, trained now where an experiment makes them.
 
     Raises `ConfigError` in a run of several processes that would have to train them first.
@@ -161,9 +159,8 @@ def phases_of(run: RunConfig) -> list[Phase]:
         if phase.name in before:
             raise ConfigError(f"method: two phases are called '{phase.name}'")
         if phase.start not in ("previous", "base", *before):
-            raise ConfigError(
-                f"method: phase '{phase.name}' starts from '{phase.start}'{choices(phase.start, ['previous', 'base', *before])}"
-            )
+            known = choices(phase.start, ["previous", "base", *before])
+            raise ConfigError(f"method: phase '{phase.name}' starts from '{phase.start}'{known}")
     return [phase for phase in phases if phase.run.num_steps]
 
 
@@ -209,8 +206,6 @@ def training_metrics(trained: Sequence[Trained]) -> dict[str, float]:
         metrics[name] = max((own.get(name, 0.0) for own in of_phases), default=0.0)
     metrics["cost/tokens_per_s"] = metrics["cost/tokens"] / metrics["cost/step_s"] if metrics["cost/step_s"] else 0.0
     return metrics
-
-
 
 
 def planned(run: RunConfig, *, path: Sequence[str] = ()) -> list[tuple[str, RunConfig]]:

@@ -23,7 +23,7 @@ from athlos.runs.identity import training_identity
 from athlos.runs.watcher import Watcher
 from athlos.stages import Product, Stage, StageStore
 from athlos.training.checkpoints import latest, step_of
-from athlos.training.events import EventWriter, read_events, truncate_events
+from athlos.training.events import RESERVED, EventWriter, read_events, truncate_events
 
 if TYPE_CHECKING:
     from athlos.runs.assemble import Assembly, LoadModel
@@ -128,8 +128,7 @@ def train(
         )
     product = stages.get(stage)
     if product.reused:
-        for event in read_events(product.path):
-            log_point({name: value for name, value in event.items() if name not in ("step", "time")}, event["step"])
+        _tell_again(product.path, log_point)
     watcher.trained(phase, product)
     return product
 
@@ -244,8 +243,7 @@ class _Training:
         if not self.is_writer:
             return _CurveLog(None, lambda metrics, step: None)
         truncate_events(self.folder, after_step=resumed_from)
-        for event in read_events(self.folder):
-            self.log_point({name: value for name, value in event.items() if name not in ("step", "time")}, event["step"])
+        _tell_again(self.folder, self.log_point)
         return _CurveLog(EventWriter(self.folder), self.log_point)
 
     def _write(self, assembly: "Assembly", metrics: Mapping[str, float], figures: Mapping[str, bytes]) -> None:
@@ -281,6 +279,12 @@ def _license(assembly: "Assembly", run: RunConfig) -> str:
     return GENERATED_LICENSE if is_own else assembly.context.start.license
 
 
+def _tell_again(folder: Path, log_point: LogPoint) -> None:
+    """Hand on the points of a curve that stands in a folder."""
+    for event in read_events(folder):
+        log_point({name: value for name, value in event.items() if name not in RESERVED}, event["step"])
+
+
 class _CurveLog:
     """Writes points of the curve to the product and hands them on."""
 
@@ -301,4 +305,3 @@ def metrics_of(product: Product) -> dict[str, float]:
     """What a training measured; undefined values are nan."""
     stored = json.loads((product.path / METRICS).read_text(encoding="utf-8"))
     return {name: math.nan if value is None else float(value) for name, value in stored.items()}
-

@@ -61,9 +61,9 @@ def texts_of(record: Any) -> tuple[str, str]:
 
 def made(context: PartContext) -> tuple[NdpTables, dict[str, float]]:
     assert isinstance(context.config.construct, NdpConstructConfig)
-    tables, report = NdpConstruct(context.config.construct).build(context=context)
-    assert tables is not None
-    return tables, report.metrics
+    what = NdpConstruct(context.config.construct).build(context=context)
+    assert isinstance(what.product, NdpTables)
+    return what.product, what.report.metrics
 
 
 def samples(pairs: list[tuple[str, str]]) -> list[reference.Sample]:

@@ -28,8 +28,9 @@ def test_cosines_are_those_of_dense_rows(mode: str, zero_prob: float) -> None:
 
 
 def test_the_premise_of_a_run(tmp_path: Path) -> None:
-    module, _ = module_of(tmp_path, "method.similarity_rows=10", "objective.smooth=div")
-    metrics = module.measurements()[0]
+    module, assembly = module_of(tmp_path, "method.similarity_rows=10", "objective.smooth=div")
+    module.before_training(context=assembly.context)
+    metrics = module.after_training()[0]
     # A model without training is even over the vocabulary, so a target of several tokens is nearer than one.
     assert metrics["ndp/cosine/clm"] > metrics["ndp/cosine/one_hot"]
     for kind in ("sup", "clm", "mix"):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from tests.methods.plast.tiny import context_of, opened
+from tests.assembled import loaded
+from tests.methods.plast.tiny import opened
 
 from athlos.data.picture_prompts import IMAGE_TOKEN, listed
 from athlos.errors import ModelError
@@ -14,10 +15,9 @@ from athlos.objectives.next_token import NextTokenObjective
 
 
 def built(tmp_path, *overrides: str):
-    assembly = opened(tmp_path, *overrides)
-    context = context_of(assembly)
-    records, report = PlastConstruct(assembly.data.config.construct).build(context=context)
-    return assembly, context, records, report
+    context = opened(tmp_path, *overrides)
+    made = PlastConstruct(context.config.construct).build(context=context)
+    return context.data.with_made(made), context, made.records, made.report
 
 
 def test_a_pair_is_the_question_with_its_options_in_two_languages(tmp_path):
@@ -34,13 +34,13 @@ def test_a_pair_is_the_question_with_its_options_in_two_languages(tmp_path):
 
 
 def test_picture_prompt_and_padding_are_masked_and_get_no_gradient(tmp_path):
-    assembly, _, records, _ = built(tmp_path)
-    rows = assembly.data.rows("train")
+    data, context, records, _ = built(tmp_path)
+    rows = data.rows("train")
     assert len(rows) == len(records)
     from athlos.data.batches import collate
 
     batch = collate(rows, torch.arange(4).numpy(), pad_id=0, step_targets=1)
-    tokenizer = assembly.loaded.tokenizer
+    tokenizer = context.tokenizer
     for row, record in enumerate(records[:4]):
         targets = batch["labels"][row][batch["labels"][row] != -100]
         wanted = tokenizer.encode(record.completion, add_special_tokens=False)
@@ -48,7 +48,7 @@ def test_picture_prompt_and_padding_are_masked_and_get_no_gradient(tmp_path):
     is_image = batch["input_ids"] == tokenizer.convert_tokens_to_ids(IMAGE_TOKEN)
     assert is_image.sum(1).tolist() == [9] * 4
     assert (batch["labels"][is_image] == -100).all()
-    model = assembly.loaded.model
+    model = context.start.model
     objective = NextTokenObjective(NextTokenConfig(_target_="", chunk_tokens=1024))
     changed = {**batch, "input_ids": torch.where(batch["attention_mask"] == 0, 5, batch["input_ids"])}
     with torch.no_grad():
@@ -56,9 +56,9 @@ def test_picture_prompt_and_padding_are_masked_and_get_no_gradient(tmp_path):
 
 
 def test_pairs_without_picture_train_the_language_model_itself(tmp_path):
-    assembly, _, records, _ = built(tmp_path, "construct.with_image=false")
+    data, _, records, _ = built(tmp_path, "construct.with_image=false")
     assert all(IMAGE_TOKEN not in record.prompt and record.pixels is None for record in records)
-    assert assembly.data.rows("train").pixels is None
+    assert data.rows("train").pixels is None
 
 
 @pytest.mark.parametrize(
@@ -91,20 +91,19 @@ def test_reverse_pairs_and_replay(tmp_path):
 
 
 def test_a_model_of_text_is_refused_when_pairs_show_pictures(tmp_path):
-    assembly = opened(tmp_path)
-    context = context_of(assembly)
+    context = opened(tmp_path)
     shape = {
         "model_type": "llama", "vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
         "num_attention_heads": 2,
     }  # fmt: skip
-    context.base_model = build(hf_config(shape))
+    context.start = loaded(build(hf_config(shape)), context.tokenizer)
     with pytest.raises(ModelError, match="got true, but the model lab_vision_tiny sees no pictures"):
-        PlastConstruct(assembly.data.config.construct).build(context=context)
+        PlastConstruct(context.config.construct).build(context=context)
 
 
 def test_the_product_is_shared_and_depends_on_the_kind(tmp_path):
     built(tmp_path)
-    assembly, *_ = built(tmp_path)
-    assert next(product for product in assembly.stages.history if product.name == "plast_pairs").reused
-    assembly, *_ = built(tmp_path, "construct.kind=answer_translation")
-    assert not next(product for product in assembly.stages.history if product.name == "plast_pairs").reused
+    _, context, *_ = built(tmp_path)
+    assert next(product for product in context.stages.history if product.name == "plast_pairs").reused
+    _, context, *_ = built(tmp_path, "construct.kind=answer_translation")
+    assert not next(product for product in context.stages.history if product.name == "plast_pairs").reused

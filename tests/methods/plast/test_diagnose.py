@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from tests.methods.plast.tiny import context_of, opened
+from tests.methods.plast.tiny import opened
 from tests.tolerances import EXACT, FLOAT32
 
 from athlos.methods.plast.diagnose import (
@@ -20,10 +20,9 @@ from athlos.models.sites import backbone
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    assembly = opened(tmp_path_factory.mktemp("cache"))
-    context = context_of(assembly)
+    context = opened(tmp_path_factory.mktemp("cache"))
     questions = parallel_questions(context, split="val", languages=["latn", "thai"], items=3)
-    return assembly.loaded.model, context.tokenizer, questions
+    return context.start.model, context.tokenizer, questions
 
 
 def test_mass_on_the_picture_equals_the_loops():

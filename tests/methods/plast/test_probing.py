@@ -7,7 +7,7 @@ import pytest
 import torch
 from scipy.stats import entropy as scipy_entropy
 from tests.methods.plast import reference
-from tests.methods.plast.tiny import config_of, context_of, opened
+from tests.methods.plast.tiny import config_of, opened
 from tests.tolerances import EXACT
 
 from athlos.config.compose import run_config
@@ -85,10 +85,9 @@ def test_a_choice_without_specific_neurons_is_the_fallback():
 
 
 def test_tokens_that_count_are_words_of_the_language_alone(tmp_path):
-    assembly = opened(tmp_path)
-    context = context_of(assembly)
+    context = opened(tmp_path)
     records = parallel_questions(context, split="train", languages=["latn", "thai"], items=3)
-    one = next(readings(assembly.loaded.model, context.tokenizer, records["thai"], batch_size=3))
+    one = next(readings(context.start.model, context.tokenizer, records["thai"], batch_size=3))
     ids, tokenizer = one.batch["input_ids"], context.tokenizer
     for row, record in enumerate(records["thai"]):
         words = tokenizer.decode(ids[row][one.is_text_BT[row]]).replace(" ", "")
@@ -115,8 +114,8 @@ def gates_of(model: Any, one: Any, layer: int) -> torch.Tensor:
 
 
 def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
-    assembly = opened(tmp_path)
-    context, model = context_of(assembly), assembly.loaded.model
+    context = opened(tmp_path)
+    model = context.start.model
     node = config_of("selection.probe.items=4", "selection.probe.batch_size=3").selection
     product = probe_product(node, model, context=context)
     found = counts_of(product)

@@ -5,7 +5,7 @@ import json
 import peft
 import pytest
 import torch
-from tests.methods.plast.tiny import config_of, context_of, opened
+from tests.methods.plast.tiny import config_of, opened
 
 from athlos.config.compose import run_config
 from athlos.methods.plast.selection import PlastSelection, equal_rank
@@ -18,9 +18,9 @@ PAPER_LAYERS, PAPER_LAYER_SIZE, PAPER_TOTAL = 5, 202_383_360, 7_063_427_072
 
 
 def applied(tmp_path, *overrides: str):
-    assembly = opened(tmp_path, *overrides)
-    selection = PlastSelection(assembly.data.config.selection)
-    model, report = selection.apply(assembly.loaded.model, context=context_of(assembly))
+    context = opened(tmp_path, *overrides)
+    selection = PlastSelection(context.config.selection)
+    model, report = selection.apply(context.start.model, context=context)
     return selection, model, report
 
 
@@ -91,7 +91,7 @@ def test_low_rank_updates_inside_the_chosen_layers_equal_those_of_peft(tmp_path)
     names = trained(model)
     assert names
     assert all("lora_" in name and (".layers.0." in name or ".layers.1." in name) for name in names)
-    plain = opened(tmp_path).loaded.model
+    plain = opened(tmp_path).start.model
     paths = [site.path for layer in backbone(plain).layers[:2] for site in layer.sites.values()]
     oracle = peft.LoraConfig(r=4, lora_alpha=8, target_modules=paths)
     peft.inject_adapter_in_model(oracle, plain)
@@ -106,7 +106,7 @@ def test_equal_low_rank_updates_have_about_the_size_of_the_layers(tmp_path):
     wanted = trainable_share(chosen).trainable
     _, model, _ = applied(tmp_path, "selection.selector=top", "selection.k=2", "selection.arm=lora_equal")
     found = trainable_share(model).trainable
-    layers = list(backbone(opened(tmp_path).loaded.model).layers)
+    layers = list(backbone(opened(tmp_path).start.model).layers)
     assert abs(found - wanted) <= found / equal_rank(layers, num_parameters=wanted)
     assert {name.split(".layers.")[1].split(".")[0] for name in trained(model)} == set("012345")
 
@@ -115,14 +115,13 @@ def test_a_run_moves_the_chosen_layers_only_and_resumes(tmp_path):
     """The whole recipe on an untrained model; frozen parameters, the tower among them, stay bit-identical."""
     overrides = (f"cache_dir={tmp_path}/cache", f"results_dir={tmp_path}", "selection.selector=manual", "selection.k=0",
                  "selection.layers=[0]")  # fmt: skip
-    before = {name: value.clone() for name, value in opened(tmp_path / "cache").loaded.model.state_dict().items()}
+    before = {name: value.clone() for name, value in opened(tmp_path / "cache").start.model.state_dict().items()}
     folder = execute(config_of(*overrides))
-    from safetensors.torch import load_file
-
-    final = load_file(folder / "checkpoints" / "final" / "model.safetensors")
-    assert final
-    assert all("layers.0." in name for name in final)
-    assert any(not torch.equal(before[name.removeprefix("model.")], value) for name, value in final.items())
+    trained_model = ["model.source=dir:" + str(folder / "checkpoints" / "final"), "model.tokenizer.kind=source"]
+    final = opened(tmp_path / "cache", *trained_model).start.model.state_dict()
+    moved = {name for name, value in final.items() if not torch.equal(before[name], value)}
+    assert moved
+    assert all("layers.0." in name for name in moved)
     metrics = json.loads((folder / "metrics.json").read_text())
     for name in ("test/acc", "test/acc_letter", "test/format_valid", "test/english_loss", "test/acc_non_english",
                  "diag/image_attention/0", "diag/image_attention_base/5", "diag/mask_drop/thai/latn",

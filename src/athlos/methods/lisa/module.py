@@ -1,8 +1,9 @@
 """LISA's recipe as a module: a teacher with the same weights, and the loss of each of the two stages.
 
-The stages are phases of a run (`LisaConfig.phases`). Stage `local`: each shared layer gets the teacher's hidden states and the teacher's scores of the layer below, and
-learns the teacher's attention; no layer sees what another one did. Stage `end2end`: the student runs on its own states
-and learns the objective's loss and, weighted, the teacher's attention and attention outputs.
+The stages are phases of a run (`LisaConfig.phases`). In `local` each shared layer gets the teacher's hidden states and
+the teacher's scores of the layer below, and learns the teacher's attention; no layer sees what another one did. In
+`end2end` the student runs on its own states and learns the objective's loss and, weighted, the teacher's attention and
+attention outputs.
 
 B batch, T positions, H heads, N keys.
 """

@@ -79,8 +79,8 @@ def checked(config: DictConfig) -> RunConfig:
 def chosen_parts(config: RunConfig) -> list[Any]:
     """The registered parts of a run, found by the class of their config."""
     chosen = [
-        config.method, config.surgery, config.construct, config.objective, config.selection, config.decoding,
-        config.engine, config.data,
+        config.method, config.surgery, config.construct, config.objective, config.reward, config.selection,
+        config.decoding, config.engine, config.data,
     ]  # fmt: skip
     return [part for part in registry().parts.values() for node in chosen if type(node) is part.schema]
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
     from athlos.data.datamodule import DataModule
     from athlos.generation.interface import Engine
+    from athlos.generation.rollouts import PolicyPrompt, Rollouts
     from athlos.stages import StageStore
 
 
@@ -84,6 +85,8 @@ class Loss:
     """Number of counted targets; must equal the collator's `num_targets` of the batch."""
     logs: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
     """Further scalars to record, already averaged."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Further numbers to record, which add up over the micro batches and devices of an optimizer step."""
 
 
 class Objective(Protocol):
@@ -98,6 +101,30 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> Loss: ...
+
+
+@dataclass(kw_only=True)
+class Scores:
+    """What a reward says of G responses to each of P prompts. Tables are [P, G], on the CPU."""
+
+    rewards_PG: "torch.Tensor"
+    """float64."""
+    is_right_PG: "torch.Tensor"
+    """bool: whether a response is all that was asked for."""
+    parts: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
+    """What the rewards were made of, float64, by name; the mean over responses is the metric `train/<name>`."""
+
+
+class Reward(Protocol):
+    """Scores responses by their texts. Called in a thread beside the model, so it must not touch torch's own state."""
+
+    def prepare(self, *, context: PartContext) -> None:
+        """Called once before training. Raises `DataError` for records that it cannot judge."""
+        ...
+
+    def scores(self, prompts: "Sequence[PolicyPrompt]", rollouts: "Rollouts", *, progress: float) -> Scores:
+        """`progress` is the share of the run that is done, in [0, 1], for rewards that change with it."""
+        ...
 
 
 @dataclass(kw_only=True)

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Check = Callable[["RunConfig"], Iterable[str]]
 
 GROUPS = (
-    "method", "surgery", "construct", "objective", "selection", "decoding", "engine", "model", "data", "scale",
-    "hardware", "eval", "tracking", "sweep", "experiment",
+    "method", "surgery", "construct", "objective", "reward", "selection", "decoding", "engine", "model", "data",
+    "scale", "hardware", "eval", "tracking", "sweep", "experiment",
 )  # fmt: skip
 ALLOWED_TARGETS_VARIABLE = "ATHLOS_ALLOWED_TARGETS"
 

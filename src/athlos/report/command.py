@@ -22,6 +22,7 @@ CHOSEN_GROUPS = (
     "surgery",
     "construct",
     "objective",
+    "reward",
     "selection",
     "decoding",
     "model",

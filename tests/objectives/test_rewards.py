@@ -4,11 +4,11 @@ import itertools
 import math
 
 import pytest
+from athlos.methods.lang.rewards import Judged, group_rewards, judge, repeated_share, trace_agreement
 from tests.tolerances import EXACT
 
 from athlos.config.compose import run_config
 from athlos.methods.lang.config import LangConfig, RewardConfig
-from athlos.methods.lang.rewards import Judged, group_rewards, judge, repeated_share, trace_agreement
 from athlos.text.language import detector
 
 GERMAN = "Zuerst rechnen wir die beiden Zahlen zusammen und teilen das Ergebnis durch zwei."

@@ -4,20 +4,20 @@ import itertools
 import math
 
 import pytest
-from athlos.methods.lang.rewards import Judged, group_rewards, judge, repeated_share, trace_agreement
 from tests.tolerances import EXACT
 
 from athlos.config.compose import run_config
-from athlos.methods.lang.config import LangConfig, RewardConfig
+from athlos.objectives.reward_config import ReasoningRewardConfig
+from athlos.objectives.rewards import Judged, group_rewards, judge, trace_agreement
 from athlos.text.language import detector
 
 GERMAN = "Zuerst rechnen wir die beiden Zahlen zusammen und teilen das Ergebnis durch zwei."
 
 
-def config_of(*overrides: str, method: str = "lang") -> RewardConfig:
-    config = run_config([f"method={method}", "objective=policy", "train.max_steps=0", *overrides]).method
-    assert isinstance(config, LangConfig)
-    return config.reward
+def config_of(*overrides: str, reward: str = "conjunction") -> ReasoningRewardConfig:
+    config = run_config(["train.max_steps=0", f"reward={reward}", *overrides]).reward
+    assert isinstance(config, ReasoningRewardConfig)
+    return config
 
 
 def judged(response: str, *overrides: str, language: str = "de", answer: str = "12", truncated: bool = False) -> Judged:
@@ -31,8 +31,8 @@ def verdict(lc: bool = True, form: bool = True, acc: bool = True, language: str 
     return Judged(lc=lc, format=form, acc=acc, language=language, agreement=agreement)
 
 
-def rewards(group: list[Judged], *overrides: str, method: str = "lang", progress: float = 0.0) -> list[float]:
-    return group_rewards(group, language="de", config=config_of(*overrides, method=method), progress=progress)
+def rewards(group: list[Judged], *overrides: str, reward: str = "conjunction", progress: float = 0.0) -> list[float]:
+    return group_rewards(group, language="de", config=config_of(*overrides, reward=reward), progress=progress)
 
 
 def test_only_one_row_of_the_truth_table_is_rewarded() -> None:
@@ -43,7 +43,7 @@ def test_only_one_row_of_the_truth_table_is_rewarded() -> None:
 @pytest.mark.parametrize(("part", "place"), [("lc", 0), ("format", 1), ("accuracy", 2)])
 def test_a_part_that_is_off_always_holds(part: str, place: int) -> None:
     table = list(itertools.product([False, True], repeat=3))
-    found = rewards([verdict(*row) for row in table], f"method.reward.{part}=false")
+    found = rewards([verdict(*row) for row in table], f"reward.{part}=false")
     assert found == [float(all(row[:place] + row[place + 1 :])) for row in table]
 
 
@@ -88,7 +88,7 @@ def test_thought_and_answer_are_checked_apart() -> None:
     ],
 )
 def test_formats(response: str, rule: str, expected: bool) -> None:
-    assert judged(response, f"method.reward.format_rule={rule}").format is expected
+    assert judged(response, f"reward.format_rule={rule}").format is expected
 
 
 def test_a_response_that_was_cut_earns_nothing() -> None:
@@ -99,8 +99,8 @@ def test_a_response_that_was_cut_earns_nothing() -> None:
 
 def test_short_responses_are_not_well_formed_where_a_length_is_asked_for() -> None:
     response = f"{GERMAN}</think> 12"
-    assert judged(response, f"method.reward.min_chars={len(response)}").format
-    assert not judged(response, f"method.reward.min_chars={len(response) + 1}").format
+    assert judged(response, f"reward.min_chars={len(response)}").format
+    assert not judged(response, f"reward.min_chars={len(response) + 1}").format
 
 
 def test_the_answer_stands_behind_the_thought_and_the_last_one_counts() -> None:
@@ -119,19 +119,19 @@ def test_chinese_variants_are_one_language() -> None:
 
 def test_penalty_for_another_language() -> None:
     table = [verdict(lc, True, acc) for lc in (False, True) for acc in (False, True)]
-    assert rewards(table, method="lang_lc_grpo") == [-1.0, -1.0, 0.0, 1.0]
+    assert rewards(table, reward="lc_penalty") == [-1.0, -1.0, 0.0, 1.0]
     agreeing = [verdict(True, True, True, agreement=0.25)]
-    assert rewards(agreeing, method="lang_m_thinker") == [1.25]
+    assert rewards(agreeing, reward="m_thinker") == [1.25]
 
 
 def test_the_weighted_rule() -> None:
     table = [verdict(lc, True, acc) for lc in (False, True) for acc in (False, True)]
-    found = rewards(table, "method.reward.rule=weighted")
+    found = rewards(table, reward="weighted")
     assert found == pytest.approx([0.0, 0.9, 0.1, 1.0], abs=EXACT)
 
 
 def test_grpo_looks_at_accuracy_alone() -> None:
-    assert rewards([verdict(False, False, True), verdict(True, True, False)], method="lang_grpo") == [1.0, 0.0]
+    assert rewards([verdict(False, False, True), verdict(True, True, False)], reward="accuracy") == [1.0, 0.0]
 
 
 @pytest.mark.parametrize("progress", [0.0, 0.25, 0.5, 1.0])
@@ -140,7 +140,7 @@ def test_adamame_is_its_formula(progress: float) -> None:
     c = 0.5 * (1 + math.cos(math.pi * progress))
     bonus = 1 + 2 * max(1 - c, 0.1)
     expected = [(1 + (4 / 1 - 1) * c) * bonus, *[1 + (4 / 3 - 1) * c] * 2, 0.0]
-    assert rewards(group, method="lang_adamame", progress=progress) == pytest.approx(expected, abs=EXACT)
+    assert rewards(group, reward="adamame", progress=progress) == pytest.approx(expected, abs=EXACT)
 
 
 def test_traces_agree_by_their_numbers() -> None:
@@ -148,9 +148,3 @@ def test_traces_agree_by_their_numbers() -> None:
     assert trace_agreement("๓ 4", "3 plus 4 is 7") == pytest.approx(0.8, abs=EXACT)
     assert trace_agreement("keine Zahl", "3") == 0.0
     assert trace_agreement("keine", "none") == 0.0
-
-
-def test_repeated_grams() -> None:
-    assert repeated_share([1, 2, 3]) == 0.0
-    assert repeated_share([1, 2, 3, 4, 5]) == 0.0
-    assert repeated_share([1] * 7) == pytest.approx(0.75, abs=EXACT)

@@ -42,7 +42,8 @@ GRPO and DAPO, which have this value."""
 def group_advantages(rewards_PG: Tensor, *, std: AdvantageStd, eps: float = ADVANTAGE_EPS) -> Tensor:
     """(r - mean) / (std + eps) within each row, [P, G]; `none` leaves out the division. Source: 2402.03300, section 4.
 
-    A row of equal rewards is exactly 0, whatever their rounding. Raises `ConfigError` for groups of one, whose advantage is always 0.
+    A row of equal rewards is exactly 0, whatever their rounding. Raises `ConfigError` for groups of one, whose
+    advantage is always 0.
     """
     if rewards_PG.shape[1] < 2:
         raise ConfigError(f"objective.group_size: got {rewards_PG.shape[1]}, expected an integer >= 2")

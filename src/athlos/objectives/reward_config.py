@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from omegaconf import MISSING
+
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, RewardConfig
+from athlos.config.schema import RewardConfig
 from athlos.errors import did_you_mean
 
 if TYPE_CHECKING:

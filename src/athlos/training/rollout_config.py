@@ -4,7 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from athlos.config.schema import MISSING, MethodConfig
+from omegaconf import MISSING
+
+from athlos.config.schema import MethodConfig
 from athlos.objectives.config import PolicyConfig
 
 if TYPE_CHECKING:

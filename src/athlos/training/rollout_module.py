@@ -190,7 +190,7 @@ class RolloutModule(MethodModule, Generic[PromptT]):
         )
 
     def _mini_batches(self, rows: PolicyRows) -> Iterator[Iterator[Batch]]:
-        """The micro batches of each update: the rows that have a gradient, with denominators over all rows and devices."""
+        """The micro batches of each update: rows that have a gradient, with denominators over all rows and devices."""
         assert isinstance(self.objective, PolicyObjective)
         per_device = self.config.train.batch_size // self.trainer.world_size
         is_active = self.objective.is_active(rows.advantages_B).tolist()

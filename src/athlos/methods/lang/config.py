@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
+from omegaconf import MISSING
+
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING
 from athlos.training.rollout_config import RolloutMethodConfig, rollout_errors
 
 if TYPE_CHECKING:

@@ -2,13 +2,21 @@
 
 import itertools
 import math
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 from tests.tolerances import EXACT
 
-from athlos.config.compose import run_config
+from athlos.config.compose import run_config, sweep_configs
+from athlos.config.parts import Reward, Scores
+from athlos.data.records import MathRecord, QuestionRecord, Record
+from athlos.errors import ConfigError, DataError
+from athlos.generation.rollouts import PolicyPrompt, Rollouts
 from athlos.objectives.reward_config import ReasoningRewardConfig
-from athlos.objectives.rewards import Judged, group_rewards, judge, trace_agreement
+from athlos.objectives.rewards import Judged, build_reward, group_rewards, judge, trace_agreement
 from athlos.text.language import detector
 
 GERMAN = "Zuerst rechnen wir die beiden Zahlen zusammen und teilen das Ergebnis durch zwei."
@@ -148,3 +156,144 @@ def test_traces_agree_by_their_numbers() -> None:
     assert trace_agreement("๓ 4", "3 plus 4 is 7") == pytest.approx(0.8, abs=EXACT)
     assert trace_agreement("keine Zahl", "3") == 0.0
     assert trace_agreement("keine", "none") == 0.0
+
+
+# The parts
+
+
+def rollouts_of(texts: list[str], *, group_size: int, truncated: Sequence[int] = ()) -> Rollouts:
+    empty = torch.zeros(len(texts), 0, dtype=torch.int64)
+    return Rollouts(
+        prompt_ids=empty[::group_size], prompt_mask=empty[::group_size], response_ids=empty, response_mask=empty,
+        log_probs=empty.float(), texts=texts, group_size=group_size,
+        truncated=torch.tensor([row in truncated for row in range(len(texts))]),
+    )  # fmt: skip
+
+
+def prepared(records: list[Record], *overrides: str) -> Reward:
+    """The reward of a run, prepared for a training split of these records."""
+    config = run_config(["train.max_steps=0", "data=traces", *overrides])
+    reward = build_reward(config.reward)
+    context: Any = SimpleNamespace(config=config, data=SimpleNamespace(records=lambda split: iter(records)))
+    reward.prepare(context=context)
+    return reward
+
+
+SUMS: list[Record] = [
+    MathRecord(identifier="1", language="de", question="?", answer="12"),
+    MathRecord(identifier="2", language="en", question="?", answer="7"),
+]
+ENGLISH = "First we add both of the numbers, and then we divide the result by two."
+TEXTS = [f"{GERMAN} 12", f"{ENGLISH} 12", f"{GERMAN} 13", f"{ENGLISH} 7", f"{GERMAN} 7", f"{ENGLISH} 12"]
+"""Three responses to each of the two."""
+
+
+def scored(
+    reward: Reward, records: list[Record] = SUMS, texts: list[str] = TEXTS, *, cut: Sequence[int] = ()
+) -> Scores:
+    prompts = [PolicyPrompt(record=record, text="?") for record in records]
+    rollouts = rollouts_of(texts, group_size=len(texts) // len(records), truncated=cut)
+    return reward.scores(prompts, rollouts, progress=0.0)
+
+
+def test_responses_are_judged_by_the_record_of_their_own_prompt() -> None:
+    found = scored(prepared(SUMS, "reward=conjunction", "reward.format_rule=answer"), cut=[5])
+    assert found.rewards_PG.tolist() == [[1, 0, 0], [1, 0, 0]]
+    assert found.is_right_PG.tolist() == [[True, False, False], [True, False, False]]
+    assert found.parts["lc"].tolist() == [[1, 0, 1], [1, 0, 1]]
+    assert found.parts["acc"].tolist() == [[1, 1, 0], [1, 1, 0]]
+    assert found.parts["format"].tolist() == [[1, 1, 1], [1, 1, 0]]
+
+
+def test_a_sum_adds_its_parts_up_by_their_weights() -> None:
+    """Nine tenths of accuracy and one of language are the weighted rule."""
+    parts = ["+reward@reward.parts.language=conjunction", "reward.parts.language.accuracy=false",
+             "reward.parts.language.format=false", "reward.parts.all_right.format_rule=answer"]  # fmt: skip
+    weights = ["+reward.weights.right=.9", "+reward.weights.language=.1", "+reward.weights.all_right=-2"]
+    found = scored(prepared(SUMS, "reward=sum", *parts, *weights), cut=[3])
+    weighted = scored(prepared(SUMS, "reward=weighted", "reward.format=false"), cut=[3])
+    conjunction = scored(prepared(SUMS, "reward=conjunction", "reward.format_rule=answer"), cut=[3])
+    expected = weighted.rewards_PG - 2 * conjunction.rewards_PG
+    torch.testing.assert_close(found.rewards_PG, expected, rtol=0, atol=EXACT)
+    assert found.is_right_PG.tolist() == conjunction.is_right_PG.tolist()
+    assert found.parts["right"].tolist() == weighted.parts["acc"].tolist()
+    assert set(found.parts) == {"right", "all_right", "language"}
+    plain = scored(prepared(SUMS, "reward=sum", "reward.parts.all_right.format_rule=answer"))
+    assert plain.rewards_PG.tolist() == [[2, 1, 0], [2, 1, 0]]
+
+
+def test_exact_match_asks_for_a_whole_gold_answer() -> None:
+    records: list[Record] = [
+        QuestionRecord(identifier="1", question="?", answers=["Marie Curie", "Curie"]),
+        QuestionRecord(identifier="2", language="de", question="?", answers=["Größe"]),
+    ]
+    found = scored(prepared(records, "reward=exact_match"), records, [" the curie.", "Pierre Curie", "größe", "Größe"])
+    assert found.rewards_PG.tolist() == found.parts["em"].tolist() == [[1, 0], [1, 1]]
+    cut = scored(prepared(records, "reward=exact_match"), records, ["Curie", "Curie", "Größe", "Größe"], cut=[1, 2])
+    assert cut.rewards_PG.tolist() == [[1, 0], [0, 1]]
+    assert not scored(prepared(records, "reward=none"), records, ["Curie"] * 4).rewards_PG.any()
+
+
+@pytest.mark.parametrize(("reward", "kind"), [("conjunction", "MathRecord"), ("exact_match", "QuestionRecord")])
+def test_records_that_a_reward_cannot_judge_are_told_before_training(reward: str, kind: str) -> None:
+    records = [*SUMS, QuestionRecord(identifier="3", question="?", answers=["12"])]
+    with pytest.raises(DataError, match=rf"reward={reward}|reward=reasoning") as caught:
+        prepared(records, f"reward={reward}")
+    assert f"judges {kind}s; split 'train' of data=traces has" in str(caught.value)
+
+
+# The choice
+
+
+LANG = ("objective=policy", "train.max_steps=0")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["method=lang"], {"rule": "conjunction", "lc": True, "min_chars": 0}),
+        (["method=lang_grpo"], {"rule": "conjunction", "lc": False, "format": False}),
+        (["method=lang_lc_grpo"], {"rule": "lc_penalty", "lc": True}),
+        (["method=lang_m_thinker"], {"rule": "m_thinker", "min_chars": 1000}),
+        (["method=lang_adamame"], {"rule": "adamame"}),
+        (["method=lang_constant"], {"rule": "conjunction", "lc": True}),
+        (["method=lang_questa"], {"rule": "conjunction", "lc": True}),
+        (["method=lang_grpo", "reward.lc=true"], {"rule": "conjunction", "lc": True, "format": False}),
+        (["method=lang_grpo", "reward=weighted"], {"rule": "weighted", "lc": True}),
+        (["experiment=lang_lab"], {"rule": "conjunction", "format_rule": "answer", "language_detector": "lab"}),
+        (["experiment=lang_lab", "method=lang_adamame"], {"rule": "adamame", "format_rule": "answer"}),
+    ],
+)
+def test_a_method_brings_its_reward_and_the_command_line_has_the_last_word(
+    overrides: list[str], expected: dict[str, Any]
+) -> None:
+    reward = run_config([*LANG, *overrides]).reward
+    assert {name: vars(reward)[name] for name in expected} == expected
+
+
+def test_a_sweep_over_methods_is_one_over_whole_recipes() -> None:
+    configs = sweep_configs(["experiment=lang_lab", "method=lang,lang_grpo,lang_m_thinker", "reward.min_chars=3"])
+    assert [vars(config.reward)["lc"] for config in configs] == [True, False, True]
+    assert [vars(config.reward)["rule"] for config in configs] == ["conjunction", "conjunction", "m_thinker"]
+    assert {vars(config.reward)["min_chars"] for config in configs} == {3}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=lang", "objective=policy", "reward=none", "train.checkpoint_every=64"], "reward: got none, but this"),
+        (["reward=conjunction"], "reward: this method makes no responses to score; use reward=none"),
+        ([*LANG, "reward=conj"], "reward: got 'conj'"),
+        ([*LANG, "reward=conjunction", "reward.language_detector=labb"], "did you mean 'lab'"),
+        ([*LANG, "reward=sum", "reward.parts.right.accuracy=false"], "reward.parts.right: lc, format and accuracy are"),
+        ([*LANG, "reward=sum", "+reward.parts.right.lcc=true"], "reward.parts.right.lcc: unknown key"),
+        ([*LANG, "reward=sum", "+reward.weights.righ=2"], "reward.weights.righ: no part has this name"),
+        ([*LANG, "reward=sum", "+reward.weights.right=nan"], "reward.weights.right: got nan, expected a finite number"),
+        ([*LANG, "reward=sum", "+reward@reward.parts.none=none"], "reward.parts.none: got no reward, expected one"),
+        ([*LANG, "reward=sum", "~reward.parts.right", "~reward.parts.all_right"], "reward.parts: got none, expected"),
+    ],
+)  # fmt: skip
+def test_a_reward_that_makes_no_sense_is_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_config(overrides)
+    assert message in str(caught.value)

@@ -21,7 +21,7 @@ def test_every_group_and_its_choices_are_named():
     table = TEXT[TEXT.index("## Configuration") : TEXT.index("## The twelve methods")]
     for group in GROUPS:
         assert f"`{group}`" in table
-    for group in ("surgery", "objective", "selection", "decoding", "engine", "scale", "hardware", "tracking"):
+    for group in ("surgery", "objective", "reward", "selection", "decoding", "engine", "scale", "hardware", "tracking"):
         row = next(line for line in table.splitlines() if line.startswith(f"| `{group}`"))
         for option in group_options(group):
             assert f"`{option}`" in row, (group, option)

@@ -51,8 +51,8 @@ def lang(tiny: list[str], sums: Path) -> list[str]:
         *kept, "method=lang", "objective=policy", "data=traces", f"data.dir={sums}", "eval=math", "eval.shots=0",
         "method.prompts_per_step=4", "method.chunk_prompts=2", "method.groups.high=[de]", "method.groups.mid=[ru]",
         "method.groups.low=[th]", "objective.group_size=4", "objective.max_new_tokens=40", "train.batch_size=8",
-        "train.micro_batch_size=4", "train.max_steps=6", "train.checkpoint_every=2", "method.reward.accuracy=false",
-        "method.reward.format=false", "method.switch.t_min=0", "method.switch.tau=0.05", "train.lr=1e-2",
+        "train.micro_batch_size=4", "train.max_steps=6", "train.checkpoint_every=2", "reward.accuracy=false",
+        "reward.format=false", "method.switch.t_min=0", "method.switch.tau=0.05", "train.lr=1e-2",
         "decoding.max_new_tokens=8", "train.max_length=64", "model.tokenizer.kind=bpe",
         "model.tokenizer.vocab_size=300",
     ]  # fmt: skip
@@ -144,9 +144,9 @@ def test_a_stopped_run_goes_on_as_if_uninterrupted(
         ("method.switch.ema_alpha=1", "method.switch.ema_alpha: got 1.0, expected a number in [0, 1)"),
         ("method.switch.t_min=-1", "method.switch.t_min: got -1, expected an integer >= 0"),
         ("method.chunk_prompts=0", "method.chunk_prompts: got 0, expected an integer >= 1"),
-        ("method.reward.lc=false", "method.reward: lc, format and accuracy are all false"),
-        ("method.reward.rule=weighted", "method.reward.accuracy: got false, but reward.rule=weighted counts it"),
-        ("method.reward.min_chars=-1", "method.reward.min_chars: got -1, expected an integer >= 0"),
+        ("reward.lc=false", "reward: lc, format and accuracy are all false"),
+        ("reward.rule=weighted", "reward.accuracy: got false, but reward.rule=weighted counts it"),
+        ("reward.min_chars=-1", "reward.min_chars: got -1, expected an integer >= 0"),
         ("method.groups.high=[]", "method.groups.high: got no languages"),
         ("method.groups.high=[de,th]", "method.groups.low: 'th' is in high too"),
         ("method.hint.schedule=step", "method.hint.schedule: got 'step'"),
@@ -224,7 +224,7 @@ def test_a_response_ends_where_any_language_begins_another_problem(lang: list[st
     parts: Any = dict.fromkeys(("model", "tokenizer", "objective", "decoding", "engine"))
     module = LangModule(run_config(lang), **parts)
     records = [MathRecord(identifier="1", language=code, question="?", answer="1") for code in ("de", "th", "de")]
-    stops = module._stops(records)
+    stops = module.stops(records)
     assert stops == list(dict.fromkeys(stops))
     for record in records:
         assert set(stop_strings(record, "default")) <= set(stops)
@@ -274,8 +274,9 @@ def test_lab_sums_are_asked_and_judged_in_their_languages(
     lab = [
         "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lab/lang",
         "data.val_split=null", "eval=math", "prompt_style=bare", "eval.language_detector=lab", "eval.shots=0",
+        "reward.language_detector=lab",
         "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
-        "method.prompts_per_step=5", "method.chunk_prompts=5", "method.reward.format_rule=answer",
+        "method.prompts_per_step=5", "method.chunk_prompts=5", "reward.format_rule=answer",
         "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",
         "train.micro_batch_size=5", "train.max_steps=2",
     ]  # fmt: skip

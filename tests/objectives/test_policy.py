@@ -4,6 +4,7 @@ Sabotages that were tried and that these tests catch: the mean of a whole batch 
 among the labels, `max` in place of `min`, skipped rows missing in the denominator.
 """
 
+import math
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,8 +19,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.errors import ConfigError, ConfigErrors
+from athlos.objectives import policy
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.policy import (
+    MAX_LOG_RATIO,
     PolicyObjective,
     clipped_loss,
     group_advantages,
@@ -121,6 +124,82 @@ def test_groups_that_agree_have_no_advantage_and_groups_of_one_are_refused() -> 
         assert not group_advantages(torch.tensor([[1.0] * 8, [0.0] * 8]), std=std).any()
     with pytest.raises(ConfigError, match=r"objective\.group_size: got 1"):
         group_advantages(torch.ones(3, 1), std=AdvantageStd["sample"])
+
+
+@pytest.mark.parametrize("std", list(AdvantageStd))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_equal_rewards_have_no_advantage_whatever_their_rounding(std: AdvantageStd, dtype: torch.dtype) -> None:
+    """The mean of eight times 2.8 is not 2.8, and 0.1 + 0.2 is not 0.3; a real difference of 1e-4 counts in full."""
+    assert not group_advantages(torch.tensor([[2.8] * 8], dtype=dtype), std=std).any()
+    assert not group_advantages(torch.tensor([[0.1 + 0.2, 0.3] * 4, [0.0] * 8], dtype=dtype), std=std).any()
+    close = group_advantages(torch.tensor([[2.8, 2.8001] * 4], dtype=dtype), std=AdvantageStd["population"], eps=0.0)
+    torch.testing.assert_close(close, torch.tensor([[-1.0, 1.0] * 4], dtype=dtype), rtol=1e-2, atol=0)
+
+
+@pytest.mark.parametrize("denominator", list(Denominator))
+@pytest.mark.parametrize("place", [0, 2])
+@pytest.mark.parametrize("share_prompts", [True, False])
+def test_a_token_that_was_drawn_with_no_finite_probability_leaves_sums_and_denominators(
+    denominator: Denominator, place: int, share_prompts: bool
+) -> None:
+    """A response's first token, where its prompt ends, and a later one."""
+    model = model_of(torch.float64)
+    rollouts = rollouts_of(model, noise=0.4)
+    new = [rollouts_of(model).log_probs[row, :length].tolist() for row, length in enumerate(LENGTHS)]
+    old = [rollouts.log_probs[row, :length].tolist() for row, length in enumerate(LENGTHS)]
+    del new[0][place], old[0][place]
+    rollouts.log_probs[0, place] = float("-inf")
+    rows = policy_rows(rollouts, advantages_of(), pad_id=0)
+    assert rows.num_tokens_B.tolist() == [LENGTHS[0] - 1, *LENGTHS[1:]]
+    objective = objective_of(denominator=denominator, skip_zero=False, share_prompts=share_prompts)
+    loss = whole_loss(objective, model, rows, [[0, 5, 3, 11], [1, 2], [4, 6, 7, 8, 9, 10]])
+    expected = reference.policy_loss(
+        new, old, advantages_of().tolist(), low=0.2, high=0.3, denominator=denominator, constant=6
+    )
+    assert loss.item() == pytest.approx(expected, abs=FLOAT32)
+    assert gradient(loss, model).isfinite().all()
+    parts = [objective.loss(model, rows.batch(part, step_targets=1)) for part in ([0, 1], [2, 3])]
+    assert [part.counts["dropped_tokens"] for part in parts] == [1, 0]
+    assert parts[0].logs["ratio_gap"].isfinite()
+
+
+def test_a_token_that_the_model_now_excludes_is_dropped_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of(torch.float64)
+    rows = policy_rows(rollouts_of(model, noise=0.4), advantages_of(), pad_id=0)
+    objective = objective_of()
+    original = policy.log_probs_of
+
+    def excluding(*arguments: Any, **options: Any) -> Tensor:
+        is_first = torch.arange(LENGTHS[0]) == 0
+        return original(*arguments, **options).masked_fill(is_first, float("-inf"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(policy, "log_probs_of", excluding)
+        found = objective.loss(model, rows.batch([0], step_targets=1))
+    rows.old_log_probs_BT[0, len(PROMPTS[0])] = float("nan")
+    expected = objective.loss(model, rows.batch([0], step_targets=1))
+    assert found.counts == expected.counts == {"dropped_tokens": 1}
+    assert found.total.item() == expected.total.item()
+    torch.testing.assert_close(gradient(found.total, model), gradient(expected.total, model), rtol=0, atol=EXACT)
+
+
+def test_a_batch_of_dropped_tokens_gives_every_parameter_the_gradient_zero() -> None:
+    model = model_of()
+    rollouts = rollouts_of(model)
+    rollouts.log_probs[1] = float("nan")
+    rows = policy_rows(rollouts, advantages_of().float(), pad_id=0)
+    loss = objective_of().loss(model, rows.batch([1], step_targets=12))
+    assert (loss.count, loss.counts["dropped_tokens"], loss.total.item()) == (0, LENGTHS[1], 0.0)
+    assert not gradient(loss.total, model).any()
+
+
+def test_a_ratio_beyond_measure_is_capped_and_has_no_gradient() -> None:
+    log_probs = torch.tensor([500.0, -500.0, 0.1], requires_grad=True)
+    loss = clipped_loss(log_probs, torch.zeros(3), torch.tensor([-1.0, 1.0, 1.0]), clip_low=0.2, clip_high=0.2)
+    assert loss.tolist() == [pytest.approx(math.exp(MAX_LOG_RATIO)), pytest.approx(-math.exp(-MAX_LOG_RATIO)),
+                             pytest.approx(-math.exp(0.1))]  # fmt: skip
+    [slope] = torch.autograd.grad(loss.sum(), log_probs)
+    assert [value != 0 for value in slope.tolist()] == [False, False, True]
 
 
 @pytest.mark.parametrize("denominator", list(Denominator))

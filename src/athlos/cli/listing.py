@@ -11,8 +11,8 @@ from athlos.config.registry import registry
 from athlos.errors import ConfigError, did_you_mean
 
 PART_GROUPS = (
-    "surgery", "construct", "objective", "selection", "decoding", "engine", "eval", "tracking", "hardware", "scale",
-    "sweep",
+    "surgery", "construct", "objective", "reward", "selection", "decoding", "engine", "eval", "tracking", "hardware",
+    "scale", "sweep",
 )  # fmt: skip
 COMMAND = "athlos "
 """A comment that starts so is the command line of an experiment."""

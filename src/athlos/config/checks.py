@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
-from athlos.config.schema import RunConfig
+from athlos.config.schema import LANGUAGE_DETECTORS, RunConfig
 from athlos.errors import did_you_mean
 
 MODEL_SUITES = ("perplexity", "throughput", "calibration")
@@ -33,8 +33,19 @@ def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
         inner = OmegaConf.get_type(child)
         if inner in (dict, None):
             inner = _dataclass_of(hints[key])
+        if inner is None:
+            yield from _unknown_keys_of_parts(child, path=f"{full}.")
         if inner is not None and dataclasses.is_dataclass(inner):
             yield from unknown_keys(child, schema=inner, path=f"{full}.")
+
+
+def _unknown_keys_of_parts(node: DictConfig, *, path: str) -> Iterator[str]:
+    """`unknown_keys` of the parts in a mapping from names to parts; in other mappings there are none to look at."""
+    for name in map(str, node):
+        child = node._get_node(name)
+        kind = OmegaConf.get_type(child) if isinstance(child, DictConfig) and not child._is_missing() else None
+        if kind is not None and dataclasses.is_dataclass(kind):
+            yield from unknown_keys(child, schema=kind, path=f"{path}{name}.")
 
 
 def _dataclass_of(hint: Any) -> type | None:
@@ -148,7 +159,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
         "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words", "trimmed")),
-        "eval.language_detector": (config.eval.language_detector, ("script", "lingua", "py3langid", "lab")),
+        "eval.language_detector": (config.eval.language_detector, LANGUAGE_DETECTORS),
     }
     for sink in config.tracking.sinks:
         accepted[f"tracking.sinks[{sink}]"] = (sink, ("wandb", "tensorboard", "trackio"))

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from athlos.data.encoding import Rows
     from athlos.data.records import Record
     from athlos.generation.interface import Engine
+    from athlos.generation.rollouts import PolicyPrompt, Rollouts
     from athlos.models.loading import LoadedModel
     from athlos.stages import StageStore
 
@@ -132,6 +133,8 @@ class Loss:
     """How many of the objective's `unit` this batch holds: target tokens (`num_targets`), or rows."""
     logs: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
     """Further scalars to record, already averaged."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """Further numbers to record, which add up over the micro batches and devices of an optimizer step."""
 
 
 class Unit(StrEnum):
@@ -155,6 +158,30 @@ class Objective(Protocol):
         ...
 
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> Loss: ...
+
+
+@dataclass(kw_only=True)
+class Scores:
+    """What a reward says of G responses to each of P prompts. Tables are [P, G], on the CPU."""
+
+    rewards_PG: "torch.Tensor"
+    """float64."""
+    is_right_PG: "torch.Tensor"
+    """bool: whether a response is all that was asked for."""
+    parts: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
+    """What the rewards were made of, float64, by name; the mean over responses is the metric `train/<name>`."""
+
+
+class Reward(Protocol):
+    """Scores responses by their texts. Called in a thread beside the model, so it must not touch torch's own state."""
+
+    def prepare(self, *, context: PartContext) -> None:
+        """Called once before training. Raises `DataError` for records that it cannot judge."""
+        ...
+
+    def scores(self, prompts: "Sequence[PolicyPrompt]", rollouts: "Rollouts", *, progress: float) -> Scores:
+        """`progress` is the share of the run that is done, in [0, 1], for rewards that change with it."""
+        ...
 
 
 @dataclass(kw_only=True)

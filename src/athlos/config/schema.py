@@ -11,8 +11,14 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from athlos.errors import did_you_mean
+
 OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run", "progress", "study", "tags")
 """Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
+
+
+LANGUAGE_DETECTORS = ("script", "lingua", "py3langid", "lab")
+"""`script` (script range and character n-grams), two libraries, and the lab's own languages."""
 
 
 class Dtype(StrEnum):
@@ -112,6 +118,21 @@ class SurgeryConfig(PartConfig):
 @dataclass(kw_only=True)
 class ObjectiveConfig(PartConfig):
     """Base of an objective: (model, batch) -> loss."""
+
+
+@dataclass(kw_only=True)
+class RewardConfig(PartConfig):
+    """Base of a reward: prompts and responses -> a number a response."""
+
+    language_detector: str = "script"
+    """Tells the language of responses and traces in training, one of `LANGUAGE_DETECTORS`."""
+
+    def errors(self, path: str) -> Iterator[str]:
+        """One line for each wrong value; `path` is where this config stands, such as `reward` or `reward.parts.em`."""
+        if self.language_detector not in LANGUAGE_DETECTORS:
+            near = did_you_mean(self.language_detector, LANGUAGE_DETECTORS)
+            accepted = ", ".join(LANGUAGE_DETECTORS)
+            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
 
 
 @dataclass(kw_only=True)
@@ -291,7 +312,7 @@ class EvalConfig:
     circular: bool = False
     """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
     language_detector: str = "script"
-    """`script` (script range and character n-grams), `lingua`, `py3langid`, or `lab` for the lab's languages."""
+    """Tells the language of answers in evaluation, one of `LANGUAGE_DETECTORS`."""
     bootstrap: int = 1000
     """Resamples of the interval; 0 = none."""
     bootstrap_seed: int = 12345
@@ -325,6 +346,7 @@ class RunConfig:
     surgery: SurgeryConfig = MISSING
     construct: ConstructConfig = MISSING
     objective: ObjectiveConfig = MISSING
+    reward: RewardConfig = MISSING
     selection: SelectionConfig = MISSING
     decoding: DecodingConfig = MISSING
     engine: EngineConfig = MISSING

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from athlos.data.encoding import prefix_token
+from athlos.data.records import Record
 from athlos.errors import ConfigErrors, DataError, ModelError
 from athlos.generation.config import TransformersConfig
 from athlos.generation.endings import StopStrings, cut, end_tokens
@@ -37,6 +38,14 @@ DROP_SHARE = 1 / 8
 """Finished rows leave when they are this share of the batch: leaving copies the cache of those that stay."""
 GROWTH = 128
 """Columns allocated ahead."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PolicyPrompt:
+    """What the model is asked, and the record that a response to it is judged by."""
+
+    record: Record
+    text: str
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""Schemas of the objectives that more than one method uses."""
+"""Schemas of the objectives that more than one method uses, and the parts of `reward_config.py`."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from athlos.config.registry import Part
 from athlos.config.schema import MISSING, ObjectiveConfig
+from athlos.objectives.reward_config import REWARD_PARTS
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -204,4 +205,5 @@ PARTS = [
         target="athlos.objectives.unigram_smoothing.UnigramSmoothingObjective",
         summary="cross-entropy with a share of the target spread by token frequency", check=_unigram_errors,
     ),
+    *REWARD_PARTS,
 ]  # fmt: skip

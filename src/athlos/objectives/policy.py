@@ -29,28 +29,43 @@ if TYPE_CHECKING:
     from athlos.generation.rollouts import Rollouts
 
 ADVANTAGE_EPS = 1e-6
-"""Keeps a group of equal rewards at advantage 0 in place of 0 / 0."""
+"""Keeps a division by a very small deviation finite."""
+SAME_REWARD = 4
+"""Rewards of a group that differ by at most so many units in the last place are the same number, rounded on different
+ways: without this, a rounding residue over a rounding residue becomes an advantage of any size."""
+MAX_LOG_RATIO = 10.0
+"""Cap on |log ratio| before its exponential, so that a token whose probability changed beyond measure cannot overflow
+to infinity; a token beyond it has no gradient. Far outside of what clipping leaves. Source: torchtitan's losses of
+GRPO and DAPO, which have this value."""
 
 
 def group_advantages(rewards_PG: Tensor, *, std: AdvantageStd, eps: float = ADVANTAGE_EPS) -> Tensor:
     """(r - mean) / (std + eps) within each row, [P, G]; `none` leaves out the division. Source: 2402.03300, section 4.
 
-    Raises `ConfigError` for groups of one, whose advantage is always 0.
+    A row of equal rewards is exactly 0, whatever their rounding. Raises `ConfigError` for groups of one, whose
+    advantage is always 0.
     """
     if rewards_PG.shape[1] < 2:
         raise ConfigError(f"objective.group_size: got {rewards_PG.shape[1]}, expected an integer >= 2")
-    centred_PG = rewards_PG - rewards_PG.mean(dim=1, keepdim=True)
+    rounding_P1 = SAME_REWARD * torch.finfo(rewards_PG.dtype).eps * rewards_PG.abs().amax(dim=1, keepdim=True)
+    range_P1 = rewards_PG.amax(dim=1, keepdim=True) - rewards_PG.amin(dim=1, keepdim=True)
+    centred_PG = (rewards_PG - rewards_PG.mean(dim=1, keepdim=True)).masked_fill(range_P1 <= rounding_P1, 0.0)
     if std is AdvantageStd["none"]:
         return centred_PG
     spread_P1 = rewards_PG.std(dim=1, keepdim=True, correction=1 if std is AdvantageStd["sample"] else 0)
     return centred_PG / (spread_P1 + eps)
 
 
+def capped_ratio(log_probs_N: Tensor, old_log_probs_N: Tensor) -> Tensor:
+    """New over old probability of each token, [N], in [exp(-MAX_LOG_RATIO), exp(MAX_LOG_RATIO)]."""
+    return (log_probs_N - old_log_probs_N).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp()
+
+
 def clipped_loss(
     log_probs_N: Tensor, old_log_probs_N: Tensor, advantages_N: Tensor, *, clip_low: float, clip_high: float
 ) -> Tensor:
     """-min(ratio A, clip(ratio, 1 - low, 1 + high) A) of each token, [N]. Source: 1707.06347, eq. 7."""
-    ratio_N = (log_probs_N - old_log_probs_N).exp()
+    ratio_N = capped_ratio(log_probs_N, old_log_probs_N)
     clipped_N = ratio_N.clamp(1 - clip_low, 1 + clip_high)
     return -torch.minimum(ratio_N * advantages_N, clipped_N * advantages_N)
 
@@ -83,8 +98,8 @@ class PolicyRows:
 
     @property
     def num_tokens_B(self) -> Tensor:
-        """Generated tokens of each row."""
-        return (self.labels_BT != -100).sum(dim=1)
+        """Generated tokens of each row that can be learned from: drawn with a probability that is a number."""
+        return ((self.labels_BT != -100) & self.old_log_probs_BT.isfinite()).sum(dim=1)
 
     def batch(self, rows: list[int], *, step_targets: int) -> dict[str, Tensor]:
         """The chosen rows, perhaps none, without columns that are padding in all of them."""
@@ -186,47 +201,55 @@ class PolicyObjective:
     def loss(self, model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Loss:
         """Sum over generated tokens, weighted by the denominator's rule; `count` is this batch's part of it.
 
-        A batch without rows gives every parameter that trains the gradient 0, which processes that wait for each other
-        and optimizers with a memory need.
+        A token whose log-probability, then or now, is no finite number is dropped and counted, since it has no ratio;
+        the mean over a response leaves it out. A batch in which nothing is left gives every parameter that trains the
+        gradient 0, which processes that wait for each other and optimizers with a memory need.
         """
         if not len(batch["input_ids"]):
-            zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
-            return Loss(total=zero, count=0, logs={"clipped_tokens": zero.detach(), "ratio_gap": zero.detach()})
+            return self._no_loss(model, num_dropped=0)
         config = self.config
         if config.share_prompts:
             hidden_ND, targets_N = target_states(model, batch)
         else:
             hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
         is_target_BT = batch["labels"][:, 1:] != -100
-        row_N = is_target_BT.nonzero()[:, 0]
-        length_B = is_target_BT.sum(dim=1)
         log_probs_N = log_probs_of(
             model, hidden_ND, targets_N, temperature=config.temperature, chunk_tokens=config.chunk_tokens
         )
         old_N = batch["old_log_probs"][:, 1:][is_target_BT]
+        is_kept_N = log_probs_N.isfinite() & old_N.isfinite()
+        num_dropped = int((~is_kept_N).sum())
+        if num_dropped == len(is_kept_N):
+            return self._no_loss(model, num_dropped=num_dropped)
+        log_probs_N, old_N = log_probs_N[is_kept_N], old_N[is_kept_N]
+        row_N = is_target_BT.nonzero()[:, 0][is_kept_N]
+        length_B = torch.bincount(row_N, minlength=len(is_target_BT))
         losses_N = clipped_loss(
             log_probs_N, old_N, batch["advantages"][row_N], clip_low=config.clip_low, clip_high=config.clip_high
         )
         if self.reference is not None:
-            losses_N = losses_N + config.kl * self._divergence(batch, is_target_BT, log_probs_N, targets_N)
+            gap_N = self._reference_log_probs(batch, is_target_BT, targets_N)[is_kept_N] - log_probs_N
+            losses_N = losses_N + config.kl * (gap_N.exp() - gap_N - 1)
         weights_N = token_weights(row_N, length_B, denominator=config.denominator, constant=config.max_new_tokens)
         count = step_denominator(int((length_B > 0).sum()), len(row_N), denominator=config.denominator)
-        ratio_N = (log_probs_N.detach() - old_N).exp()
+        ratio_N = capped_ratio(log_probs_N.detach(), old_N)
         is_clipped_N = (ratio_N < 1 - config.clip_low) | (ratio_N > 1 + config.clip_high)
         logs = {"clipped_tokens": is_clipped_N.float().mean(), "ratio_gap": (ratio_N - 1).abs().mean()}
-        return Loss(total=(losses_N * weights_N).sum(), count=count, logs=logs)
+        total = (losses_N * weights_N).sum()
+        return Loss(total=total, count=count, logs=logs, counts={"dropped_tokens": num_dropped})
 
-    def _divergence(
-        self, batch: Mapping[str, Tensor], is_target_BT: Tensor, log_probs_N: Tensor, targets_N: Tensor
-    ) -> Tensor:
-        """Schulman's k3 estimate of KL(policy || reference) of each token, [N]."""
+    def _no_loss(self, model: "PreTrainedModel", *, num_dropped: int) -> Loss:
+        zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
+        logs = {"clipped_tokens": zero.detach(), "ratio_gap": zero.detach()}
+        return Loss(total=zero, count=0, logs=logs, counts={"dropped_tokens": num_dropped})
+
+    @torch.no_grad()
+    def _reference_log_probs(self, batch: Mapping[str, Tensor], is_target_BT: Tensor, targets_N: Tensor) -> Tensor:
+        """Log-probability of each token under the reference, [N]; the loss takes Schulman's k3 estimate of it."""
         assert self.reference is not None
-        with torch.no_grad():
-            self.reference.to(targets_N.device)
-            hidden_ND = hidden_states(self.reference, batch)[:, :-1][is_target_BT]
-            theirs_N = log_probs_of(
-                self.reference, hidden_ND, targets_N, temperature=self.config.temperature,
-                chunk_tokens=self.config.chunk_tokens,
-            )  # fmt: skip
-        gap_N = theirs_N - log_probs_N
-        return gap_N.exp() - gap_N - 1
+        self.reference.to(targets_N.device)
+        hidden_ND = hidden_states(self.reference, batch)[:, :-1][is_target_BT]
+        return log_probs_of(
+            self.reference, hidden_ND, targets_N, temperature=self.config.temperature,
+            chunk_tokens=self.config.chunk_tokens,
+        )  # fmt: skip

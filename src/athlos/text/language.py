@@ -123,7 +123,7 @@ class ScriptDetector:
         for language in languages:
             if language not in known:
                 raise ConfigError(
-                    f"eval.language_detector: 'script' does not know the language '{language}'"
+                    f"language_detector: 'script' does not know the language '{language}'"
                     f"{did_you_mean(language, known)} It knows {', '.join(known)}; use 'lingua' or 'py3langid'"
                 )
         self._classify = language_profiles.classify
@@ -204,17 +204,17 @@ def detector(name: str, languages: Sequence[str]) -> Detector:
     """
     if name not in _DETECTORS:
         near = did_you_mean(name, list(_DETECTORS))
-        raise ConfigError(f"eval.language_detector: got '{name}'{near} Accepted: {', '.join(_DETECTORS)}")
+        raise ConfigError(f"language_detector: got '{name}'{near} Accepted: {', '.join(_DETECTORS)}")
     return _build(name, tuple(sorted({base_language(language) for language in languages})))
 
 
 def _missing_extra(name: str) -> ConfigError:
     return ConfigError(
-        f"eval.language_detector: '{name}' is not installed; pip install 'athlos[language-id]', or use 'script'"
+        f"language_detector: '{name}' is not installed; pip install 'athlos[language-id]', or use 'script'"
     )
 
 
 def _require_known(name: str, languages: Sequence[str], known: Sequence[str]) -> None:
     unknown = [language for language in languages if language not in known]
     if unknown:
-        raise ConfigError(f"eval.language_detector: '{name}' does not know {', '.join(unknown)}")
+        raise ConfigError(f"language_detector: '{name}' does not know {', '.join(unknown)}")

@@ -131,6 +131,8 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
         for name, value in loss.logs.items():
             part = value.item() * loss.count / step_targets.item()
             self.step_log[name] = self.step_log.get(name, 0.0) + part
+        for name, number in loss.counts.items():
+            self.step_log[name] = self.step_log.get(name, 0.0) + number
         return share * self.config.num_accumulated * self.trainer.world_size
 
     def configure_model(self) -> None:

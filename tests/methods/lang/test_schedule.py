@@ -11,11 +11,12 @@ from tests.methods.lang import reference
 from tests.tolerances import FLOAT64
 
 from athlos.config.compose import run_config
-from athlos.methods.lang.config import HintSchedule, LangConfig, SwitchConfig, num_policy_steps, num_updates
+from athlos.methods.lang.config import HintSchedule, LangConfig, SwitchConfig
 from athlos.methods.lang.prompts import shown_units
 from athlos.methods.lang.schedule import HintSwitch, hint_share
 from athlos.objectives.config import AdvantageStd
 from athlos.objectives.policy import group_advantages
+from athlos.training.rollout_config import num_policy_steps, num_updates
 
 GROUPS = {"high": ["en", "de"], "low": ["th", "sw"]}
 

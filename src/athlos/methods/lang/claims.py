@@ -8,12 +8,12 @@ from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure,
 LAB = {"study": "lang_lab", "train.max_steps": 120}
 """Not the model before training, which the study has a run of."""
 LONG, SMALL = {"study": "lang_lab_long"}, {"study": "lang_gemma3", "train.max_steps": 50}
-FADES = {"method.reward.rule": "conjunction", "method.hint.schedule": "cosine", "method.switch.scope": "group"}
-LC_GRPO = {"method.reward.rule": "lc_penalty", "method.hint.schedule": "none"}
-GRPO = {"method.reward.rule": "conjunction", "method.reward.lc": False, "method.hint.schedule": "none"}
-FIXED = {"method.reward.rule": "conjunction", "method.hint.schedule": "constant"}
+FADES = {"reward.rule": "conjunction", "method.hint.schedule": "cosine", "method.switch.scope": "group"}
+LC_GRPO = {"reward.rule": "lc_penalty", "method.hint.schedule": "none"}
+GRPO = {"reward.rule": "conjunction", "reward.lc": False, "method.hint.schedule": "none"}
+FIXED = {"reward.rule": "conjunction", "method.hint.schedule": "constant"}
 GPUS = "Qwen2.5-7B or 3B trained for 117 steps with 8 rollouts of up to 16,384 tokens: GPUs"
-ARMS = ("method.hint", "method.switch", "method.reward")
+ARMS = ("method.hint", "method.switch", "reward")
 
 
 def _arms(
@@ -98,7 +98,7 @@ CLAIMS = (
         comparisons=tuple(
             _arms(
                 f"lab, {better} - {worse}", "test/lc_acc", {**FADES, "method.hint.schedule": better},
-                {"method.reward.rule": "conjunction", "method.hint.schedule": worse},
+                {"reward.rule": "conjunction", "method.hint.schedule": worse},
             )
             for better, worse in (("cosine", "linear"), ("linear", "exp"), ("exp", "constant"))
         ),

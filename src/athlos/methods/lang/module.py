@@ -1,30 +1,32 @@
-"""LANG: rollouts on prompts with fading hints, a reward of language, format and accuracy, and GRPO on it.
+"""LANG: group-relative policy optimisation on prompts whose hints fade, and stop for each group of languages by itself.
 
-One optimizer step is one mini-batch; every `num_updates` steps new rollouts are made. Which prompts, hints and draws an
-RL step has follows from the seed and the step; what does not (averages, switched groups) is in the checkpoint.
+RL step t of T, over the loop of `training/rollout_module.py`:
 
-P prompts of an RL step on this device, G responses a prompt, B = P x G rows.
+1. `prompts`: each question stands with the first floor(p_t x units) units of a teacher's trace behind it, where
+   p_t = p0 (1 + cos(pi t / T)) / 2 (`schedule.hint_share`), and p_t = 0 in a group of languages that has switched;
+2. G responses to each are sampled and scored: 1 if language, format and answer are all right, else 0
+   (`reward=conjunction`, in `objectives/rewards.py`; the hint is part of the prompt and is not looked at);
+3. advantages within each group of responses, and the clipped loss on them: the loop's;
+4. `after_rollouts`: the share of a group's prompts that carry signal joins its moving average; a group whose average
+   reaches tau goes without hints for good (`schedule.HintSwitch`).
+
+Evaluation asks without hints, like any run. The baselines are other values of the same keys, and other rewards.
 """
 
 import random
-import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from athlos.config.parts import PartContext
-from athlos.data.batches import Batch
+from athlos.config.parts import PartContext, Scores
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
-from athlos.generation.rollouts import Rollouts, sample_group
-from athlos.methods.lang.config import LangConfig, SwitchMeasure, num_policy_steps, num_updates
+from athlos.methods.lang.config import LangConfig, SwitchMeasure, SwitchSignal
 from athlos.methods.lang.figures import lens_figure, trace_figure
 from athlos.methods.lang.lens import TokenLanguages, target_shares
-from athlos.methods.lang.measures import Verdicts, collected, judged_chunk, ratios, signals
 from athlos.methods.lang.prompts import (
     PROBE_EVERY,
     HintedPrompt,
@@ -35,135 +37,31 @@ from athlos.methods.lang.prompts import (
     shown_units,
 )
 from athlos.methods.lang.schedule import HintSwitch, hint_share
-from athlos.objectives.config import PolicyConfig
-from athlos.objectives.policy import (
-    PolicyObjective,
-    group_advantages,
-    joined_rows,
-    policy_rows,
-    step_denominator,
-)
 from athlos.text.language import detector
-from athlos.text.prompts import stop_strings
-from athlos.training.module import SEED_STRIDE, MethodModule
-
-LAST_MEANS = ("reward", "lc", "acc", "entropy", "response_len", "repetition", "truncated", "signal_share",
-              "cost/rollout_tokens_per_s")  # fmt: skip
-"""Curves whose end joins the metrics of the run."""
+from athlos.training.module import Measured
+from athlos.training.rollout_module import RolloutModule
 
 
-class LangModule(MethodModule):
-    """Hinted prompts -> rollouts -> rewards -> advantages -> updates; evaluation asks without hints, like any run."""
+class LangModule(RolloutModule[LangConfig, HintedPrompt]):
+    """The policy loop with hints in its prompts, and the switch that ends them."""
 
-    loss_is_progress = False
-
-    def prepare(self, *, context: PartContext) -> None:
-        """Check the training prompts and take over the data's stream: its batches are made of rollouts."""
-        method = self.config.method
-        assert isinstance(method, LangConfig)
-        self.method, self.history = method, list[dict[str, float]]()
+    def before_training(self, *, context: PartContext) -> None:
+        """Check the training prompts, plan their order, and set the switch up."""
+        super().before_training(context=context)
+        assert context.data is not None
+        method = self.method
         self.cuts: Counter[str] = Counter()  # hints by how their trace was cut, on this device
-        self._data = context.data
-        if context.data is None or not self.config.num_steps:
-            return
-        assert isinstance(self.objective, PolicyObjective)
-        assert isinstance(self.objective.config, PolicyConfig)
-        self.policy = self.objective
-        self.num_updates, self.num_policy_steps = num_updates(self.config), num_policy_steps(self.config)
-        self.pad_id = context.data.pad_id
-        self.switch = HintSwitch(method.switch, method.groups)
-        train, test = self._math_records(self.config.data.train_split), self._tests()
-        languages = sorted({record.language for record in train})
-        self.detector = detector(self.config.eval.language_detector, languages)
+        train = self._math_records(self.config.data.train_split)
         records = check_records(
-            train, test, config=method, detector=self.detector, bad=context.data.source.bad
+            train, self._tests(), config=method, bad=context.data.source.bad,
+            detector=detector(self.config.reward.language_detector, sorted({record.language for record in train})),
         )  # fmt: skip
         self.plan = PromptPlan(records, prompts_per_step=method.prompts_per_step, seed=self.config.seed)
-        context.data.own_stream = self.stream
-
-    def _math_records(self, split: str | None) -> list[MathRecord]:
-        assert self._data is not None
-        assert split is not None
-        records = list(self._data.records(split))
-        found = [record for record in records if isinstance(record, MathRecord)]
-        if len(found) < len(records) or not found:
-            name = self.config.data.name
-            raise DataError(f"method=lang needs MathRecords; split '{split}' of data={name} has {len(found)} of them")
-        return found
-
-    def _tests(self) -> list[MathRecord]:
-        """All test items, whatever `data.limit_test` says."""
-        assert self._data is not None
-        split = self.config.data.test_split
-        records = self._data.source.records(split) if split else ()
-        return [record for record in records if isinstance(record, MathRecord)]
-
-    def stream(self, first_step: int) -> Iterator[Batch]:
-        """One empty batch a micro batch: `on_train_batch_start` fills it, when the weights are those to sample from."""
-        for _ in range((self.config.num_steps - first_step) * self.config.num_accumulated):
-            empty = torch.zeros(0, 0, dtype=torch.int64)
-            yield {"input_ids": empty, "attention_mask": empty}
-
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
-        """Make rollouts where an RL step begins, and give the micro batch its rows."""
-        super().on_train_batch_start(batch, batch_index)
-        micro = batch_index % self.config.num_accumulated
-        if micro == 0 and self.global_step % self.num_updates == 0:
-            self._begin_policy_step(self.global_step // self.num_updates)
-        if micro == 0:
-            self.step_log.update({name: value / self.trainer.world_size for name, value in self._step_metrics.items()})
-        update = self.global_step % self.num_updates
-        rows, step_targets = self._mini_batches[update]
-        size = self.config.train.micro_batch_size
-        batch.update(self._rows.batch(rows[micro * size : (micro + 1) * size], step_targets=step_targets))
-        batch["seen"] = self._worked_on(update) if micro == 0 else torch.zeros(2, dtype=torch.int64)
-
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
-        return self.step_loss(self.objective.loss(self.model, batch), batch)
-
-    def _begin_policy_step(self, step: int) -> None:
-        """One step of the algorithm up to the advantages; the updates follow in `training_step`."""
-        prompts = self.prompts(step)
-        start = time.perf_counter()
-        chunks = self._sample_and_judge(prompts, step)
-        seconds = time.perf_counter() - start
-        rewards_PG = torch.tensor([rewards for _, verdicts in chunks for rewards in verdicts.rewards])
-        advantages_PG = group_advantages(rewards_PG, std=self.policy.config.adv_std)
-        sums = self._summed(collected(prompts, chunks, advantages_PG))
-        self._rows = joined_rows([
-            policy_rows(rollouts, part_PG.flatten().to(self.device), pad_id=self.pad_id)
-            for (rollouts, _), part_PG in zip(chunks, advantages_PG.split(self.method.chunk_prompts), strict=True)
-        ], pad_id=self.pad_id)  # fmt: skip
-        self._mini_batches = self._split()
-        self._step_metrics = self._metrics(step, sums, seconds)
-        self._update_switch(step, prompts, signals(chunks, advantages_PG, signal=self.method.switch.signal))
-        averages = {f"train/switch_ema/{key}": value for key, value in self.switch.average.items()}
-        self._step_metrics |= averages
-        self.history.append({"step": float(step), **self._step_metrics})
+        self.switch = HintSwitch(method.switch, method.groups)
 
     def prompts(self, step: int) -> list[HintedPrompt]:
         """This device's prompts of an RL step, with the hints that schedule and switch leave."""
-        config, size = self.method, self.policy.config.group_size
-        slots = self.plan.slots(step)
-        mini = self.config.train.batch_size // size
-        mine = [
-            slot
-            for start in range(0, len(slots), mini)
-            for slot in slots[start : start + mini][self.global_rank :: self.trainer.world_size]
-        ]
-        found = []
-        for record, number in mine:
-            is_probe = config.switch.measure is SwitchMeasure.probe and number % PROBE_EVERY == 0
-            share = 0.0 if is_probe else self.shown_share(step, record.language)
-            shown: list[str] = []
-            if share:
-                rng = random.Random(f"{self.config.seed}:hint:{step}:{record.language}:{record.identifier}")
-                units = hint_units(record, config.hint)
-                self.cuts[units.kind] += 1
-                shown = shown_units(units.pieces, share=share, select=config.hint.select, rng=rng)
-            text = hinted_prompt(record, "".join(shown), style=self.config.prompt_style)
-            found.append(HintedPrompt(record=record, text=text, num_units=len(shown), is_probe=is_probe))
-        return found
+        return [self._hinted(record, number, step=step) for record, number in self.share(self.plan.slots(step))]
 
     def shown_share(self, step: int, language: str) -> float:
         """p_t: the share of the hint's units that a prompt in a language shows at an RL step."""
@@ -172,107 +70,84 @@ class LangModule(MethodModule):
         hint = self.method.hint
         return hint.p0 * hint_share(step, self.num_policy_steps, schedule=hint.schedule)
 
-    def _sample_and_judge(self, prompts: list[HintedPrompt], step: int) -> list[tuple[Rollouts, Verdicts]]:
-        """Rollouts in chunks of prompts; a thread judges the responses of one while the next is sampled."""
-        policy, chunk = self.policy.config, self.method.chunk_prompts
-        generator = torch.Generator(device=self.device)
-        generator.manual_seed((self.config.seed * SEED_STRIDE + step) * self.trainer.world_size + self.global_rank)
-        stops = self._stops(prompt.record for prompt in prompts)
-        waiting: list[tuple[Rollouts, Future[Verdicts]]] = []
-        with ThreadPoolExecutor(max_workers=1) as judges:
-            for start in range(0, len(prompts), chunk):
-                part = prompts[start : start + chunk]
-                with self.trainer.precision_plugin.forward_context():  # in the number format of the updates
-                    rollouts = sample_group(
-                        self.model, self.tokenizer, [prompt.text for prompt in part], group_size=policy.group_size,
-                        max_new_tokens=policy.max_new_tokens, temperature=policy.temperature, generator=generator,
-                        stop=stops,
-                    )  # fmt: skip
-                judging = judges.submit(
-                    judged_chunk, part, rollouts, detector=self.detector, config=self.method.reward,
-                    progress=step / self.num_policy_steps,
-                )  # fmt: skip
-                waiting.append((rollouts, judging))
-            last = time.perf_counter()
-            done = [(rollouts, verdicts.result()) for rollouts, verdicts in waiting]
-            self._reward_wait_seconds = time.perf_counter() - last
-        return done
+    def _hinted(self, record: MathRecord, number: int, *, step: int) -> HintedPrompt:
+        """A question with its hint; `number` counts the prompts of its language, some of which probe without one."""
+        is_probe = self.method.switch.measure is SwitchMeasure.probe and number % PROBE_EVERY == 0
+        share = 0.0 if is_probe else self.shown_share(step, record.language)
+        shown: list[str] = []
+        if share:
+            hint = self.method.hint
+            rng = random.Random(f"{self.config.seed}:hint:{step}:{record.language}:{record.identifier}")
+            units = hint_units(record, hint)
+            self.cuts[units.kind] += 1
+            shown = shown_units(units.pieces, share=share, select=hint.select, rng=rng)
+        text = hinted_prompt(record, "".join(shown), style=self.config.prompt_style)
+        return HintedPrompt(record=record, text=text, num_units=len(shown), is_probe=is_probe)
 
-    def _stops(self, records: Iterable[MathRecord]) -> list[str]:
-        """The stop strings of all records: each language may have its own, and none stands in another's answer."""
-        style = self.config.prompt_style
-        return list(dict.fromkeys(stop for record in records for stop in stop_strings(record, style)))
+    def after_rollouts(
+        self, step: int, *, prompts: Sequence[HintedPrompt], scores: Scores, advantages_PG: Tensor
+    ) -> dict[str, float]:
+        """Update the switch by which prompts carry signal; curves of hints and averages."""
+        curves = {"hint_units": self._mean_units(prompts)}
+        for group, languages in self.method.groups.items():
+            shares = [self.shown_share(step, language) for language in languages]
+            curves[f"train/hint_ratio/{group}"] = sum(shares) / len(shares)
+        self._update_switch(step, prompts, self._carries_signal(scores, advantages_PG))
+        return curves | {f"train/switch_ema/{key}": value for key, value in self.switch.average.items()}
 
-    def _update_switch(self, step: int, prompts: list[HintedPrompt], carries: list[bool]) -> None:
+    def _carries_signal(self, scores: Scores, advantages_PG: Tensor) -> list[bool]:
+        """Whether each prompt has a response of positive advantage, or a right one (`switch.signal`)."""
+        is_positive = self.method.switch.signal is SwitchSignal.pos_adv
+        carries: list[bool] = (advantages_PG > 0 if is_positive else scores.is_right_PG).any(dim=1).tolist()
+        return carries
+
+    def _update_switch(self, step: int, prompts: Sequence[HintedPrompt], carries: Sequence[bool]) -> None:
         keys = self.switch.keys
         counts = torch.zeros(len(keys), 2, dtype=torch.float64)
         for prompt, carry in zip(prompts, carries, strict=True):
             if prompt.is_probe or self.method.switch.measure is SwitchMeasure.hinted:
                 counts[keys.index(self.switch.key(prompt.record.language))] += torch.tensor([float(carry), 1.0])
-        summed = self._over_devices(counts).tolist()
+        summed = self.over_devices(counts).tolist()
         self.switch.update(step, {key: (row[0], row[1]) for key, row in zip(keys, summed, strict=True)})
 
-    def _summed(self, values: Mapping[str, float]) -> dict[str, float]:
-        summed = self._over_devices(torch.tensor(list(values.values()), dtype=torch.float64))
-        return dict(zip(values, summed.tolist(), strict=True))
+    def _mean_units(self, prompts: Sequence[HintedPrompt]) -> float:
+        own = [float(sum(prompt.num_units for prompt in prompts)), float(len(prompts))]
+        units, number = self.over_devices(torch.tensor(own, dtype=torch.float64)).tolist()
+        return float(units / number)
 
-    def _over_devices(self, values: Tensor) -> Tensor:
-        """The sum over processes, the same on each."""
-        if self.trainer.world_size == 1:
-            return values
-        gathered = self.all_gather(values.to(self.device))
-        assert isinstance(gathered, Tensor)
-        return gathered.sum(dim=0).cpu()
-
-    def _split(self) -> list[tuple[list[int], int]]:
-        """For each update of this RL step: the rows that have a gradient, and the denominator over all devices."""
-        per_device = self.config.train.batch_size // self.trainer.world_size
-        is_active = self.policy.is_active(self._rows.advantages_B).tolist()
-        tokens_U = self._rows.num_tokens_B.view(self.num_updates, per_device).sum(dim=1)
-        tokens = self._over_devices(tokens_U.double().cpu()).tolist()
-        return [
-            (
-                [row for row in range(update * per_device, (update + 1) * per_device) if is_active[row]],
-                step_denominator(
-                    self.config.train.batch_size, int(tokens[update]), denominator=self.policy.config.denominator
-                ),
-            )
-            for update in range(self.num_updates)
-        ]
-
-    def _metrics(self, step: int, sums: Mapping[str, float], seconds: float) -> dict[str, float]:
-        found = ratios(sums) | {
-            "cost/rollout_tokens_per_s": sums["tokens"] / seconds,
-            "cost/reward_wait_share": self._reward_wait_seconds / seconds,
-        }
-        for group, languages in self.method.groups.items():
-            shares = [self.shown_share(step, language) for language in languages]
-            found[f"train/hint_ratio/{group}"] = sum(shares) / len(shares)
+    def _math_records(self, split: str | None) -> list[MathRecord]:
+        assert self.data is not None
+        assert split is not None
+        records = list(self.data.records(split))
+        found = [record for record in records if isinstance(record, MathRecord)]
+        if len(found) < len(records) or not found:
+            name = self.config.data.name
+            raise DataError(f"method=lang needs MathRecords; split '{split}' of data={name} has {len(found)} of them")
         return found
 
-    def _worked_on(self, update: int) -> Tensor:
-        """[2]: rows and tokens of a mini-batch on this device, skipped ones too: they were sampled and judged."""
-        per_device = self.config.train.batch_size // self.trainer.world_size
-        tokens = self._rows.attention_mask_BT[update * per_device : (update + 1) * per_device].sum()
-        return torch.tensor([per_device, int(tokens)])
+    def _tests(self) -> list[MathRecord]:
+        """All test items, whatever `data.limit_test` says."""
+        assert self.data is not None
+        split = self.config.data.test_split
+        records = self.data.source.records(split) if split else ()
+        return [record for record in records if isinstance(record, MathRecord)]
 
-    def training_metrics(self) -> dict[str, float]:
-        """Means over the last quarter of the RL steps, how traces were cut, and `diag/switch_step/<key>`.
+    def after_training(self) -> Measured:
+        """Means of the curves, how traces were cut, and `diag/switch_step/<key>`; a figure of the curves.
 
         The last is the RL step after whose update a key went without hints; not a number = never.
         """
-        last = self.history[-max(1, len(self.history) // 4) :]
-        means = {name: sum(entry[name] for entry in last) / len(last) for name in LAST_MEANS}
-        found = {name if "/" in name else f"train/{name}": value for name, value in means.items()}
-        found |= {f"diag/hint_cut/{kind}": count / self.cuts.total() for kind, count in self.cuts.items()}
+        cuts = {f"diag/hint_cut/{kind}": count / self.cuts.total() for kind, count in self.cuts.items()}
         off = self.switch.off_since
-        return found | {f"diag/switch_step/{key}": float(off.get(key, "nan")) for key in self.switch.keys}
+        switches = {f"diag/switch_step/{key}": float(off.get(key, "nan")) for key in self.switch.keys}
+        metrics, _ = super().after_training()
+        return metrics | cuts | switches, {"lang_traces": trace_figure(self.history)}
 
-    def measurements(self) -> tuple[dict[str, float], dict[str, bytes]]:
-        """The logit lens on test prompts, and figures."""
+    def measurements(self) -> Measured:
+        """The logit lens on test prompts."""
         metrics: dict[str, float] = {}
-        figures = {"lang_traces": trace_figure(self.history)} if self.history else {}
-        if self.method.lens_prompts and self._data is not None:
+        figures: dict[str, bytes] = {}
+        if self.method.lens_prompts and self.data is not None:
             curves = self._lens()
             for language, shares in curves.items():
                 name = "diag/lens_language" if language == "all" else f"diag/lens_{language}"
@@ -292,15 +167,19 @@ class LangModule(MethodModule):
         chosen = [record for records in tests.values() for record in records[:each]]
         style = self.config.prompt_style
         return target_shares(
-            self.model, self.tokenizer, [(hinted_prompt(one, "", style=style), one.language) for one in chosen],
-            languages=TokenLanguages(self.tokenizer, {one: "\n".join(text) for one, text in texts.items()}),
-            max_new_tokens=self.config.decoding.max_new_tokens, stop=self._stops(chosen),
+            self.model, self.tokenizer,
+            [(hinted_prompt(record, "", style=style), record.language) for record in chosen],
+            languages=TokenLanguages(
+                self.tokenizer, {language: "\n".join(traces) for language, traces in texts.items()}
+            ),
+            max_new_tokens=self.config.decoding.max_new_tokens, stop=self.stops(chosen),
         )  # fmt: skip
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint["lang"] = {"switch": self.switch.state(), "history": self.history, "cuts": dict(self.cuts)}
+        checkpoint["lang"] = {"switch": self.switch.state(), "cuts": dict(self.cuts)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
         self.switch.restore(checkpoint["lang"]["switch"])
-        self.history, self.cuts = list(checkpoint["lang"]["history"]), Counter(checkpoint["lang"]["cuts"])
+        self.cuts = Counter(checkpoint["lang"]["cuts"])

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
+from athlos.generation.rollouts import PolicyPrompt
 from athlos.methods.lang.config import HintConfig, HintLanguage, HintSchedule, HintSelect, HintUnit, LangConfig
 from athlos.text.language import Detector, base_language, language_consistent
 from athlos.text.maths import ascii_digits
@@ -24,9 +25,8 @@ PROBE_EVERY = 8
 
 
 @dataclass(frozen=True, kw_only=True)
-class HintedPrompt:
+class HintedPrompt(PolicyPrompt):
     record: MathRecord
-    text: str
     num_units: int
     """Units of the hint in it."""
     is_probe: bool

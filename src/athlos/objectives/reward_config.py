@@ -1,0 +1,124 @@
+"""Schemas of the rewards. No torch."""
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from omegaconf import MISSING
+
+from athlos.config.registry import Part
+from athlos.config.schema import RewardConfig
+from athlos.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+
+class RewardRule(StrEnum):
+    """How language consistency, format and accuracy become a reward; see `rewards.group_rewards`."""
+
+    conjunction = "conjunction"
+    lc_penalty = "lc_penalty"
+    m_thinker = "m_thinker"
+    weighted = "weighted"
+    adamame = "adamame"
+
+
+class FormatRule(StrEnum):
+    """What a well-formed response has: exactly one `</think>`, a closed `\\boxed{}`, or any answer; and an end."""
+
+    think = "think"
+    boxed = "boxed"
+    answer = "answer"
+
+
+@dataclass(kw_only=True)
+class NoRewardConfig(RewardConfig):
+    """Nothing is scored."""
+
+
+@dataclass(kw_only=True)
+class ReasoningRewardConfig(RewardConfig):
+    """Is a worked answer in the language of the question, well formed, right?"""
+
+    rule: RewardRule = MISSING
+    lc: bool = MISSING
+    """Whether language consistency counts; so for the next two."""
+    format: bool = MISSING
+    accuracy: bool = MISSING
+    format_rule: FormatRule = MISSING
+    min_chars: int = MISSING
+    """Fewest characters of a well-formed response, >= 0."""
+
+    def errors(self, path: str) -> Iterator[str]:
+        yield from super().errors(path)
+        if self.min_chars < 0:
+            yield f"{path}.min_chars: got {self.min_chars}, expected an integer >= 0"
+        if not (self.lc or self.format or self.accuracy):
+            yield f"{path}: lc, format and accuracy are all false, so every response has the same reward"
+        if self.rule is not RewardRule.conjunction and not self.accuracy:
+            yield f"{path}.accuracy: got false, but {path}.rule={self.rule.value} counts it"
+
+
+@dataclass(kw_only=True)
+class ExactMatchConfig(RewardConfig):
+    """1 for an answer that matches a gold one, else 0."""
+
+
+@dataclass(kw_only=True)
+class SumConfig(RewardConfig):
+    """A weighted sum of rewards."""
+
+    parts: dict[str, RewardConfig] = MISSING
+    """Rewards by a name of one's own, which their curve `train/<name>` has; chosen by
+    `defaults: [/reward/exact_match@parts.em]` in YAML or `+reward@reward.parts.em=exact_match` on the command line."""
+    weights: dict[str, float] = field(default_factory=dict)
+    """Name of a part -> its factor; 1 where none is named."""
+
+    def errors(self, path: str) -> Iterator[str]:
+        yield from super().errors(path)
+        if not self.parts:
+            yield f"{path}.parts: got none, expected at least one: +reward@{path}.parts.<name>=<reward>"
+        for name, part in self.parts.items():
+            if type(part) in (RewardConfig, NoRewardConfig):
+                yield f"{path}.parts.{name}: got no reward, expected one: +reward@{path}.parts.{name}=<reward>"
+            yield from part.errors(f"{path}.parts.{name}")
+        for name, weight in self.weights.items():
+            if name not in self.parts:
+                near = did_you_mean(name, list(self.parts))
+                yield f"{path}.weights.{name}: no part has this name, expected one of {', '.join(self.parts)}{near}"
+            if not math.isfinite(weight) or weight == 0:
+                yield f"{path}.weights.{name}: got {weight}, expected a finite number other than 0"
+
+
+def _errors(config: "RunConfig") -> Iterable[str]:
+    is_none = type(config.reward) is NoRewardConfig
+    if (config.num_steps or config.dry_run) and is_none and config.method.makes_rollouts:
+        yield "reward: got none, but this method learns from its responses' rewards; choose one of `athlos list parts`"
+    if config.num_steps and not is_none and not config.method.makes_rollouts:
+        yield "reward: this method makes no responses to score; use reward=none"
+    yield from config.reward.errors("reward")
+
+
+REWARD_PARTS = [
+    Part(
+        group="reward", name="none", schema=NoRewardConfig, target="athlos.objectives.rewards.NoReward",
+        summary="nothing is scored: for methods without rollouts", check=_errors,
+    ),
+    Part(
+        group="reward", name="reasoning", schema=ReasoningRewardConfig,
+        target="athlos.objectives.rewards.ReasoningReward",
+        summary="language, format and accuracy of a worked answer, by one of several rules", check=_errors,
+    ),
+    Part(
+        group="reward", name="exact_match", schema=ExactMatchConfig,
+        target="athlos.objectives.rewards.ExactMatchReward", summary="1 for an answer that matches a gold one",
+        check=_errors,
+    ),
+    Part(
+        group="reward", name="sum", schema=SumConfig, target="athlos.objectives.rewards.SumReward",
+        summary="a weighted sum of rewards", check=_errors,
+    ),
+]  # fmt: skip

@@ -36,6 +36,8 @@ def test_defaults_compose_and_are_typed():
         (["selection=lora", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
         (["decoding=sampling", "decoding.temperature=0"], "decoding.temperature: got 0.0"),
         (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
+        (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, closed_book"),
+        (["prompt_style=bar"], "; did you mean 'bare'?"),
         (["tracking.sinks=[wanb]"], "did you mean 'wandb'?"),
         (["data.train_split=null"], "data.train_split: data=shakespeare names no training split"),
         (["study=${nowhere}"], "study: Interpolation"),

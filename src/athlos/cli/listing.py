@@ -61,14 +61,24 @@ def _methods() -> list[Row]:
 
 
 def _parts() -> list[Row]:
-    """Every choice of the groups that stack, and the evaluation suites that `eval.suites` accepts."""
+    """Every choice of the groups that stack, the prompt styles, and the suites that `eval.suites` accepts."""
     rows = []
     for group in PART_GROUPS:
         for name in group_options(group):
             part = registry().parts.get((group, name))
             summary = part.summary if part is not None else _comments(conf_dir() / group / f"{name}.yaml")[0]
             rows.append({"group": group, "name": name, "summary": summary})
+    rows += [{"group": "prompt_style", "name": name, "summary": summary} for name, summary in _prompt_styles()]
     return rows + [{"group": "suite", "name": name, "summary": summary} for name, summary in _suites()]
+
+
+def _prompt_styles() -> list[tuple[str, str]]:
+    """Name of each prompt style and the types of record that have it."""
+    styles = registry().styles
+    return [
+        (name, ", ".join(record_type.__name__ for record_type, of_type in styles.items() if name in of_type))
+        for name in registry().style_names()
+    ]
 
 
 def _suites() -> list[tuple[str, str]]:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
-from athlos.config.schema import LANGUAGE_DETECTORS, RunConfig
+from athlos.config.schema import DEFAULT_STYLE, LANGUAGE_DETECTORS, RunConfig
 from athlos.errors import did_you_mean
 
 MODEL_SUITES = ("perplexity", "throughput", "calibration")
@@ -160,6 +160,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
         "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words", "trimmed")),
         "eval.language_detector": (config.eval.language_detector, LANGUAGE_DETECTORS),
+        "prompt_style": (config.prompt_style, (DEFAULT_STYLE, *registry().style_names())),
     }
     for sink in config.tracking.sinks:
         accepted[f"tracking.sinks[{sink}]"] = (sink, ("wandb", "tensorboard", "trackio"))

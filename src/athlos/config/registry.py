@@ -1,10 +1,12 @@
 """Finds every part by scanning for `config.py` files and data sources; adding a part edits no existing file.
 
 A scanned module is torch-free and lists what it brings as `PARTS`. A part joins Hydra's config store as
-`schema/<group>/<name>`, and its values stand in `conf/<group>/<name>.yaml`.
+`schema/<group>/<name>`, and its values stand in `conf/<group>/<name>.yaml`. Prompt styles have no config; they stand as
+`PROMPT_STYLES` in modules named `prompt_styles`.
 """
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import typing
@@ -12,11 +14,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 
 from athlos.config import schema
+from athlos.config.parts import PromptStyle
 from athlos.errors import ConfigError, choices
 
 if TYPE_CHECKING:
@@ -66,12 +69,27 @@ class Part:
 @dataclass
 class Registry:
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
+    styles: dict[type, dict[str, PromptStyle[Any]]] = field(default_factory=dict)
+    """Type of record -> name -> style; the first of a type is its default."""
 
     def add(self, part: Part) -> None:
         known = self.parts.get((part.group, part.name))
         if known is not None and known != part:
             raise ConfigError(f"{part.group}={part.name}: brought twice, by {known.schema} and {part.schema}")
         self.parts[part.group, part.name] = part
+
+    def add_style(self, style: PromptStyle[Any]) -> None:
+        of_type = self.styles.setdefault(style.record_type, {})
+        kind = style.record_type.__name__
+        if style.name == schema.DEFAULT_STYLE:
+            raise ConfigError(f"prompt_style={style.name}: no name for a style of {kind}; it stands for the first one")
+        if style.name in of_type:
+            raise ConfigError(f"prompt_style={style.name}: brought twice for {kind}; give one of them another name")
+        of_type[style.name] = style
+
+    def style_names(self) -> list[str]:
+        """Names of the prompt styles of all types of record."""
+        return sorted({name for of_type in self.styles.values() for name in of_type})
 
     def get(self, group: str, name: str) -> Part:
         if (group, name) not in self.parts:
@@ -106,6 +124,16 @@ def _scanned_modules() -> Iterable[str]:
         yield f"athlos.data.sources.{module}"
 
 
+def _style_modules() -> Iterable[str]:
+    """Modules that may hold `PROMPT_STYLES`: Athlos's own, which has the defaults and so comes first, and methods'."""
+    yield "athlos.text.prompt_styles"
+    methods = importlib.import_module("athlos.methods")
+    for slug in sorted(module.name for module in pkgutil.iter_modules(methods.__path__)):
+        name = f"athlos.methods.{slug}.prompt_styles"
+        if importlib.util.find_spec(name) is not None:
+            yield name
+
+
 @cache
 def registry() -> Registry:
     """The registry of this installation, scanned once a process and stored in Hydra's config store."""
@@ -115,6 +143,9 @@ def registry() -> Registry:
     for name in _scanned_modules():
         for part in getattr(importlib.import_module(name), "PARTS", ()):
             found.add(part)
+    for name in _style_modules():
+        for style in importlib.import_module(name).PROMPT_STYLES:
+            found.add_style(style)
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=schema.RunConfig, provider="athlos")
     for part in found.parts.values():

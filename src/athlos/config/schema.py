@@ -17,6 +17,8 @@ OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run"
 """Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
 
 
+DEFAULT_STYLE = "default"
+"""The prompt style that stands for the first one of each type of record."""
 LANGUAGE_DETECTORS = ("script", "lingua", "py3langid", "lab")
 """`script` (script range and character n-grams), two libraries, and the lab's own languages."""
 
@@ -357,8 +359,8 @@ class RunConfig:
     index: IndexConfig = MISSING
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
-    prompt_style: str = "default"
-    """Name of the style in which records are asked, in training as in evaluation."""
+    prompt_style: str = DEFAULT_STYLE
+    """Name of the style in which records are asked, in training as in evaluation; see `athlos list parts`."""
     train: TrainConfig = MISSING
     eval: EvalConfig = MISSING
     hardware: HardwareConfig = MISSING

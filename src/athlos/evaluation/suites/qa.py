@@ -14,7 +14,7 @@ from athlos.evaluation.asking import ask
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.text.normalisation import default_normaliser
-from athlos.text.prompts import gold_answers
+from athlos.text.prompt_styles import gold_answers
 
 
 class QuestionSuite:

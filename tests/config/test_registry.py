@@ -30,6 +30,7 @@ def style(name: str, *, record_type: type = MathRecord) -> PromptStyle[MathRecor
 @pytest.fixture
 def method_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The empty folder of a method `riddles` that stands beside those of the package."""
+    registry()  # scanned and kept before the folder is there
     folder = tmp_path / "riddles"
     folder.mkdir()
     (folder / "__init__.py").write_text("", encoding="utf-8")

@@ -47,7 +47,8 @@ def test_the_printed_steps_add_a_method_without_editing_a_file(tmp_path: Path):
         )  # fmt: skip
 
     assert "halfway" in athlos("list", "methods").stdout
-    done = athlos("run", "experiment=halfway/tiny", "tracking=none", "eval.limit_tokens=500")
+    quick = ["tracking=none", "eval.suites.perplexity.limit_tokens=500"]
+    done = athlos("run", "experiment=halfway/tiny", *quick)
     assert done.returncode == 0, done.stderr
     assert (Path(done.stdout.splitlines()[-1]) / "metrics.json").is_file()
     typo = athlos("run", "experiment=halfway/tiny", "method.shar=1")
@@ -56,10 +57,7 @@ def test_the_printed_steps_add_a_method_without_editing_a_file(tmp_path: Path):
     assert (wrong.returncode, "method.share: got 2.0" in wrong.stderr) == (2, True)
     claim = athlos("claims", "halfway", "--runs", "results")
     assert (claim.returncode, "no run with" in claim.stdout) == (0, True)
-    assert (
-        athlos("run", "experiment=halfway/tiny", "method=finetune", "tracking=none", "eval.limit_tokens=500").returncode
-        == 0
-    )
+    assert athlos("run", "experiment=halfway/tiny", "method=finetune", *quick).returncode == 0
     joined = json.loads(athlos("claims", "halfway", "--runs", "results", "--json").stdout)
     [row] = joined[0]["rows"]
     ours, other = row["arms"]["ours"], row["arms"]["against"]

@@ -273,8 +273,8 @@ def test_lab_sums_are_asked_and_judged_in_their_languages(
     kept = [item for item in tiny if not item.startswith(("data", "model.", "train.batch", "train.micro"))]
     lab = [
         "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lab/lang",
-        "data.val_split=null", "eval=math", "prompt_style=bare", "eval.language_detector=lab", "eval.shots=0",
-        "reward.language_detector=lab",
+        "data.val_split=null", "eval=math", "prompt_style=bare", "eval.shots=0",
+        "eval.suites.math.language_detector=lab", "reward.language_detector=lab",
         "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
         "method.prompts_per_step=5", "method.chunk_prompts=5", "reward.format_rule=answer",
         "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",

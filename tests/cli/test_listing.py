@@ -59,7 +59,7 @@ def test_parts_are_what_can_be_typed() -> None:
     assert rows["tracking", "wandb"].startswith("wandb, offline")
     assert rows["prompt_style", "closed_book"] == "QuestionRecord"
     assert rows["prompt_style", "bare"].startswith("MathRecord, ParallelRecord")
-    assert rows["suite", "perplexity"].startswith("Perplexity")
+    assert rows["suite", "perplexity"].startswith("perplexity")
 
 
 def test_files_are_described_by_the_sentence_at_their_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

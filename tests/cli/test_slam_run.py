@@ -13,7 +13,7 @@ from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 
 LAB = [
-    "data=lab_alignment", "model=lab/tiny", "eval=premises", "eval.suites=[translation]", "tracking=none",
+    "data=lab_alignment", "model=lab/tiny", "eval=translation", "eval.shots=0", "tracking=none",
     "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", "eval.bootstrap=0",
     "model.architecture.num_hidden_layers=4", "model.architecture.num_attention_heads=2",
     "model.architecture.num_key_value_heads=2", "data.num_pairs=12", "data.num_probe_items=20", "data.num_probes=1",

@@ -10,7 +10,7 @@ import importlib.util
 import os
 import pkgutil
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
@@ -39,11 +39,22 @@ def conf_dir() -> Path:
     raise ConfigError(f"conf/run.yaml: not found beside {package}; the installation is incomplete")
 
 
-def _groups() -> tuple[str, ...]:
-    """Fields of the run that are filled by a choice: those with a dataclass and a folder of their own in conf/."""
+def _groups() -> Iterator[str]:
+    """What is filled by a choice: fields of the run with a dataclass, and entries of a mapping to parts in one of them.
+
+    A group has a folder of its own in conf/; that of a mapping is named by one entry: `suite` of `eval.suites`.
+    """
     folder = conf_dir()
-    hints = typing.get_type_hints(schema.RunConfig)
-    return tuple(name for name, hint in hints.items() if is_dataclass(hint) and (folder / name).is_dir())
+    for name, kind in typing.get_type_hints(schema.RunConfig).items():
+        if not is_dataclass(kind):
+            continue
+        entries = [key.removesuffix("s") for key, hint in typing.get_type_hints(kind).items() if _maps_to_parts(hint)]
+        yield from (group for group in (name, *entries) if (folder / group).is_dir())
+
+
+def _maps_to_parts(hint: Any) -> bool:
+    entry = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    return isinstance(entry, type) and issubclass(entry, schema.PartConfig)
 
 
 GROUPS = (*_groups(), "sweep", "experiment")
@@ -164,9 +175,10 @@ def allowed_targets() -> tuple[str, ...]:
 
 
 def chosen_parts(config: "RunConfig") -> list[Part]:
-    """The registered parts of a run, found by group and class of their config."""
-    nodes = {name: type(node) for name, node in vars(config).items() if isinstance(node, schema.PartConfig)}
-    return [part for part in registry().parts.values() if nodes.get(part.group) is part.schema]
+    """The registered parts of a run, its suites included, found by group and class of their config."""
+    nodes = {(name, type(node)) for name, node in vars(config).items() if isinstance(node, schema.PartConfig)}
+    nodes |= {("suite", type(suite)) for suite in config.eval.suites.values()}
+    return [part for part in registry().parts.values() if (part.group, part.schema) in nodes]
 
 
 def part_names(config: "RunConfig") -> dict[str, str]:

@@ -198,32 +198,41 @@ def test_a_picture_is_encoded_by_one_process(
 
 
 PROGRAM = """
-import os, sys
+import datetime, os, sys, time
 import torch.distributed as dist
 from athlos.errors import TrainingError
+from athlos.evaluation import sharding
 from athlos.evaluation.sharding import in_shares
-rank, store = int(sys.argv[1]), sys.argv[2]
+rank, store, ending = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+if ending == "hangs":
+    sharding.LONGEST_WAIT = datetime.timedelta(seconds=5)
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 print(in_shares(list("abc"), lambda share: [item.upper() for item in share]), flush=True)
+if rank == 1:
+    in_shares([1, 2], lambda _: os._exit(9) if ending == "dies" else time.sleep(60))
 try:
-    in_shares([1, 2], lambda share: os._exit(9) if rank == 1 else share)
+    in_shares([1, 2], list)
 except TrainingError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_missed_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["dies", "hangs"])
+def test_nobody_waits_for_ever(tmp_path: Path, ending: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path / "store")],
+            [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path / "store"), ending],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 9], outputs
-    (first, _), (second, _) = outputs
-    assert [text.splitlines()[0] for text in (first, second)] == ["['A', 'B', 'C']"] * 2
-    assert "process 0 lost the other processes in the evaluation" in first
+    said, errors = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 0, errors
+    if ending == "hangs":
+        assert processes[1].poll() is None
+        processes[1].kill()
+    heard, _ = processes[1].communicate(timeout=120)
+    assert said.startswith("['A', 'B', 'C']\nevaluation: another process died or took longer than ")
+    assert heard == "['A', 'B', 'C']\n"

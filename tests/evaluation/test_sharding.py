@@ -143,6 +143,13 @@ def test_suites_ask_each_question_once_and_agree(group: ThreadGroup) -> None:
     assert [[request.identifier for request in one.requests] for one in answerers] == [["en1", "de1"], ["en2", "de2"]]
 
 
+def passes_of(model: Any) -> list[None]:
+    """Grows by one with every forward pass of a model, in whichever process."""
+    passes: list[None] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))
+    return passes
+
+
 @pytest.mark.parametrize("group", [3], indirect=True)
 def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: ThreadGroup) -> None:
     holder: Any = completions.Holder()
@@ -156,10 +163,14 @@ def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: Thr
     sharing["perplexity"] = lambda: stream_nll(
         holder.model, torch.arange(60) * 7 % 30, length=7, stride=5, batch_size=2
     )
+    passes = passes_of(holder.model)
     for name, program in sharing.items():
+        passes.clear()
         with alone():
             whole = program()
+        num_passes = len(passes)
         assert group.run(lambda _, program=program: program()) == [whole] * 3, name
+        assert len(passes) == 2 * num_passes > 6, name
 
 
 @pytest.mark.parametrize("group", [2, 3], indirect=True)
@@ -169,7 +180,9 @@ def test_problems_scored_by_likelihood_are_shared(group: ThreadGroup, tiny: Any)
     problems = [margin.problem(language, answer) for language in ("en", "de") for answer in ("2", "31", "8")]
     with alone():
         whole = MarginSuite(config).evaluate(answerer, problems)
+    passes = passes_of(answerer.model)
     assert group.run(lambda _: MarginSuite(config).evaluate(answerer, problems)) == [whole] * group.size
+    assert len(passes) == len(problems)
 
 
 @pytest.mark.parametrize("group", [2, 3], indirect=True)

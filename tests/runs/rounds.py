@@ -69,9 +69,7 @@ class Samples:
             for place, record in enumerate(records)
         ]
         answers = context.generator.generate(prompts, rule=SamplingRule(temperature=1.0))
-        made = [
-            replace(record, solution=sample.text) for record, [sample] in zip(records, answers, strict=True)
-        ]  # type: ignore[type-var]
+        made = [replace(record, solution=sample.text) for record, [sample] in zip(records, answers, strict=True)]  # type: ignore[type-var]
         key = content_hash([record.solution for record in made])
         length = sum(len(record.solution) for record in made)
         return Made(
@@ -92,4 +90,4 @@ def rounds_run(folder: Path, *overrides: str, rounds: int = 2, last_lr: float = 
 
 if __name__ == "__main__":
     place, *more = sys.argv[1:]
-    print(execute(rounds_run(Path(place), *more)))
+    sys.stdout.write(f"{execute(rounds_run(Path(place), *more))}\n")

@@ -90,9 +90,8 @@ def test_the_curve_goes_on_from_phase_to_phase(whole: Path) -> None:
 
 
 @pytest.fixture
-def slow_steps(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(STEP_SECONDS, "0.15")
-    yield
 
 
 def start(place: Path, *overrides: str) -> subprocess.Popen[str]:
@@ -163,8 +162,9 @@ def content_free_name(change: list[str]) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=2", "train.lr=0.5", "objective=label_smoothing", "data.num_train=25", "selection=lora", "model.dtype=bfloat16",
-     "prompt_style=direct", "hardware.precision=bf16-mixed", "model.architecture.hidden_size=32"],
+    ["seed=2", "train.lr=0.5", "objective=label_smoothing", "data.num_train=25", "selection=lora",
+     "model.dtype=bfloat16",
+     "train.max_length=150", "hardware.precision=bf16-mixed", "model.architecture.hidden_size=32"],
 )  # fmt: skip
 def test_what_changes_the_weights_changes_the_key(whole: Path, change: str) -> None:
     from athlos.runs.train import Start, training_stage

@@ -156,7 +156,7 @@ def test_a_stopped_run_goes_on_as_if_uninterrupted(
 )
 def test_what_cannot_be_run_is_refused_before_anything_is_loaded(lang: list[str], change: str, message: str) -> None:
     group, _, name = change.partition("=")
-    gone = f"{group}." if name in ("finetune", "next_token") else "nothing"
+    gone = (f"{group}.", "reward.") if name in ("finetune", "next_token") else "nothing"
     items = [item for item in lang if not item.startswith(gone)]
     with pytest.raises(ConfigError) as caught:
         run_config([*items, change])

@@ -112,8 +112,13 @@ class _Execution:
                 return
             self._record(record, results, module=module, loaded=loaded, trained=trained)
         folder.finished(wall_s=time.monotonic() - self.begun)
-        self.stages.note_user(folder.path, [(product.name, product.key) for product in self.stages.history])
+        self._note_products()
         self.watcher.run_ends(self.metrics, run_dir=folder.path, next_steps=self._next_steps())
+
+    def _note_products(self) -> None:
+        """Tell the cache what this run uses, so that nobody prunes it as unused."""
+        if self.folder.is_writer:
+            self.stages.note_user(self.folder.path, [(product.name, product.key) for product in self.stages.history])
 
     def _watcher(self) -> Watcher:
         """The one who is told: nobody in a process that is not the writer."""
@@ -159,6 +164,7 @@ class _Execution:
             log_point=lambda metrics, step: record.log(metrics, step=step),
             saved=lambda: self.folder.progressed(time.monotonic() - self.begun),
         )
+        self._note_products()
         self.metrics |= chain.training_metrics(trained)
         if self.folder.is_writer:
             self.folder.adopt(trained[-1].product.path / MODEL)

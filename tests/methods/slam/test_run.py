@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.cli.test_lang_run import lang as lang
-from tests.cli.test_lang_run import sums as sums
+from tests.methods.lang.test_run import lang as lang
+from tests.methods.lang.test_run import sums as sums
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 

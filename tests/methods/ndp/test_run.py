@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.cli.conftest import curve
+from tests.run_record import curve, metrics_of
 
 NDP = [
     "method=ndp", "construct=ndp", "objective=ndp", "train.batching=bucket", "train.max_length=64",

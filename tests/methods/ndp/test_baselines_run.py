@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 from safetensors.torch import load_file
-from tests.cli.conftest import curve
-from tests.cli.test_ndp_run import metrics_of
+from tests.run_record import curve, metrics_of
 from tests.methods.lisa.test_surgery import model_of
 from tests.tolerances import FLOAT32
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli.conftest import curve
+from tests.run_record import curve, metrics_of
 from tests.methods.spannorm.test_surgery import ids_of, logits, placed
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM

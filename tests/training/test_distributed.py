@@ -64,7 +64,7 @@ def same_evaluation(one: Path, two: Path) -> bool:
     return tested[0] == tested[1] and bool(tested[0]) and files[0] == files[1]
 
 
-def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, run, tmp_path, sums):  # noqa: F811
+def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, run, tmp_path, sums):
     """So small a learning rate moves no weight, so that both runs evaluate equal weights."""
     kept = [item for item in tiny if not item.startswith(("data", "train.val"))]
     asked = [

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from tests.cli.conftest import curve, run, text_dir, tiny  # noqa: F401
+from tests.run_record import curve
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,7 @@ def distributed(arguments: list[str], strategy: str, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp2"])
-def test_two_processes_give_the_curve_of_one(tiny, run, tmp_path, strategy):  # noqa: F811
+def test_two_processes_give_the_curve_of_one(tiny, run, tmp_path, strategy):
     shared = [*tiny, "train.batch_size=8", "train.batching=bucket", "train.max_length=64"]
     _, out, _ = run("run", *shared)
     one = Path(out.splitlines()[-1])
@@ -64,7 +64,7 @@ def same_evaluation(one: Path, two: Path) -> bool:
     return tested[0] == tested[1] and bool(tested[0]) and files[0] == files[1]
 
 
-def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, run, tmp_path, sums):  # noqa: F811
+def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, run, tmp_path, sums):
     """So small a learning rate moves no weight, so that both runs evaluate equal weights."""
     kept = [item for item in tiny if not item.startswith(("data", "train.val"))]
     asked = [

@@ -89,8 +89,8 @@ class _Execution:
         quiet_lightning()
         set_threads(run.hardware)
         provenance.reset_peak()
-        self._check_files()
         self.stages = StageStore(cache_dir(run.cache_dir), is_writer=folder.is_writer)
+        self._check_files()
         folder.clear_results()
         if folder.is_writer:
             self.watcher.run_starts(run, run_dir=folder.path)
@@ -125,14 +125,13 @@ class _Execution:
         return self.watcher if self.folder.is_writer else Watcher()
 
     def _check_files(self) -> None:
-        """A missing file is told now, not after a model was loaded or trained."""
-        from athlos.data.datamodule import build_source
+        """A missing split, folder or file is told now, not after a model was loaded or trained."""
+        from athlos.runs import assemble
 
-        source = build_source(self.run)
+        data = assemble.open_data(self.run, None, stages=self.stages)
         if self.run.data.dir:
-            _ = source.folder
-        if self.run.data.test_split is not None:
-            source.files(self.run.data.test_split)
+            _ = data.source.folder
+        data.source.files(data.test_split)
 
     def _evaluate_base(self, start: "Start") -> None:
         """The untouched model; a stage product, so that a sweep measures its base once."""

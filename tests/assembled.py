@@ -1,12 +1,17 @@
 """Runs put together for tests, as `runs.train` and `runs.execute` do it."""
 
+from pathlib import Path
 from typing import Any
+
+import torch
+from safetensors.torch import load_file
 
 from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
 from athlos.evaluation.suite import Suite, build_suite
 from athlos.models.loading import LoadedModel
 from athlos.runs import assemble, chain
+from athlos.runs.export import stored_config
 from athlos.stages import StageStore, cache_dir
 
 
@@ -38,3 +43,11 @@ def suite_of(run: RunConfig) -> Suite:
     """The suite of a run that has one."""
     [config] = run.eval.suites.values()
     return build_suite(config, run)
+
+
+def moved(run_folder: Path) -> list[str]:
+    """Names of the weights that the training of a run changed, of those that its model has with the surgery applied."""
+    assembly = ready_to_train(stored_config(run_folder))
+    before = assembly.selection.merge(assembly.module.model).state_dict()
+    after = load_file(run_folder / "checkpoints" / "final" / "model.safetensors")
+    return sorted(name for name, value in after.items() if not torch.equal(value, before[name]))

@@ -1,12 +1,14 @@
 """Fixtures shared by all tests. Everything runs offline, on the CPU, seeded."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 SHARED_DATA_VARIABLE = "ATHLOS_SHARED_DATA"
+LINES = ["To be, or not to be, that is the question:", "Whether 'tis nobler in the mind to suffer", "über Größe 言葉"]
 
 # Before torch is imported anywhere: workers of pytest-xdist must not fight over the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -34,3 +36,40 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("ATHLOS_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def text_dir(tmp_path: Path) -> Path:
+    """Three lines of text, again and again, in the files of data=shakespeare."""
+    folder = tmp_path / "text"
+    folder.mkdir()
+    for split, repeats in (("train", 40), ("val", 4), ("test", 4)):
+        (folder / f"{split}.txt").write_text("\n\n".join(LINES * repeats) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def tiny(tmp_path: Path, text_dir: Path, cache: Path) -> list[str]:
+    """Overrides of a run of 12 steps in two seconds, with results and cache of its own."""
+    return [
+        "data=shakespeare", f"data.dir={text_dir}", f"results_dir={tmp_path / 'results'}", "tracking=none",
+        "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24",
+        "model.architecture.num_hidden_layers=2", "model.architecture.num_attention_heads=2",
+        "model.architecture.num_key_value_heads=1", "train.max_steps=12", "train.batch_size=4",
+        "train.micro_batch_size=2", "train.max_length=32", "train.val_every=5", "train.val_batches=2",
+        "train.checkpoint_every=4", "train.log_every=1", "eval.suites.perplexity.max_length=32",
+        "eval.suites.perplexity.stride=32", "eval.suites.perplexity.limit_tokens=300", "study=tiny",
+    ]  # fmt: skip
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: (exit code, stdout, stderr)."""
+    from athlos.cli.main import main
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call

@@ -3,6 +3,7 @@
 import math
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -39,26 +40,33 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 
 def start(run_dir: Path, **changes: object) -> None:
+    """The panels of a run that goes on with a training at step 20, after one that it found ready."""
     config = run_config(["selection=lora", "train.max_steps=30", "train.batch_size=32"])
     config.study = "my_study"
     for name, value in changes.items():
         setattr(config, name, value)
-    panels.start_panel(
-        config, device="cpu", total_params=134_515_008, trainable_params=1_345_150, run_dir=run_dir,
-        license="Apache-2.0", stages=[Product(name="rows", key="abc", path=run_dir, reused=True, seconds=3.0),
-                                      Product(name="base", key="def", path=run_dir, reused=False, seconds=3.21)],
-        resumed_from=20,
+    terminal = panels.Terminal()
+    terminal.run_starts(config, run_dir=run_dir)
+    terminal.trained("warmup", Product(name="training", key="abc", path=run_dir, reused=True, seconds=3.0))
+    terminal.training_starts(
+        config, phase="tune", parts=["lora: 12 sites"], total_params=134_515_008, trainable_params=1_345_150,
+        license="Apache-2.0", resumed_from=20,
     )  # fmt: skip
+    terminal.training_stops()
+    terminal.trained("tune", Product(name="training", key="def", path=run_dir, reused=False, seconds=3.21))
 
 
-def test_start_panel_says_what_runs(place: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_the_panels_before_and_around_a_training_say_what_runs(
+    place: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
     start(tmp_path)
     shown = capsys.readouterr()
     assert shown.out == ""  # stdout holds the run folder alone
     text = " ".join(ESCAPES.sub("", shown.err).split())
     for part in ("my_study", "finetune", "selection=lora", "objective=next_token", "tiny_llama", "random", "Apache-2.0",
-                 "134.5 M", "1.3 M (1.00%) train", "shakespeare", "30 steps of 32 rows", "step 20",
-                 "reused (abc)", "built in 3.2 s (def)", "run folder, wandb"):  # fmt: skip
+                 "134.5 M", "1.3 M (1.00%) train", "shakespeare", "30 steps of 32 rows", "step 20", "my_study: tune",
+                 "lora: 12 sites", "warmup: reused", "training abc", "tune: trained in 3.2 s", "training def",
+                 "run folder, wandb"):  # fmt: skip
         assert part in text
     assert str(tmp_path) in text.replace(" ", "").replace("│", "") or str(tmp_path) in text
 
@@ -82,7 +90,7 @@ def test_markup_and_escape_codes_are_shown_as_text(
     shown = capsys.readouterr().err
     left = ESCAPES.sub("", shown.replace("\x1b[2J", "CLEARED"))
     assert "CLEARED" not in left
-    assert left.count("[red]x[/red] [/]") == 3
+    assert left.count("[red]x[/red] [/]") == 4  # in the titles of two panels, a metric and a next step
     assert "\x1b" not in left
     assert "\x07" not in left
     assert "\u202e" not in left
@@ -148,12 +156,11 @@ def test_readable_metric(value: float, text: str) -> None:
 
 def test_short_work_shows_nothing(place: str, capsys: pytest.CaptureFixture[str]) -> None:
     clock = Clock()
-    progress = panels.TrainingProgress(clock=clock)
-    progress.start(10)
+    bar = panels._Bar("training", clock=clock)
     for done in range(1, 11):
         clock.now += 0.15
-        progress.update(done, 1.0, 100.0)
-    progress.close()
+        bar.show(done, 10, "loss 1")
+    bar.close()
     shown = capsys.readouterr()
     assert shown.out + shown.err == ""
 
@@ -165,12 +172,11 @@ def test_a_terminal_gets_a_bar_that_is_taken_down(
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setenv("TERM", "xterm-256color")
     clock = Clock()
-    progress = panels.TrainingProgress(clock=clock)
-    progress.start(100)
+    bar = panels._Bar("training", clock=clock)
     for done in (1, 50, 60):
         clock.now += 5
-        progress.update(done, 2.5, 12_345.6)
-    progress.close()
+        bar.show(done, 100, "loss 2.5  12,346 tokens/s")
+    bar.close()
     shown = capsys.readouterr()
     assert shown.out == ""
     text = ESCAPES.sub("", shown.err)
@@ -184,12 +190,11 @@ def test_a_log_file_gets_few_lines_with_the_time_left(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     clock = Clock()
-    progress = panels.TrainingProgress(clock=clock)
-    progress.start(200)
+    bar = panels._Bar("training", clock=clock)
     for done in range(1, 201):
         clock.now += 0.5
-        progress.update(done, 3.0, 1000.0)
-    progress.close()
+        bar.show(done, 200, "loss 3  1,000 tokens/s")
+    bar.close()
     lines = capsys.readouterr().err.splitlines()
     steps = [int(re.search(r"(\d+)/200", line)[1]) for line in lines]
     assert steps == [20, 40, 60, 80, 100, 120, 140, 160, 180, 200]
@@ -202,11 +207,10 @@ def test_slow_work_is_heard_of_every_ten_minutes(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     clock = Clock()
-    progress = panels.TrainingProgress(clock=clock)
-    progress.start(100_000)
+    bar = panels._Bar("training", clock=clock)
     for done in range(1, 121):
         clock.now += 60
-        progress.update(done, 3.0, 1000.0)
+        bar.show(done, 100_000, "loss 3")
     assert len(capsys.readouterr().err.splitlines()) == 12
 
 
@@ -215,22 +219,44 @@ def test_time_left_of_a_resumed_run_counts_only_its_own_steps(
 ) -> None:
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     clock = Clock()
-    progress = panels.TrainingProgress(clock=clock)
-    progress.start(200)
+    bar = panels._Bar("training", clock=clock)
     for done in range(101, 152):
         clock.now += 1
-        progress.update(done, 3.0, 1000.0)
+        bar.show(done, 200, "loss 3")
     assert capsys.readouterr().err.splitlines()[-1].endswith("1:00 left")  # at step 140, one second each
 
 
-def test_progress_can_be_switched_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    clock = Clock()
-    progress = panels.TrainingProgress(enabled=False, clock=clock)
-    progress.start(2)
-    clock.now += 1000
-    progress.update(1, 1.0, 1.0)
-    progress.close()
+def test_a_training_has_a_bar_of_its_own_that_says_how_it_goes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setattr(panels, "QUIET_SECONDS", 0.0)
+    config = run_config(["train.max_steps=30"])
+    terminal = panels.Terminal()
+    for phase in ("train", "tune"):
+        terminal.training_starts(
+            config, phase=phase, parts=[], total_params=0, trainable_params=0, license="", resumed_from=None
+        )
+        terminal.training_step(12, 2.5, 12_345.6)
+        terminal.training_stops()
+        terminal.training_stops()  # as after an error in the middle
+        shown = capsys.readouterr().err
+        text = ESCAPES.sub("", shown)
+        for part in ("training" if phase == "train" else "training tune", "12/30", "loss 2.5", "12,346 tokens/s"):
+            assert part in text
+        assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1
+    terminal.training_step(13, 2.5, 12_345.6)
     assert capsys.readouterr().err == ""
+
+
+def test_without_a_watcher_that_shows_there_is_no_progress(
+    tiny: list[str], run: Callable[..., tuple[int, str, str]], tmp_path: Path
+) -> None:
+    code, out, err = run("run", *tiny, "train.max_steps=2", "progress=false")
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) == 1
 
 
 def test_evaluation_progress_names_the_suite_and_closes_itself(
@@ -252,8 +278,8 @@ def test_an_error_in_the_middle_gives_the_cursor_back(tmp_path: Path) -> None:
     import subprocess
 
     code = (
-        "from athlos.cli import panels; panels.QUIET_SECONDS = 0.0; p = panels.TrainingProgress(); p.start(5); "
-        "p.update(1, 1.0, 1.0); p.update(2, 1.0, 1.0); raise SystemExit(3)"
+        "from athlos.cli import panels; panels.QUIET_SECONDS = 0.0; bar = panels._Bar('training'); "
+        "bar.show(1, 5, 'loss 1'); bar.show(2, 5, 'loss 1'); raise SystemExit(3)"
     )
     environment = {"FORCE_COLOR": "1", "TERM": "xterm-256color", "PYTHONPATH": ":".join(sys.path)}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=60)

@@ -73,7 +73,8 @@ WRONG = {
 
 
 def config(*overrides: str) -> RunConfig:
-    return run_config(["data=lab", "eval=premises", "train.max_steps=0", "eval.bootstrap=50", *overrides])
+    lab = ["data=lab", "prompt_style=bare", "eval=premises", "train.max_steps=0", "eval.bootstrap=50"]
+    return run_config([*lab, *overrides])
 
 
 def suite(*overrides: str) -> Suite:

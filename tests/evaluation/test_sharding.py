@@ -142,6 +142,13 @@ def test_suites_ask_each_question_once_and_agree(group: ThreadGroup) -> None:
     assert [[request.identifier for request in one.requests] for one in answerers] == [["en1", "de1"], ["en2", "de2"]]
 
 
+def passes_of(model: Any) -> list[None]:
+    """Grows by one with every forward pass of a model, in whichever process."""
+    passes: list[None] = []
+    model.get_input_embeddings().register_forward_pre_hook(lambda *_: passes.append(None))
+    return passes
+
+
 @pytest.mark.parametrize("group", [3], indirect=True)
 def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: ThreadGroup) -> None:
     holder: Any = completions.Holder()
@@ -155,10 +162,14 @@ def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: Thr
     sharing["perplexity"] = lambda: stream_nll(
         holder.model, torch.arange(60) * 7 % 30, length=7, stride=5, batch_size=2
     )
+    passes = passes_of(holder.model)
     for name, program in sharing.items():
+        passes.clear()
         with alone():
             whole = program()
+        num_passes = len(passes)
         assert group.run(lambda _, program=program: program()) == [whole] * 3, name
+        assert len(passes) == 2 * num_passes > 6, name
 
 
 @pytest.mark.parametrize("group", [2, 3], indirect=True)
@@ -168,7 +179,9 @@ def test_problems_scored_by_likelihood_are_shared(group: ThreadGroup, tiny: Any)
     problems = [margin.problem(language, answer) for language in ("en", "de") for answer in ("2", "31", "8")]
     with alone():
         whole = suite.evaluate(answerer, problems)
+    passes = passes_of(answerer.model)
     assert group.run(lambda _: suite.evaluate(answerer, problems)) == [whole] * group.size
+    assert len(passes) == len(problems)
 
 
 @pytest.mark.parametrize("group", [2, 3], indirect=True)
@@ -197,32 +210,41 @@ def test_a_picture_is_encoded_by_one_process(
 
 
 PROGRAM = """
-import os, sys
+import datetime, os, sys, time
 import torch.distributed as dist
 from athlos.errors import TrainingError
+from athlos.evaluation import sharding
 from athlos.evaluation.sharding import in_shares
-rank, store = int(sys.argv[1]), sys.argv[2]
+rank, store, ending = int(sys.argv[1]), sys.argv[2], sys.argv[3]
+if ending == "hangs":
+    sharding.LONGEST_WAIT = datetime.timedelta(seconds=5)
 dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
 print(in_shares(list("abc"), lambda share: [item.upper() for item in share]), flush=True)
+if rank == 1:
+    in_shares([1, 2], lambda _: os._exit(9) if ending == "dies" else time.sleep(60))
 try:
-    in_shares([1, 2], lambda share: os._exit(9) if rank == 1 else share)
+    in_shares([1, 2], list)
 except TrainingError as error:
-    print(error)
+    print(error, flush=True)
 os._exit(0)
 """
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_is_missed_at_once(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["dies", "hangs"])
+def test_nobody_waits_for_ever(tmp_path: Path, ending: str) -> None:
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path / "store")],
+            [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path / "store"), ending],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
-    outputs = [process.communicate(timeout=120) for process in processes]
-    assert [process.returncode for process in processes] == [0, 9], outputs
-    (first, _), (second, _) = outputs
-    assert [text.splitlines()[0] for text in (first, second)] == ["['A', 'B', 'C']"] * 2
-    assert "process 0 lost the other processes in the evaluation" in first
+    said, errors = processes[0].communicate(timeout=120)
+    assert processes[0].returncode == 0, errors
+    if ending == "hangs":
+        assert processes[1].poll() is None
+        processes[1].kill()
+    heard, _ = processes[1].communicate(timeout=120)
+    assert said.startswith("['A', 'B', 'C']\nevaluation: another process died or took longer than ")
+    assert heard == "['A', 'B', 'C']\n"

@@ -14,7 +14,7 @@ from athlos.config.compose import run_config
 from athlos.config.parts import Prediction
 from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
-from athlos.evaluation.evaluate import named
+from athlos.evaluation.evaluate import base_evaluation, named
 from athlos.evaluation.suite import MetricDetail, SuiteResult
 from athlos.evaluation.suites import throughput
 from athlos.evaluation.suites.calibration import sequence_confidence
@@ -23,6 +23,7 @@ from athlos.generation.config import GreedyConfig, NativeConfig
 from athlos.generation.decoding import Greedy
 from athlos.generation.native import NativeEngine
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.stages import StageStore
 
 
 class Scripted:
@@ -291,3 +292,19 @@ def test_a_metric_of_two_suites_takes_their_names():
     }  # fmt: skip
     assert list(details) == ["test/math_answer_tokens_base"]
     assert list(named({"qa": results["qa"]}, split="test")[0])[1] == "test/answer_tokens"
+
+
+def test_a_base_evaluation_is_not_shared_between_prompt_styles(tmp_path):
+    records, stages = problems(de1="7"), StageStore(tmp_path)
+    data = SimpleNamespace(
+        eval_records=lambda split: records, shots_pool=list, limit=lambda split: None,
+        source=SimpleNamespace(fingerprint=lambda split: "text"),
+    )  # fmt: skip
+    answerer = Scripted({"de1": "7"})
+    answerer.model = torch.nn.Identity()  # has no weights to move
+    for style in ("default", "bare", "default"):
+        config = run_config(["eval=math", "eval.shots=0", "eval.bootstrap=0", f"prompt_style={style}"])
+        base_evaluation(config, answerer, data, split="test", stages=stages, model_fingerprint="weights")
+    assert [product.reused for product in stages.history] == [False, False, True]
+    default, bare = (request.prompt for request in answerer.requests)
+    assert default != bare

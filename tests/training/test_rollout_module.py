@@ -25,6 +25,7 @@ from athlos.data.records import MathRecord
 from athlos.generation.rollouts import PolicyPrompt, Rollouts, response_log_probs
 from athlos.objectives.policy import PolicyObjective
 from athlos.training import rollout_module
+from athlos.training.rollout_config import RolloutMethodConfig
 from athlos.training.rollout_module import RolloutModule, repeated_share
 
 SIZE = 4
@@ -36,7 +37,7 @@ RIGHT = {1, 3, 6, 8, 9, 10}
 ANSWER = "12"
 
 
-class Asking(RolloutModule[PolicyPrompt]):
+class Asking(RolloutModule[RolloutMethodConfig, PolicyPrompt]):
     """Asks the four prompts at every step; a prompt's text is its number."""
 
     def prompts(self, step: int) -> list[PolicyPrompt]:
@@ -89,8 +90,8 @@ def asking(
     )  # type: ignore[arg-type]
     module.trainer = trainer
     records = [MathRecord(identifier="1", language="en", question="?", answer=ANSWER)]
-    data = SimpleNamespace(pad_id=0, records=lambda split: records, own_stream=None)
-    module.prepare(context=SimpleNamespace(config=config, data=data))  # type: ignore[arg-type]
+    data = SimpleNamespace(pad_id=0, records=lambda split: records)
+    module.before_training(context=SimpleNamespace(config=config, data=data))  # type: ignore[arg-type]
 
     def sample(model: Any, tokenizer: Any, prompts: Sequence[str], **_: Any) -> Rollouts:
         return scripted(model, [int(prompt) for prompt in prompts], right=right)
@@ -101,12 +102,12 @@ def asking(
 
 def updates(module: Asking, *, number: int, lr: float) -> Iterator[list[dict[str, Tensor]]]:
     """Plain gradient descent as Lightning drives it; gives the micro batches of each optimizer step after it."""
-    stream = module.stream(0)
+    loader = iter(module.train_dataloader())
     accumulated = module.config.num_accumulated
     for _ in range(number):
         batches = []
         for micro in range(accumulated):
-            batch = next(stream)
+            batch = next(loader)
             assert not len(batch["input_ids"])
             module.on_train_batch_start(batch, micro)
             (module.training_step(batch, micro) / accumulated).backward()

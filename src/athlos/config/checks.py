@@ -173,6 +173,8 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
         )
     if train.max_steps > 0 and data.train_split is None and not config.dry_run:
         yield f"data.train_split: data={data.name} names no training split; set one, or train.max_steps=0"
+    if evaluation.every and config.hardware.strategy == "fsdp2":
+        yield f"eval.every: got {evaluation.every}, expected 0: hardware=fsdp2 has no whole weights during the training"
     if evaluation.every and data.val_split is None:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
 

@@ -76,6 +76,7 @@ def base_evaluation(
         config={
             "eval": {key: value for key, value in values["eval"].items() if key not in ("base", "every", "batch_size")},
             "decoding": values["decoding"],
+            "prompt_style": config.prompt_style,
             "engine": {key: value for key, value in values["engine"].items() if key != "batch_size"},
             "data": {key: value for key, value in values["data"].items() if key != "dir"},
             "limit": data.limit(split),

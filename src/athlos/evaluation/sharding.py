@@ -55,7 +55,7 @@ def in_shares(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
         results = work(own) if own else []
     except Exception as error:  # whatever it is, the other processes must hear of it, or they would wait in vain
         failure = error
-    said = _exchanged((results, None if failure is None else f"{type(failure).__name__}: {failure}"))
+    said = _exchanged((results, None if failure is None else _in_a_line(failure)))
     if failure is not None:
         raise failure
     for process, (_, error_text) in enumerate(said):
@@ -95,11 +95,14 @@ def _exchanged(words: Any) -> list[Any]:
     try:
         dist.all_gather_object(said, words, group=_cpu_group(dist.group.WORLD))
     except RuntimeError as error:
-        reason = str(error).splitlines()[0]
         raise TrainingError(
-            f"process {dist.get_rank()} lost the other processes in the evaluation: {reason}"
+            f"evaluation: another process died or took longer than {LONGEST_WAIT}: {_in_a_line(error)}"
         ) from error
     return said
+
+
+def _in_a_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
 
 
 @cache

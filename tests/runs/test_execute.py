@@ -11,9 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cli.conftest import curve
-
-from athlos.runs.folder import RunFolder
+from tests.run_record import curve, metrics_of, only_run, without_clock
 
 FILES = {
     "config.yaml",
@@ -26,21 +24,6 @@ FILES = {
 }
 
 
-def only_run(results: Path) -> Path:
-    [folder] = list(results.glob("[!.]*/*"))
-    return folder
-
-
-def metrics_of(folder: Path) -> dict:
-    return json.loads((folder / "metrics.json").read_text())
-
-
-def without_clock(metrics: dict) -> dict:
-    return {
-        key: value for key, value in metrics.items() if key not in ("cost/wall_s", "cost/tokens_per_s", "cost/peak_mb")
-    }
-
-
 def test_a_run_leaves_the_whole_record_and_prints_its_folder_last(tiny, run, tmp_path):
     code, out, _ = run("run", *tiny, "eval.base=true")
     folder = only_run(tmp_path / "results")
@@ -51,13 +34,17 @@ def test_a_run_leaves_the_whole_record_and_prints_its_folder_last(tiny, run, tmp
     assert metrics["test/ppl"] < metrics["test/ppl_base"]
     assert metrics["test/ppl"] == pytest.approx(math.exp(metrics["test/nll"]))
     expected = {"cost/wall_s", "cost/tokens_per_s", "cost/peak_mb", "cost/flops", "cost/trainable_params",
-                "cost/trainable_share", "val/loss", "val/ppl"}  # fmt: skip
+                "cost/trainable_share", "cost/total_params", "cost/train_s", "cost/train_cpu_s", "cost/tokens",
+                "cost/step_s", "val/loss", "val/ppl"}  # fmt: skip
     assert expected <= set(metrics)
     assert metrics["cost/trainable_share"] == 1.0
     assert metrics["cost/flops"] > 0
     provenance = json.loads((folder / "provenance.json").read_text())
     assert set(provenance["data"]["splits"]) == {"train", "val", "test"}
     assert provenance["versions"]["torch"].startswith("2.")
+    [training] = [stage["key"] for stage in provenance["stages"] if stage["name"] == "training"]
+    assert provenance["phases"] == [{"name": "train", "key": training, "steps": 12}]
+    assert provenance["overrides"] == [*tiny, "eval.base=true"]
     assert [event["step"] for event in curve(folder) if "train/loss" in event] == list(range(1, 13))
     assert yaml.safe_load((folder / "config.yaml").read_text())["train"]["max_steps"] == 12
 
@@ -78,23 +65,6 @@ def test_the_same_command_again_does_nothing_and_a_lost_checkpoint_is_redone(tin
     assert (folder / "metrics.json").stat().st_mtime_ns != stamp
     assert without_clock(metrics_of(folder)) == without_clock(first)
     assert len([event for event in curve(folder) if "train/loss" in event]) == 12
-
-
-def test_another_config_in_the_folder_is_refused_with_the_differing_keys(tiny, run, tmp_path):
-    here = f"run_dir={tmp_path / 'mine'}"
-    assert run("run", *tiny, here)[0] == 0
-    code, _, err = run("run", *tiny, here, "train.lr=0.5", "seed=9")
-    assert code == 2
-    assert "holds another config: seed: 1 there, 9 now; train.lr: 0.001 there, 0.5 now" in err
-
-
-def test_a_folder_in_use_is_refused(tiny, run, tmp_path):
-    from athlos.config.compose import run_config
-
-    with RunFolder(run_config([*tiny, f"run_dir={tmp_path / 'mine'}"])):
-        code, _, err = run("run", *tiny, f"run_dir={tmp_path / 'mine'}")
-    assert code == 2
-    assert "is in use by another process" in err
 
 
 def start(arguments: list[str]) -> subprocess.Popen:
@@ -121,10 +91,11 @@ def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_goes_on_as_if_uninterrupted(tiny, run, tmp_path, signal_number):
-    """SIGKILL in mid-training, then the same command: same curve, same metrics, data order and dropout included."""
+    """Killed in mid-training, then the same command: same curve, same metrics, data order and dropout included."""
     longer = [*tiny, "train.max_steps=300", "train.val_every=70", "train.checkpoint_every=20",
               "+model.architecture.attention_dropout=0.2"]  # fmt: skip
-    run("run", *longer, f"results_dir={tmp_path / 'whole'}")
+    # In a cache of its own, or the run below would find its training there.
+    run("run", *longer, f"results_dir={tmp_path / 'whole'}", f"cache_dir={tmp_path / 'cache of whole'}")
     process = start(longer)
     folder = wait_for_step(tmp_path / "results", 50, process)
     process.send_signal(signal_number)
@@ -152,10 +123,9 @@ def test_a_run_killed_during_the_evaluation_does_not_train_again(tiny, run, tmp_
         code, _, _ = run("run", *tiny)
     assert code == 130
     folder = only_run(tmp_path / "results")
-    weights = folder / "checkpoints" / "final" / "model.safetensors"
-    stamp = weights.stat().st_mtime_ns
     assert run("run", *tiny)[0] == 0
-    assert weights.stat().st_mtime_ns == stamp
+    stages = json.loads((folder / "provenance.json").read_text())["stages"]
+    assert [stage["reused"] for stage in stages if stage["name"] == "training"] == [True]
     assert len([event for event in curve(folder) if "train/loss" in event]) == 12
 
 
@@ -175,15 +145,16 @@ def test_four_micro_batches_of_two_equal_one_batch_of_eight(tiny, run, tmp_path,
     assert curves[0][0][0] != pytest.approx(curves[0][-1][0], rel=1e-3)
 
 
-def test_not_a_number_stops_with_the_batch_saved(tiny, run, tmp_path):
+def test_not_a_number_stops_with_the_batch_saved(tiny, run, tmp_path, cache):
     from safetensors.torch import load_file
 
     code, _, err = run("run", *tiny, "train.lr=1e30", "train.clip_norm=0", "train.warmup_ratio=0")
     assert code == 5
     assert "loss is nan" in err or "gradient norm is" in err
-    folder = only_run(tmp_path / "results")
-    [batch] = list((folder / "failure").glob("*.safetensors"))
+    [batch] = (cache / "training").glob("*.building/failure/*.safetensors")
+    assert f"the batch is in {batch}" in err
     assert load_file(batch)["input_ids"].shape == (2, 32)
+    folder = only_run(tmp_path / "results")
     status = json.loads((folder / "status.json").read_text())
     assert (status["state"], status["error"], status["exit_code"]) == ("failed", "NumericalError", 5)
     # A sweep counts it as diverged, not as missing.
@@ -202,53 +173,7 @@ def test_out_of_memory_says_what_to_lower(tiny, run, monkeypatch):
     assert "out of memory: lower train.micro_batch_size (now 2), train.max_length (now 32)" in err
 
 
-@pytest.mark.parametrize(
-    ("change", "code", "expected"),
-    [
-        ("train.lrr=1", 2, "train.lrr: unknown key; did you mean 'train.lr'?"),
-        ("train.max_steps=many", 2, "train.max_steps: got 'many' (str), expected Integer"),
-        ("model=gpt5", 2, "model: got 'gpt5'"),
-        ("+suite@eval.suites.text=perplexty", 2, "suite: got 'perplexty'; did you mean 'perplexity'?"),
-        ("data.files.test=absent.txt", 3, "absent.txt: no such file"),
-        ("data.dir=/no/such/folder", 3, "data.dir: '/no/such/folder' is not a folder"),
-        ("model.architecture.hidden_sise=4", 2, "did you mean 'hidden_size'?"),
-        ("model.source=dir:/no/such/model", 4, "/no/such/model"),
-        ("hardware=gpu", 2, "hardware.accelerator: got 'gpu'"),
-    ],
-)
-def test_each_mistake_is_one_clear_line_with_its_exit_code(tiny, run, change, code, expected):
-    found, _, err = run("run", *tiny, change)
-    errors = [line for line in err.splitlines() if line.startswith("error:")]
-    assert (found, len(errors)) == (code, 1)
-    assert expected in errors[0]
-    assert "Traceback" not in err
-
-
-def test_a_broken_line_names_file_and_line(tiny, run, text_dir):
-    lines = (text_dir / "train.txt").read_bytes().split(b"\n")
-    lines[16] = b"\xff\xfe broken"
-    (text_dir / "train.txt").write_bytes(b"\n".join(lines))
-    code, _, err = run("run", *tiny)
-    assert code == 3
-    assert "train.txt:17: not UTF-8" in err
-
-
-def test_an_empty_split_is_a_data_error(tiny, run, text_dir):
-    (text_dir / "train.txt").write_text("")
-    code, _, err = run("run", *tiny)
-    assert code == 3
-    assert "split 'train'" in err
-    assert "empty" in err
-
-
-def test_a_read_only_results_folder_is_a_config_error(tiny, run, tmp_path):
-    (tmp_path / "file").write_text("a file where a folder is wanted")
-    code, _, err = run("run", *tiny, f"results_dir={tmp_path / 'file'}")
-    assert code == 2
-    assert "results_dir: cannot write" in err
-
-
-def test_a_full_disk_is_one_line_and_nothing_half_written_is_trusted(tiny, run, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_nothing_half_written_is_trusted(tiny, run, tmp_path, cache, monkeypatch):
     from athlos.training import checkpoints
 
     with monkeypatch.context() as patch:
@@ -260,10 +185,10 @@ def test_a_full_disk_is_one_line_and_nothing_half_written_is_trusted(tiny, run, 
         code, _, err = run("run", *tiny)
     assert code == 5
     assert "No space left on device" in err
-    folder = only_run(tmp_path / "results")
-    assert not list((folder / "checkpoints").glob("step-*"))
+    assert list((cache / "training").glob("*.building"))
+    assert not list((cache / "training").glob("*.building/checkpoints/step-*"))
     assert run("run", *tiny)[0] == 0
-    assert metrics_of(folder)["test/ppl"] > 0
+    assert metrics_of(only_run(tmp_path / "results"))["test/ppl"] > 0
 
 
 def test_evaluation_only_trains_nothing(tiny, run, tmp_path):
@@ -272,15 +197,3 @@ def test_evaluation_only_trains_nothing(tiny, run, tmp_path):
     assert code == 0
     assert metrics["cost/trainable_params"] == 0
     assert not (only_run(tmp_path / "results") / "checkpoints").exists()
-
-
-def test_cfg_prints_the_config_and_makes_no_folder(tiny, run, tmp_path):
-    code, out, _ = run("run", "--cfg", *tiny)
-    assert code == 0
-    assert yaml.safe_load(out)["train"]["max_steps"] == 12
-    assert not (tmp_path / "results").exists()
-
-
-def test_a_missing_data_folder_is_told_before_the_model_is_loaded(tiny, run):
-    code, _, err = run("run", *tiny, "data.dir=/no/such/folder", "model.source=dir:/no/such/model")
-    assert (code, "data.dir: '/no/such/folder' is not a folder" in err) == (3, True)

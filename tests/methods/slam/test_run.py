@@ -1,4 +1,4 @@
-"""Whole runs of SLAM in the lab: stages, delta on disk, export, the two-stage recipe, and under another method."""
+"""Whole runs of SLAM in the lab: what moves, export, the two-stage recipe, and under another method."""
 
 import json
 from pathlib import Path
@@ -7,13 +7,16 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tests.cli.test_lang_run import lang as lang
-from tests.cli.test_lang_run import sums as sums
+from tests.assembled import moved
+from tests.methods.lang.test_run import lang as lang
+from tests.methods.lang.test_run import sums as sums
+from tests.run_record import curve, metrics_of
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 
 LAB = [
-    "data=lab_alignment", "model=lab/tiny", "eval=translation", "eval.shots=0", "tracking=none",
+    "data=lab_alignment", "prompt_style=bare", "model=lab/tiny", "eval=translation", "eval.shots=0",
+    "tracking=none", "train.log_every=1",
     "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", "eval.bootstrap=0",
     "model.architecture.num_hidden_layers=4", "model.architecture.num_attention_heads=2",
     "model.architecture.num_key_value_heads=2", "data.num_pairs=12", "data.num_probe_items=20", "data.num_probes=1",
@@ -35,16 +38,14 @@ def test_only_the_chosen_matrices_are_kept_and_base_plus_delta_is_the_export(
     code, out, err = run("run", *lab, *slam)
     assert code == 0, err
     folder = Path(out.splitlines()[-1])
-    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics = metrics_of(folder)
     layers = [int(name.split("/")[-1]) for name in metrics if name.startswith("diag/layer_chosen/")]
     assert layers
     assert max(layers) < 2  # the lower half of four
-    delta = load_file(folder / "checkpoints" / "final" / "model.safetensors")
-    assert {name.removeprefix("model.") for name in delta} == {
-        f"model.layers.{index}.mlp.{part}_proj.weight" for index in layers for part in ("up", "down")
-    }
-    size = sum(value.nbytes for value in delta.values())
-    assert metrics["cost/trainable_params"] == size / 4
+    chosen = {f"model.layers.{index}.mlp.{part}_proj.weight" for index in layers for part in ("up", "down")}
+    trained = load_file(folder / "checkpoints" / "final" / "model.safetensors")
+    delta = {name: trained[name] for name in chosen}
+    assert metrics["cost/trainable_params"] == sum(value.numel() for value in delta.values())
     assert metrics["cost/train_cpu_s"] > 0
     assert {"diag/alignment_cosine_before/4", "diag/alignment_cosine_after/0"} <= set(metrics)
     code, _, err = run("run", *lab, "method=finetune", "train.max_steps=0", "run_dir=" + str(tmp_path / "base"))
@@ -58,8 +59,8 @@ def test_only_the_chosen_matrices_are_kept_and_base_plus_delta_is_the_export(
         for name, value in tuned.state_dict().items()
         if not torch.equal(value, plain.state_dict()[name])
     }  # fmt: skip
-    assert changed == {name.removeprefix("model.") for name in delta}
-    plain.load_state_dict({name.removeprefix("model."): value for name, value in delta.items()}, strict=False)
+    assert changed == chosen
+    plain.load_state_dict(delta, strict=False)
     ids = torch.tensor([[5, 9, 300, 400]])
     with torch.no_grad():
         torch.testing.assert_close(plain(ids).logits, tuned(ids).logits, atol=FLOAT32, rtol=0)
@@ -70,14 +71,19 @@ def test_the_two_stage_recipe_goes_on_with_worked_problems(lab: list[str], run: 
         "run", *lab, "method=slam", "selection.selector=all", "selection.parts=all", "method.reason_steps=2"
     )
     assert code == 0, err
-    stages = json.loads((Path(out.splitlines()[-1]) / "provenance.json").read_text())["stages"]
-    assert sum(stage["name"] == "encode" for stage in stages) == 2  # pairs, and problems
+    folder = Path(out.splitlines()[-1])
+    provenance, metrics = json.loads((folder / "provenance.json").read_text()), metrics_of(folder)
+    assert [(phase["name"], phase["steps"]) for phase in provenance["phases"]] == [("translate", 2), ("reason", 2)]
+    assert sum(stage["name"] == "encode" for stage in provenance["stages"]) == 2  # pairs, and problems
+    assert metrics["cost/tokens"] == metrics["cost/translate/tokens"] + metrics["cost/reason/tokens"]
+    assert [point["step"] for point in curve(folder) if "train/translate/loss" in point] == [1, 2]
+    assert [point["step"] for point in curve(folder) if "train/reason/loss" in point] == [3, 4]
 
 
 def test_the_selection_stands_under_another_method(lab: list[str], run: Any) -> None:
     code, out, err = run("run", *lab, "method=finetune", "selection.k=1", "selection.selector=grad")
     assert code == 0, err
-    metrics = json.loads((Path(out.splitlines()[-1]) / "metrics.json").read_text())
+    metrics = metrics_of(Path(out.splitlines()[-1]))
     assert metrics["cost/trainable_params"] == 2 * 16 * 24
     assert all(metrics[f"diag/layer_gap/{index}"] > 0 for index in range(4))
 
@@ -97,8 +103,6 @@ def test_reinforcement_learning_in_the_chosen_layers(lang: list[str], run: Any) 
     code, out, err = run("run", *lang, *slam)
     assert code == 0, err
     folder = Path(out.splitlines()[-1])
-    delta = load_file(folder / "checkpoints" / "final" / "model.safetensors")
-    assert {name.split(".")[-2] for name in delta} == {"up_proj", "down_proj"}
-    assert all(".layers.0." in name for name in delta)
-    metrics = json.loads((folder / "metrics.json").read_text())
+    assert moved(folder) == [f"model.layers.0.mlp.{part}_proj.weight" for part in ("down", "up")]
+    metrics = metrics_of(folder)
     assert metrics["diag/layer_gap/0"] > 0

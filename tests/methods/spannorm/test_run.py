@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests.cli.conftest import curve
+from tests import run_record
 from tests.methods.spannorm.test_surgery import ids_of, logits, placed
+from tests.run_record import curve
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
@@ -19,8 +20,7 @@ SPAN = ["method=spannorm", "surgery=spannorm", "method.probe_every=4"]
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
-    found = json.loads((folder / "metrics.json").read_text())
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in run_record.metrics_of(folder).items() if value is not None}
 
 
 @pytest.mark.parametrize("experts", [0, 4])
@@ -58,7 +58,7 @@ def test_a_run_measures_by_depth_resumes_and_exports(
             raise RuntimeError("killed")
         return whole(self, batch, batch_index)
 
-    again = [*overrides, f"run_dir={tmp_path / 'again'}"]
+    again = [*overrides, f"run_dir={tmp_path / 'again'}", f"cache_dir={tmp_path / 'fresh_cache'}"]
     with monkeypatch.context() as patch:
         patch.setattr(SpanNormModule, "training_step", dying)
         assert run("run", *again)[0] == 5

@@ -6,9 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from athlos.config.compose import plain, run_config
+from athlos.errors import ConfigError
 from athlos.evaluation.suites.perplexity import stream_nll
+from athlos.runs.export import stored_config
 
 
 @pytest.mark.parametrize("selection", [["selection=all"], ["selection=lora"], ["selection=layers"]])
@@ -38,3 +42,15 @@ def test_what_cannot_be_exported_says_why(tiny, run, tmp_path):
     (folder / "metrics.json").unlink()
     code, _, err = run("export", str(folder), "--out", str(tmp_path / "x"))
     assert (code, "the run is not finished" in err) == (2, True)
+
+
+def test_a_stored_config_has_the_types_of_its_parts_and_suites_again(tmp_path: Path):
+    config = run_config(["experiment=slam/gemma3", "data.dir=.", "eval.suites.perplexity.stride=9"])
+    values = plain(config)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    config.run_dir = str(tmp_path)
+    assert stored_config(tmp_path) == config
+    values["eval"]["suites"]["qa"]["_target_"] = "athlos.gone.Suite"
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"eval\.suites\.qa\._target_: no part 'athlos\.gone\.Suite' is installed"):
+        stored_config(tmp_path)

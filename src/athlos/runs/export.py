@@ -4,6 +4,7 @@ import json
 import logging
 import shutil
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
@@ -24,22 +25,28 @@ def stored_config(run: Path) -> RunConfig:
     if not path.is_file():
         raise ConfigError(f"{run}: no config.yaml; expected a run folder of Athlos")
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    schemas = {(part.group, part.target): part.schema for part in registry().parts.values() if part.target}
-    typed = OmegaConf.structured(RunConfig)
-    for group, value in values.items():
-        target = value.get("_target_") if isinstance(value, dict) else None
-        if target is None:
-            typed = OmegaConf.merge(typed, {group: value})
-        elif (group, target) in schemas:
-            typed = OmegaConf.merge(
-                typed, {group: OmegaConf.merge(OmegaConf.structured(schemas[group, target]), value)}
-            )
-        else:
-            raise ConfigError(f"{path}: {group}._target_: no part '{target}' is installed")
+    typed = OmegaConf.merge(
+        OmegaConf.structured(RunConfig),
+        {key: _typed(value, place=f"{path}: {key}") for key, value in values.items()},
+    )
     assert OmegaConf.is_dict(typed)
     config = checked(typed)
     config.run_dir = str(run)
     return config
+
+
+def _typed(value: Any, *, place: str) -> Any:
+    """A stored value with the schemas of the parts in it, at any depth; `place` is its file and key."""
+    if not isinstance(value, dict):
+        return value
+    values = {key: _typed(inner, place=f"{place}.{key}") for key, inner in value.items()}
+    target = value.get("_target_")
+    if target is None:
+        return values
+    schemas = [part.schema for part in registry().parts.values() if part.target == target]
+    if not schemas:
+        raise ConfigError(f"{place}._target_: no part '{target}' is installed")
+    return OmegaConf.merge(OmegaConf.structured(schemas[0]), values)
 
 
 def export_run(run: Path, *, out: Path) -> Path:

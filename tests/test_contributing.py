@@ -168,15 +168,17 @@ def test_a_method_with_rounds_asks_the_newest_weights_and_shares_its_trainings(t
 
     made = tree.root / "cache/training" / second["key"] / "made/answers.jsonl"
     assert len(made.read_text(encoding="utf-8").splitlines()) == len(tree.kept_records(answers[1]["key"]))
-    folder, _ = tree.finished_folders(done.stdout)
+    folder, sampled = tree.finished_folders(done.stdout)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"test/acc", "test/acc@warmup", "data/round-1/own_share", "data/round-2/own_share"} <= set(metrics)
     assert metrics["data/round-2/answers"] == len(tree.kept_records(answers[1]["key"]))
+    shutil.rmtree(sampled)  # two runs of one seed would be two answers to the claim
+    [claim] = json.loads(tree.athlos("claims", "rehearse", "--runs", "results", "--json").stdout)
+    assert claim["rows"][0]["arms"] == {"ours": metrics["test/acc"], "against": metrics["test/acc@warmup"]}
 
     other = tree.athlos("run", "experiment=rehearse/tiny", *SMALL, "construct.temperature=0.7", "method.round_lr=1e-3")
     states = re.findall(r"^-- (warmup|round-\d): (trained|reused)", other.stderr, re.M)
     assert states == [("warmup", "reused"), ("round-1", "trained"), ("round-2", "trained")]
-    assert json.loads(tree.athlos("claims", "rehearse", "--runs", "results", "--json").stdout)[0]["rows"]
 
     tree.athlos("export", str(folder), "--out", "my-model")
     exported = (tree.root / "my-model/model.safetensors").read_bytes()

@@ -84,6 +84,8 @@ class MethodConfig(PartConfig):
 
     makes_rollouts: ClassVar[bool] = False
     """Whether it samples answers while it trains, as `objective=policy` needs."""
+    version: ClassVar[int] = 1
+    """Raised when the same config trains to other weights, since the code is in no training's key."""
     evaluation_only: ClassVar[tuple[str, ...]] = ()
     """Keys that only say what is measured after training: no part of a training's identity."""
 

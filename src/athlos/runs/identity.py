@@ -24,7 +24,7 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
     identity = {name: values[name] for name in CHANGES_WEIGHTS if name in values}
     for name in ("generator",):
         identity[name] = _without(values[name], getattr(run, name).operational)
-    identity["method"] = _without(values["method"], run.method.evaluation_only)
+    identity["method"] = _without(values["method"], run.method.evaluation_only) | {"version": run.method.version}
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)
     identity["precision"] = run.hardware.precision

@@ -1,10 +1,11 @@
 """The README tells what is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 from athlos.config.catalogue import METHODS
-from athlos.config.compose import group_options, run_config
+from athlos.config.compose import group_options, run_config, sweep_configs
 from athlos.config.registry import GROUPS, registry
 from athlos.evaluation.suite import suite_names
 
@@ -21,8 +22,8 @@ def test_every_group_and_its_choices_are_named():
     table = TEXT[TEXT.index("## Configuration") : TEXT.index("## The twelve methods")]
     for group in GROUPS:
         assert f"`{group}`" in table
-    for group in ("surgery", "objective", "reward", "selection", "decoding", "engine", "scale", "hardware", "tracking"):
-        row = next(line for line in table.splitlines() if line.startswith(f"| `{group}`"))
+    for group in set(GROUPS) - {"method", "model", "data", "eval", "sweep", "experiment"}:
+        row = next(line for line in table.splitlines() if line.startswith("| ") and f"`{group}`" in line.split("|")[1])
         for option in group_options(group):
             assert f"`{option}`" in row, (group, option)
     row = next(line for line in table.splitlines() if line.startswith("| `eval`"))
@@ -30,8 +31,12 @@ def test_every_group_and_its_choices_are_named():
 
 
 def test_the_printed_run_commands_compose():
-    commands = re.findall(r"^    athlos run (?!-m )([^#\n]+)", TEXT, re.M)
-    assert len(commands) >= 5
+    commands = re.findall(r"^    athlos run ([^#\n]+)", TEXT, re.M)
+    assert len(commands) >= 10
     for command in commands:
-        overrides = re.sub(r"<[^>]*>", "folder", command).split()
-        run_config([item for item in overrides if not item.startswith("--")])
+        words = shlex.split(re.sub(r"<[^>]*>", "folder", command))
+        overrides = [word for word in words if not word.startswith("-")]
+        if "-m" in words:
+            assert len(sweep_configs(overrides)) > 1, command
+        else:
+            run_config(overrides)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athlos.config.parts import Unit
 from athlos.config.schema import Batching
 from athlos.data.batches import BatchPlan, EvalRows, TrainStream, collate
 from athlos.data.encoding import Rows
@@ -80,6 +81,16 @@ def test_processes_share_a_step_without_overlap_and_with_one_denominator():
     two = [list(stream(rows, plan, micro_batch_size=2, rank=rank, world_size=2, last_step=1)) for rank in (0, 1)]
     assert {int(batch["step_targets"]) for part in two for batch in part} == {int(one[0]["num_targets"])}
     assert sum(int(batch["num_targets"]) for part in two for batch in part) == int(one[0]["num_targets"])
+
+
+def test_a_loss_over_sequences_is_divided_by_the_rows_of_the_step():
+    rows = make_rows([5, 3, 9, 4, 7, 6, 8, 3])
+    plan = plan_of(rows)
+    for world_size in (1, 2):
+        batches = list(stream(rows, plan, unit=Unit.sequences, world_size=world_size, last_step=2))
+        assert [int(batch["step_targets"]) for batch in batches] == [4] * len(batches)
+    by_token = [int(batch["step_targets"]) for batch in stream(rows, plan, last_step=2)]
+    assert min(by_token) > 4
 
 
 def test_bucketing_saves_padding():

@@ -216,8 +216,8 @@ def test_a_sum_adds_its_parts_up_by_their_weights() -> None:
     expected = weighted.rewards_PG - 2 * conjunction.rewards_PG
     torch.testing.assert_close(found.rewards_PG, expected, rtol=0, atol=EXACT)
     assert found.is_right_PG.tolist() == conjunction.is_right_PG.tolist()
-    assert found.parts["right"].tolist() == weighted.parts["acc"].tolist()
-    assert set(found.parts) == {"right", "all_right", "language"}
+    assert found.parts["train/reward/right"].tolist() == weighted.parts["acc"].tolist()
+    assert set(found.parts) == {f"train/reward/{name}" for name in ("right", "all_right", "language")}
     plain = scored(prepared(SUMS, "reward=sum", "reward.parts.all_right.format_rule=answer"))
     assert plain.rewards_PG.tolist() == [[2, 1, 0], [2, 1, 0]]
 

@@ -114,12 +114,12 @@ class Terminal(Watcher):
     ) -> None:  # fmt: skip
         share = trainable_params / total_params if total_params else 0.0
         parameters = f"{readable_count(total_params)}, of which {readable_count(trainable_params)} ({share:.2%}) train"
-        rows = [("parts", part) for part in parts]
+        rows = [("parts", part) for part in parts if part != "none"]
         rows += [("parameters", parameters), ("licence", license), ("steps", str(run.num_steps))]
         if resumed_from is not None:
             rows.append(("goes on from", f"step {resumed_from}"))
-        _show(f"{run.study}: {phase}", rows)
-        self._total, self._bar = run.num_steps, _Bar(f"training {phase}" if phase != "train" else "training")
+        _show(f"{run.study}: {_training(phase)}", rows)
+        self._total, self._bar = run.num_steps, _Bar(_training(phase))
 
     def training_step(self, done: int, loss: float, tokens_per_s: float) -> None:
         if self._bar is not None:
@@ -132,13 +132,18 @@ class Terminal(Watcher):
 
     def trained(self, phase: str, product: Product) -> None:
         state = "reused" if product.reused else f"trained in {product.seconds:.1f} s"
-        _show(f"{phase}: {state}", [("weights", f"{product.name} {product.key}")])
+        _show(f"{_training(phase)}: {state}", [("weights", f"{product.name} {product.key}")])
 
     def suite_starts(self, suite: str) -> Callable[[int, int, int], None]:
         return evaluation_progress(suite)
 
     def run_ends(self, metrics: Mapping[str, float], *, run_dir: Path, next_steps: Sequence[str]) -> None:
         end_panel(metrics, run_dir, next_steps)
+
+
+def _training(phase: str) -> str:
+    """How a phase is called; the only one of a run has no name of its own."""
+    return "training" if phase == "train" else f"training {phase}"
 
 
 def end_panel(metrics: Mapping[str, float], run_dir: Path, next_steps: Sequence[str]) -> None:

@@ -185,6 +185,8 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
             yield f"eval.language_groups.{group}: got no languages, expected at least one"
     if evaluation.samples > 1 and type(config.decoding) is registry().get("decoding", "greedy").schema:
         yield f"eval.samples: got {evaluation.samples}, but decoding=greedy gives one answer; use decoding=sampling"
+    if evaluation.every and config.hardware.strategy == "fsdp2":
+        yield f"eval.every: got {evaluation.every}, expected 0: hardware=fsdp2 has no whole weights during the training"
     if evaluation.every and data.val_split is None:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
 

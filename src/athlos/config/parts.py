@@ -169,7 +169,8 @@ class Scores:
     is_right_PG: "torch.Tensor"
     """bool: whether a response is all that was asked for."""
     parts: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
-    """What the rewards were made of, float64, by name; the mean over responses is the metric `train/<name>`."""
+    """What the rewards were made of, float64; the mean over responses is the metric `train/<name>`, or `<name>` where
+    that has a group of its own (`train/reward/right`)."""
 
 
 class Reward(Protocol):

@@ -351,7 +351,7 @@ class RunConfig:
     decoding: DecodingConfig = MISSING
     engine: EngineConfig = MISSING
     generator: EngineConfig = MISSING
-    """What writes for constructions and pipelines; `self` is the model itself."""
+    """What writes for constructions and pipelines; `self` is the model itself, or the server that `engine` asks."""
     judge: JudgeConfig = MISSING
     corpus: CorpusConfig = MISSING
     index: IndexConfig = MISSING

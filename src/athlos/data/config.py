@@ -8,12 +8,14 @@ from athlos.config.schema import ConstructConfig
 
 @dataclass(kw_only=True)
 class NoConstructConfig(ConstructConfig):
-    """No values."""
+    """No values. A method puts it in place of the run's construction in a phase that trains on the data as it is."""
+
+    _target_: str = "athlos.data.construct.NoConstruct"
 
 
 PARTS = [
     Part(
-        group="construct", name="none", schema=NoConstructConfig, target="athlos.data.construct.NoConstruct",
+        group="construct", name="none", schema=NoConstructConfig, target=NoConstructConfig._target_,
         summary="trains on the data as it is",
     )
 ]  # fmt: skip

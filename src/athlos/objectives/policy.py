@@ -35,8 +35,8 @@ SAME_REWARD = 4
 ways: without this, a rounding residue over a rounding residue becomes an advantage of any size."""
 MAX_LOG_RATIO = 10.0
 """Cap on |log ratio| before its exponential, so that a token whose probability changed beyond measure cannot overflow
-to infinity; a token beyond it has no gradient. Far outside of what clipping leaves. Source: torchtitan's losses of
-GRPO and DAPO, which have this value."""
+to infinity; a token beyond it has no gradient. Far outside of what clipping leaves. Source: torchtitan's loss of
+DAPO, which has this value."""
 
 
 def group_advantages(rewards_PG: Tensor, *, std: AdvantageStd, eps: float = ADVANTAGE_EPS) -> Tensor:

@@ -72,7 +72,7 @@ class SumConfig(RewardConfig):
     """A weighted sum of rewards."""
 
     parts: dict[str, RewardConfig] = MISSING
-    """Rewards by a name of one's own, which their curve `train/<name>` has; chosen by
+    """Rewards by a name of one's own, which their curve `train/reward/<name>` has; chosen by
     `defaults: [/reward/exact_match@parts.em]` in YAML or `+reward@reward.parts.em=exact_match` on the command line."""
     weights: dict[str, float] = field(default_factory=dict)
     """Name of a part -> its factor; 1 where none is named."""

@@ -274,5 +274,5 @@ class SumReward:
         return Scores(
             rewards_PG=torch.stack(weighted).sum(dim=0),
             is_right_PG=torch.stack([part.is_right_PG for part in scores.values()]).all(dim=0),
-            parts={name: part.rewards_PG for name, part in scores.items()},
+            parts={f"train/reward/{name}": part.rewards_PG for name, part in scores.items()},
         )

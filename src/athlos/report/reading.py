@@ -146,6 +146,8 @@ def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves:
         if isinstance(detail, Mapping):
             record.details[metric] = detail_of(detail)
     record.provenance = _json_object(folder / PROVENANCE, problems, top=top, is_needed=is_done)
+    phases = record.provenance.get("phases", [])
+    record.phases = [phase for phase in phases if isinstance(phase, dict)] if isinstance(phases, list) else []
     if with_curves:
         record.curves = _curves(events_file(folder), problems, top=top)
     if num_predictions > 0:

@@ -89,8 +89,8 @@ class _Execution:
         quiet_lightning()
         set_threads(run.hardware)
         provenance.reset_peak()
-        self._check_files()
         self.stages = StageStore(cache_dir(run.cache_dir), is_writer=folder.is_writer)
+        self._check_files()
         folder.clear_results()
         if folder.is_writer:
             self.watcher.run_starts(run, run_dir=folder.path)
@@ -112,22 +112,26 @@ class _Execution:
                 return
             self._record(record, results, module=module, loaded=loaded, trained=trained)
         folder.finished(wall_s=time.monotonic() - self.begun)
-        self.stages.note_user(folder.path, [(product.name, product.key) for product in self.stages.history])
+        self._note_products()
         self.watcher.run_ends(self.metrics, run_dir=folder.path, next_steps=self._next_steps())
+
+    def _note_products(self) -> None:
+        """Tell the cache what this run uses, so that nobody prunes it as unused."""
+        if self.folder.is_writer:
+            self.stages.note_user(self.folder.path, [(product.name, product.key) for product in self.stages.history])
 
     def _watcher(self) -> Watcher:
         """The one who is told: nobody in a process that is not the writer."""
         return self.watcher if self.folder.is_writer else Watcher()
 
     def _check_files(self) -> None:
-        """A missing file is told now, not after a model was loaded or trained."""
-        from athlos.data.datamodule import build_source
+        """A missing split, folder or file is told now, not after a model was loaded or trained."""
+        from athlos.runs import assemble
 
-        source = build_source(self.run)
+        data = assemble.open_data(self.run, None, stages=self.stages)
         if self.run.data.dir:
-            _ = source.folder
-        if self.run.data.test_split is not None:
-            source.files(self.run.data.test_split)
+            _ = data.source.folder
+        data.source.files(data.test_split)
 
     def _evaluate_base(self, start: "Start") -> None:
         """The untouched model; a stage product, so that a sweep measures its base once."""
@@ -159,6 +163,7 @@ class _Execution:
             log_point=lambda metrics, step: record.log(metrics, step=step),
             saved=lambda: self.folder.progressed(time.monotonic() - self.begun),
         )
+        self._note_products()
         self.metrics |= chain.training_metrics(trained)
         if self.folder.is_writer:
             self.folder.adopt(trained[-1].product.path / MODEL)

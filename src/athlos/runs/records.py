@@ -87,7 +87,7 @@ class RunRecord:
     provenance: dict[str, Any] = field(default_factory=dict)
     curves: dict[str, Curve] = field(default_factory=dict)
     phases: list[dict[str, Any]] = field(default_factory=list)
-    """Name and metrics of each phase of the training, in order."""
+    """Name, key and steps of each phase of the training, in order; its metrics are those with its name in them."""
     predictions: dict[str, Predictions] = field(default_factory=dict)
     figures: list[Path] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -145,7 +145,7 @@ def line_of(record: RunRecord) -> dict[str, Any]:
         "details": {metric: vars(detail) for metric, detail in record.details.items()},
         "provenance": without_paths(provenance),
         "curves": curves,
-        "phases": record.phases,
+        "phases": without_paths(record.phases),
         "problems": record.problems,
     }
 

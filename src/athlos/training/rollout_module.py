@@ -102,16 +102,15 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
         """The algorithm: the micro batches of all updates from `first_update` on, the first one of an RL step."""
         for step in itertools.count(first_update // self.num_updates):
             prompts = self.prompts(step)
-            rollouts = self.sample_and_judge(prompts, step)
-            advantages_PG = group_advantages(rollouts.scores.rewards_PG.float(), std=self.policy.adv_std)
-            metrics = self._metrics(rollouts, advantages_PG)
-            metrics |= self.after_rollouts(step, prompts=prompts, scores=rollouts.scores, advantages_PG=advantages_PG)
-            self.history.append({"step": float(step), **metrics})
-            rows = self._rows(rollouts.chunks, advantages_PG)
-            for mini_batch in self._mini_batches(rows):
+            judged = self.sample_and_judge(prompts, step)
+            advantages_PG = group_advantages(judged.scores.rewards_PG.float(), std=self.policy.adv_std)
+            curves = self._curves(judged, advantages_PG)
+            curves |= self.after_rollouts(step, prompts=prompts, scores=judged.scores, advantages_PG=advantages_PG)
+            self.history.append({"step": float(step), **curves})
+            for update in self._updates(self._rows(judged.chunks, advantages_PG)):
                 # Processes add up what they log, and each has the sums over all of them already.
-                self.step_log.update({name: value / self.trainer.world_size for name, value in metrics.items()})
-                yield from mini_batch
+                self.step_log.update({name: value / self.trainer.world_size for name, value in curves.items()})
+                yield from update
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.step_loss(self.objective.loss(self.model, batch), batch)
@@ -157,12 +156,12 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
                 chunks.append(rollouts)
                 judgements.append(judges.submit(self._judge, part, rollouts, progress=step / self.num_policy_steps))
             last = time.perf_counter()
-            judged = [judgement.result() for judgement in judgements]
+            results = [judgement.result() for judgement in judgements]
         end = time.perf_counter()
         return JudgedRollouts(
             chunks=chunks,
-            scores=joined_scores([scores for scores, _ in judged]),
-            repetition=sum(repetition for _, repetition in judged),
+            scores=joined_scores([scores for scores, _ in results]),
+            repetition=sum(repetition for _, repetition in results),
             seconds=end - start,
             wait_seconds=end - last,
         )
@@ -188,7 +187,7 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
             pad_id=self.pad_id,
         )
 
-    def _mini_batches(self, rows: PolicyRows) -> Iterator[Iterator[Batch]]:
+    def _updates(self, rows: PolicyRows) -> Iterator[Iterator[Batch]]:
         """The micro batches of each update: rows that have a gradient, with denominators over all rows and devices."""
         assert isinstance(self.objective, PolicyObjective)
         per_device = self.config.train.batch_size // self.trainer.world_size
@@ -202,16 +201,10 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
             )
             # Skipped rows count as work, too: they were sampled and judged.
             num_tokens = int(rows.attention_mask_BT[places.start : places.stop].sum())
-            yield self._micro_batches(
-                rows,
-                [row for row in places if is_active[row]],
-                step_targets=step_targets,
-                seen=torch.tensor([per_device, num_tokens]),
-            )
+            chosen = [row for row in places if is_active[row]]
+            yield self._update(rows, chosen, step_targets=step_targets, seen=torch.tensor([per_device, num_tokens]))
 
-    def _micro_batches(
-        self, rows: PolicyRows, chosen: list[int], *, step_targets: int, seen: Tensor
-    ) -> Iterator[Batch]:
+    def _update(self, rows: PolicyRows, chosen: list[int], *, step_targets: int, seen: Tensor) -> Iterator[Batch]:
         """The chosen rows in the micro batches of one update, the last of which may be empty; the first counts all."""
         size = self.config.train.micro_batch_size
         for micro in range(self.config.num_accumulated):
@@ -226,14 +219,14 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
         assert isinstance(gathered, Tensor)
         return gathered.sum(dim=0).cpu()
 
-    def _metrics(self, rollouts: JudgedRollouts, advantages_PG: Tensor) -> dict[str, float]:
+    def _curves(self, judged: JudgedRollouts, advantages_PG: Tensor) -> dict[str, float]:
         """Curves of an RL step over all devices: means over responses, tokens or prompts."""
-        own = response_sums(rollouts, advantages_PG)
+        own = response_sums(judged, advantages_PG)
         summed = self.over_devices(torch.tensor(list(own.values()), dtype=torch.float64))
         sums = dict(zip(own, summed.tolist(), strict=True))
-        return means(sums, parts=list(rollouts.scores.parts)) | {
-            "cost/rollout_tokens_per_s": sums["tokens"] / rollouts.seconds,
-            "cost/reward_wait_share": rollouts.wait_seconds / rollouts.seconds,
+        return means(sums, parts=list(judged.scores.parts)) | {
+            "cost/rollout_tokens_per_s": sums["tokens"] / judged.seconds,
+            "cost/reward_wait_share": judged.wait_seconds / judged.seconds,
         }
 
     def after_training(self) -> Measured:

@@ -188,16 +188,16 @@ class LisaConfig(MethodConfig):
         """A phase a stage: the local one at its own rate, then the other on the weights that it left."""
         both = len(self.stages) == 2
         for stage in self.stages:
-            steps, lr = run.train.max_steps, run.train.lr
+            method, steps, lr = replace(self, stages=[stage]), run.train.max_steps, run.train.lr
+            # A value that only the other stage reads must not make this one's training another.
             if stage is Stage.local:
+                method = replace(method, loss=replace(self.loss, hidden=0.0))
                 steps, lr = (self.local_steps if both else steps), self.local_lr
             elif both:
                 steps -= self.local_steps
+            method = replace(method, local_steps=0, local_lr=0.0)
             yield Phase(
-                name=stage.value,
-                run=replace(
-                    run, method=replace(self, stages=[stage]), train=replace(run.train, max_steps=steps, lr=lr)
-                ),
+                name=stage.value, run=replace(run, method=method, train=replace(run.train, max_steps=steps, lr=lr))
             )
 
 

@@ -1,0 +1,13 @@
+"""A run without an index says what to choose."""
+
+import pytest
+
+from athlos.errors import ConfigError
+from athlos.retrieval.config import NoCorpusConfig, NoIndexConfig
+from athlos.retrieval.none import NoCorpus, NoIndex
+
+
+def test_a_search_without_an_index_is_refused():
+    index = NoIndex(NoIndexConfig(), corpus=NoCorpus(NoCorpusConfig()))
+    with pytest.raises(ConfigError, match="index: got none, but this run searches passages; choose an index"):
+        index.search(["where?"], k=3)

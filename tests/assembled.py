@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
+from athlos.evaluation.suite import Suite, build_suite
 from athlos.models.loading import LoadedModel
 from athlos.runs import assemble, chain
 from athlos.runs.export import stored_config
@@ -36,6 +37,12 @@ def context_as_loaded(run: RunConfig) -> PartContext:
     return PartContext(
         config=run, stages=stages, data=assemble.open_data(run, loaded, stages=stages), start=loaded
     )  # fmt: skip
+
+
+def suite_of(run: RunConfig) -> Suite:
+    """The suite of a run that has one."""
+    [config] = run.eval.suites.values()
+    return build_suite(config, run)
 
 
 def moved(run_folder: Path) -> list[str]:

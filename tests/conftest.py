@@ -57,8 +57,8 @@ def tiny(tmp_path: Path, text_dir: Path, cache: Path) -> list[str]:
         "model.architecture.num_hidden_layers=2", "model.architecture.num_attention_heads=2",
         "model.architecture.num_key_value_heads=1", "train.max_steps=12", "train.batch_size=4",
         "train.micro_batch_size=2", "train.max_length=32", "train.val_every=5", "train.val_batches=2",
-        "train.checkpoint_every=4", "train.log_every=1", "eval.max_length=32", "eval.stride=32",
-        "eval.limit_tokens=300", "study=tiny",
+        "train.checkpoint_every=4", "train.log_every=1", "eval.suites.perplexity.max_length=32",
+        "eval.suites.perplexity.stride=32", "eval.suites.perplexity.limit_tokens=300", "study=tiny",
     ]  # fmt: skip
 
 

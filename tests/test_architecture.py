@@ -89,7 +89,12 @@ def imports(text: str, *, file: str) -> Iterator[tuple[int, str]]:
 
 
 def owner(file: str) -> str:
-    """The package or top module a file belongs to; `__init__`, which stands left of all, is that of athlos itself."""
+    """The package or top module a file belongs to; `__init__`, which stands left of all, is that of athlos itself.
+
+    The suites that a method brings belong to the evaluation, which alone builds them.
+    """
+    if re.fullmatch(r"methods/\w+/suites\.py", file):
+        return "evaluation"
     first = Path(file).parts[0].removesuffix(".py")
     return "cli" if first == "__main__" else first
 
@@ -108,7 +113,7 @@ def import_violations(text: str, *, file: str) -> Iterator[str]:
             yield f"{file}:{line} imports athlos.{target}, which has no level"
         elif LEVEL_OF[other] > mine:
             yield f"{file}:{line} {me} imports athlos.{other}, which stands to its right"
-        elif me == other == "methods" and Path(file).parts[1:2] != (inner.partition(".")[0],):
+        elif file.startswith("methods/") and other == "methods" and Path(file).parts[1] != inner.partition(".")[0]:
             yield f"{file}:{line} a method imports another: athlos.{target}"
 
 
@@ -160,6 +165,8 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
         ("methods/lisa/module.py", "from athlos.methods.slam.selection import choose"),
         ("methods/lisa/module.py", "from athlos.methods import slam"),
         ("methods/lisa/module.py", "from ..slam import selection"),
+        ("methods/lisa/suites.py", "from athlos.methods.slam import selection"),
+        ("methods/lisa/module.py", "from athlos.evaluation.suite import SuiteResult"),
         ("surprise/x.py", ""),
     ],
 )
@@ -174,6 +181,7 @@ def test_a_wrong_import_is_seen(file: str, text: str) -> None:
         ("data/source.py", "if TYPE_CHECKING:\n    from athlos.training.module import MethodModule"),
         ("data/sources/squad.py", "from . import plain_text\nfrom ..records import Record\nfrom ... import errors"),
         ("methods/lisa/module.py", "from athlos.methods.lisa.surgery import LisaSurgery\nfrom .loss import f"),
+        ("methods/lisa/suites.py", "from athlos.evaluation.suite import SuiteResult\nfrom .config import LisaConfig"),
         ("cli/main.py", "from athlos import __version__\nfrom athlos.methods.lisa import module"),
     ],
 )
@@ -361,7 +369,7 @@ def test_every_folder_of_conf_is_a_group() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_option_composes_alone(group: str, option: str) -> None:
-    compose_dict([f"{group}={option}"])
+    compose_dict([f"+suite@eval.suites.alone={option}" if group == "suite" else f"{group}={option}"])
 
 
 def test_an_option_that_does_not_compose_is_seen() -> None:

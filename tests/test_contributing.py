@@ -136,12 +136,12 @@ def test_each_printed_file_passes_the_linter(tree: Tree):
 @pytest.mark.slow
 def test_a_method_of_one_phase_trains_once_for_two_evaluations(tree: Tree):
     short = ("experiment=halfway/tiny", "tracking=none", "train.val_batches=1", "eval.bootstrap=10")
-    done = tree.athlos("run", "-m", *short, "eval.limit_tokens=500,200")
+    done = tree.athlos("run", "-m", *short, "eval.suites.perplexity.limit_tokens=500,200")
     _, second = tree.finished_folders(done.stdout)
     assert (done.stderr.count("train: trained in"), done.stderr.count("train: reused")) == (1, 1)
     claim = tree.athlos("claims", "halfway", "--runs", "results")
     assert "no run with" in claim.stdout
-    tree.athlos("run", *short, "method=finetune", "eval.limit_tokens=500")
+    tree.athlos("run", *short, "method=finetune", "eval.suites.perplexity.limit_tokens=500")
     shutil.rmtree(second)  # it was evaluated on fewer tokens than the other arm
     joined = json.loads(tree.athlos("claims", "halfway", "--runs", "results", "--json").stdout)
     [row] = joined[0]["rows"]

@@ -7,7 +7,6 @@ from pathlib import Path
 from athlos.config.catalogue import METHODS
 from athlos.config.compose import group_options, run_config, sweep_configs
 from athlos.config.registry import GROUPS, registry
-from athlos.evaluation.suite import suite_names
 
 TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
 
@@ -27,7 +26,7 @@ def test_every_group_and_its_choices_are_named():
         for option in group_options(group):
             assert f"`{option}`" in row, (group, option)
     row = next(line for line in table.splitlines() if line.startswith("| `eval`"))
-    assert all(f"`{name}`" in row for name in suite_names())
+    assert all(f"`{name}`" in row for name in registry().names("suite"))
 
 
 def test_the_printed_run_commands_compose():

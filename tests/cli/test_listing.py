@@ -57,7 +57,9 @@ def test_parts_are_what_can_be_typed() -> None:
         assert {name for part_group, name in rows if part_group == group} == set(compose.group_options(group))
     assert rows["selection", "lora"] == registry().get("selection", "lora").summary
     assert rows["tracking", "wandb"].startswith("wandb, offline")
-    assert rows["suite", "perplexity"].startswith("Perplexity")
+    assert rows["prompt_style", "closed_book"] == "QuestionRecord"
+    assert rows["prompt_style", "bare"].startswith("MathRecord, ParallelRecord")
+    assert rows["suite", "perplexity"].startswith("perplexity")
 
 
 def test_files_are_described_by_the_sentence_at_their_top(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import yaml
         ("train.lrr=1", 2, "train.lrr: unknown key; did you mean 'train.lr'?"),
         ("train.max_steps=many", 2, "train.max_steps: got 'many' (str), expected Integer"),
         ("model=gpt5", 2, "model: got 'gpt5'"),
-        ("eval.suites=[perplexty]", 2, "eval.suites: got 'perplexty'"),
+        ("+suite@eval.suites.text=perplexty", 2, "suite: got 'perplexty'; did you mean 'perplexity'?"),
         ("data.files.test=absent.txt", 3, "absent.txt: no such file"),
         ("data.dir=/no/such/folder", 3, "data.dir: '/no/such/folder' is not a folder"),
         ("model.architecture.hidden_sise=4", 2, "did you mean 'hidden_size'?"),

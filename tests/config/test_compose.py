@@ -1,9 +1,10 @@
 """Composing: what is accepted, and the one clear line for what is not."""
 
 import pytest
+from omegaconf import OmegaConf
 
-from athlos.config.compose import expand_sweep, group_options, identity, run_config, sweep_configs
-from athlos.config.renamed import RENAMED
+from athlos.config.compose import compose_dict, expand_sweep, group_options, identity, run_config, sweep_configs
+from athlos.config.renamed import MOVED, RENAMED
 from athlos.config.schema import Batching
 from athlos.errors import ConfigError, ConfigErrors
 
@@ -36,6 +37,8 @@ def test_defaults_compose_and_are_typed():
         (["selection=lora", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
         (["decoding=sampling", "decoding.temperature=0"], "decoding.temperature: got 0.0"),
         (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
+        (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, closed_book"),
+        (["prompt_style=bar"], "; did you mean 'bare'?"),
         (["tracking.sinks=[wanb]"], "did you mean 'wandb'?"),
         (["data.train_split=null"], "data.train_split: data=shakespeare names no training split"),
         (["study=${nowhere}"], "study: Interpolation"),
@@ -46,6 +49,56 @@ def test_a_mistake_gives_one_line_that_names_the_key(overrides: list[str], expec
         run_config(overrides)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["eval.limit_tokens=9"], "eval.limit_tokens: moved to eval.suites.perplexity.limit_tokens"),
+        (["eval=math", "+eval.language_groups.low=[th]"], "moved to eval.suites.math.language_groups.low"),
+        (["eval.suites=[qa]"], "eval.suites: got '[qa]'; to add a suite write +suite@eval.suites.<name>=<suite>"),
+        (["suite=qa"], "suite: got 'qa'; to add a suite write +suite@eval.suites.<name>=<suite>"),
+        (["eval.suites.qa=qa"], "to add a suite write +suite@eval.suites.qa=<suite>, one of calibration, completions"),
+        (["+eval.suites.qa.samples=2"], "qa.samples: unknown key; to add a suite write +suite@eval.suites.qa="),
+        (["+suite@eval.suites.qa=qaa"], "suite: got 'qaa'; did you mean 'qa'?"),
+        (["eval.suites.perplexity.strid=9"], "unknown key; did you mean 'eval.suites.perplexity.stride'?"),
+        (["+eval.suites.perplexity.strid=9"], "eval.suites.perplexity.strid: unknown key; did you mean 'stride'?"),
+        (["experiment=lang/lab", "eval=qa"], "conf/experiment/lang/lab.yaml sets it, but eval=qa has no such key"),
+        (["reward=sum", "reward.parts.em.rule=x"], "to add a reward write +reward@reward.parts.em=<reward>, one of"),
+        (["eval.suites.perplexity.stride=0"], "eval.suites.perplexity.stride: got 0, expected a number >= 1"),
+        (["eval.suites.perplexity.max_length=32"], "stride: got 64, expected at most eval.suites.perplexity.max"),
+        (["eval=completions", "eval.suites.completions.max_length=2"], "completions.max_length: got 2"),
+    ],
+)  # fmt: skip
+def test_a_mistake_about_suites_says_where_the_value_belongs(overrides: list[str], expected: str):
+    with pytest.raises(ConfigError) as caught:
+        run_config(overrides)
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("key", MOVED)
+def test_a_moved_key_has_its_new_place_and_has_left_its_old_one(key: str):
+    suites = [f"+suite@eval.suites.{name}={name}" for name in group_options("suite") if name != "perplexity"]
+    config = compose_dict(suites)
+    assert OmegaConf.select(config, key, default="gone") == "gone"
+    for place in MOVED[key].split(" or "):
+        assert OmegaConf.select(config, place, default="gone") != "gone", place
+
+
+def test_suites_are_chosen_added_and_taken_away_by_name():
+    assert list(run_config(["eval=qa"]).eval.suites) == ["qa"]
+    config = run_config(["eval=qa", "+suite@eval.suites.text=perplexity", "eval.suites.text.stride=7"])
+    assert [type(suite).__name__ for suite in config.eval.suites.values()] == ["QuestionsConfig", "PerplexityConfig"]
+    assert (config.eval.suites["text"].stride, config.eval.running_text) == (7, config.eval.suites["text"])
+    study = ["experiment=slam/gemma3", "data.dir=."]
+    assert list(run_config(study).eval.suites) == ["translation", "margin", "qa", "perplexity"]
+    assert list(run_config([*study, "~suite@eval.suites.qa"]).eval.suites) == ["translation", "margin", "perplexity"]
+
+
+def test_a_scale_widens_the_windows_of_the_perplexity():
+    windows = [run_config(scale).eval.running_text for scale in ([], ["scale=small"], ["scale=paper"])]
+    assert [(suite.max_length, suite.stride) for suite in windows] == [(128, 64), (512, 512), (2048, 2048)]
 
 
 @pytest.mark.parametrize("group", RENAMED)

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.assembled import suite_of
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -31,12 +32,12 @@ class Holder:
 
 
 def suite(*overrides: str) -> CompletionsSuite:
-    return CompletionsSuite(run_config(["data=lab_answers", "eval=completions", "eval.batch_size=3", *overrides]))
+    return suite_of(run_config(["data=lab_answers", "eval=completions", "eval.batch_size=3", *overrides]))
 
 
 def test_equals_loops_and_the_truth_is_known() -> None:
     holder, found = Holder(), suite("data.num_test=3", "eval.bootstrap=50")
-    records = list(build_source(found.config).records("test"))
+    records = list(build_source(found.run).records("test"))
     result = found.evaluate(holder, records)  # type: ignore[arg-type]
     nll, right, divergence, count = 0.0, 0, 0.0, 0
     for record in records:
@@ -77,5 +78,7 @@ def test_scores_of_the_models_own_distribution() -> None:
 
 def test_what_does_not_fit_is_said() -> None:
     record = ContinuationRecord(identifier="x", context="a", text="b" * 40)
-    with pytest.raises(ConfigError, match=r"eval.max_length: got 16, but the completion of 'x' has 41 tokens"):
-        suite("eval.max_length=16", "eval.stride=16").evaluate(Holder(), [record])  # type: ignore[arg-type]
+    with pytest.raises(
+        ConfigError, match=r"eval.suites.completions.max_length: got 16, but the completion of 'x' has 41 tokens"
+    ):
+        suite("eval.suites.completions.max_length=16").evaluate(Holder(), [record])  # type: ignore[arg-type]

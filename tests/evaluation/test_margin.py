@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import suite_of
 from tests.models.conftest import tiny as tiny
 from tests.tolerances import FLOAT32
 
 from athlos.config.compose import run_config
 from athlos.data.records import MathRecord, TextRecord
 from athlos.errors import ConfigError
-from athlos.evaluation.suites.margin import MarginSuite, log_likelihoods, near_numbers
+from athlos.evaluation.suites.margin import log_likelihoods, near_numbers
 from athlos.models.tokenizers import byte_tokenizer
 
 
@@ -58,14 +59,14 @@ def test_other_numbers_are_near_differ_and_come_back(answer: int) -> None:
 
 
 def test_means_are_over_languages_and_fractions_are_left_out(tiny: Any) -> None:
-    config = run_config(["data=mgsm", "eval.suites=[margin]", "train.max_steps=0", "eval.bootstrap=0"])
+    config = run_config(["data=mgsm", "eval=margin", "train.max_steps=0", "eval.bootstrap=0"])
     answerer: Any = SimpleNamespace(model=tiny("llama"), tokenizer=Bytes())
     records = [problem("en", "2"), problem("en", "31"), problem("de", "4"), problem("de", "1/2")]
-    result = MarginSuite(config).evaluate(answerer, records)
+    result = suite_of(config).evaluate(answerer, records)
     assert len(result.predictions) == 3
     by_language = [result.metrics["margin_acc/en"], result.metrics["margin_acc/de"]]
     assert result.metrics["margin_acc"] == pytest.approx(sum(by_language) / 2)
     for row in result.predictions:
         assert (row["prediction"] == row["gold"]) == (row["margin"] > 0)
     with pytest.raises(ConfigError, match="margin needs a MathRecord"):
-        MarginSuite(config).evaluate(answerer, [TextRecord(identifier="t", text="x")])
+        suite_of(config).evaluate(answerer, [TextRecord(identifier="t", text="x")])

@@ -13,7 +13,7 @@ from athlos.evaluation.macro import mean_of_parts, polymath_score
 from athlos.text.language import detector, language_consistent
 
 RIGHT = {"latn": "tuta 7 + 5 = 12 qete.", "grek": "μιψω 7 + 5 = 12.", "hani": "今后 12。"}
-LAB = ["prompt_style=bare", "eval.shots=0", "eval.language_detector=lab"]
+LAB = ["prompt_style=bare", "eval.shots=0", "eval.suites.math.language_detector=lab"]
 
 
 def lab_items(**said):
@@ -29,9 +29,8 @@ def test_groups_are_means_over_their_languages():
         latn_1=RIGHT["latn"], latn_2="wrong 13", grek_1=RIGHT["grek"], hani_1=RIGHT["latn"], hani_2=RIGHT["hani"],
         hani_3="13", hani_4="13",
     )  # fmt: skip
-    result = suite("math", *LAB, "+eval.language_groups.high=[latn]", "+eval.language_groups.low=[grek,hani]").evaluate(
-        answerer, records
-    )
+    groups = ["+eval.suites.math.language_groups.high=[latn]", "+eval.suites.math.language_groups.low=[grek,hani]"]
+    result = suite("math", *LAB, *groups).evaluate(answerer, records)
     metrics = result.metrics
     assert metrics["acc/high"] == metrics["acc/latn"] == 0.5
     assert metrics["acc/low"] == (1.0 + 0.5) / 2
@@ -46,7 +45,7 @@ def test_an_item_counts_by_the_mean_of_its_answers():
     said = {"en1": "The number we want is 5", "en1#2": "Well it is surely 6", "en1#3": "12", "en1#4": "it is 5"}
     said |= {f"en2{suffix}": "it is 12" for suffix in ("", "#2", "#3", "#4")}
     answerer = Scripted(said)
-    chosen = suite("math", "eval.samples=4", "decoding=sampling", "prompt_style=bare", "eval.shots=0")
+    chosen = suite("math", "eval.suites.math.samples=4", "decoding=sampling", "prompt_style=bare", "eval.shots=0")
     result = chosen.evaluate(answerer, problems(en1="5", en2="12"))
     assert result.metrics["acc"] == (0.5 + 1.0) / 2
     assert result.details["acc"].n == 2
@@ -100,10 +99,10 @@ def test_the_lab_detector():
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("eval.samples=0", "eval.samples: got 0, expected a number >= 1"),
-        ("eval.samples=2", "decoding=greedy gives one answer; use decoding=sampling"),
-        ("+eval.language_groups.low=[]", "eval.language_groups.low: got no languages, expected at least one"),
-        ("eval.language_detector=labb", "eval.language_detector: got 'labb'"),
+        ("eval.suites.math.samples=0", "eval.suites.math.samples: got 0, expected a number >= 1"),
+        ("eval.suites.math.samples=2", "decoding=greedy gives one answer; use decoding=sampling"),
+        ("+eval.suites.math.language_groups.low=[]", "language_groups.low: got no languages, expected at least one"),
+        ("eval.suites.math.language_detector=labb", "eval.suites.math.language_detector: got 'labb'"),
     ],
 )
 def test_values_out_of_range_are_told(override, told):

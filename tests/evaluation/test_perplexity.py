@@ -8,12 +8,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import weights
+from tests.assembled import suite_of
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
 from athlos.data.datamodule import build_source
 from athlos.data.records import TextRecord
-from athlos.evaluation.suites.perplexity import PerplexitySuite, stream_nll, windows
+from athlos.evaluation.suites.perplexity import stream_nll, windows
 from athlos.models.tokenizers import byte_tokenizer
 
 
@@ -63,7 +64,8 @@ def test_equals_a_plain_loop(prefix, length, stride):
 
 
 def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_path):
-    config = run_config(["model=small/tiny_llama", "eval.max_length=32", "eval.stride=32", f"cache_dir={tmp_path}"])
+    windows_of_32 = ["eval.suites.perplexity.max_length=32", "eval.suites.perplexity.stride=32"]
+    config = run_config(["model=small/tiny_llama", *windows_of_32, f"cache_dir={tmp_path}"])
     tokenizer = byte_tokenizer()
     model = AutoModelForCausalLM.from_config(
         LlamaConfig(
@@ -78,7 +80,7 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_pat
     torch.nn.init.zeros_(model.get_output_embeddings().weight)
     answerer = SimpleNamespace(model=model, tokenizer=tokenizer)
     records = [TextRecord(identifier=str(i), text="To be, or not to be: über 言葉\n") for i in range(9)]
-    result = PerplexitySuite(config).evaluate(answerer, records)
+    result = suite_of(config).evaluate(answerer, records)
     num_bytes = sum(len(record.text.encode()) for record in records)
     scored = result.details["ppl"].n
     assert scored in (num_bytes - 1, num_bytes)
@@ -91,9 +93,9 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_pat
 def test_smollm2_equals_a_plain_transformers_loop():
     """The contract: our perplexity of real weights on real text equals transformers' own loss to 1e-4 relative."""
     loaded = weights.smollm2()
-    config = run_config(["data=shakespeare", "eval.max_length=128", "eval.stride=64", "eval.limit_tokens=700"])
+    config = run_config(["data=shakespeare", "eval.suites.perplexity.limit_tokens=700"])
     records = list(build_source(config).records("test"))
-    result = PerplexitySuite(config).evaluate(SimpleNamespace(model=loaded.model, tokenizer=loaded.tokenizer), records)
+    result = suite_of(config).evaluate(SimpleNamespace(model=loaded.model, tokenizer=loaded.tokenizer), records)
 
     text = "".join(record.text for record in records)
     tokens = torch.tensor(loaded.tokenizer(text, add_special_tokens=False)["input_ids"][:700])

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tests.assembled import suite_of
 from tests.tolerances import FLOAT32, LOGITS_FLOAT32
 
 from athlos.config.compose import run_config
@@ -14,7 +15,6 @@ from athlos.data.picture_prompts import asked
 from athlos.data.records import ChoiceRecord
 from athlos.errors import ConfigError, DataError
 from athlos.evaluation.picture_answers import Prompt, Reply, prompt_ids, replies
-from athlos.evaluation.suite import load_suite
 from athlos.evaluation.suites.picture_choices import best_option, item_pixels
 from athlos.models.architecture import build, hf_config
 from athlos.models.tokenizers import word_tokenizer
@@ -112,7 +112,7 @@ def suite(*overrides: str) -> Any:
         ["data=lab_pictures", "train.batching=bucket", "eval=picture_choices", "decoding.max_new_tokens=2", *overrides]
     )
     config.data.reference = "en"
-    return load_suite("picture_choices", config)
+    return suite_of(config)
 
 
 def test_metrics_by_language_and_without_the_reference(answerer: Any):
@@ -141,8 +141,8 @@ def test_circular_needs_every_rotation_right(answerer: Any, monkeypatch: pytest.
     monkeypatch.setattr(picture_choices, "replies", always_a)
     records = [choice(number, "en") for number in range(2)]
     assert suite().evaluate(answerer, records).metrics["acc_letter"] == 1.0
-    assert suite("eval.circular=true").evaluate(answerer, records).metrics["acc_letter"] == 0.0
-    valid = suite("eval.circular=true").evaluate(answerer, records).metrics["format_valid"]
+    assert suite("eval.suites.picture_choices.circular=true").evaluate(answerer, records).metrics["acc_letter"] == 0.0
+    valid = suite("eval.suites.picture_choices.circular=true").evaluate(answerer, records).metrics["format_valid"]
     assert valid == 1.0
 
 
@@ -186,9 +186,9 @@ def test_mmbench_files_are_read_and_asked_in_circles(answerer: Any, tmp_path):
     for name in ("EN", "CN"):
         (tmp_path / f"MMBench_DEV_{name}.tsv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     config = run_config(["data=mmbench", f"data.dir={tmp_path}", "train.max_steps=0", "eval=picture_choices",
-                         "eval.circular=true", "decoding.max_new_tokens=2"])  # fmt: skip
+                         "eval.suites.picture_choices.circular=true", "decoding.max_new_tokens=2"])  # fmt: skip
     records = list(build_source(config).read("dev"))
-    result = load_suite("picture_choices", config).evaluate(answerer, records)
+    result = suite_of(config).evaluate(answerer, records)
     assert {row["language"] for row in result.predictions} == {"en", "zh"}
     assert [len(row["log_probs"]) for row in result.predictions] == [3, 2, 3, 2]
     assert {"acc/en", "acc_letter/zh", "format_valid", "acc_non_english", "english_loss"} <= set(result.metrics)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tests.assembled import suite_of
 
 from athlos.config.compose import run_config
 from athlos.config.parts import Prediction
@@ -15,7 +16,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import Passage, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.evaluate import base_evaluation, named
-from athlos.evaluation.suite import SuiteResult, load_suite
+from athlos.evaluation.suite import Suite, SuiteResult
 from athlos.evaluation.suites.premises import figure, is_right
 from athlos.stages import StageStore
 
@@ -76,8 +77,12 @@ def config(*overrides: str) -> RunConfig:
     return run_config([*lab, *overrides])
 
 
+def suite(*overrides: str) -> Suite:
+    return suite_of(config(*overrides))
+
+
 def evaluated(records=PROBES, *, wrong: set[str] = WRONG) -> SuiteResult:
-    return load_suite("premises", config()).evaluate(Scripted(wrong), records)
+    return suite().evaluate(Scripted(wrong), records)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +140,7 @@ def test_rows_and_details() -> None:
 
 def test_prompts_are_running_text() -> None:
     answerer = Scripted()
-    load_suite("premises", config()).evaluate(answerer, PROBES)
+    suite().evaluate(answerer, PROBES)
     assert answerer.prompts["fact-rare-0-latn"] == "who?"
     assert answerer.prompts["document-1-0-latn"] == "A B C. who?"
     assert answerer.prompts["document-1-0-hani"] == "A B C.who?"
@@ -196,7 +201,7 @@ def test_a_figure_without_any_value_is_drawn() -> None:
 
 
 def test_a_figure_without_intervals_is_drawn() -> None:
-    result = load_suite("premises", config("eval.bootstrap=0")).evaluate(Scripted(WRONG), PROBES)
+    result = suite("eval.bootstrap=0").evaluate(Scripted(WRONG), PROBES)
     assert picture(result.figures["premises"]).std() > 1
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import suite_of
 from tests.evaluation import test_completions as completions
 from tests.evaluation import test_margin as margin
 from tests.evaluation import test_picture_choices as pictures
@@ -26,9 +27,7 @@ from athlos.errors import TrainingError
 from athlos.evaluation import sharding
 from athlos.evaluation.sharding import alone, in_shares, one_by_one
 from athlos.evaluation.suites import picture_choices
-from athlos.evaluation.suites.margin import MarginSuite
 from athlos.evaluation.suites.perplexity import stream_nll
-from athlos.evaluation.suites.streams import StreamsSuite
 from athlos.models.vision_language import encode_pictures
 
 
@@ -155,11 +154,11 @@ def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: Thr
     holder: Any = completions.Holder()
     sharing: dict[str, Callable[[], Any]] = {}
     by_completion = completions.suite("data.num_test=10", "eval.bootstrap=50")
-    answers = list(build_source(by_completion.config).records("test"))
+    answers = list(build_source(by_completion.run).records("test"))
     sharing["completions"] = lambda: by_completion.evaluate(holder, answers)
     config = run_config([*streams.CHAIN, "eval.batch_size=5"])
     rows = list(build_source(config).records("test"))
-    sharing["streams"] = lambda: StreamsSuite(config).evaluate(holder, rows)
+    sharing["streams"] = lambda: suite_of(config).evaluate(holder, rows)
     sharing["perplexity"] = lambda: stream_nll(
         holder.model, torch.arange(60) * 7 % 30, length=7, stride=5, batch_size=2
     )
@@ -175,13 +174,13 @@ def test_sums_over_batches_are_those_of_one_process_to_the_last_digit(group: Thr
 
 @pytest.mark.parametrize("group", [2, 3], indirect=True)
 def test_problems_scored_by_likelihood_are_shared(group: ThreadGroup, tiny: Any) -> None:
-    config = run_config(["data=mgsm", "eval.suites=[margin]", "train.max_steps=0", "eval.bootstrap=20"])
+    suite = suite_of(run_config(["data=mgsm", "eval=margin", "train.max_steps=0", "eval.bootstrap=20"]))
     answerer: Any = SimpleNamespace(model=tiny("llama"), tokenizer=margin.Bytes())
     problems = [margin.problem(language, answer) for language in ("en", "de") for answer in ("2", "31", "8")]
     with alone():
-        whole = MarginSuite(config).evaluate(answerer, problems)
+        whole = suite.evaluate(answerer, problems)
     passes = passes_of(answerer.model)
-    assert group.run(lambda _: MarginSuite(config).evaluate(answerer, problems)) == [whole] * group.size
+    assert group.run(lambda _: suite.evaluate(answerer, problems)) == [whole] * group.size
     assert len(passes) == len(problems)
 
 
@@ -198,7 +197,7 @@ def test_a_picture_is_encoded_by_one_process(
     items = [
         pictures.choice(number, language, answer=number % 3) for language in ("en", "fr") for number in (1, 2, 3, 4)
     ]
-    circular = pictures.suite("eval.circular=true")
+    circular = pictures.suite("eval.suites.picture_choices.circular=true")
     with alone():
         whole = circular.evaluate(answerer, items)
     monkeypatch.setattr(picture_choices, "encode_pictures", noted)

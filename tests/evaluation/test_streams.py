@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from tests.assembled import suite_of
 
 from athlos.config.compose import run_config
 from athlos.data.datamodule import build_source
 from athlos.errors import ConfigError
-from athlos.evaluation.suites.streams import StreamsSuite
 from athlos.lab.streams import Streams
 from athlos.models.architecture import build, hf_config
 from athlos.models.tokenizers import byte_tokenizer
@@ -49,13 +49,13 @@ def test_the_source_itself_is_at_its_floor() -> None:
     config = run_config(CHAIN)
     records = list(build_source(config).records("test"))
     answerer: Any = SimpleNamespace(model=bigram_model(config), tokenizer=byte_tokenizer())
-    found = StreamsSuite(config).evaluate(answerer, records).metrics
+    found = suite_of(config).evaluate(answerer, records).metrics
     assert found["gap_to_floor"] == pytest.approx(0.0, abs=2e-4)
     assert 0.1 < found["floor"] < math.log(8)
     assert found["ppl"] == pytest.approx(math.exp(found["nll"]))
     with torch.no_grad():
         answerer.model.get_output_embeddings().weight.zero_()
-    found = StreamsSuite(config).evaluate(answerer, records).metrics
+    found = suite_of(config).evaluate(answerer, records).metrics
     assert found["nll"] == pytest.approx(math.log(259), abs=1e-4)
     assert found["gap_to_floor"] == pytest.approx(math.log(259) - found["floor"], abs=1e-4)
 
@@ -65,4 +65,4 @@ def test_text_without_a_truth_is_refused() -> None:
     records = list(build_source(config).records("val", limit=2))
     answerer: Any = SimpleNamespace(model=None, tokenizer=byte_tokenizer())
     with pytest.raises(ConfigError, match="data=lab_streams"):
-        StreamsSuite(config).evaluate(answerer, records)
+        suite_of(config).evaluate(answerer, records)

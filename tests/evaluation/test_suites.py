@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from tests import tolerances
+from tests.assembled import suite_of
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
@@ -14,7 +15,7 @@ from athlos.config.parts import Prediction
 from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.evaluate import base_evaluation, named
-from athlos.evaluation.suite import MetricDetail, SuiteResult, load_suite
+from athlos.evaluation.suite import MetricDetail, SuiteResult
 from athlos.evaluation.suites import throughput
 from athlos.evaluation.suites.calibration import sequence_confidence
 from athlos.evaluation.suites.translation import length_ratio
@@ -49,8 +50,8 @@ class Scripted:
         ]
 
 
-def suite(name, *overrides, group=None):
-    return load_suite(name, run_config([f"eval={group or name}", "eval.bootstrap=50", *overrides]))
+def suite(name, *overrides):
+    return suite_of(run_config([f"eval={name}", "eval.bootstrap=50", *overrides]))
 
 
 def problems(**answers_by_id):
@@ -192,7 +193,7 @@ def test_question_scores():
 
 def test_calibration_of_questions():
     log_probs = {"en1": 0.0, "en2": -8.0, "de1": -8.0, "de2": -0.4}
-    result = suite("calibration", group="qa").evaluate(Scripted(QA_SAID, log_probs=log_probs), questions())
+    result = suite("calibration").evaluate(Scripted(QA_SAID, log_probs=log_probs), questions())
     confidences = [1.0, math.exp(-2), math.exp(-2), math.exp(-0.1)]
     assert [row["confidence"] for row in result.predictions] == pytest.approx(confidences)
     right = [1, 0, 0, 1]
@@ -203,7 +204,7 @@ def test_calibration_of_questions():
 
 
 def test_calibration_of_one_class_is_undefined():
-    result = suite("calibration", group="math").evaluate(Scripted(dict.fromkeys(SAID, " none")), MATHS)
+    result = suite("calibration", "eval.shots=3").evaluate(Scripted(dict.fromkeys(SAID, " none")), MATHS)
     assert math.isnan(result.metrics["auroc"])
     assert result.metrics["calibration_accuracy"] == 0
     assert result.details["auroc"].n == 4

@@ -20,7 +20,8 @@ from athlos.stages import content_hash
 from athlos.training.module import MethodModule
 
 RUN = [
-    "data=lab_sums", "model=lab/lang", "prompt_style=bare", "eval=math", "eval.shots=0", "eval.language_detector=lab",
+    "data=lab_sums", "model=lab/lang", "prompt_style=bare", "eval=math", "eval.shots=0",
+    "eval.suites.math.language_detector=lab",
     "eval.bootstrap=0", "data.num_train=24", "data.num_test=2", "data.num_val=2", "train.max_steps=6",
     "train.batch_size=4", "train.micro_batch_size=2", "train.max_length=160", "train.batching=bucket",
     "train.val_every=3", "train.val_batches=1", "train.checkpoint_every=2", "train.log_every=1",

@@ -15,15 +15,14 @@ from athlos.data.records import (
     TextRecord,
 )
 from athlos.errors import ConfigError
-from athlos.text import prompts
 from athlos.text.language import detector, language_consistent
 from athlos.text.maths import answers_equal, extract_answer
+from athlos.text.prompt_styles import PROMPT_STYLES, gold_answers, language_name
 from athlos.text.prompts import (
     build_prompt,
     built_in_shots,
     completion,
     drawn_shots,
-    language_name,
     prompt_hash,
     read_answer,
     split_shots,
@@ -175,12 +174,24 @@ def test_passages_of_a_question_and_of_an_example():
 
 def test_unanswerable_question():
     assert completion(question(answers=[]), "closed_book") == " noanswer"
-    assert prompts.gold_answers(question(answers=[])) == ["noanswer"]
+    assert gold_answers(question(answers=[])) == ["noanswer"]
 
 
 def test_unknown_style_names_the_nearest():
     with pytest.raises(ConfigError, match=r"'native_cto' for MathRecord; did you mean 'native_cot'\?.*english_cot"):
         build_prompt(problem(), shots=(), style="native_cto")
+
+
+def test_the_default_of_a_type_is_its_first_built_in_style():
+    defaults = {
+        kind.__name__: next(style.name for style in PROMPT_STYLES if style.record_type is kind) for kind in EXAMPLES
+    }
+    assert defaults == {
+        "MathRecord": "native_cot", "ParallelRecord": "labelled", "QuestionRecord": "passages", "TextRecord": "text",
+    }  # fmt: skip
+    for kind, record in EXAMPLES.items():
+        first = defaults[kind.__name__]
+        assert build_prompt(record, shots=(), style="default") == build_prompt(record, shots=(), style=first)
 
 
 def test_record_without_prompts():

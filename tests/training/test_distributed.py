@@ -66,10 +66,12 @@ def same_evaluation(one: Path, two: Path) -> bool:
 
 def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, run, tmp_path, sums):
     """So small a learning rate moves no weight, so that both runs evaluate equal weights."""
-    kept = [item for item in tiny if not item.startswith(("data", "train.val"))]
+    kept = [item for item in tiny if not item.startswith(("data", "train.val", "eval.suites"))]
     asked = [
-        *kept, "data=traces", f"data.dir={sums}", "eval=math", "eval.suites=[math,margin,calibration]", "eval.shots=0",
-        "eval.samples=3", "decoding=sampling", "decoding.max_new_tokens=6", "train.max_length=128",
+        *kept, "data=traces", f"data.dir={sums}", "eval=math", "eval.shots=0",
+        "+suite@eval.suites.margin=margin", "+suite@eval.suites.calibration=calibration",
+        "eval.suites.math.samples=3", "eval.suites.calibration.samples=3",
+        "decoding=sampling", "decoding.max_new_tokens=6", "train.max_length=128",
     ]  # fmt: skip
     read = [*tiny, "eval.batch_size=2", "eval.every=3", "train.batch_size=8", "train.batching=bucket",
             "train.max_length=64"]  # fmt: skip

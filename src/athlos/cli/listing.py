@@ -1,6 +1,5 @@
 """`athlos list`: what there is to run, one line each. Reads the registry and the first lines of `conf/`; no torch."""
 
-import ast
 import json
 import sys
 from pathlib import Path
@@ -11,8 +10,8 @@ from athlos.config.registry import registry
 from athlos.errors import ConfigError, did_you_mean
 
 PART_GROUPS = (
-    "surgery", "construct", "objective", "reward", "selection", "decoding", "engine", "eval", "tracking", "hardware",
-    "scale", "sweep",
+    "surgery", "construct", "objective", "reward", "selection", "decoding", "engine", "eval", "suite", "tracking",
+    "hardware", "scale", "sweep",
 )  # fmt: skip
 COMMAND = "athlos "
 """A comment that starts so is the command line of an experiment."""
@@ -61,24 +60,23 @@ def _methods() -> list[Row]:
 
 
 def _parts() -> list[Row]:
-    """Every choice of the groups that stack, and the evaluation suites that `eval.suites` accepts."""
+    """Every choice of the groups that stack, and the prompt styles."""
     rows = []
     for group in PART_GROUPS:
         for name in group_options(group):
             part = registry().parts.get((group, name))
             summary = part.summary if part is not None else _comments(conf_dir() / group / f"{name}.yaml")[0]
             rows.append({"group": group, "name": name, "summary": summary})
-    return rows + [{"group": "suite", "name": name, "summary": summary} for name, summary in _suites()]
+    return rows + [{"group": "prompt_style", "name": name, "summary": summary} for name, summary in _prompt_styles()]
 
 
-def _suites() -> list[tuple[str, str]]:
-    """Name and first docstring line of each suite; read, not imported, for suites import torch."""
-    from athlos.evaluation import suites
-
-    [folder] = suites.__path__
-    files = sorted(path for path in Path(folder).glob("*.py") if path.stem != "__init__")
-    documents = [ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "" for path in files]
-    return [(path.stem, text.partition("\n")[0]) for path, text in zip(files, documents, strict=True)]
+def _prompt_styles() -> list[tuple[str, str]]:
+    """Name of each prompt style and the types of record that have it."""
+    styles = registry().styles
+    return [
+        (name, ", ".join(record_type.__name__ for record_type, of_type in styles.items() if name in of_type))
+        for name in registry().style_names()
+    ]
 
 
 def _files(group: str) -> list[Row]:

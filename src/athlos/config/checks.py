@@ -10,11 +10,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
-from athlos.config.schema import LANGUAGE_DETECTORS, RunConfig
+from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
-
-MODEL_SUITES = ("perplexity", "throughput", "calibration")
-"""Suites that need the model in this process: its logits, its speed, log-probabilities that are surely its own."""
 
 
 def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
@@ -98,6 +95,8 @@ def wrong_values(config: RunConfig) -> Iterator[str]:
     yield from _not_accepted(config)
     yield from _contradictions(config)
     yield from _without_model(config)
+    for name, suite in config.eval.suites.items():
+        yield from suite.errors(f"eval.suites.{name}", run=config)
 
 
 def _below_least(config: RunConfig) -> Iterator[str]:
@@ -115,12 +114,8 @@ def _below_least(config: RunConfig) -> Iterator[str]:
         "train.checkpoint_every": (train.checkpoint_every, 1),
         "train.log_every": (train.log_every, 1),
         "eval.batch_size": (evaluation.batch_size, 1),
-        "eval.max_length": (evaluation.max_length, 3),
-        "eval.stride": (evaluation.stride, 1),
         "eval.shots": (evaluation.shots, 0),
-        "eval.samples": (evaluation.samples, 1),
         "eval.every": (evaluation.every, 0),
-        "eval.limit_tokens": (evaluation.limit_tokens, 0),
         "eval.bootstrap": (evaluation.bootstrap, 0),
         "hardware.devices": (hardware.devices, 1),
         "hardware.num_nodes": (hardware.num_nodes, 1),
@@ -159,7 +154,7 @@ def _not_accepted(config: RunConfig) -> Iterator[str]:
         "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
         "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
         "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words", "trimmed")),
-        "eval.language_detector": (config.eval.language_detector, LANGUAGE_DETECTORS),
+        "prompt_style": (config.prompt_style, (DEFAULT_STYLE, *registry().style_names())),
     }
     for sink in config.tracking.sinks:
         accepted[f"tracking.sinks[{sink}]"] = (sink, ("wandb", "tensorboard", "trackio"))
@@ -176,15 +171,8 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
             f"train.batch_size: got {train.batch_size}, "
             f"expected a multiple of train.micro_batch_size x devices = {rows}"
         )
-    if evaluation.stride > evaluation.max_length:
-        yield f"eval.stride: got {evaluation.stride}, expected at most eval.max_length = {evaluation.max_length}"
     if train.max_steps > 0 and data.train_split is None and not config.dry_run:
         yield f"data.train_split: data={data.name} names no training split; set one, or train.max_steps=0"
-    for group, languages in evaluation.language_groups.items():
-        if not languages:
-            yield f"eval.language_groups.{group}: got no languages, expected at least one"
-    if evaluation.samples > 1 and type(config.decoding) is registry().get("decoding", "greedy").schema:
-        yield f"eval.samples: got {evaluation.samples}, but decoding=greedy gives one answer; use decoding=sampling"
     if evaluation.every and config.hardware.strategy == "fsdp2":
         yield f"eval.every: got {evaluation.every}, expected 0: hardware=fsdp2 has no whole weights during the training"
     if evaluation.every and data.val_split is None:
@@ -198,9 +186,9 @@ def _without_model(config: RunConfig) -> Iterator[str]:
     reason = "with an engine over HTTP this run loads no model"
     if config.train.max_steps > 0:
         yield f"train.max_steps: got {config.train.max_steps}, expected 0: {reason}"
-    for name in config.eval.suites:
-        if name in MODEL_SUITES:
-            yield f"eval.suites: {name} reads the model itself, but {reason}; engine=native"
+    for name, suite in config.eval.suites.items():
+        if suite.reads_model:
+            yield f"eval.suites.{name}: it reads the model itself, but {reason}; engine=native"
     if config.eval.base:
         yield f"eval.base: got true, expected false: {reason}, and its one model is the base"
     if type(config.surgery) is not registry().get("surgery", "none").schema:

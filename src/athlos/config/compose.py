@@ -19,8 +19,8 @@ from omegaconf.errors import OmegaConfBaseException
 from athlos.config import checks
 from athlos.config.caps import capped
 from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
-from athlos.config.renamed import RENAMED
-from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, RunConfig
+from athlos.config.renamed import RENAMED, new_key
+from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, PartConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
 
@@ -43,6 +43,8 @@ def unknown_option(group: str, name: str, *, key: str | None = None, prefix: str
 
 def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
     """Compose without checks. Hydra's own errors come back as one-line `ConfigError`s with the nearest match."""
+    if misplaced := list(_misplaced(overrides)):
+        raise ConfigErrors(misplaced)
     registry()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
@@ -138,6 +140,22 @@ def identifying(values: dict[str, Any], *, engine: EngineConfig) -> dict[str, An
     return kept
 
 
+def _misplaced(overrides: Sequence[str]) -> Iterator[str]:
+    """One line for each override that names an old key, or gives a suite as if it were a value."""
+    for item in overrides:
+        key, _, value = item.lstrip("+").partition("=")
+        if moved := new_key(key):
+            yield f"{key}: moved to {moved}"
+        elif re.fullmatch(r"suite|eval\.suites(\.\w+)?", key) and not value.startswith("{"):
+            name = key.removeprefix("eval.suites.") if key.count(".") == 2 else "<name>"
+            yield f"{key}: got '{value}'; {_adding('suite', path=f'eval.suites.{name}')}"
+
+
+def _adding(group: str, *, path: str) -> str:
+    """How the command line puts a part into a mapping of parts."""
+    return f"to add a {group} write +{group}@{path}=<{group}>, one of {', '.join(group_options(group))}"
+
+
 def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     """Hydra's and OmegaConf's messages, told in Athlos's words: key, value, nearest accepted."""
     chain: list[str] = []
@@ -157,7 +175,11 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Invalid value '(.*?)', expected one of (\[.*?\])", text, re.S):
         key = re.search(r"full_key: (\S+)", text)
         return f"{key.group(1) if key else '?'}: got '{found.group(1)}', expected one of {found.group(2)}"
+    if found := re.search(r"Error merging override \+?([^=\s]+)=", text):
+        return f"{found.group(1)}: unknown key{_nearest_key(found.group(1), overrides)}"
     key = re.search(r"full_key: (\S+)", text)
+    if key and (moved := new_key(key.group(1))):
+        return f"{key.group(1)}: moved to {moved}"
     if key and (found := re.search(r"In '([^']+)': ConfigKeyError raised while composing config", text)):
         group = key.group(1).partition(".")[0]
         chosen = next((item for item in reversed(overrides) if item.startswith(f"{group}=")), f"the chosen {group}")
@@ -168,13 +190,18 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
 
 def _nearest_key(key: str, overrides: Sequence[str]) -> str:
     """Suggest the nearest key of the config that the group choices give; in a free mapping, how to add an entry."""
-    groups = [item for item in overrides if "." not in item.split("=", 1)[0] and item.split("=", 1)[0] in GROUPS]
+    groups = [item for item in overrides if re.split("[@=]", item.lstrip("+~"))[0] in GROUPS]
     config = compose_dict(groups)
     parent, _, name = key.rpartition(".")
     grandparent = parent.rpartition(".")[0]
     for owner in (key, parent, grandparent):
         node = OmegaConf.select(config, owner) if owner else None
         if isinstance(node, DictConfig) and OmegaConf.get_type(node) is dict:
+            if group := _group_of_entries(node):
+                entry = key.removeprefix(f"{owner}.").partition(".")[0]
+                if entry in node:
+                    break
+                return f"; {_adding(group, path=f'{owner}.{entry}')}"
             near = did_you_mean(name, [str(entry) for entry in node])
             return f"{near or ''}; to add an entry write +{key}=..."
     known = list(_paths(OmegaConf.to_container(config, resolve=False)))
@@ -182,6 +209,14 @@ def _nearest_key(key: str, overrides: Sequence[str]) -> str:
         return near
     siblings = [path for path in known if path.rpartition(".")[0] == parent]
     return f"; accepted: {', '.join(siblings)}" if siblings else ""
+
+
+def _group_of_entries(node: DictConfig) -> str | None:
+    """The group of the parts that a mapping holds; None for a mapping to other values."""
+    kind = node._metadata.element_type
+    if not (isinstance(kind, type) and issubclass(kind, PartConfig)):
+        return None
+    return next(part.group for part in registry().parts.values() if issubclass(part.schema, kind))
 
 
 def _paths(node: Any, prefix: str = "") -> Iterator[str]:

@@ -6,7 +6,7 @@ Each class is built as `Class(config)` with its own config node; what it needs o
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from athlos.generation.rollouts import PolicyPrompt, Rollouts
     from athlos.models.loading import LoadedModel
     from athlos.stages import StageStore
+
+RecordT = TypeVar("RecordT", bound="Record")
 
 
 @dataclass(kw_only=True)
@@ -183,6 +185,30 @@ class Reward(Protocol):
     def scores(self, prompts: "Sequence[PolicyPrompt]", rollouts: "Rollouts", *, progress: float) -> Scores:
         """`progress` is the share of the run that is done, in [0, 1], for rewards that change with it."""
         ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptStyle(Generic[RecordT]):
+    """One way to ask for the answer to records of one type; `text/prompts.py` makes prompts of it.
+
+    Styles stand as `PROMPT_STYLES` in `text/prompt_styles.py` and in a method's own `prompt_styles.py`, both free of
+    torch. Several types of record may have a style of one name, which `prompt_style` then chooses for all of them.
+    """
+
+    record_type: "type[RecordT]"
+    name: str
+    question: Callable[[RecordT], str]
+    """Ends where the answer begins."""
+    answer: Callable[[RecordT], str]
+    """Starts with the space that belongs between question and answer."""
+    stops: Callable[[RecordT], tuple[str, ...]] = lambda record: ()
+    """Strings that end an answer."""
+    shot: Callable[[RecordT], RecordT] = lambda record: record
+    """What of a record is shown when it is a worked example."""
+    read: Callable[[str], str] = str.strip
+    """Generated text, cut at its stop -> the answer."""
+    built_in: Callable[[str], list[RecordT]] | None = None
+    """Worked examples in a language that come with the style, where it has any."""
 
 
 @dataclass(kw_only=True)

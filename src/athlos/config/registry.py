@@ -1,22 +1,25 @@
 """Finds every part by scanning for `config.py` files and data sources; adding a part edits no existing file.
 
 A scanned module is torch-free and lists what it brings as `PARTS`. A part joins Hydra's config store as
-`schema/<group>/<name>`, and its values stand in `conf/<group>/<name>.yaml`.
+`schema/<group>/<name>`, and its values stand in `conf/<group>/<name>.yaml`. Prompt styles have no config; they stand as
+`PROMPT_STYLES` in modules named `prompt_styles`.
 """
 
 import importlib
+import importlib.util
 import os
 import pkgutil
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, is_dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.config_store import ConfigStore
 
 from athlos.config import schema
+from athlos.config.parts import PromptStyle
 from athlos.errors import ConfigError, choices
 
 if TYPE_CHECKING:
@@ -36,11 +39,22 @@ def conf_dir() -> Path:
     raise ConfigError(f"conf/run.yaml: not found beside {package}; the installation is incomplete")
 
 
-def _groups() -> tuple[str, ...]:
-    """Fields of the run that are filled by a choice: those with a dataclass and a folder of their own in conf/."""
+def _groups() -> Iterator[str]:
+    """What is filled by a choice: fields of the run with a dataclass, and entries of a mapping to parts in one of them.
+
+    A group has a folder of its own in conf/; that of a mapping is named by one entry: `suite` of `eval.suites`.
+    """
     folder = conf_dir()
-    hints = typing.get_type_hints(schema.RunConfig)
-    return tuple(name for name, hint in hints.items() if is_dataclass(hint) and (folder / name).is_dir())
+    for name, kind in typing.get_type_hints(schema.RunConfig).items():
+        if not is_dataclass(kind):
+            continue
+        entries = [key.removesuffix("s") for key, hint in typing.get_type_hints(kind).items() if _maps_to_parts(hint)]
+        yield from (group for group in (name, *entries) if (folder / group).is_dir())
+
+
+def _maps_to_parts(hint: Any) -> bool:
+    entry = typing.get_args(hint)[1] if typing.get_origin(hint) is dict else None
+    return isinstance(entry, type) and issubclass(entry, schema.PartConfig)
 
 
 GROUPS = (*_groups(), "sweep", "experiment")
@@ -66,12 +80,27 @@ class Part:
 @dataclass
 class Registry:
     parts: dict[tuple[str, str], Part] = field(default_factory=dict)
+    styles: dict[type, dict[str, PromptStyle[Any]]] = field(default_factory=dict)
+    """Type of record -> name -> style; the first of a type is its default."""
 
     def add(self, part: Part) -> None:
         known = self.parts.get((part.group, part.name))
         if known is not None and known != part:
             raise ConfigError(f"{part.group}={part.name}: brought twice, by {known.schema} and {part.schema}")
         self.parts[part.group, part.name] = part
+
+    def add_style(self, style: PromptStyle[Any]) -> None:
+        of_type = self.styles.setdefault(style.record_type, {})
+        kind = style.record_type.__name__
+        if style.name == schema.DEFAULT_STYLE:
+            raise ConfigError(f"prompt_style={style.name}: no name for a style of {kind}; it stands for the first one")
+        if style.name in of_type:
+            raise ConfigError(f"prompt_style={style.name}: brought twice for {kind}; give one of them another name")
+        of_type[style.name] = style
+
+    def style_names(self) -> list[str]:
+        """Names of the prompt styles of all types of record."""
+        return sorted({name for of_type in self.styles.values() for name in of_type})
 
     def get(self, group: str, name: str) -> Part:
         if (group, name) not in self.parts:
@@ -106,6 +135,16 @@ def _scanned_modules() -> Iterable[str]:
         yield f"athlos.data.sources.{module}"
 
 
+def _style_modules() -> Iterable[str]:
+    """Modules that may hold `PROMPT_STYLES`: Athlos's own, which has the defaults and so comes first, and methods'."""
+    yield "athlos.text.prompt_styles"
+    methods = importlib.import_module("athlos.methods")
+    for slug in sorted(module.name for module in pkgutil.iter_modules(methods.__path__)):
+        name = f"athlos.methods.{slug}.prompt_styles"
+        if importlib.util.find_spec(name) is not None:
+            yield name
+
+
 @cache
 def registry() -> Registry:
     """The registry of this installation, scanned once a process and stored in Hydra's config store."""
@@ -115,6 +154,9 @@ def registry() -> Registry:
     for name in _scanned_modules():
         for part in getattr(importlib.import_module(name), "PARTS", ()):
             found.add(part)
+    for name in _style_modules():
+        for style in importlib.import_module(name).PROMPT_STYLES:
+            found.add_style(style)
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=schema.RunConfig, provider="athlos")
     for part in found.parts.values():
@@ -133,9 +175,10 @@ def allowed_targets() -> tuple[str, ...]:
 
 
 def chosen_parts(config: "RunConfig") -> list[Part]:
-    """The registered parts of a run, found by group and class of their config."""
-    nodes = {name: type(node) for name, node in vars(config).items() if isinstance(node, schema.PartConfig)}
-    return [part for part in registry().parts.values() if nodes.get(part.group) is part.schema]
+    """The registered parts of a run, its suites included, found by group and class of their config."""
+    nodes = {(name, type(node)) for name, node in vars(config).items() if isinstance(node, schema.PartConfig)}
+    nodes |= {("suite", type(suite)) for suite in config.eval.suites.values()}
+    return [part for part in registry().parts.values() if (part.group, part.schema) in nodes]
 
 
 def part_names(config: "RunConfig") -> dict[str, str]:

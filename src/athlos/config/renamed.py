@@ -1,4 +1,4 @@
-"""Options of `conf/` that had another name once: who types the old one is told the new one."""
+"""Options of `conf/` and keys of a run that had another name once: who types the old one is told the new one."""
 
 RENAMED: dict[str, dict[str, str]] = {
     "experiment": {
@@ -100,3 +100,23 @@ RENAMED: dict[str, dict[str, str]] = {
     },
 }
 """Group -> old name -> new name. A new name is an option of its group, an old one is not."""
+
+MOVED: dict[str, str] = {
+    "eval.prompt": "prompt_style",
+    "eval.max_length": "eval.suites.perplexity.max_length or eval.suites.completions.max_length",
+    "eval.stride": "eval.suites.perplexity.stride",
+    "eval.limit_tokens": "eval.suites.perplexity.limit_tokens",
+    "eval.samples": "eval.suites.math.samples",
+    "eval.language_groups": "eval.suites.math.language_groups",
+    "eval.language_detector": "eval.suites.math.language_detector",
+    "eval.circular": "eval.suites.picture_choices.circular",
+}
+"""Old key -> where its value stands now; keys below an old one are now below the new one."""
+
+
+def new_key(key: str) -> str | None:
+    """Where the value of a key stands now; None for a key that never moved."""
+    for old, new in MOVED.items():
+        if key == old or key.startswith(f"{old}."):
+            return new + key.removeprefix(old)
+    return None

@@ -17,6 +17,8 @@ OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run"
 """Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
 
 
+DEFAULT_STYLE = "default"
+"""The prompt style that stands for the first one of each type of record."""
 LANGUAGE_DETECTORS = ("script", "lingua", "py3langid", "lab")
 """`script` (script range and character n-grams), two libraries, and the lab's own languages."""
 
@@ -290,34 +292,60 @@ class TrainConfig:
 
 
 @dataclass(kw_only=True)
+class SuiteConfig(PartConfig):
+    """Base of an evaluation suite: model or pipeline, records -> metrics."""
+
+    reads_model: ClassVar[bool] = False
+    """Whether it needs the model in this process: its logits, its speed, log-probabilities that are surely its own."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        """One line for each wrong value; `path` is where this config stands, such as `eval.suites.math`."""
+        yield from ()
+
+
+@dataclass(kw_only=True)
+class RunningTextConfig(SuiteConfig):
+    """Base of a suite that reads running text in windows; a method that reads one beside it takes its windows."""
+
+    max_length: int = MISSING
+    """Tokens of a window, >= 3."""
+    stride: int = MISSING
+    """Step of the sliding window, 1 .. max_length; equal to `max_length` = disjoint windows."""
+    limit_tokens: int = 0
+    """Read at most this many tokens of text; 0 = all."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        if self.max_length < 3:
+            yield f"{path}.max_length: got {self.max_length}, expected a number >= 3"
+        if self.stride < 1:
+            yield f"{path}.stride: got {self.stride}, expected a number >= 1"
+        if self.stride > self.max_length:
+            yield f"{path}.stride: got {self.stride}, expected at most {path}.max_length = {self.max_length}"
+        if self.limit_tokens < 0:
+            yield f"{path}.limit_tokens: got {self.limit_tokens}, expected a number >= 0"
+
+
+@dataclass(kw_only=True)
 class EvalConfig:
-    suites: list[str] = MISSING
-    """Names of the evaluation suites, see `athlos list parts`."""
+    suites: dict[str, SuiteConfig] = MISSING
+    """Evaluation suites by name; chosen by `defaults: [/suite@suites.qa: qa]` in YAML or `+suite@eval.suites.qa=qa` on
+    the command line. The name heads the metrics that another suite gives too."""
     base: bool = False
     """Also evaluate the untouched model; its metrics end in `_base`."""
     every: int = 0
     """Also run the suites every so many training steps on the validation split; 0 = never."""
     batch_size: int = MISSING
     """Rows a forward pass."""
-    max_length: int = MISSING
-    """Window of the perplexity, in tokens."""
-    stride: int = MISSING
-    """Step of the sliding window, 1 .. max_length; equal to `max_length` = disjoint windows."""
-    limit_tokens: int = 0
-    """Score at most this many tokens of text; 0 = all."""
     shots: int = 0
     """Worked examples in a prompt, >= 0."""
-    samples: int = 1
-    """Answers to each item of a `math` suite, >= 1; an item counts by their mean, and intervals resample items."""
-    language_groups: dict[str, list[str]] = field(default_factory=dict)
-    """Groups of languages by name, for which a `math` suite adds `acc/<group>` and the like."""
-    circular: bool = False
-    """Ask each multiple-choice item once a rotation of its options; all answers must be right."""
-    language_detector: str = "script"
-    """Tells the language of answers in evaluation, one of `LANGUAGE_DETECTORS`."""
     bootstrap: int = 1000
     """Resamples of the interval; 0 = none."""
     bootstrap_seed: int = 12345
+
+    @property
+    def running_text(self) -> RunningTextConfig | None:
+        """The windows that running text is read in: those of the first suite that reads some."""
+        return next((suite for suite in self.suites.values() if isinstance(suite, RunningTextConfig)), None)
 
 
 @dataclass(kw_only=True)
@@ -359,8 +387,8 @@ class RunConfig:
     index: IndexConfig = MISSING
     model: ModelConfig = MISSING
     data: DataConfig = MISSING
-    prompt_style: str = "default"
-    """Name of the style in which records are asked, in training as in evaluation."""
+    prompt_style: str = DEFAULT_STYLE
+    """Name of the style in which records are asked, in training as in evaluation; see `athlos list parts`."""
     train: TrainConfig = MISSING
     eval: EvalConfig = MISSING
     hardware: HardwareConfig = MISSING

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from athlos.config.compose import plain
 from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule
 from athlos.evaluation import sharding
-from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, load_suite
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, build_suite
 from athlos.stages import Stage, StageStore
 from athlos.training.trainer import evaluation_device, evaluation_precision
 
@@ -35,8 +35,8 @@ def evaluate(
     if not config.engine.is_remote:
         answerer.model.to(evaluation_device(config.hardware))
     results = {}
-    for name in config.eval.suites:
-        suite = load_suite(name, config)
+    for name, settings in config.eval.suites.items():
+        suite = build_suite(settings, config)
         callback = progress(name) if progress else None
         with evaluation_precision(config.hardware):
             results[name] = suite.evaluate(answerer, records, shots_pool=shots_pool, progress=callback)
@@ -68,7 +68,7 @@ def base_evaluation(
         )
         (folder / "results.json").write_text(text, encoding="utf-8")
 
-    values = plain(config)
+    values, suites = plain(config), [build_suite(suite, config) for suite in config.eval.suites.values()]
     stage = Stage(
         name="base_evaluation",
         version=BASE_EVALUATION_VERSION,
@@ -82,7 +82,7 @@ def base_evaluation(
             "limit": data.limit(split),
             "dtype": values["model"]["dtype"],
             "precision": config.hardware.precision,
-            "seed": config.seed if any(load_suite(name, config).is_seeded for name in config.eval.suites) else None,
+            "seed": config.seed if any(suite.is_seeded for suite in suites) else None,
         },
         build=build,
     )
@@ -135,12 +135,3 @@ def full_name(name: str, *, split: str, suffix: str) -> str:
 
 def signatures(results: dict[str, SuiteResult]) -> dict[str, str]:
     return {key: value for result in results.values() for key, value in sorted(result.signatures.items())}
-
-
-def suite_errors(config: RunConfig, known: Sequence[str]) -> list[str]:
-    """One line for each suite that does not exist; called before anything is loaded."""
-    return [
-        f"eval.suites: got '{name}', expected any of {', '.join(known)}"
-        for name in config.eval.suites
-        if name not in known
-    ]

@@ -1,19 +1,18 @@
-"""What an evaluation suite is, and how suites are found: one file a suite in `evaluation/suites/`, its name the file's.
+"""What an evaluation suite is, and how one is built: by the class that its config names.
 
 A suite reads records and a model (or a pipeline that answers requests) and returns metrics by their full names less
 the split: `acc`, `acc/de`, `ppl`. Undefined values are nan with a count, never 0.
 """
 
-import importlib
-import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
+from hydra.utils import get_class
+
 from athlos.config.parts import Prediction, Request
-from athlos.config.schema import RunConfig
+from athlos.config.schema import RunConfig, SuiteConfig
 from athlos.data.records import Record
-from athlos.errors import ConfigError, choices
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,7 +64,7 @@ class Suite(Protocol):
     is_seeded: bool
     """Whether the run's seed matters: worked examples, sampling."""
 
-    def __init__(self, config: RunConfig) -> None: ...
+    def __init__(self, config: SuiteConfig, run: RunConfig) -> None: ...
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
@@ -74,16 +73,6 @@ class Suite(Protocol):
         ...
 
 
-def suite_names() -> list[str]:
-    """Names of all suites, without importing any."""
-    from athlos.evaluation import suites
-
-    return sorted(module.name for module in pkgutil.iter_modules(suites.__path__))
-
-
-def load_suite(name: str, config: RunConfig) -> Suite:
-    """The suite `SUITE` of `athlos.evaluation.suites.<name>`; raises `ConfigError` for an unknown name."""
-    if name not in suite_names():
-        raise ConfigError(f"eval.suites: got '{name}'{choices(name, suite_names())}")
-    suite: Suite = importlib.import_module(f"athlos.evaluation.suites.{name}").SUITE(config)
+def build_suite(config: SuiteConfig, run: RunConfig) -> Suite:
+    suite: Suite = get_class(config._target_)(config, run)
     return suite

@@ -234,8 +234,12 @@ def _memory(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int | 
             is_checkpointed=config.model.activation_checkpointing,
         ),
         logits=min(tokens, logit_tokens or tokens) * vocabulary * FLOAT32_BYTES * LOGIT_COPIES,
-        kv_cache=kv_cache_bytes(found, num_rows=config.eval.batch_size, length=config.eval.max_length,
-                                number_bytes=sizes.compute),
+        kv_cache=kv_cache_bytes(
+            found,
+            num_rows=config.eval.batch_size,
+            length=config.train.max_length + config.decoding.max_new_tokens,
+            number_bytes=sizes.compute,
+        ),
     )  # fmt: skip
 
 

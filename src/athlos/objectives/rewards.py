@@ -31,7 +31,7 @@ from athlos.text.language import (
 from athlos.text.matching import exact_match
 from athlos.text.maths import answers_equal, ascii_digits, extract_answer
 from athlos.text.normalisation import default_normaliser
-from athlos.text.prompts import gold_answers
+from athlos.text.prompt_styles import gold_answers
 
 if TYPE_CHECKING:
     from athlos.generation.rollouts import PolicyPrompt, Rollouts

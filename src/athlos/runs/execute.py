@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
-from athlos.errors import AthlosError, ConfigErrors, NumericalError
+from athlos.errors import AthlosError, NumericalError
 from athlos.runs.folder import RunFolder
 from athlos.runs.watcher import Watcher
 from athlos.stages import StageStore, cache_dir
@@ -77,15 +77,12 @@ class _Execution:
     details: dict[str, Any] = field(default_factory=dict)
 
     def do(self) -> None:
-        from athlos.evaluation.evaluate import ratios, suite_errors
-        from athlos.evaluation.suite import suite_names
+        from athlos.evaluation.evaluate import ratios
         from athlos.runs import chain, provenance
         from athlos.training import tracking
         from athlos.training.trainer import quiet_lightning, set_threads
 
         run, folder = self.run, self.folder
-        if errors := suite_errors(run, suite_names()):
-            raise ConfigErrors(errors)
         quiet_lightning()
         set_threads(run.hardware)
         provenance.reset_peak()

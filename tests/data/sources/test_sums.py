@@ -19,7 +19,7 @@ EQUATION = re.compile(r"(\d+) ([-+]) (\d+) = \D*(\d+)")
 
 
 def source_of(*overrides, data="lab_sums"):
-    return build_source(run_config([f"data={data}", "prompt_style=bare", "eval.suites=[math]", *overrides]))
+    return build_source(run_config([f"data={data}", "prompt_style=bare", "eval=math", *overrides]))
 
 
 def test_lab_traces_are_right_and_in_their_language():

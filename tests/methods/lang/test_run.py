@@ -48,7 +48,7 @@ def sums(tmp_path: Path) -> Path:
 @pytest.fixture
 def lang(tiny: list[str], sums: Path) -> list[str]:
     """Four prompts of four responses an RL step, two updates a step, three RL steps; reward by language alone."""
-    kept = [item for item in tiny if not item.startswith(("data", "train.max_length"))]
+    kept = [item for item in tiny if not item.startswith(("data", "train.max_length", "eval.suites"))]
     return [
         *kept, "method=lang", "objective=policy", "data=traces", f"data.dir={sums}", "eval=math", "eval.shots=0",
         "method.prompts_per_step=4", "method.chunk_prompts=2", "method.groups.high=[de]", "method.groups.mid=[ru]",
@@ -270,11 +270,12 @@ def test_lab_sums_are_asked_and_judged_in_their_languages(
     tiny: list[str], run: Callable[..., Any], tmp_path: Path
 ) -> None:
     """The lab's languages, words and detector; an untrained model mixes scripts, so that no response is in one."""
-    kept = [item for item in tiny if not item.startswith(("data", "model.", "train.batch", "train.micro"))]
+    others = ("data", "model.", "train.batch", "train.micro", "eval.suites")
+    kept = [item for item in tiny if not item.startswith(others)]
     lab = [
         "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lab/lang",
-        "data.val_split=null", "eval=math", "prompt_style=bare", "eval.language_detector=lab", "eval.shots=0",
-        "reward.language_detector=lab",
+        "data.val_split=null", "eval=math", "prompt_style=bare", "eval.shots=0",
+        "eval.suites.math.language_detector=lab", "reward.language_detector=lab",
         "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
         "method.prompts_per_step=5", "method.chunk_prompts=5", "reward.format_rule=answer",
         "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",

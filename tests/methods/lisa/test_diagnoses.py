@@ -79,7 +79,8 @@ def test_tokens_of_last_words_follow_the_limit() -> None:
 def test_another_text_is_read_by_both_models(tmp_path: Path) -> None:
     base = model_of()
     student = directly_shared(base, [2, 3])
-    config: Any = SimpleNamespace(eval=SimpleNamespace(limit_tokens=40, max_length=10, batch_size=2))
+    windows = SimpleNamespace(limit_tokens=40, max_length=10)
+    config: Any = SimpleNamespace(eval=SimpleNamespace(running_text=windows, batch_size=2))
     path = tmp_path / "other.txt"
     path.write_text(TEXT, encoding="utf-8")
     tokenizer: Any = Characters()

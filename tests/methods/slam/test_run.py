@@ -18,7 +18,7 @@ from athlos.config.compose import run_config
 from athlos.runs.identity import training_identity
 
 LAB = [
-    "data=lab_alignment", "prompt_style=bare", "model=lab/tiny", "eval=premises", "eval.suites=[translation]",
+    "data=lab_alignment", "prompt_style=bare", "model=lab/tiny", "eval=translation", "eval.shots=0",
     "tracking=none", "train.log_every=1",
     "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", "eval.bootstrap=0",
     "model.architecture.num_hidden_layers=4", "model.architecture.num_attention_heads=2",

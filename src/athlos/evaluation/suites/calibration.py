@@ -14,6 +14,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation import calibration
+from athlos.evaluation.config import CalibrationConfig, QuestionsConfig
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.suites.math import MathSuite
 from athlos.evaluation.suites.qa import QuestionSuite
@@ -39,19 +40,19 @@ def sequence_confidence(log_prob: float | None, num_tokens: int) -> float:
 class CalibrationSuite:
     is_seeded = True
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: CalibrationConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         if any(isinstance(record, MathRecord) for record in records):
-            task, right = MathSuite(self.config), "acc"
+            task, right = MathSuite(self.config, self.run), "acc"
         elif any(isinstance(record, QuestionRecord) for record in records):
-            task, right = QuestionSuite(self.config), "em"
+            task, right = QuestionSuite(QuestionsConfig(), self.run), "em"
         else:
             raise ConfigError(
-                f"eval.suites: calibration needs word problems or questions, data={self.config.data.name} has neither"
+                f"eval.suites: calibration needs word problems or questions, data={self.run.data.name} has neither"
             )
         answered = task.evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
         confidences = [sequence_confidence(row["log_prob"], row["num_tokens"]) for row in answered.predictions]
@@ -72,6 +73,3 @@ class CalibrationSuite:
             result.metrics[name] = value
             result.details[name] = MetricDetail(n=len(answered.predictions), undefined=undefined)
         return result
-
-
-SUITE = CalibrationSuite

@@ -24,6 +24,7 @@ from athlos.data.records import Record
 from athlos.errors import ConfigError
 from athlos.evaluation.bootstrap import ratio_interval
 from athlos.evaluation.calibration import ece_mass
+from athlos.evaluation.config import CompletionsConfig
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states, project
@@ -40,14 +41,14 @@ MAX_KEPT = 4096
 class CompletionsSuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: CompletionsConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     @torch.inference_mode()
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        model, size = answerer.model, self.config.eval.batch_size
+        model, size = answerer.model, self.run.eval.batch_size
         was_training = model.training
         model.eval()
         rows = [self._row(record, answerer.tokenizer) for record in records]
@@ -72,13 +73,14 @@ class CompletionsSuite:
 
     def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
         """Token ids and how many of them are prompt."""
-        style, room = self.config.prompt_style, self.config.eval.max_length
+        style, room = self.run.prompt_style, self.config.max_length
         prompt, answer = encode_pair(
             tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
         )  # fmt: skip
         if len(answer) >= room:
             raise ConfigError(
-                f"eval.max_length: got {room}, but the completion of '{record.identifier}' has {len(answer)} tokens"
+                f"eval.suites.completions.max_length: got {room}, "
+                f"but the completion of '{record.identifier}' has {len(answer)} tokens"
             )
         prompt = prompt[-(room - len(answer)) :]
         return prompt + answer, max(1, len(prompt))  # the first token of a row has nothing before it
@@ -110,7 +112,7 @@ class CompletionsSuite:
         return {name: np.concatenate(values) for name, values in parts.items()}, row_of_N
 
     def _result(self, scores: dict[str, np.ndarray], records: Sequence[Record], item_N: np.ndarray) -> SuiteResult:
-        evaluation, count = self.config.eval, len(item_N)
+        evaluation, count = self.run.eval, len(item_N)
         metrics = {name: float(values.mean()) for name, values in scores.items() if name != "confidence"}
         metrics["ppl"] = math.exp(metrics["nll"])
         metrics["ece"] = ece_mass(scores["confidence"], scores["acc"])
@@ -133,7 +135,7 @@ class CompletionsSuite:
         ]
         return SuiteResult(
             metrics=metrics, details=details, predictions=predictions,
-            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{self.config.prompt_style}"},
+            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{self.run.prompt_style}"},
         )  # fmt: skip
 
 
@@ -181,6 +183,3 @@ def kl_to_truth(log_probs_NV: np.ndarray, truth_NV: np.ndarray) -> np.ndarray:
     wanted = np.where(truth_NV > 0, truth_NV, 1.0)
     result: np.ndarray = (truth_NV * (np.log(wanted) - log_probs_NV[:, : truth_NV.shape[1]])).sum(1)
     return result
-
-
-SUITE = CompletionsSuite

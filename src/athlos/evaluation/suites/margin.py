@@ -18,6 +18,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.encoding import prefix_token
 from athlos.data.records import MathRecord, Record
 from athlos.errors import ConfigError
+from athlos.evaluation.config import MarginConfig
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, SuiteResult
@@ -33,8 +34,8 @@ STYLE = "direct"
 class MarginSuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: MarginConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
@@ -44,7 +45,7 @@ class MarginSuite:
             record for record in records if isinstance(record, MathRecord) and record.answer.lstrip("-").isdigit()
         ]
         if not problems:
-            raise ConfigError(f"eval.suites: margin needs a MathRecord, data={self.config.data.name} has none")
+            raise ConfigError(f"eval.suites: margin needs a MathRecord, data={self.run.data.name} has none")
         model, tokenizer = answerer.model, answerer.tokenizer
         was_training = model.training
         model.eval()
@@ -72,7 +73,7 @@ class MarginSuite:
         values = {"margin_acc": [float(margin > 0) for margin in margins], "margin": margins}
         for name, items in values.items():
             metrics, details = by_language(
-                items, languages, name=name, resamples=self.config.eval.bootstrap, seed=self.config.eval.bootstrap_seed
+                items, languages, name=name, resamples=self.run.eval.bootstrap, seed=self.run.eval.bootstrap_seed
             )
             result.metrics.update(metrics)
             result.details.update(details)
@@ -111,6 +112,3 @@ def log_likelihoods(model: Any, tokenizer: Any, prompt: str, completions: Sequen
         log_probs_NV = logits_NV.log_softmax(-1)
         scores.append(log_probs_NV[torch.arange(len(end)), torch.tensor(end)].sum())
     return torch.stack(scores).cpu()
-
-
-SUITE = MarginSuite

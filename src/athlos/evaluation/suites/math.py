@@ -1,8 +1,8 @@
 """Word problems: accuracy of the final answer, and whether the working is in the language of the question.
 
 `acc`, `lc` (language consistency) and `lc_acc` are macro means over languages, with `name/<language>` and, for the
-groups of `eval.language_groups`, `name/<group>` beside them. `lc_acc` is the mean of acc * lc of each answer, never the
-product of the means. With `eval.samples` > 1 an item counts by the mean of its answers. Prompts hold no hints.
+groups of `language_groups`, `name/<group>` beside them. `lc_acc` is the mean of acc * lc of each answer, never the
+product of the means. With `samples` > 1 an item counts by the mean of its answers. Prompts hold no hints.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +13,7 @@ import numpy as np
 from athlos.config.schema import RunConfig
 from athlos.data.records import MathRecord, Record
 from athlos.evaluation.asking import ask
+from athlos.evaluation.config import MathConfig
 from athlos.evaluation.macro import POLYMATH_WEIGHTS, mean_of_parts, polymath_score
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
@@ -23,25 +24,25 @@ from athlos.text.maths import answers_equal, extract_answer
 class MathSuite:
     is_seeded = True
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: MathConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         asked = ask(
-            self.config,
+            self.run,
             answerer,
             records,
             record_type=MathRecord,
             suite="math",
             shots_pool=shots_pool,
             progress=progress,
-            samples=self.config.eval.samples,
+            samples=self.config.samples,
         )
         found = [extract_answer(answer) for answer in asked.answers]
         golds = [record.answer for record in asked.records]
-        judge = detector(self.config.eval.language_detector, asked.languages)
+        judge = detector(self.config.language_detector, asked.languages)
         acc = [float(answers_equal(one, gold)) for one, gold in zip(found, golds, strict=True)]
         lc = [
             float(language_consistent(answer, language, judge))
@@ -58,9 +59,9 @@ class MathSuite:
             predictions=asked.rows(golds, extracted=found, acc=acc, lc=lc),
             signatures={**asked.signatures, "language_detector": judge.id},
         )
-        items = asked.records[:: self.config.eval.samples]
+        items = asked.records[:: self.config.samples]
         for name, scores in values.items():
-            means = item_means(scores, samples=self.config.eval.samples)
+            means = item_means(scores, samples=self.config.samples)
             for metrics, details in self._summaries(name, means, items):
                 result.metrics.update(metrics)
                 result.details.update(details)
@@ -70,11 +71,11 @@ class MathSuite:
         self, name: str, values: Sequence[float], items: Sequence[MathRecord]
     ) -> Iterator[tuple[dict[str, float], dict[str, MetricDetail]]]:
         """Of all languages, of each group, and over the parts of a benchmark that has some."""
-        evaluation = self.config.eval
+        evaluation = self.run.eval
         languages = [record.language for record in items]
         options = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
         yield by_language(values, languages, name=name, **options)
-        for group, members in evaluation.language_groups.items():
+        for group, members in self.config.language_groups.items():
             chosen = [index for index, language in enumerate(languages) if language in members]
             metrics, details = by_language(
                 [values[index] for index in chosen], [languages[index] for index in chosen], name=name, **options
@@ -113,6 +114,3 @@ def _over_parts(name: str, values: Sequence[float], items: Sequence[MathRecord])
             scores.append(polymath_score({level: float(np.mean(some)) for level, some in by_level.items()}))
         found[f"{name}_weighted"] = float(np.mean(scores))
     return found
-
-
-SUITE = MathSuite

@@ -1,7 +1,7 @@
 """Perplexity of running text by a sliding window, token by token exactly once.
 
-All records are joined into one stream in order; `eval.limit_tokens` cuts it. A window of `eval.max_length` tokens moves
-by `eval.stride`, and each token is scored exactly once, in the first window that holds it with a token before it; so
+All records are joined into one stream in order; `limit_tokens` cuts it. A window of `max_length` tokens moves by
+`stride`, and each token is scored exactly once, in the first window that holds it with a token before it; so
 `stride = max_length` moves by one token less. Where the tokenizer puts a begin-of-sequence token before a text (Llama,
 Gemma), each window starts with it and the first token of the stream is scored too. `ppl = exp(sum of nll / scored
 tokens)`; `bits_per_byte` compares models with different tokenizers.
@@ -20,6 +20,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.encoding import prefix_token
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
+from athlos.evaluation.config import PerplexityConfig
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
@@ -44,32 +45,32 @@ def windows(num_tokens: int, *, length: int, stride: int, has_prefix: bool) -> I
 class PerplexitySuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: PerplexityConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         text_records = [record for record in records if isinstance(record, TextRecord)]
         if not text_records:
-            raise ConfigError(f"eval.suites: perplexity needs text, data={self.config.data.name} has none")
+            raise ConfigError(f"eval.suites: perplexity needs text, data={self.run.data.name} has none")
         text = "".join(record.text for record in text_records)
-        limit = self.config.eval.limit_tokens
+        limit = self.config.limit_tokens
         tokens = token_stream(answerer.tokenizer, text, limit=limit)
         if limit and len(tokens) == limit:
             text = answerer.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
         nll, count = stream_nll(
             answerer.model,
             tokens,
-            length=self.config.eval.max_length,
-            stride=self.config.eval.stride,
-            batch_size=self.config.eval.batch_size,
+            length=self.config.max_length,
+            stride=self.config.stride,
+            batch_size=self.run.eval.batch_size,
             prefix=prefix_token(answerer.tokenizer),
             progress=progress,
         )
         ppl = math.exp(nll / count) if count else math.nan
         bits = nll / math.log(2) / len(text.encode()) if count else math.nan
-        window = f"{self.config.eval.max_length}/{self.config.eval.stride}"
+        window = f"{self.config.max_length}/{self.config.stride}"
         return SuiteResult(
             metrics={"ppl": ppl, "bits_per_byte": bits, "nll": nll / count if count else math.nan},
             details={"ppl": MetricDetail(n=count), "bits_per_byte": MetricDetail(n=len(text.encode()))},
@@ -123,6 +124,3 @@ def stream_nll(
     sums = one_by_one(batches, batch_nll, progress=progress, num_tokens=lambda read: read[2])
     model.train(was_training)
     return sum(nll for nll, _, _ in sums), sum(count for _, count, _ in sums)
-
-
-SUITE = PerplexitySuite

@@ -1,7 +1,7 @@
 """Multiple-choice questions about pictures: by the likelihood of each option's words, and by the letter a model writes.
 
 `acc`: the option with the highest mean log-probability a token, after the question alone. `acc_letter`: the letter in
-an answer to the question with its options; `format_valid`: answers that name one. With `eval.circular` the second is
+an answer to the question with its options; `format_valid`: answers that name one. With `circular` the second is
 asked once a rotation of the options and all must be right. Each is a macro mean over languages with `/<language>`
 beside it; `acc_non_english` leaves out the reference language. `english_loss`: nats a token of the right words there.
 """
@@ -19,6 +19,7 @@ from athlos.data.picture_prompts import LETTERS, asked, read_letter, templates
 from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.data.records import ChoiceRecord, Record
 from athlos.errors import ConfigError, DataError
+from athlos.evaluation.config import PictureChoicesConfig
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.picture_answers import Prompt, Reply, replies
 from athlos.evaluation.sharding import in_shares
@@ -33,12 +34,12 @@ ENGLISH = "en"
 class PictureChoiceSuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: PictureChoicesConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     @property
     def reference(self) -> str:
-        data = self.config.data
+        data = self.run.data
         return data.reference if isinstance(data, PictureQuestionsConfig) else ENGLISH
 
     def evaluate(
@@ -46,7 +47,7 @@ class PictureChoiceSuite:
     ) -> SuiteResult:
         items = [record for record in records if isinstance(record, ChoiceRecord)]
         if not items or not is_vision_language(causal_model(answerer.model)):
-            found = "no such questions" if not items else f"{self.config.model.name}, which sees no pictures"
+            found = "no such questions" if not items else f"{self.run.model.name}, which sees no pictures"
             raise ConfigError(
                 f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
             )  # fmt: skip
@@ -75,7 +76,7 @@ class PictureChoiceSuite:
             answerer,
             [Prompt(text=asked(_question(items[number]), options), features=features[number])
              for number, options in flat],
-            max_new_tokens=self.config.decoding.max_new_tokens,
+            max_new_tokens=self.run.decoding.max_new_tokens,
             progress=lambda done: progress and progress(len(items) + done, total, done),
         )  # fmt: skip
         texts: list[list[str]] = [[] for _ in items]
@@ -86,7 +87,7 @@ class PictureChoiceSuite:
 
     def _turns(self, item: ChoiceRecord) -> list[tuple[list[str], int]]:
         """(options, place of the right one), as often as an item is asked for a letter."""
-        return _rotations(item) if self.config.eval.circular else [(item.choices, item.answer_index)]
+        return _rotations(item) if self.config.circular else [(item.choices, item.answer_index)]
 
     def _ask(self, answerer: Answerer, prompts: list[Prompt], *, max_new_tokens: int, progress: Any) -> list[Reply]:
         """Prompts with equally many answers go together."""
@@ -98,7 +99,7 @@ class PictureChoiceSuite:
             start = len(found)
             answered = replies(
                 answerer.model, answerer.tokenizer, [prompts[place] for place in places],
-                batch_size=self.config.eval.batch_size, max_new_tokens=max_new_tokens,
+                batch_size=self.run.eval.batch_size, max_new_tokens=max_new_tokens,
                 progress=partial(_onwards, progress, start),
             )  # fmt: skip
             found |= dict(zip(places, answered, strict=True))
@@ -107,7 +108,7 @@ class PictureChoiceSuite:
     def _result(
         self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[str]]
     ) -> SuiteResult:
-        evaluation, languages = self.config.eval, [item.language for item in items]
+        evaluation, languages = self.run.eval, [item.language for item in items]
         picks = [best_option(reply) for reply in words]
         right = [float(pick == item.answer_index) for pick, item in zip(picks, items, strict=True)]
         by_letter, valid, said = [], [], []
@@ -130,7 +131,7 @@ class PictureChoiceSuite:
             ],
             signatures={
                 "picture_choices": f"templates:{templates()['version']['number']}|length-normalised"
-                f"|circular:{evaluation.circular}|tokens:{self.config.decoding.max_new_tokens}"
+                f"|circular:{self.config.circular}|tokens:{self.run.decoding.max_new_tokens}"
             },
         )  # fmt: skip
         settings = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
@@ -211,6 +212,3 @@ def item_pixels(item: ChoiceRecord) -> np.ndarray:
             return np.asarray(picture.convert("RGB"), dtype=np.uint8)
     except (UnidentifiedImageError, OSError) as error:
         raise DataError(f"item '{item.identifier}': its picture cannot be read: {error}") from error
-
-
-SUITE = PictureChoiceSuite

@@ -14,6 +14,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import ParallelRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.asking import ask
+from athlos.evaluation.config import PremisesConfig
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.suite import Answerer, SuiteResult
 
@@ -34,8 +35,8 @@ MARKERS = "osv^D"
 class PremisesSuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: PremisesConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
@@ -43,11 +44,11 @@ class PremisesSuite:
         """Raises `ConfigError` for records that are no probes of the lab world."""
         probes = [record for record in records if not isinstance(record, ParallelRecord)]  # those are another suite's
         if any(record.meta.get("kind") not in KINDS for record in probes):
-            found = f"data={self.config.data.name} data.test_split={self.config.data.test_split}"
+            found = f"data={self.run.data.name} data.test_split={self.run.data.test_split}"
             raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
-        evaluation = self.config.eval
+        evaluation = self.run.eval
         asked = ask(
-            self.config, answerer, records,
+            self.run, answerer, records,
             record_type=QuestionRecord, suite="premises", shots_pool=shots_pool, progress=progress,
         )  # fmt: skip
         golds = [record.answers[0] for record in asked.records]
@@ -130,6 +131,3 @@ def _settings(metrics: dict[str, float], kind: str) -> list[str]:
     found = {name.removeprefix(prefix).split("/")[0] for name in metrics if name.startswith(prefix)}
     order = SETTINGS.get(kind, ())
     return sorted(found, key=lambda setting: order.index(setting) if setting in order else int(setting))
-
-
-SUITE = PremisesSuite

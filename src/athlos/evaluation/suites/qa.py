@@ -11,24 +11,25 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import QuestionRecord, Record
 from athlos.evaluation.answers import em_gap, em_std, score_answers
 from athlos.evaluation.asking import ask
+from athlos.evaluation.config import QuestionsConfig
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.text.normalisation import default_normaliser
-from athlos.text.prompts import gold_answers
+from athlos.text.prompt_styles import gold_answers
 
 
 class QuestionSuite:
     is_seeded = True
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: QuestionsConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        evaluation = self.config.eval
+        evaluation = self.run.eval
         asked = ask(
-            self.config, answerer, records,
+            self.run, answerer, records,
             record_type=QuestionRecord, suite="qa", shots_pool=shots_pool, progress=progress,
         )  # fmt: skip
         golds = [gold_answers(record) for record in asked.records]
@@ -53,6 +54,3 @@ class QuestionSuite:
                 result.metrics[name] = spread(em_of_language)
                 result.details[name] = MetricDetail(n=len(languages))
         return result
-
-
-SUITE = QuestionSuite

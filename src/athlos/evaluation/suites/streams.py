@@ -14,6 +14,7 @@ import torch
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
+from athlos.evaluation.config import StreamsConfig
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
@@ -25,8 +26,8 @@ CHUNK_TOKENS = 1024
 class StreamsSuite:
     is_seeded = False
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: StreamsConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     @torch.inference_mode()
     def evaluate(
@@ -34,10 +35,8 @@ class StreamsSuite:
     ) -> SuiteResult:
         rows = [record for record in records if isinstance(record, TextRecord) and "log_prob" in record.meta]
         if not rows:
-            raise ConfigError(
-                f"eval.suites: streams needs data=lab_streams, data={self.config.data.name} knows no truth"
-            )
-        model, size = answerer.model, self.config.eval.batch_size
+            raise ConfigError(f"eval.suites: streams needs data=lab_streams, data={self.run.data.name} knows no truth")
+        model, size = answerer.model, self.run.eval.batch_size
         was_training, device = model.training, next(model.parameters()).device
         model.eval()
 
@@ -65,6 +64,3 @@ class StreamsSuite:
             details={"gap_to_floor": MetricDetail(n=count), "ppl": MetricDetail(n=count)},
             signatures={"streams": f"rows:{len(rows)}|tokens:{count}"},
         )
-
-
-SUITE = StreamsSuite

@@ -15,6 +15,7 @@ import torch
 from athlos.config.compose import engine_signature
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record
+from athlos.evaluation.config import ThroughputConfig
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.local import LocalEngine
@@ -28,14 +29,14 @@ PROMPT_SEED = 20240
 class ThroughputSuite:
     is_seeded = True
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: ThroughputConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         """Reads no record: the work is the same on all data."""
-        rows = self.config.eval.batch_size
+        rows = self.run.eval.batch_size
         context = answerer.model.config.get_text_config().max_position_embeddings
         num_prompt = min(PROMPT_TOKENS, context // 2)
         num_new = max(2, min(NEW_TOKENS, context - num_prompt))
@@ -54,7 +55,7 @@ class ThroughputSuite:
         result = SuiteResult(
             signatures={
                 "throughput": f"rows:{rows}|prompt:{num_prompt}|new:{num_new}|median of {REPETITIONS}",
-                "throughput_engine": engine_signature(self.config),
+                "throughput_engine": engine_signature(self.run),
             }
         )
         for name, values in {"prefill_tokens_per_s": prefill, "decode_tokens_per_s": decode}.items():
@@ -74,6 +75,3 @@ class ThroughputSuite:
         assert isinstance(answerer.engine, LocalEngine)
         answerer.engine.generate(prompts, rule=SamplingRule(), end_token_ids=())
         return time.perf_counter() - start
-
-
-SUITE = ThroughputSuite

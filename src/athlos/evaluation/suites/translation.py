@@ -13,6 +13,7 @@ from typing import Any
 from athlos.config.schema import RunConfig
 from athlos.data.records import ParallelRecord, Record
 from athlos.evaluation.asking import ask
+from athlos.evaluation.config import TranslationConfig
 from athlos.evaluation.metrics import by_language
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.translation import corpus_scores
@@ -23,15 +24,15 @@ from athlos.text.normalisation import UNSPACED_LANGUAGES
 class TranslationSuite:
     is_seeded = True
 
-    def __init__(self, config: RunConfig) -> None:
-        self.config = config
+    def __init__(self, config: TranslationConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        evaluation = self.config.eval
+        evaluation = self.run.eval
         asked = ask(
-            self.config, answerer, records,
+            self.run, answerer, records,
             record_type=ParallelRecord, suite="translation", shots_pool=shots_pool, progress=progress,
         )  # fmt: skip
         references = [record.target for record in asked.records]
@@ -90,6 +91,3 @@ def length_ratio(hypotheses: str, references: str, *, language: str) -> float:
     else:
         lengths = [len(text.split()) for text in (hypotheses, references)]
     return lengths[0] / lengths[1] if lengths[1] else math.nan
-
-
-SUITE = TranslationSuite

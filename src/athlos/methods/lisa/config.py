@@ -279,6 +279,8 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
         yield f"method.local_lr: got {node.local_lr}, expected a number > 0"
     if node.noise_sigma < 0:
         yield f"method.noise_sigma: got {node.noise_sigma}, expected a number >= 0"
+    if node.other_text and config.eval.running_text is None:
+        yield "method.other_text: no suite says in which windows to read it; +suite@eval.suites.perplexity=perplexity"
     for name, value in {"attn": node.loss.attn, "hidden": node.loss.hidden}.items():
         if value < 0:
             yield f"method.loss.{name}: got {value}, expected a number >= 0"

@@ -33,8 +33,8 @@ def test_text(
     """
     records = [record for record in data.eval_records(data.test_split) if isinstance(record, TextRecord)]
     text = "".join(record.text for record in records)
-    if "perplexity" in config.eval.suites:
-        return *encoded(tokenizer, text, limit=config.eval.limit_tokens), config.eval.max_length
+    if windows := config.eval.running_text:
+        return *encoded(tokenizer, text, limit=windows.limit_tokens), windows.max_length
     rows = [tokenizer(record.text, add_special_tokens=False)["input_ids"] for record in records]
     if not rows or len({len(row) for row in rows}) != 1:
         return torch.empty(0, dtype=torch.int64), [], 0
@@ -66,10 +66,11 @@ def other_text(
         raise DataError(f"method.other_text: cannot read {path}: {error.strerror or error}") from error
     if not text.strip():
         raise DataError(f"method.other_text: {path} is empty")
-    limit = config.eval.limit_tokens
-    whole = encoded(tokenizer, text, limit=limit)
+    windows = config.eval.running_text
+    assert windows is not None  # the config's check has seen to it
+    whole = encoded(tokenizer, text, limit=windows.limit_tokens)
     found, (before, after) = agreement(
-        base, student, text=(*whole, config.eval.max_length), batch_size=config.eval.batch_size
+        base, student, text=(*whole, windows.max_length), batch_size=config.eval.batch_size
     )
     named = {f"{name}_other": value for name, value in found.items()}
     return {**named, "test/ppl_base_other": before.ppl, "test/ppl_other": after.ppl}

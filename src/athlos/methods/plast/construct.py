@@ -21,7 +21,7 @@ from athlos.methods.plast.reading import source_of
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import is_vision_language
 from athlos.stages import Stage
-from athlos.text.prompts import language_name
+from athlos.text.prompt_styles import language_name
 
 PAIRS_VERSION = 1
 PAIRS = "pairs.jsonl"

@@ -1,0 +1,149 @@
+"""Schemas of the evaluation suites, one class a suite. No torch."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar
+
+from athlos.config.registry import Part, registry
+from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
+from athlos.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
+
+
+@dataclass(kw_only=True)
+class PerplexityConfig(RunningTextConfig):
+    """Perplexity by a sliding window."""
+
+    reads_model: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class CompletionsConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+    max_length: int = MISSING
+    """Longest row, prompt and completion, in tokens, >= 3; a longer prompt loses its front."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        if self.max_length < 3:
+            yield f"{path}.max_length: got {self.max_length}, expected a number >= 3"
+
+
+@dataclass(kw_only=True)
+class StreamsConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class MarginConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class ThroughputConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
+class PictureChoicesConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+    circular: bool = False
+    """Ask each item once a rotation of its options; all answers must be right."""
+
+
+@dataclass(kw_only=True)
+class TranslationConfig(SuiteConfig):
+    """Segments are asked one by one."""
+
+
+@dataclass(kw_only=True)
+class QuestionsConfig(SuiteConfig):
+    """Questions are asked one by one."""
+
+
+@dataclass(kw_only=True)
+class PremisesConfig(SuiteConfig):
+    """Probes of the lab world are asked one by one."""
+
+
+@dataclass(kw_only=True)
+class MathConfig(SuiteConfig):
+    samples: int = 1
+    """Answers to each item, >= 1; an item counts by their mean, and intervals resample items."""
+    language_groups: dict[str, list[str]] = field(default_factory=dict)
+    """Groups of languages by name, each with metrics of its own: `acc/<group>` and the like."""
+    language_detector: str = "script"
+    """Tells the language of answers, one of `LANGUAGE_DETECTORS`."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        if self.samples < 1:
+            yield f"{path}.samples: got {self.samples}, expected a number >= 1"
+        if self.samples > 1 and type(run.decoding) is registry().get("decoding", "greedy").schema:
+            yield f"{path}.samples: got {self.samples}, but decoding=greedy gives one answer; use decoding=sampling"
+        for group, languages in self.language_groups.items():
+            if not languages:
+                yield f"{path}.language_groups.{group}: got no languages, expected at least one"
+        if self.language_detector not in LANGUAGE_DETECTORS:
+            near, accepted = did_you_mean(self.language_detector, LANGUAGE_DETECTORS), ", ".join(LANGUAGE_DETECTORS)
+            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
+
+
+@dataclass(kw_only=True)
+class CalibrationConfig(MathConfig):
+    """Word problems are asked as the suite `math` asks them, where the data have some."""
+
+    reads_model: ClassVar[bool] = True
+
+
+_SUITES = "athlos.evaluation.suites"
+
+PARTS = [
+    Part(
+        group="suite", name="perplexity", schema=PerplexityConfig, target=f"{_SUITES}.perplexity.PerplexitySuite",
+        summary="perplexity and bits per byte of running text, by a sliding window",
+    ),
+    Part(
+        group="suite", name="completions", schema=CompletionsConfig, target=f"{_SUITES}.completions.CompletionsSuite",
+        summary="completions after their prompts, token by token: perplexity, accuracy, calibration, entropy",
+    ),
+    Part(
+        group="suite", name="streams", schema=StreamsConfig, target=f"{_SUITES}.streams.StreamsSuite",
+        summary="streams of a known source: nats a token above the source's own entropy",
+    ),
+    Part(
+        group="suite", name="math", schema=MathConfig, target=f"{_SUITES}.math.MathSuite",
+        summary="word problems: right answers, and working in the language of the question",
+    ),
+    Part(
+        group="suite", name="margin", schema=MarginConfig, target=f"{_SUITES}.margin.MarginSuite",
+        summary="word problems: is the right number likelier than others of its size?",
+    ),
+    Part(
+        group="suite", name="qa", schema=QuestionsConfig, target=f"{_SUITES}.qa.QuestionSuite",
+        summary="questions with short answers: exact match, F1, containment",
+    ),
+    Part(
+        group="suite", name="calibration", schema=CalibrationConfig, target=f"{_SUITES}.calibration.CalibrationSuite",
+        summary="does the model's confidence in an answer tell whether it is right?",
+    ),
+    Part(
+        group="suite", name="translation", schema=TranslationConfig, target=f"{_SUITES}.translation.TranslationSuite",
+        summary="translation at corpus level: BLEU, chrF, TER, length",
+    ),
+    Part(
+        group="suite", name="premises", schema=PremisesConfig, target=f"{_SUITES}.premises.PremisesSuite",
+        summary="probes of the lab world: do its dials work?",
+    ),
+    Part(
+        group="suite", name="picture_choices", schema=PictureChoicesConfig,
+        target=f"{_SUITES}.picture_choices.PictureChoiceSuite",
+        summary="multiple-choice questions about pictures: by likelihood and by letter",
+    ),
+    Part(
+        group="suite", name="throughput", schema=ThroughputConfig, target=f"{_SUITES}.throughput.ThroughputSuite",
+        summary="tokens a second, reading and writing, on synthetic prompts",
+    ),
+]  # fmt: skip

@@ -47,11 +47,12 @@ def printed_files() -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """A copy of the source with the printed files in it."""
+    """A copy of the source, with the printed files in it."""
 
     root: Path
 
-    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def python(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """A process of Python in the copy, with a cache of its own."""
         source, cache = str(self.root / "src"), str(self.root / "cache")
         return subprocess.run(
             [sys.executable, *arguments], cwd=self.root, capture_output=True, text=True, timeout=250,
@@ -59,13 +60,13 @@ class Tree:
         )  # fmt: skip
 
     def athlos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        done = self._run("-m", "athlos.cli.main", *arguments)
+        done = self.python("-m", "athlos.cli.main", *arguments)
         assert done.returncode == 0, done.stderr
         return done
 
     def all_of(self, *commands: Sequence[str]) -> list[tuple[int, str, str]]:
         """Code, stdout and stderr of light commands."""
-        done = self._run("-c", MANY, json.dumps(commands))
+        done = self.python("-c", MANY, json.dumps(commands))
         assert done.returncode == 0, done.stderr
         return [tuple(json.loads(line)) for line in done.stdout.splitlines()]
 
@@ -90,11 +91,11 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Tree:
     for name in ("src", "conf"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
     files = printed_files()
-    assert len(files) == 12
+    assert len(files) == 13
     for name, content in files.items():
         path = root / name
         assert not path.exists(), f"{name} is there already: the steps edit no existing file"
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content, encoding="utf-8")
     for method in METHODS:
         (root / "src/athlos/methods" / method / "__init__.py").touch()
@@ -165,16 +166,32 @@ def test_a_method_with_rounds_asks_the_newest_weights_and_shares_its_trainings(t
     assert own
     assert all(re.findall(r"\d+", record["solution"])[-1] == record["answer"] for record in own)
 
-    folder, _ = tree.finished_folders(done.stdout)
+    made = tree.root / "cache/training" / second["key"] / "made/answers.jsonl"
+    assert len(made.read_text(encoding="utf-8").splitlines()) == len(tree.kept_records(answers[1]["key"]))
+    folder, sampled = tree.finished_folders(done.stdout)
     metrics = json.loads((folder / "metrics.json").read_text())
     assert {"test/acc", "test/acc@warmup", "data/round-1/own_share", "data/round-2/own_share"} <= set(metrics)
     assert metrics["data/round-2/answers"] == len(tree.kept_records(answers[1]["key"]))
+    shutil.rmtree(sampled)  # two runs of one seed would be two answers to the claim
+    [claim] = json.loads(tree.athlos("claims", "rehearse", "--runs", "results", "--json").stdout)
+    assert claim["rows"][0]["arms"] == {"ours": metrics["test/acc"], "against": metrics["test/acc@warmup"]}
 
     other = tree.athlos("run", "experiment=rehearse/tiny", *SMALL, "construct.temperature=0.7", "method.round_lr=1e-3")
     states = re.findall(r"^-- (warmup|round-\d): (trained|reused)", other.stderr, re.M)
     assert states == [("warmup", "reused"), ("round-1", "trained"), ("round-2", "trained")]
-    assert json.loads(tree.athlos("claims", "rehearse", "--runs", "results", "--json").stdout)[0]["rows"]
 
     tree.athlos("export", str(folder), "--out", "my-model")
     exported = (tree.root / "my-model/model.safetensors").read_bytes()
     assert exported == (tree.root / "cache/training" / second["key"] / "model/model.safetensors").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_printed_test_passes_and_both_experiments_run_within_the_caps(tree: Tree):
+    tests = tree.python("-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider", "tests")
+    assert "2 passed" in tests.stdout, tests.stdout
+    names = ",".join(f"{method}/tiny" for method in METHODS)
+    smoke = tree.athlos("run", "-m", f"experiment={names}", "hardware=cpu_smoke", "tracking=none")
+    assert len(tree.finished_folders(smoke.stdout)) == len(METHODS), smoke.stdout
+    budget = tree.athlos("run", "experiment=rehearse/tiny", "dry_run=true").stdout
+    phases = re.findall(r"^rehearse_tiny: (\S+): (\d+) steps", budget, re.M)
+    assert phases == [("warmup", "200"), ("round-1", "20"), ("round-2", "20")]

@@ -86,6 +86,8 @@ class MethodConfig(PartConfig):
 
     makes_rollouts: ClassVar[bool] = False
     """Whether it samples answers while it trains, as `objective=policy` needs."""
+    version: ClassVar[int] = 1
+    """Raised when the same config trains to other weights, since the code is in no training's key."""
     evaluation_only: ClassVar[tuple[str, ...]] = ()
     """Keys that only say what is measured after training: no part of a training's identity."""
 
@@ -379,7 +381,7 @@ class RunConfig:
     decoding: DecodingConfig = MISSING
     engine: EngineConfig = MISSING
     generator: EngineConfig = MISSING
-    """What writes for constructions and pipelines; `self` is the model itself."""
+    """What writes for constructions and pipelines; `self` is the model itself, or the server that `engine` asks."""
     judge: JudgeConfig = MISSING
     corpus: CorpusConfig = MISSING
     index: IndexConfig = MISSING

@@ -58,7 +58,7 @@ class TransformersConfig(LocalEngineConfig):
 
 @dataclass(kw_only=True)
 class SelfGeneratorConfig(EngineConfig):
-    """The model itself writes, through the run's engine: in a phase the weights that the phase starts from."""
+    """The model itself writes, by the native engine: in a phase the weights that the phase starts from."""
 
 
 def _sampling_errors(config: "RunConfig") -> Iterable[str]:
@@ -93,8 +93,7 @@ PARTS = [
     Part(group="engine", name="transformers", schema=TransformersConfig,
          target="athlos.generation.transformers_engine.TransformersEngine",
          summary="the loop of transformers, to compare with", check=_local_engine_errors),
-    # Which class that is, the run's `engine` says.
-    Part(group="generator", name="self", schema=SelfGeneratorConfig, target="athlos.generation.interface.Engine",
+    Part(group="generator", name="self", schema=SelfGeneratorConfig, target="athlos.generation.native.NativeEngine",
          summary="the model itself, by the weights that a phase starts from"),
     *HTTP_PARTS,
 ]  # fmt: skip

@@ -13,8 +13,9 @@ from athlos.data.datamodule import DataModule, build_source
 from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
 from athlos.data.records import Record
 from athlos.errors import ConfigError
-from athlos.generation.config import SelfGeneratorConfig
+from athlos.generation.config import NativeConfig, SelfGeneratorConfig
 from athlos.generation.interface import Engine
+from athlos.generation.native import NativeEngine
 from athlos.models.forward import causal_model
 from athlos.models.loading import LoadedModel, load_model
 from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
@@ -161,13 +162,15 @@ def build_engine(run: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
     return engine
 
 
-def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine | None:
+def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine:
     if not isinstance(run.generator, SelfGeneratorConfig):
         served: Engine = get_class(run.generator._target_)(run.generator, cache_root=cache_dir(run.cache_dir))
         return served
-    if loaded is None and not run.engine.is_remote:
-        return None
-    return build_engine(run, model=getattr(loaded, "model", None), tokenizer=getattr(loaded, "tokenizer", None))
+    if loaded is None:  # the model is a server's
+        return build_engine(run, model=None, tokenizer=None)
+    # Not the run's engine: that is evaluation's, and what it writes must not change a training.
+    config = NativeConfig(_target_="", batch_size=run.eval.batch_size)
+    return NativeEngine(config, model=loaded.model, tokenizer=loaded.tokenizer)
 
 
 def _check_tower(run: RunConfig, model: Any) -> None:

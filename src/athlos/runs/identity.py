@@ -3,13 +3,14 @@
 from typing import Any
 
 from athlos.config.compose import plain
-from athlos.config.schema import EngineConfig, RunConfig
+from athlos.config.schema import RunConfig
 
 CHANGES_WEIGHTS = (
-    "seed", "surgery", "construct", "objective", "selection", "reward", "generator", "judge", "corpus", "index",
-    "prompt_style", "train",
+    "seed", "surgery", "construct", "objective", "selection", "reward", "judge", "corpus", "index", "prompt_style",
+    "train",
 )  # fmt: skip
-"""Keys of a run that change what is trained as they stand; `method`, `model`, `data` and `hardware` do in part."""
+"""Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data` and
+`hardware` do in part."""
 ELSEWHERE = ("dir", "limit_test")
 """Keys of `data` that do not change what is trained: where the files lie, whose content is hashed; test items."""
 
@@ -21,17 +22,15 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
     are then part of it. Where the weights come from is the key of `Start`; their format is in here.
     """
     values = plain(run)
-    identity = {name: values[name] for name in CHANGES_WEIGHTS if name in values}
-    for name in ("generator",):
-        identity[name] = _without(values[name], getattr(run, name).operational)
-    identity["method"] = _without(values["method"], run.method.evaluation_only)
+    identity = {name: values[name] for name in CHANGES_WEIGHTS}
+    identity["generator"] = _without(values["generator"], run.generator.operational)
+    identity["method"] = _without(values["method"], run.method.evaluation_only) | {"version": run.method.version}
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)
     identity["precision"] = run.hardware.precision
     if run.eval.every:
-        engine: EngineConfig = run.engine
         identity |= {"eval": values["eval"], "decoding": values["decoding"]}
-        identity["engine"] = _without(values["engine"], engine.operational)
+        identity["engine"] = _without(values["engine"], run.engine.operational)
     return identity
 
 

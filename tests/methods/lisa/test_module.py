@@ -13,7 +13,7 @@ from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores
-from athlos.methods.lisa.config import Phase
+from athlos.methods.lisa.config import Stage
 from athlos.methods.lisa.module import LisaModule
 from athlos.methods.lisa.selection import LisaSelection
 from athlos.methods.lisa.similarity import handing_on
@@ -96,7 +96,7 @@ def plain_kl(wanted: torch.Tensor, given: torch.Tensor, batch: dict[str, torch.T
 def test_the_local_loss_takes_the_teachers_states_and_scores(tmp_path: Any) -> None:
     module, batch = built(tmp_path=tmp_path), batch_of()
     stirred(module.model)
-    base = module._base[0]
+    base = module.base
     with handing_on(backbone(base)):
         scores, inputs, _ = collected(base, batch)
     kl = 0.0
@@ -120,7 +120,7 @@ def test_the_end_to_end_loss_is_the_sum_of_its_parts(objective: str, tmp_path: A
     if objective == "next_token":
         module.objective = module._next_token
     stirred(module.model)
-    base = module._base[0]
+    base = module.base
     with handing_on(backbone(base)):
         wanted, _, teacher = collected(base, batch)
     given, _, student = collected(module.model, batch)
@@ -143,7 +143,7 @@ def test_the_end_to_end_loss_is_the_sum_of_its_parts(objective: str, tmp_path: A
 
 def test_only_what_was_added_gets_gradients_and_the_base_stays(tmp_path: Any) -> None:
     module, batch = built(tmp_path=tmp_path), batch_of()
-    before = {name: value.clone() for name, value in module._base[0].state_dict().items()}
+    before = {name: value.clone() for name, value in module.base.state_dict().items()}
     optimizer = torch.optim.SGD([p for p in module.model.parameters() if p.requires_grad], lr=0.1)
     for loss_of in (module.local_loss, module.end2end_loss):
         for _ in range(2):  # at the zero start W1, b1 and Uk get no gradient in the first step
@@ -153,7 +153,7 @@ def test_only_what_was_added_gets_gradients_and_the_base_stays(tmp_path: Any) ->
     added = {id(p) for one in shared_attentions(module.model) for p in one.added()}
     for name, parameter in module.model.named_parameters():
         assert (parameter.grad is not None and parameter.grad.abs().sum() > 0) == (id(parameter) in added), name
-    for name, value in module._base[0].state_dict().items():
+    for name, value in module.base.state_dict().items():
         assert torch.equal(value, before[name]), name
 
 
@@ -172,19 +172,32 @@ def test_training_lowers_both_losses(tmp_path: Any) -> None:
         assert losses[-1] < share * losses[0]
 
 
-def test_each_stage_has_its_steps_and_its_rate(tmp_path: Any) -> None:
-    module = built("method.local_lr=0.5", "train.lr=0.1", "train.warmup_ratio=0", tmp_path=tmp_path)
-    train = module.config.train
-    assert [module.stage_at(step) for step in (0, 5, 6, 9)] == [Phase.local, Phase.local, Phase.end2end, Phase.end2end]
-    rates = [module.lr_at(step, train=train) for step in range(10)]
-    assert rates[0] == pytest.approx(0.5)
-    assert rates[6] == pytest.approx(0.1)
-    assert rates[:6] == sorted(rates[:6], reverse=True)
-    assert rates[6:] == sorted(rates[6:], reverse=True)
-    capped = built("hardware.max_steps_cap=2", tmp_path=tmp_path)
-    assert [capped.stage_at(step) for step in (0, 1)] == [Phase.local, Phase.end2end]
-    one = built("method.stages=[end2end]", tmp_path=tmp_path)
-    assert one.stage_at(0) is Phase.end2end
+def phases_of(*overrides: str) -> list[tuple[str, list[Stage], int, float]]:
+    """Name, stages, steps and peak learning rate of each phase of the recipe."""
+    run: Any = run_config([*RECIPE, *EXPLICIT, "method.local_lr=0.5", "train.lr=0.1", *overrides])
+    return [
+        (phase.name, phase.run.method.stages, phase.run.num_steps, phase.run.train.lr)
+        for phase in run.method.phases(run)
+    ]
+
+
+def test_each_stage_has_its_steps_and_its_rate() -> None:
+    local, end2end = [Stage.local], [Stage.end2end]
+    assert phases_of() == [("local", local, 6, 0.5), ("end2end", end2end, 4, 0.1)]
+    assert phases_of("hardware.max_steps_cap=2") == [("local", local, 1, 0.5), ("end2end", end2end, 1, 0.1)]
+    assert phases_of("method.stages=[end2end]") == [("end2end", end2end, 10, 0.1)]
+    assert phases_of("method.stages=[local]") == [("local", local, 10, 0.5)]
+
+
+@pytest.mark.parametrize("stage", Stage)
+def test_a_stage_learns_by_its_own_loss(stage: Stage, tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, batch = built(f"method.stages=[{stage.name}]", tmp_path=tmp_path), batch_of()
+    stirred(module.model)
+    monkeypatch.setattr(module, "step_loss", lambda loss, batch: loss.total)
+    losses = {Stage.local: module.local_loss, Stage.end2end: module.end2end_loss}
+    totals = {of: loss(batch).total.item() for of, loss in losses.items()}  # type: ignore[arg-type]
+    assert module.training_step(batch, 0).item() == pytest.approx(totals[stage], abs=FLOAT64)  # type: ignore[arg-type]
+    assert totals[Stage.local] != pytest.approx(totals[Stage.end2end], rel=0.01)
 
 
 def test_variants_are_direct_sharing_and_the_calibrated_map(tmp_path: Any) -> None:
@@ -193,7 +206,7 @@ def test_variants_are_direct_sharing_and_the_calibrated_map(tmp_path: Any) -> No
     stirred(module.model)
     found = dict(module.variants())
     assert list(found) == ["_direct", "_align"]
-    direct = directly_shared(module._base[0], [2, 3])
+    direct = directly_shared(module.base, [2, 3])
     torch.testing.assert_close(collected(found["_direct"].model, batch)[2], collected(direct, batch)[2])
     torch.testing.assert_close(collected(found["_align"].model, batch)[2], start, atol=FLOAT64, rtol=0)
     assert (collected(module.model, batch)[2] - start).abs().max() > 1e-3

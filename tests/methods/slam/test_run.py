@@ -14,6 +14,9 @@ from tests.run_record import curve, metrics_of
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 
+from athlos.config.compose import run_config
+from athlos.runs.identity import training_identity
+
 LAB = [
     "data=lab_alignment", "prompt_style=bare", "model=lab/tiny", "eval=translation", "eval.shots=0",
     "tracking=none", "train.log_every=1",
@@ -78,6 +81,17 @@ def test_the_two_stage_recipe_goes_on_with_worked_problems(lab: list[str], run: 
     assert metrics["cost/tokens"] == metrics["cost/translate/tokens"] + metrics["cost/reason/tokens"]
     assert [point["step"] for point in curve(folder) if "train/translate/loss" in point] == [1, 2]
     assert [point["step"] for point in curve(folder) if "train/reason/loss" in point] == [3, 4]
+
+
+def test_a_sweep_over_the_second_stage_trains_the_first_once() -> None:
+    def identities(split: str, steps: int) -> list[dict[str, Any]]:
+        recipe = ["method=slam", f"method.reason_split={split}", f"method.reason_steps={steps}"]
+        run = run_config([*LAB, *recipe, f"train.max_steps={4 + steps}"])
+        return [training_identity(phase.run) for phase in run.method.phases(run)]
+
+    [first, second], [shared, other], [longer, _] = identities("a", 2), identities("b", 2), identities("a", 3)
+    assert first == shared == longer
+    assert second != other
 
 
 def test_the_selection_stands_under_another_method(lab: list[str], run: Any) -> None:

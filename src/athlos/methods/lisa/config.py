@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.registry import Part, part_names
 from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, SurgeryConfig, stepped
+from athlos.objectives.config import NextTokenConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -188,17 +189,18 @@ class LisaConfig(MethodConfig):
         """A phase a stage: the local one at its own rate, then the other on the weights that it left."""
         both = len(self.stages) == 2
         for stage in self.stages:
-            method, steps, lr = replace(self, stages=[stage]), run.train.max_steps, run.train.lr
-            # A value that only the other stage reads must not make this one's training another.
+            method, objective = replace(self, stages=[stage]), run.objective
+            steps, lr = run.train.max_steps, run.train.lr
+            # What only the other stage reads must not make this one's training another.
             if stage is Stage.local:
                 method = replace(method, loss=replace(self.loss, hidden=0.0))
+                objective = NextTokenConfig(_target_="athlos.objectives.next_token.NextTokenObjective")
                 steps, lr = (self.local_steps if both else steps), self.local_lr
             elif both:
                 steps -= self.local_steps
             method = replace(method, local_steps=0, local_lr=0.0)
-            yield Phase(
-                name=stage.value, run=replace(run, method=method, train=replace(run.train, max_steps=steps, lr=lr))
-            )
+            train = replace(run.train, max_steps=steps, lr=lr)
+            yield Phase(name=stage.value, run=replace(run, method=method, objective=objective, train=train))
 
 
 def _layer_errors(config: "RunConfig") -> Iterable[str]:

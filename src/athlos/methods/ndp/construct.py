@@ -79,10 +79,11 @@ class NdpConstruct:
             clm_key=products["clm"].key,
             slide=self._slide(rows, context=context) if node.slide.window else None,
         )
+        has_fewer_rows = drops_repeats(context.config)
         return Made(
-            key=content_hash([products["sup"].key, products["clm"].key]),
+            key=content_hash([products["sup"].key, products["clm"].key, has_fewer_rows]),
             report=self._report(tables_of_rows, rows, documents, list(products.values())),
-            rows=all_rows.subset(first_occurrences(all_rows)) if drops_repeats(context.config) else None,
+            rows=all_rows.subset(first_occurrences(all_rows)) if has_fewer_rows else None,
             product=tables_of_rows,
         )
 

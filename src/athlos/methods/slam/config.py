@@ -160,8 +160,14 @@ class SlamMethodConfig(MethodConfig):
         if not self.reason_steps:
             yield Phase(name="train", run=run)
             return
-        translation_steps = run.train.max_steps - self.reason_steps
-        yield Phase(name="translate", run=replace(run, train=replace(run.train, max_steps=translation_steps)))
+        yield Phase(
+            name="translate",
+            run=replace(
+                run,
+                method=replace(self, reason_steps=0, reason_split=""),  # so that sweeps over them share this training
+                train=replace(run.train, max_steps=run.train.max_steps - self.reason_steps),
+            ),
+        )
         yield Phase(
             name="reason",
             run=replace(

@@ -27,7 +27,7 @@ def stored_config(run: Path) -> RunConfig:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     typed = OmegaConf.merge(
         OmegaConf.structured(RunConfig),
-        {key: _typed(value, place=f"{path}: {key}") for key, value in values.items()},
+        {key: _typed(value, group=key, place=f"{path}: {key}") for key, value in values.items()},
     )
     assert OmegaConf.is_dict(typed)
     config = checked(typed)
@@ -35,15 +35,19 @@ def stored_config(run: Path) -> RunConfig:
     return config
 
 
-def _typed(value: Any, *, place: str) -> Any:
-    """A stored value with the schemas of the parts in it, at any depth; `place` is its file and key."""
+def _typed(value: Any, *, group: str | None, place: str) -> Any:
+    """A stored value with the schemas of the parts in it, at any depth; `place` is its file and key.
+
+    A part inside another value, such as a suite, may be of any group: `group` is None.
+    """
     if not isinstance(value, dict):
         return value
-    values = {key: _typed(inner, place=f"{place}.{key}") for key, inner in value.items()}
+    values = {key: _typed(inner, group=None, place=f"{place}.{key}") for key, inner in value.items()}
     target = value.get("_target_")
     if target is None:
         return values
-    schemas = [part.schema for part in registry().parts.values() if part.target == target]
+    parts = [part for part in registry().parts.values() if part.target == target]
+    schemas = [part.schema for part in parts if group in (None, part.group)]
     if not schemas:
         raise ConfigError(f"{place}._target_: no part '{target}' is installed")
     return OmegaConf.merge(OmegaConf.structured(schemas[0]), values)

@@ -28,6 +28,14 @@ def test_defaults_compose_and_are_typed():
         (["+colour=red"], "colour: unknown key; accepted: cache_dir"),
         (["train.lr=fast"], "train.lr: got 'fast' (str), expected Float"),
         (["train.lr=-1"], "train.lr: got -1.0, expected a number > 0"),
+        (["train.lr=inf"], "train.lr: got inf, expected a finite number"),
+        (["train.weight_decay=nan"], "train.weight_decay: got nan, expected a finite number"),
+        (["method=lisa", "method.loss.attn=nan"], "method.loss.attn: got nan, expected a finite number"),
+        (["+model.architecture.rope_theta=nan"], "model.architecture.rope_theta: got nan, expected a finite number"),
+        (["seed=20261129173000"], "seed: got 20261129173000, expected an integer in [0, 4294967295]"),
+        (["seed=-1"], "seed: got -1, expected an integer in [0, 4294967295]"),
+        (["eval.bootstrap_seed=-1"], "eval.bootstrap_seed: got -1, expected an integer in [0, 4294967295]"),
+        (["train.max_steps=9223372036854775808"], "train.max_steps: got 9223372036854775808, expected an integer of"),
         (["train.batching=pak"], "train.batching: got 'pak', expected one of [pack, bucket]"),
         (["train.batch_size=3"], "train.batch_size: got 3, expected a multiple of"),
         (["experiment=finetune/tinny"], "experiment: got 'finetune/tinny'; did you mean 'finetune/tiny'?"),
@@ -124,6 +132,12 @@ def test_a_sweep_answers_old_names_too():
     assert caught.value.errors == [
         "[experiment=ndp/lab objective=ndp_div] objective: 'ndp_div' was renamed to 'ndp/div'"
     ]
+
+
+def test_the_largest_seed_and_an_infinite_limit_of_an_architecture_are_accepted():
+    config = run_config(["seed=4294967295", "+model.architecture.time_step_limit=[0.0,inf]"])
+    assert config.seed == 2**32 - 1
+    assert config.model.architecture["time_step_limit"] == [0.0, float("inf")]
 
 
 def test_all_errors_are_shown_at_once():

@@ -1,6 +1,7 @@
 """Checks of a composed config. All errors are collected and shown at once, each as `key: got, accepted`."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -12,6 +13,11 @@ from omegaconf.errors import OmegaConfBaseException
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
 from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
+
+MOST_SEED = 2**32 - 1
+"""The largest seed: the trainer multiplies it by a stride and by the number of processes, within torch's 64 bits."""
+MOST_INTEGER = 2**63 - 1
+"""The largest integer that numpy and torch hold."""
 
 
 def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
@@ -88,8 +94,38 @@ def denied_targets(node: Any, *, path: str = "") -> Iterator[str]:
         yield from denied_targets(value, path=f"{full}.")
 
 
+def not_finite(config: RunConfig) -> Iterator[str]:
+    """One line for each number that is nan or infinite; no other check can judge it.
+
+    Every comparison with nan is false, so nan passes a range check that asks for what is wrong. Infinity is accepted in
+    plain mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
+    """
+    for key, value, is_free in _leaves(config):
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
+            yield f"{key}: got {value}, expected a finite number"
+
+
+def _leaves(node: Any, *, path: str = "", is_free: bool = False) -> Iterator[tuple[str, Any, bool]]:
+    """(dotted key, value, whether it lies in a plain mapping) of each value that holds no others."""
+    if dataclasses.is_dataclass(node):
+        children: Iterable[tuple[Any, Any]] = [
+            (info.name, getattr(node, info.name)) for info in dataclasses.fields(node)
+        ]
+        is_free = False
+    elif isinstance(node, dict):
+        children, is_free = node.items(), True
+    elif isinstance(node, list):
+        children = enumerate(node)
+    else:
+        yield path, node, is_free
+        return
+    for name, child in children:
+        yield from _leaves(child, path=f"{path}.{name}" if path else str(name), is_free=is_free)
+
+
 def wrong_values(config: RunConfig) -> Iterator[str]:
     """One line for each value outside its range, and for each pair of values that contradict each other."""
+    yield from _beyond_libraries(config)
     yield from _below_least(config)
     yield from _outside_shares(config)
     yield from _not_accepted(config)
@@ -99,10 +135,19 @@ def wrong_values(config: RunConfig) -> Iterator[str]:
         yield from suite.errors(f"eval.suites.{name}", run=config)
 
 
+def _beyond_libraries(config: RunConfig) -> Iterator[str]:
+    for key, value, _ in _leaves(config):
+        if not isinstance(value, int):
+            continue
+        if key.endswith("seed") and not 0 <= value <= MOST_SEED:
+            yield f"{key}: got {value}, expected an integer in [0, {MOST_SEED}]"
+        elif abs(value) > MOST_INTEGER:
+            yield f"{key}: got {value}, expected an integer of at most 64 bits"
+
+
 def _below_least(config: RunConfig) -> Iterator[str]:
     train, evaluation, hardware = config.train, config.eval, config.hardware
     at_least: dict[str, tuple[float, int]] = {
-        "seed": (config.seed, 0),
         "train.max_steps": (train.max_steps, 0),
         "train.batch_size": (train.batch_size, 1),
         "train.micro_batch_size": (train.micro_batch_size, 1),
@@ -142,7 +187,7 @@ def _outside_shares(config: RunConfig) -> Iterator[str]:
             yield f"train.{name}: got {value}, expected a number in [0, 1]"
     for name in ("lr", "adam_eps"):
         value = getattr(train, name)
-        if not 0 < value < float("inf"):
+        if value <= 0:
             yield f"train.{name}: got {value}, expected a number > 0"
 
 

@@ -73,6 +73,9 @@ def checked(config: DictConfig) -> RunConfig:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(typed, RunConfig)
+    errors += checks.not_finite(typed)
+    if errors:
+        raise ConfigErrors(errors)
     errors += checks.wrong_values(typed)
     for part in chosen_parts(typed):
         errors += list(part.check(typed)) if part.check else []

@@ -352,12 +352,23 @@ def test_ircot_steps_are_kept_only_where_they_can_be_taken_apart(tmp_path: Path)
     assert (hotpot.steps, "reasoning_steps" in hotpot.meta) == ([], False)
 
 
+@pytest.mark.parametrize("name", ["idx", "id"])
+@pytest.mark.parametrize("value", [7, "5a8b57f25542995d1e6f1371-7"])
+def test_ircot_passages_are_named_by_number_or_text(tmp_path: Path, name: str, value: int | str) -> None:
+    passage = {name: value, "title": "Free Guy", "paragraph_text": "By Levy.", "is_supporting": True}
+    folder = write(tmp_path / "test_subsampled.jsonl", as_lines([ircot_row(contexts=[passage])]))
+    [record] = source("ircot", folder).records("test")
+    assert isinstance(record, QuestionRecord)
+    assert record.passages[0].identifier == str(value)
+
+
 @pytest.mark.parametrize(
     ("broken", "field"),
     [
         ({"answers_objects": [{"spans": ["a", "b"]}]}, "answers_objects[0].spans"),
         ({"answers_objects": []}, "answers_objects"),
-        ({"contexts": [{"idx": "0", "title": "t", "paragraph_text": "p", "is_supporting": True}]}, "contexts[0].idx"),
+        ({"contexts": [{"idx": None, "title": "t", "paragraph_text": "p", "is_supporting": True}]}, "contexts[0].idx"),
+        ({"contexts": [{"title": "t", "paragraph_text": "p", "is_supporting": True}]}, "contexts[0].idx"),
     ],
 )
 def test_bad_ircot_records_name_the_field(tmp_path: Path, broken: dict[str, Any], field: str) -> None:

@@ -29,7 +29,7 @@ class IrcotSource(RowSource[IrcotConfig]):
         passages = [
             Passage(
                 title=context.need("title", str), text=context.need("paragraph_text", str),
-                is_supporting=context.need("is_supporting", bool), identifier=str(context.need("idx", int)),
+                is_supporting=context.need("is_supporting", bool), identifier=_identifier(context),
             )
             for context in row.children("contexts")
         ]  # fmt: skip
@@ -46,6 +46,11 @@ class IrcotSource(RowSource[IrcotConfig]):
             identifier=row.need("question_id", str), language=self.config.language,
             question=row.need("question_text", str), answers=_answers(row), passages=passages, steps=steps, meta=meta,
         )  # fmt: skip
+
+
+def _identifier(context: Row) -> str:
+    """The `idx` of a passage; in the files of HotpotQA it is called `id` and may be a text."""
+    return str(context.need("idx" if "idx" in context.values or "id" not in context.values else "id", (int, str)))
 
 
 def _answers(row: Row) -> list[str]:

@@ -89,3 +89,79 @@ def test_parallel_lists_of_unequal_length_are_refused() -> None:
         row.pairs("pair", "left", "right")
     with pytest.raises(DataError, match=r"field 'pair.down': missing"):
         row.pairs("pair", "left", "down")
+
+
+# Values that JSON can write and nothing after it can hold
+
+
+@pytest.mark.parametrize("kind", [(str, int, float), float])
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("NaN", "expected a finite number, got nan"),
+        ("-Infinity", "expected a finite number, got -inf"),
+        ("1e999", "expected a finite number, got inf"),
+        ("true", "got bool"),
+        ("null", "got NoneType"),
+    ],
+)
+def test_what_is_no_number_is_refused_as_one(tmp_path: Path, kind: type, value: str, reason: str) -> None:
+    [row], _ = read(tmp_path / "a.json", f'{{"answer": {value}}}')
+    with pytest.raises(DataError, match=reason) as caught:
+        row.need("answer", kind)
+    assert (caught.value.line, caught.value.field) == (1, "answer")
+
+
+def test_a_field_of_truth_values_takes_them(tmp_path: Path) -> None:
+    [row], _ = read(tmp_path / "a.json", '{"is_gold": true}')
+    assert row.need("is_gold", (bool, str)) is True
+
+
+@pytest.mark.parametrize(
+    ("value", "field"),
+    [(r'"18 \ud83d"', "q"), (r'["a", {"b": "\uDE00 x"}]', "q[1].b"), (r'"\ude00\ud83d"', "q")],
+)
+@pytest.mark.parametrize("is_array", [False, True])
+def test_half_a_surrogate_pair_is_refused_with_its_field(
+    tmp_path: Path, value: str, field: str, is_array: bool
+) -> None:
+    good = r'{"q": "\ud83d\ude00 and \\ud83d"}'
+    bad = f'{{"q": {value}}}'
+    rows, [error] = read(tmp_path / "a.json", f"[{good},\n{bad},\n{good}]" if is_array else f"{good}\n{bad}\n{good}")
+    assert [row.values["q"] for row in rows] == ["\U0001f600 and \\ud83d"] * 2
+    assert (error.line, error.field) == (2, f"[1].{field}" if is_array else field)
+    assert "half of a surrogate pair" in error.reason
+    str(error).encode()  # the message itself can be written
+
+
+@pytest.mark.parametrize("text", ['{"a": ' + "9" * 4301 + "}", "[" * 100_000, '{"a": ' * 100_000])
+@pytest.mark.parametrize("is_array", [False, True])
+def test_numbers_and_depths_beyond_python_are_refused(tmp_path: Path, text: str, is_array: bool) -> None:
+    path = tmp_path / "a.json"
+    if is_array:
+        with pytest.raises(DataError, match="cannot be read") as caught:
+            read(path, f'[{{"b": 1}},\n{text}]')
+        assert caught.value.line == 2
+    else:
+        rows, [error] = read(path, f'{{"b": 1}}\n{text}\n{{"b": 2}}')
+        assert [row.line for row in rows] == [1, 3]
+        assert (error.line, "cannot be read" in error.reason) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line", "field"),
+    [
+        ("a.json", b'{"a": "b"}\n{"a": "\xff"}\n{"a": "b"}\n', 2, None),
+        ("a.json", b'[{"a": "b"},\n{"a": "\xff"},\n{"a": "b"}]', 2, "[1].a"),
+        ("a.tsv", b'a\tc\nb\t"1\n2"\n\xffb\tc\nb\td\n', 4, "a"),
+    ],
+)
+def test_bytes_that_are_not_utf8_cost_one_row(
+    tmp_path: Path, name: str, content: bytes, line: int, field: str | None
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    errors: list[DataError] = []
+    rows = list((tsv_rows if name.endswith("tsv") else json_rows)(path, errors.append))
+    assert [row.values["a"] for row in rows] == ["b", "b"]
+    assert [(error.line, error.field, error.reason[:9]) for error in errors] == [(line, field, "not UTF-8")]

@@ -21,12 +21,21 @@ from omegaconf import MISSING
 from athlos.config.schema import DataConfig
 from athlos.data.hub import hub_rows
 from athlos.data.records import Record
-from athlos.data.source import Source, parse_json_line, read_lines, require
+from athlos.data.source import (
+    BROKEN_TEXT,
+    OnError,
+    Source,
+    escaped_lines,
+    json_reason,
+    parse_json_line,
+    read_lines,
+    refuse_broken_text,
+    require,
+)
 from athlos.errors import DataError, did_you_mean
 
 log = logging.getLogger(__name__)
 
-OnError = Callable[[DataError], None]
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 """The white space that JSON knows; `str.isspace` knows more."""
 HUB_SPLITS = {"dev": "validation"}
@@ -89,7 +98,7 @@ def json_rows(path: Path, on_error: OnError) -> Iterator[Row]:
     if _first_character(path) == "[":
         yield from _array_rows(path, on_error)
         return
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, on_error=on_error):
         if not line.strip():
             continue
         try:
@@ -113,7 +122,8 @@ def _first_character(path: Path) -> str:
 
 
 def _array_rows(path: Path, on_error: OnError) -> Iterator[Row]:
-    text = "\n".join(line for _, line in read_lines(path))
+    text = "\n".join(escaped_lines(path))
+    may_be_broken = BROKEN_TEXT.search(text) is not None
     decoder = json.JSONDecoder()
     at, line = text.index("[") + 1, 1
     counted = 0
@@ -124,13 +134,19 @@ def _array_rows(path: Path, on_error: OnError) -> Iterator[Row]:
         line, counted = line + text.count("\n", counted, at), at
         try:
             values, at = decoder.raw_decode(text, at)
-        except json.JSONDecodeError as error:
-            raise DataError(f"not JSON: {error.msg} in element [{position}]", file=path, line=error.lineno) from error
-        if isinstance(values, dict):
-            yield Row(values=values, file=path, index=position + 1, line=line, prefix=f"[{position}].")
+        except (ValueError, RecursionError) as error:
+            error_line = error.lineno if isinstance(error, json.JSONDecodeError) else line
+            raise DataError(f"{json_reason(error)} in element [{position}]", file=path, line=error_line) from error
+        try:
+            if not isinstance(values, dict):
+                message = f"expected a JSON object, got {type(values).__name__}"
+                raise DataError(message, file=path, line=line, field=f"[{position}]")
+            if may_be_broken:
+                refuse_broken_text(values, file=path, line=line, field=f"[{position}]")
+        except DataError as error:
+            on_error(error)
         else:
-            message = f"expected a JSON object, got {type(values).__name__}"
-            on_error(DataError(message, file=path, line=line, field=f"[{position}]"))
+            yield Row(values=values, file=path, index=position + 1, line=line, prefix=f"[{position}].")
         at = _skip_space(text, at)
         if text.startswith("]", at):
             return
@@ -148,7 +164,7 @@ def _skip_space(text: str, start: int) -> int:
 
 def tsv_rows(path: Path, on_error: OnError) -> Iterator[Row]:
     """Rows of a tab-separated table with a header, streamed; quoted cells may hold tabs, quotes and line ends."""
-    reader = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter="\t")
+    reader = csv.reader((f"{line}\n" for line in escaped_lines(path)), delimiter="\t")
     header: list[str] | None = None
     before = 0
     try:
@@ -162,7 +178,13 @@ def tsv_rows(path: Path, on_error: OnError) -> Iterator[Row]:
                 message = f"{len(cells)} columns, the header has {len(header)}"
                 on_error(DataError(message, file=path, line=start))
             else:
-                yield Row(values=dict(zip(header, cells, strict=True)), file=path, index=start, line=start)
+                values = dict(zip(header, cells, strict=True))
+                try:
+                    refuse_broken_text(values, file=path, line=start)
+                except DataError as error:
+                    on_error(error)
+                else:
+                    yield Row(values=values, file=path, index=start, line=start)
     except csv.Error as error:
         raise DataError(f"not a table: {error}", file=path, line=reader.line_num) from error
 

@@ -8,6 +8,8 @@ import hashlib
 import itertools
 import json
 import logging
+import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -20,6 +22,10 @@ from athlos.errors import DataError, choices, did_you_mean
 log = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
 RecordT = TypeVar("RecordT", bound=Record)
+OnError = Callable[[DataError], None]
+BROKEN_TEXT = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
+"""What a JSON text holds where one of its strings may have half of a surrogate pair, which no file can be written
+with: the escape of a half, also of one that has its other half, or a byte that was no UTF-8."""
 SHIPPED = "package:"
 
 
@@ -113,54 +119,123 @@ class Source(ABC, Generic[ConfigT]):
         return digest.hexdigest()
 
 
-def read_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Stream (1-based number, line without its newline) of a UTF-8 file; only `\\n` and `\\r\\n` end a line."""
+def read_lines(path: Path, *, on_error: OnError | None = None) -> Iterator[tuple[int, str]]:
+    """Stream (1-based number, line without its newline) of a UTF-8 file; only `\\n` and `\\r\\n` end a line.
+
+    A line that is not UTF-8 goes to `on_error` and is left out; without `on_error` it raises.
+    """
+    for number, line in decoded_lines(path):
+        if not isinstance(line, DataError):
+            yield number, line
+        elif on_error is None:
+            raise line
+        else:
+            on_error(line)
+
+
+def decoded_lines(path: Path) -> Iterator[tuple[int, str | DataError]]:
+    """`read_lines` with an error in the place of each line that is not UTF-8."""
+    for number, raw in _raw_lines(path):
+        try:
+            line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield number, DataError(f"not UTF-8 at byte {error.start}", file=path, line=number)
+        else:
+            yield number, line.rstrip("\n").removesuffix("\r")
+
+
+def escaped_lines(path: Path) -> Iterator[str]:
+    """The lines of a file whose records go over several lines, with each byte that is not UTF-8 as a lone surrogate.
+
+    So the structure of the file stays, and `refuse_broken_text` refuses the record alone.
+    """
+    for number, raw in _raw_lines(path):
+        line = raw.decode("utf-8-sig" if number == 1 else "utf-8", errors="surrogateescape")
+        yield line.rstrip("\n").removesuffix("\r")
+
+
+def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     try:
         with path.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
-                try:
-                    line = raw.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError as error:
-                    raise DataError(f"not UTF-8 at byte {error.start}", file=path, line=number) from error
-                yield number, line.rstrip("\n").removesuffix("\r")
+            yield from enumerate(handle, start=1)
     except OSError as error:
         raise DataError(error.strerror or str(error), file=path) from error
+
+
+def refuse_broken_text(values: Any, *, file: Path | str, line: int | None = None, field: str = "") -> None:
+    """`DataError` that names the first string below `values`, at any depth, which has half of a surrogate pair.
+
+    JSON can write such a half (`"\\ud83d"`), but no file and no tokenizer takes it. `field` is where `values` stands.
+    """
+    if isinstance(values, dict):
+        for key, value in values.items():
+            refuse_broken_text(str(key), file=file, line=line, field=field)
+            refuse_broken_text(value, file=file, line=line, field=f"{field}.{key}" if field else str(key))
+    elif isinstance(values, list):
+        for position, value in enumerate(values):
+            refuse_broken_text(value, file=file, line=line, field=f"{field}[{position}]")
+    elif isinstance(values, str) and (broken := re.search("[\ud800-\udfff]", values)):
+        # A byte that was no UTF-8 stands for itself above U+DC80, see `escaped_lines`.
+        is_byte = "\udc80" <= broken[0] <= "\udcff"
+        reason = "not UTF-8" if is_byte else f"half of a surrogate pair: \\u{ord(broken[0]):x}"
+        raise DataError(f"{reason} at character {broken.start()}", file=file, line=line, field=field or None)
+
+
+def json_reason(error: ValueError | RecursionError) -> str:
+    """Why a text is no JSON that can be read: bad syntax, a number of too many digits, brackets nested too deep."""
+    if isinstance(error, json.JSONDecodeError):
+        return f"not JSON: {error.msg}"
+    return f"JSON that cannot be read: {str(error).partition(';')[0]}"
 
 
 def read_json(path: Path) -> Any:
     """A whole JSON file; a syntax error names the line."""
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg}", file=path, line=error.lineno) from error
+        text = path.read_text(encoding="utf-8-sig")
+        document = json.loads(text)
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}", file=path) from error
+    except (ValueError, RecursionError) as error:
+        line = error.lineno if isinstance(error, json.JSONDecodeError) else None
+        raise DataError(json_reason(error), file=path, line=line) from error
     except OSError as error:
         raise DataError(error.strerror or str(error), file=path) from error
+    if BROKEN_TEXT.search(text):
+        refuse_broken_text(document, file=path)
+    return document
 
 
 def parse_json_line(line: str, *, file: Path, number: int) -> dict[str, Any]:
     """One JSON object of a JSON-lines file."""
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"not JSON: {error.msg} at column {error.colno}", file=file, line=number) from error
+    except (ValueError, RecursionError) as error:
+        at = f" at column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{json_reason(error)}{at}", file=file, line=number) from error
     if not isinstance(row, dict):
         raise DataError(f"expected a JSON object, got {type(row).__name__}", file=file, line=number)
+    if BROKEN_TEXT.search(line):
+        refuse_broken_text(row, file=file, line=number)
     return row
 
 
 def require(
     row: dict[str, Any], key: str, kind: type | tuple[type, ...], *, file: Path | str, line: int | None = None
 ) -> Any:
-    """The value of a field; `DataError` with file, line and field when it is missing or of another type."""
+    """The value of a field; `DataError` with file, line and field when it is missing or of another type.
+
+    Python's JSON takes `NaN` and `Infinity` for floats, and its `true` is an int: none of them passes as a number.
+    """
     if key not in row:
         near = did_you_mean(key, list(row))
         raise DataError(f"missing{near}", file=file, line=line, field=key)
     value = row[key]
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind in (int, float)):
-        wanted = " or ".join(k.__name__ for k in kind) if isinstance(kind, tuple) else kind.__name__
+    kinds = kind if isinstance(kind, tuple) else (kind,)
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        wanted = " or ".join(accepted.__name__ for accepted in kinds)
         raise DataError(f"expected {wanted}, got {type(value).__name__}", file=file, line=line, field=key)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise DataError(f"expected a finite number, got {value}", file=file, line=line, field=key)
     return value
 
 
@@ -168,7 +243,7 @@ def read_json_lines(
     source: Source[Any], path: Path, parse: Callable[[dict[str, Any], int], Record]
 ) -> Iterator[Record]:
     """Stream the records of a JSON-lines file; `parse(row, line)` may raise `DataError`. Empty lines do not count."""
-    for number, line in read_lines(path):
+    for number, line in read_lines(path, on_error=source.bad):
         if not line.strip():
             continue
         try:

@@ -72,3 +72,25 @@ def test_lines_that_make_no_sense() -> None:
         run_config(["data=next_line", "data.max_words=0"])
     with pytest.raises(ConfigErrors, match=r"data.files"):
         run_config(["data=next_line", "data.files=[]"])
+
+
+def test_a_line_that_is_not_utf8_is_left_out_and_is_no_context(text: Path) -> None:
+    with (text / "input.txt").open("ab") as handle:
+        handle.write(b"\xff\nseven\neight\n")
+    source = build_source(run_config(["data=next_line", f"data.dir={text}", "data.on_bad=skip"]))
+    pairs = [(record.context, record.text) for record in source.records("all")]  # type: ignore[attr-defined]
+    assert pairs[-2:] == [("über Größe 言葉 four five\n", "six"), ("seven\n", "eight")]
+    assert source.num_bad == 1
+
+
+def test_traces_without_a_usable_name_or_answer_are_skipped_and_counted(tmp_path: Path) -> None:
+    rows = ['"id": 7, "answer": 1', '"id": null, "answer": 2', '"answer": 3.5', '"answer": NaN', '"answer": true']
+    text = "\n".join(f'{{"question": "q", "solution": "s", {row}}}' for row in rows)
+    (tmp_path / "train.jsonl").write_text(text, encoding="utf-8")
+    overrides = ["data=traces", f"data.dir={tmp_path}", "data.files.train=train.jsonl", "data.on_bad=skip"]
+    source = build_source(run_config(overrides))
+    records = list(source.records("train"))
+    assert [(record.identifier, record.answer) for record in records] == [  # type: ignore[attr-defined]
+        ("7", "1"), ("train-3", "3.5"),
+    ]  # fmt: skip
+    assert source.num_bad == 3

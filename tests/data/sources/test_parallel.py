@@ -241,6 +241,13 @@ def test_a_line_that_is_empty_on_one_side_is_bad(tmp_path: Path) -> None:
         list(files(tmp_path, "\n".join(blank), "\n".join(lines)).read("all"))
 
 
+def test_a_line_that_is_not_utf8_costs_its_own_pair(tmp_path: Path) -> None:
+    reader = files(tmp_path, "one\ntwo\nthree\n", "eins\nzwei\ndrei\n", on_bad=OnBad.skip)
+    (tmp_path / "news.deu").write_bytes(b"eins\nzw\xff\ndrei\n")
+    assert pairs(reader.read("all")) == [("one", "eins"), ("three", "drei")]
+    assert reader.num_bad == 1
+
+
 def test_two_empty_files_have_no_records(tmp_path: Path) -> None:
     assert list(files(tmp_path, "", "").read("all")) == []
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from athlos.config.registry import Part
 from athlos.data.records import CaptionRecord, Record
-from athlos.data.source import parse_json_line, read_lines, require
+from athlos.data.source import decoded_lines, parse_json_line, require
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
 
@@ -43,7 +43,10 @@ class EmojiCaptionsSource(SplitSource[EmojiCaptionsConfig]):
     def read_all(self) -> Iterator[CaptionRecord | DataError]:
         captions_path, images_path = self.all_files()
         images_NHWC = load_images(images_path)
-        for number, line in read_lines(captions_path):
+        for number, line in decoded_lines(captions_path):
+            if isinstance(line, DataError):
+                yield line
+                continue
             if not line.strip():
                 continue
             try:

@@ -55,7 +55,7 @@ class ExpertQaSource(Source[ExpertQaConfig]):
     def read(self, split: str) -> Iterator[LongAnswerRecord]:
         [path] = self.files(split)
         parse = PARSERS[self.config.layout]
-        for number, line in read_lines(path):
+        for number, line in read_lines(path, on_error=self.bad):
             if not line.strip():
                 continue
             try:

@@ -32,7 +32,7 @@ class MgsmSource(LanguageSource[MgsmConfig]):
         return f"mgsm_{language}.tsv"
 
     def rows(self, path: Path, on_error: OnError) -> Iterator[Row]:
-        for number, line in read_lines(path):
+        for number, line in read_lines(path, on_error=on_error):
             if not line.strip():
                 continue
             question, tab, answer = line.partition("\t")

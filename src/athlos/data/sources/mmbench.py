@@ -18,7 +18,7 @@ from string import ascii_uppercase
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import ChoiceRecord
-from athlos.data.source import Source, read_lines
+from athlos.data.source import Source, escaped_lines, refuse_broken_text
 from athlos.errors import DataError, did_you_mean
 
 MAX_FIELD = 1 << 26
@@ -77,7 +77,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | DataError]]:
     """(line where it starts, row or what is wrong with it); a quoted field may hold line breaks."""
     # The limit is one of the whole process: raise it, and never lower what another reader has set.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_FIELD))
-    reader = csv.reader((f"{line}\n" for _, line in read_lines(path)), delimiter="\t")
+    reader = csv.reader((f"{line}\n" for line in escaped_lines(path)), delimiter="\t")
     header = next(reader, [])
     for name in NEEDED:
         if name not in header:
@@ -98,7 +98,13 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, str] | DataError]]:
         if len(cells) != len(header):
             yield line, DataError(f"expected {len(header)} columns, got {len(cells)}", file=path, line=line)
             continue
-        yield line, dict(zip(header, cells, strict=True))
+        row = dict(zip(header, cells, strict=True))
+        try:
+            refuse_broken_text(row, file=path, line=line)
+        except DataError as error:
+            yield line, error
+        else:
+            yield line, row
 
 
 def _shared_pictures(path: Path) -> dict[str, str]:

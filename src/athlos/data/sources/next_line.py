@@ -11,7 +11,7 @@ from pathlib import Path
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.records import ContinuationRecord, Record
-from athlos.data.source import read_lines
+from athlos.data.source import decoded_lines
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
 
@@ -41,6 +41,10 @@ class NextLineSource(SplitSource[NextLineConfig]):
         for path in self.all_files():
             before: list[str] = []
             for number, line in self._lines(path):
+                if isinstance(line, DataError):
+                    yield line
+                    before = []  # the line after it does not follow the lines before it
+                    continue
                 context = "".join(f"{one}\n" for one in before)
                 if before or not self.config.context_lines:
                     yield ContinuationRecord(
@@ -48,9 +52,12 @@ class NextLineSource(SplitSource[NextLineConfig]):
                     )
                 before = [*before, line][-self.config.context_lines :] if self.config.context_lines else []
 
-    def _lines(self, path: Path) -> Iterator[tuple[str, str]]:
-        """(line number, and the piece within it), text."""
-        for number, line in read_lines(path):
+    def _lines(self, path: Path) -> Iterator[tuple[str, str | DataError]]:
+        """(line number, and the piece within it), text or why there is none."""
+        for number, line in decoded_lines(path):
+            if isinstance(line, DataError):
+                yield str(number), line
+                continue
             words = line.split()
             if not words or words[0] == "=":
                 continue

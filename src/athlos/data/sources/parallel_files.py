@@ -7,7 +7,7 @@ from pathlib import Path
 from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, parallel_errors
 from athlos.data.records import ParallelRecord
-from athlos.data.source import read_lines
+from athlos.data.source import decoded_lines
 from athlos.errors import DataError
 
 
@@ -34,8 +34,11 @@ class ParallelFilesSource(ParallelSource[ParallelFilesConfig]):
                 f"{target_path.name} has {num_target}",
                 file=target_path,
             )
-        pairs = zip(read_lines(source_path), read_lines(target_path), strict=True)
+        pairs = zip(decoded_lines(source_path), decoded_lines(target_path), strict=True)
         for (number, source), (_, target) in pairs:
+            if isinstance(source, DataError) or isinstance(target, DataError):
+                yield from (side for side in (source, target) if isinstance(side, DataError))
+                continue
             if not source.strip() and not target.strip():
                 continue
             blank = source_path if not source.strip() else target_path
@@ -48,7 +51,7 @@ class ParallelFilesSource(ParallelSource[ParallelFilesConfig]):
 
 
 def num_lines(path: Path) -> int:
-    """Number of lines as `read_lines` gives them: a last line without its newline counts."""
+    """Number of lines as `decoded_lines` gives them: a last line without its newline counts."""
     try:
         with path.open("rb") as handle:
             return sum(1 for _ in handle)

@@ -7,7 +7,7 @@ from pathlib import Path
 from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, parallel_errors
 from athlos.data.records import ParallelRecord
-from athlos.data.source import read_lines
+from athlos.data.source import decoded_lines
 from athlos.errors import DataError, did_you_mean
 
 
@@ -32,10 +32,16 @@ class ParallelTsvSource(ParallelSource[ParallelTsvConfig]):
 
     def read_all(self) -> Iterator[ParallelRecord | DataError]:
         [path] = self.all_files()
-        lines = read_lines(path)
-        header = next(lines, (1, ""))[1].split("\t")
+        lines = decoded_lines(path)
+        _, first_line = next(lines, (1, ""))
+        if isinstance(first_line, DataError):
+            raise first_line
+        header = first_line.split("\t")
         self._check_header(header, path)
         for number, line in lines:
+            if isinstance(line, DataError):
+                yield line
+                continue
             if not line:
                 continue
             try:

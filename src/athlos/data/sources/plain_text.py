@@ -41,7 +41,7 @@ class PlainTextSource(Source[PlainTextConfig]):
         [path] = self.files(split)
         block: list[str] = []
         start = 1
-        for number, line in read_lines(path):
+        for number, line in read_lines(path, on_error=self.bad):
             ends = self.config.unit is Unit.line or (self.config.unit is Unit.paragraph and not line.strip())
             if line.strip() or self.config.unit is Unit.file:
                 start = number if not block else start

@@ -28,7 +28,7 @@ class TracesSource(RowSource[TracesConfig]):
         texts = {name: row.need(name, str) if name in row.values else "" for name in OPTIONAL}
         teacher = texts.pop("teacher")
         return MathRecord(
-            identifier=str(row.values.get("id", f"{split}-{row.index}")),
+            identifier=str(row.need("id", (str, int))) if "id" in row.values else f"{split}-{row.index}",
             language=row.need("language", str) if "language" in row.values else self.config.language,
             question=row.need("question", str),
             answer=str(row.need("answer", (str, int, float))),

@@ -134,6 +134,44 @@ def test_a_sweep_answers_old_names_too():
     ]
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/tmp/a=b",
+        "/tmp/日本語",
+        "/tmp/a(b)",
+        "/tmp/it's",
+        "/tmp/a=b\\",
+        "/tmp/a=\\'b",
+        '/tmp/"x"',
+        "/tmp/a b ",
+        "/tmp/é#&;~",
+    ],
+)
+def test_a_path_reaches_the_config_as_it_is(path: str):
+    assert run_config([f"data.dir={path}"]).data.dir == path.strip()
+    assert expand_sweep([f"data.dir={path},x", "seed=1"])[1] == ["data.dir=x", "seed=1"]
+    [job, _] = expand_sweep([f"data.dir={path},x"])
+    assert run_config(job).data.dir == path.strip()
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("data.files={train:a=b}", "data.files: cannot read {train:a=b}; quote texts inside it"),
+        ("eval.suites=[qa", "eval.suites: cannot read [qa; quote texts inside it"),
+        ("data.dir='a", "data.dir: cannot read 'a; quote"),
+        ("種=1", "override '種=1': cannot be read, expected <key>=<value>"),
+        ("seed", "override 'seed': cannot be read, expected <key>=<value>"),
+    ],
+)
+def test_an_override_that_cannot_be_read_names_its_key(override: str, expected: str):
+    with pytest.raises(ConfigError) as caught:
+        run_config([override])
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_the_largest_seed_and_an_infinite_limit_of_an_architecture_are_accepted():
     config = run_config(["seed=4294967295", "+model.architecture.time_step_limit=[0.0,inf]"])
     assert config.seed == 2**32 - 1

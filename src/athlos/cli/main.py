@@ -244,13 +244,14 @@ def _report(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     from athlos.config.compose import compose_dict, run_config
+    from athlos.config.overrides import quoted
 
     overrides = list(options.overrides)
     if options.config_dir:
         folder = Path(options.config_dir).expanduser().resolve()
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: '{options.config_dir}' is not a folder")
-        overrides.append(f"hydra.searchpath=[file://{folder}]")
+        overrides.append(f"hydra.searchpath=[{quoted(f'file://{folder}')}]")
     if options.multirun and options.cfg:
         raise ConfigError("--cfg: shows the config of one run; leave -m out, and dry_run=true shows all of a sweep")
     if options.multirun:

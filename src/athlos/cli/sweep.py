@@ -10,6 +10,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from athlos.config.compose import checked, conf_dir, expand_sweep, sweep_configs
+from athlos.config.overrides import readable
 from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigError
@@ -49,7 +50,7 @@ def _dry(configs: Sequence[RunConfig], *, jobs: Sequence[Sequence[str]]) -> int:
 def _launch(overrides: Sequence[str]) -> None:
     """Hand the jobs to Hydra, so that `hydra/launcher=` (joblib, submitit) works as its users know it."""
     registry()
-    arguments, sys.argv = sys.argv, [sys.argv[0], "--multirun", *overrides]
+    arguments, sys.argv = sys.argv, [sys.argv[0], "--multirun", *readable(overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(_job)()
     finally:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config import checks
 from athlos.config.caps import capped
+from athlos.config.overrides import readable
 from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
 from athlos.config.renamed import RENAMED, new_key
 from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, PartConfig, RunConfig
@@ -46,10 +47,11 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
     if misplaced := list(_misplaced(overrides)):
         raise ConfigErrors(misplaced)
     registry()
+    overrides = readable(overrides)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
         try:
-            return compose("run", overrides=list(overrides), return_hydra_config=return_hydra_config)
+            return compose("run", overrides=overrides, return_hydra_config=return_hydra_config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_one_line(error, overrides)) from error
 
@@ -92,8 +94,9 @@ def engine_signature(config: RunConfig) -> str:
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a multirun, by Hydra's own basic sweeper, `sweep=` files included."""
+    overrides = readable(overrides)
     try:
-        parsed = OverridesParser.create().parse_overrides(list(overrides))
+        parsed = OverridesParser.create().parse_overrides(overrides)
         # A swept group choice cannot be composed as it stands; the sweep's parameters do not depend on it.
         fixed = [item for item, override in zip(overrides, parsed, strict=True) if not override.is_sweep_override()]
         hydra_node = compose_dict(fixed, return_hydra_config=True).hydra

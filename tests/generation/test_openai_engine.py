@@ -34,7 +34,7 @@ from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.openai_engine import OpenAIEngine, sample_seed
 from athlos.generation.reply_cache import ReplyCache, request_key
 from athlos.generation.server_client import retry_after
-from athlos.generation.server_replies import Choice, as_sample
+from athlos.generation.server_replies import Choice, as_sample, read_reply
 from athlos.generation.vllm_engine import VLLMEngine
 from athlos.models.tokenizers import byte_tokenizer
 
@@ -882,3 +882,12 @@ def test_both_are_registered_as_remote(name, schema):
     part = registry().get("engine", name)
     assert part.schema is schema
     assert schema.is_remote
+
+
+@pytest.mark.parametrize("api", list(Api))
+def test_half_of_a_surrogate_pair_becomes_a_replacement_character(api: Api) -> None:
+    text = json.loads(r'"18 \ud83d, \ud83d\ude00"')
+    choice = {"text": text, "message": {"content": text}, "finish_reason": "stop"}
+    answer = {"choices": [choice], "usage": {"prompt_tokens": 1, "completion_tokens": 3}}
+    reply = read_reply(answer, api=api, num_choices=1, place="engine")
+    assert reply.choices[0].text == "18 \ufffd, \U0001f600"

@@ -1,5 +1,6 @@
 """What a server of OpenAI's API answers, read field by field, and the samples made of it."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 from athlos.errors import ModelError
 from athlos.generation.http_config import Api
 from athlos.generation.interface import Sample
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(kw_only=True)
@@ -81,9 +84,10 @@ def _chat_choice(choice: Mapping[str, Any]) -> Choice:
 
 
 def _text(value: Any) -> str:
+    """The text, with U+FFFD for each half of a surrogate pair: JSON can write one, and no file takes it."""
     if not isinstance(value, str):
         raise TypeError("not a text")
-    return value
+    return LONE_SURROGATE.sub("\ufffd", value)
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:

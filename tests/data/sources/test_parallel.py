@@ -382,6 +382,17 @@ def test_bad_po_syntax_names_the_line(tmp_path: Path) -> None:
         list(po(tmp_path, "what is this\n").read("all"))
 
 
+@pytest.mark.parametrize(
+    "line", ['msgstr "abc', 'msgstr "', 'msgstr "abc\\"', 'msgstr ""\n"ab', '#~ msgstr "Alt', 'msgstr[0] "abc  ']
+)
+def test_a_text_without_its_closing_quote_loses_no_letter(tmp_path: Path, line: str) -> None:
+    entries = f'msgid "Open"\nmsgstr "Öffnen \\\\"\n\nmsgid "a"\n{line}\n'
+    with pytest.raises(DataError, match="no closing quote") as caught:
+        list(po(tmp_path, entries).read("all"))
+    lines = (tmp_path / "de.po").read_text(encoding="utf-8").splitlines()
+    assert caught.value.line == len(lines)
+
+
 def test_po_encodings(tmp_path: Path) -> None:
     assert pairs(po(tmp_path, PO_ENTRIES, charset="ISO-8859-1").read("all"))[0] == ("Open", "Öffnen")
     (tmp_path / "de.po").write_bytes(

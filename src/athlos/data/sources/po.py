@@ -18,6 +18,10 @@ from athlos.errors import DataError
 if TYPE_CHECKING:
     from polib import POEntry, POFile
 
+QUOTED = re.compile(r"\s*(?:#~\s*|#~?\|\s*)?(?:msg(?:ctxt|id|id_plural|str)\s*(?:\[\d+\])?\s*)?(\".*)", re.S)
+"""A line with a text in quotes, also of an obsolete or a previous entry; other comments are none."""
+CLOSED = re.compile(r'"(?:[^\\]|\\.)*"', re.S)
+
 
 @dataclass(kw_only=True)
 class PoConfig(ParallelConfig):
@@ -70,6 +74,7 @@ def parse_po(path: Path) -> "POFile":
     import polib
 
     try:
+        _refuse_open_quotes(path, encoding=polib.detect_encoding(str(path)))
         return polib.pofile(str(path))
     except UnicodeDecodeError as error:
         raise DataError(f"not {error.encoding} at byte {error.start}", file=path) from error
@@ -80,6 +85,15 @@ def parse_po(path: Path) -> "POFile":
         found = re.search(r"\(line (\d+)\)(?:: (.*))?", str(error), re.S)
         line, reason = (int(found[1]), found[2]) if found else (None, str(error))
         raise DataError(f"not a .po file: {reason or 'unexpected text'}", file=path, line=line) from error
+
+
+def _refuse_open_quotes(path: Path, *, encoding: str) -> None:
+    """`DataError` for a text without its closing quote: polib takes the last letter away, whatever it is."""
+    with path.open(encoding=encoding) as file:
+        for number, line in enumerate(file, start=1):
+            text = QUOTED.match(line)
+            if text and not CLOSED.fullmatch(text[1].rstrip()):
+                raise DataError(f"not a .po file: no closing quote after {text[1].rstrip()}", file=path, line=number)
 
 
 def index_for_one(plural_forms: str, path: Path) -> int:

@@ -103,3 +103,17 @@ def test_a_dry_sweep_tells_what_each_job_needs_and_runs_none(tiny, run, tmp_path
     assert code == 2
     assert "--cfg: shows the config of one run" in err
     assert not (tmp_path / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("launcher", "told"),
+    [("submitit_slurm", "srun"), ("joblib hydra.launcher.n_jobs=many", "many")],
+)
+def test_a_launcher_that_cannot_start_is_told_in_one_line(tiny, run, monkeypatch, launcher: str, told: str):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")  # put back after the test, as the sweep sets it
+    code, _, err = run("run", "-m", *tiny, "train.max_steps=0,1", *f"hydra/launcher={launcher}".split())
+    assert (code, err.count("error:")) == (2, 1)
+    assert "hydra/launcher=" in err or "hydra.launcher" in err
+    assert told in err
+    assert "Traceback" not in err

@@ -1,6 +1,7 @@
 """A multirun: all jobs are checked before the first starts, a failed job stops no other, each is named at the end."""
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,9 +51,14 @@ def _dry(configs: Sequence[RunConfig], *, jobs: Sequence[Sequence[str]]) -> int:
 def _launch(overrides: Sequence[str]) -> None:
     """Hand the jobs to Hydra, so that `hydra/launcher=` (joblib, submitit) works as its users know it."""
     registry()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # else Hydra prints a traceback of its own and ends the process
     arguments, sys.argv = sys.argv, [sys.argv[0], "--multirun", *readable(overrides)]
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name="run")(_job)()
+    except Exception as error:
+        # Jobs keep their errors to themselves, see `_job`: what arrives here is the launcher's.
+        launcher = next((item for item in reversed(overrides) if item.startswith("hydra/launcher=")), "hydra/launcher")
+        raise ConfigError(f"{launcher}: {' '.join(str(error).split()) or type(error).__name__}") from error
     finally:
         sys.argv = arguments
 

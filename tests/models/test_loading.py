@@ -153,6 +153,29 @@ def test_a_wrong_source_names_what_is_accepted(text: str, message: str, stages: 
         load_model(random_config(source=text, tokenizer=TokenizerConfig(kind="source")), seed=1, stages=stages)
 
 
+@pytest.mark.parametrize(
+    "architecture",
+    [{"model_type": "gemma2", "head_dim": 8}, {"model_type": "mamba", "state_size": 4}],
+    ids=lambda architecture: architecture["model_type"],
+)
+def test_attention_is_eager_where_there_is_no_other(
+    architecture: dict[str, Any], stages: StageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = ARCHITECTURE | architecture
+    if architecture["model_type"] == "mamba":
+        shape = {**architecture, "hidden_size": 16, "num_hidden_layers": 1}
+    with caplog.at_level(logging.INFO):
+        random = load_model(random_config(architecture=shape), seed=1, stages=stages)
+        assert [record.getMessage() for record in caplog.records if "model.attention" in record.getMessage()] == [
+            "model.attention: eager, since this architecture has no sdpa"
+        ]
+    random.model.save_pretrained(tmp_path / "model")
+    random.tokenizer.save_pretrained(tmp_path / "model")
+    loaded = load_model(dir_config(tmp_path / "model"), seed=1, stages=stages)
+    ids = torch.tensor([[5, 6, 7]])
+    assert torch.equal(loaded.model(ids).logits, random.model(ids).logits)
+
+
 def test_tokenizer_and_source_must_fit(stages: StageStore) -> None:
     with pytest.raises(ModelError, match=r"got 'source' with model\.source=random"):
         load_tokenizer(random_config(tokenizer=TokenizerConfig(kind="source")), stages=stages)

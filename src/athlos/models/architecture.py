@@ -1,14 +1,18 @@
 """From the plain `model.architecture` of a config to a checked transformers config and the class that runs it."""
 
 import dataclasses
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from athlos.errors import ModelError, did_you_mean
 from athlos.models import surgical, vision_encoders  # noqa: F401  (they register the model types of athlos.hf)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
+
+log = logging.getLogger(__name__)
+BuiltT = TypeVar("BuiltT")
 
 ROPE_KEYS = ("rope_theta", "rope_scaling", "rope_local_base_freq", "partial_rotary_factor")
 """Spellings of published config files that transformers 5 folds into `rope_parameters`."""
@@ -83,9 +87,25 @@ def auto_class(config: "PreTrainedConfig") -> type:
 def build(config: "PreTrainedConfig", **options: Any) -> "PreTrainedModel":
     """A model with fresh weights from torch's current random state, on torch's current device."""
     try:
-        return auto_class(config).from_config(config, **options)
+        return on_supported_attention(auto_class(config).from_config, config, **options)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ModelError(
             f"model.architecture: no language model can be built of {config.model_type}: {reason}"
         ) from error
+
+
+def on_supported_attention(make: Callable[..., BuiltT], *arguments: Any, **options: Any) -> BuiltT:
+    """`make(*arguments, **options)`, with eager attention where the architecture lacks `attn_implementation`.
+
+    Gemma 2 has no sdpa, since it caps its scores, and Mamba has no attention. The change is told in a line.
+    """
+    try:
+        return make(*arguments, **options)
+    except ValueError as error:
+        wanted = options.get("attn_implementation")
+        # transformers raises a plain ValueError for many reasons; this one names torch's function.
+        if wanted != "sdpa" or "scaled_dot_product_attention" not in str(error):
+            raise
+        log.info("model.attention: eager, since this architecture has no %s", wanted)
+        return make(*arguments, **{**options, "attn_implementation": "eager"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.errors import ModelError, did_you_mean
 from athlos.models import wheels
-from athlos.models.architecture import auto_class, build, hf_config
+from athlos.models.architecture import auto_class, build, hf_config, on_supported_attention
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import vision_parts
 from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
@@ -262,7 +262,8 @@ def _from_pretrained(config: ModelConfig, *, place: str, revision: str) -> "PreT
     with quiet_transformers():
         try:
             shape = AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
-            model, report = auto_class(shape).from_pretrained(
+            model, report = on_supported_attention(
+                auto_class(shape).from_pretrained,
                 place,
                 config=shape,
                 dtype=getattr(torch, config.dtype.value),

@@ -203,6 +203,28 @@ def test_a_folder_gives_the_model_back(folder: Path, stages: StageStore) -> None
     assert half.fingerprint != loaded.fingerprint
 
 
+@pytest.mark.parametrize("is_tied", [False, True])
+def test_tokens_without_a_row_get_one(
+    is_tied: bool, stages: StageStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shape = {**ARCHITECTURE, "tie_word_embeddings": is_tied}
+    original = load_model(random_config(architecture=shape), seed=1, stages=stages)
+    rows = len(original.tokenizer)
+    original.model.save_pretrained(tmp_path / "model")
+    original.tokenizer.add_tokens(["<tool>", "<call>"])
+    original.tokenizer.save_pretrained(tmp_path / "model")
+    first, again = (load_model(dir_config(tmp_path / "model"), seed=seed, stages=stages) for seed in (1, 2))
+    assert f"the tokenizer has {rows + 2} tokens, the embedding {rows} rows" in caplog.text
+    ids = torch.tensor([first.tokenizer("a<tool>").input_ids])
+    assert ids.tolist() == [[ord("a"), rows]]
+    assert torch.equal(first.model(ids).logits, again.model(ids).logits)
+    for layer in ("get_input_embeddings", "get_output_embeddings"):
+        before, after = (getattr(loaded.model, layer)().weight for loaded in (original, first))
+        assert torch.equal(after[:rows], before)
+    assert first.model(ids).logits.isfinite().all()
+    assert (first.model.lm_head.weight is first.model.get_input_embeddings().weight) == is_tied
+
+
 def test_pickled_weights_are_refused(folder: Path, stages: StageStore) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"must hold weights as \*\.safetensors; found only pytorch_model\.bin"):

@@ -127,7 +127,7 @@ def load_model(
             vocabulary = _cut(_source_tokenizer(place, revision=source.revision), words)
             cut_rows(model, vocabulary)
             content["trimmed"] = tokenizer_hash(vocabulary.tokenizer)
-        _check_vocabulary(model, tokenizer=tokenizer)
+        _fit_vocabulary(model, tokenizer=tokenizer)
         _warn_of_differences(config, model=model)
         log.info("model %s: licence %s", config.name, license_name)
     if vision_parts(model) is not None:
@@ -334,10 +334,23 @@ def _folder_license(folder: Path) -> str:
     return UNKNOWN_LICENSE
 
 
-def _check_vocabulary(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizerBase") -> None:
+def _fit_vocabulary(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Give tokens without a row in the embedding one each, as transformers does: tokenizers are often extended alone.
+
+    The new rows are drawn about the mean of the others with a fixed seed, so that a folder is always the same model.
+    """
+    import torch
+
     rows = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise ModelError(f"model.source: the tokenizer has {len(tokenizer)} tokens, the embedding {rows} rows")
+    if len(tokenizer) <= rows:
+        return
+    log.warning(
+        "model.source: the tokenizer has %d tokens, the embedding %d rows; the missing rows are new and not trained",
+        len(tokenizer), rows,
+    )  # fmt: skip
+    with quiet_transformers(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model.resize_token_embeddings(len(tokenizer))
 
 
 def _warn_of_differences(config: ModelConfig, *, model: "PreTrainedModel") -> None:

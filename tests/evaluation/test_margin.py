@@ -62,6 +62,7 @@ def test_means_are_over_languages_and_fractions_are_left_out(tiny: Any) -> None:
     config = run_config(["data=mgsm", "eval=margin", "train.max_steps=0", "eval.bootstrap=0"])
     answerer: Any = SimpleNamespace(model=tiny("llama"), tokenizer=Bytes())
     records = [problem("en", "2"), problem("en", "31"), problem("de", "4"), problem("de", "1/2")]
+    records += [problem("de", "\N{SUPERSCRIPT TWO}"), problem("en", "9" * 4301)]  # what `int` refuses
     result = suite_of(config).evaluate(answerer, records)
     assert len(result.predictions) == 3
     by_language = [result.metrics["margin_acc/en"], result.metrics["margin_acc/de"]]

@@ -319,6 +319,18 @@ def test_one_unknown_log_probability_makes_all_unknown(server, log_probs):
     assert (sample.text, sample.log_probs, sample.num_tokens) == ("ab", [], 2)
 
 
+@pytest.mark.parametrize(
+    ("written", "text"), [("18 \\ud83d", "18 \ufffd"), ("\\ude00\\ud83d\\ude00", "\ufffd\U0001f600")]
+)
+def test_half_a_character_in_a_reply_is_replaced(server, written, text):
+    logs = f'{{"tokens": ["{written}"], "token_logprobs": [-1.0]}}'
+    choice = f'{{"index": 0, "text": "{written}", "finish_reason": "stop", "logprobs": {logs}}}'
+    reply = f'{{"choices": [{choice}], "usage": {{"prompt_tokens": 1, "completion_tokens": 1}}}}'
+    server.failures.append(Failure(body=reply))
+    ((sample,),) = openai(server).generate(prompts_of(["x"]), rule=GREEDY)
+    assert sample.text == text
+
+
 # Failures that pass
 
 
@@ -353,8 +365,9 @@ def test_a_passing_failure_is_tried_again(server, failures, reason, caplog):
         (Failure(is_dropped=True), "the connection broke"),
         (Failure(is_silent=True), r"no answer within 0\.3 s"),
         (Failure(body="<html>"), "the answer is not JSON"),
+        (Failure(body="[" * 100_000), "the answer is not JSON"),
     ],
-    ids=["502", "dropped", "silent", "HTML"],
+    ids=["502", "dropped", "silent", "HTML", "nested"],
 )
 def test_a_failure_that_stays_ends_in_one_line(server, failure, reason):
     server.failures.extend([failure] * 9)

@@ -84,6 +84,19 @@ def test_different_answers(prediction, gold):
     assert not answers_equal(prediction, gold)
 
 
+@pytest.mark.parametrize(
+    "number",
+    ["9" * 4301, "-" + "9" * 4301, "1," + ",".join(["234"] * 1434), "0." + "3" * 4301, "1 234" + " 234" * 1500],
+)
+def test_a_number_of_thousands_of_digits_is_only_wrong(number):
+    """Neither a value that Python refuses to compute, nor a list whose last term might be the gold."""
+    for text in (number, f"so {number}.", rf"\boxed{{{number}}}", rf"\boxed{{{number}\%}}"):
+        for gold in ("234", "3", r"\frac{1}{3}"):
+            assert not answers_equal(extract_answer(text), gold)
+    assert answers_equal(extract_answer(f"so {number}."), number)
+    assert not answers_equal("234", number)
+
+
 def test_a_gold_is_read_in_the_english_way():
     assert not answers_equal("1.234", "1,234,000")
     assert answers_equal("1,234", "1234")

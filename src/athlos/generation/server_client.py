@@ -149,7 +149,7 @@ class ServerClient:
             raise self._refusal(response, text, place=place)
         try:
             answer = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Passing("the answer is not JSON") from error
         if not isinstance(answer, dict):
             raise ModelError(f"engine: {self.base_url}{path} answers with {type(answer).__name__}, expected an object")
@@ -240,7 +240,7 @@ def _server_words(text: bytes) -> tuple[str, str]:
     decoded = text.decode("utf-8", errors="replace")
     try:
         body = json.loads(decoded)
-    except ValueError:
+    except (ValueError, RecursionError):
         return "", decoded
     inner = body.get("error", body) if isinstance(body, dict) else body
     if not isinstance(inner, dict):

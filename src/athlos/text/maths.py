@@ -19,6 +19,8 @@ from athlos.text.math_verifier import verify_latex
 
 MAX_LATEX_CHARACTERS = 500
 """Longer expressions are not handed to the symbolic comparison; they are wrong unless equal as strings or numbers."""
+MAX_NUMBER_CHARACTERS = 1000
+"""Longer numbers have no value: they are wrong unless equal as strings. Python's own limit of int() is 4,300 digits."""
 
 _MARKS: dict[int, str | None] = {
     **dict.fromkeys(map(ord, "\u066c\u060c\uff0c\ufe50"), ","),
@@ -106,11 +108,14 @@ def extract_answer(text: str) -> str | None:
 
 def _last_term(number: str) -> str:
     """The number itself, or the last term of what turns out to be a list such as `1,2,3`."""
-    return number if _readings(number) else re.split(r"[.,]", number)[-1]
+    is_list = len(number) <= MAX_NUMBER_CHARACTERS and not _readings(number)
+    return re.split(r"[.,]", number)[-1] if is_list else number
 
 
 def _readings(number: str) -> tuple[Fraction, ...]:
-    """What a number as written can mean, the English reading first; empty if it is no number."""
+    """What a number as written can mean, the English reading first; empty if it is no number or too long for one."""
+    if len(number) > MAX_NUMBER_CHARACTERS:
+        return ()
     sign = -1 if number.startswith("-") else 1
     digits = re.sub(r"[ ']", "", number.lstrip("+-"))
     marks = re.findall(r"[.,]", digits)

@@ -8,6 +8,7 @@ C candidates, T positions.
 """
 
 import random
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,8 @@ NUM_OTHERS = 4
 FARTHEST = 10
 """Other numbers are this far from the answer at most, or a tenth of it for large ones."""
 STYLE = "direct"
+WHOLE_NUMBER = re.compile(r"-?\d{1,7}")
+"""All that `int` reads, which `str.isdigit` is no test for (a raised two); below 10^7, as the near ones are listed."""
 
 
 class MarginSuite:
@@ -40,9 +43,9 @@ class MarginSuite:
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        """Raises `ConfigError` for data without word problems. Those whose answer is no whole number are left out."""
+        """Raises `ConfigError` for data without word problems. Those whose answer is no `WHOLE_NUMBER` are left out."""
         problems = [
-            record for record in records if isinstance(record, MathRecord) and record.answer.lstrip("-").isdigit()
+            record for record in records if isinstance(record, MathRecord) and WHOLE_NUMBER.fullmatch(record.answer)
         ]
         if not problems:
             raise ConfigError(f"eval.suites: margin needs a MathRecord, data={self.run.data.name} has none")

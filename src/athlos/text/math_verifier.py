@@ -9,17 +9,24 @@ import atexit
 import json
 import os
 import queue
+import re
 import subprocess
 import sys
 import threading
 from functools import lru_cache
-from typing import IO
+from typing import IO, Any
 
 TIME_LIMIT = 5.0
 """Seconds a comparison may take before it counts as unequal."""
 START_LIMIT = 120.0
 """Seconds the child may take to import sympy; long, because a loaded machine must not change a score."""
+NUM_DIGITS = 60
+"""Decimals to which numbers that are not rational are compared; what differs less counts as equal."""
 _READY = "ready"
+_DELIMITER = re.compile(r"\\?\$|\\[()\[\]]|\\(?:boxed|fbox)\b|\n")
+_ROMAN_LETTER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*([A-Za-z])\s*\}")
+_NO_EXPRESSION = re.compile(r"\d\s*_|(?<![_\d.])\d+\s+\.?\d")
+"""A number in another base, which would be read without its base, and numbers side by side, which would be added."""
 
 
 class MathVerifier:
@@ -104,16 +111,41 @@ def _serve() -> None:
     """The child: one JSON pair a line in, `1` or `0` a line out."""
     import logging
 
-    from math_verify import parse, verify
+    from math_verify import verify
 
     logging.disable(logging.CRITICAL)
     sys.stdout.write(_READY + "\n")
     sys.stdout.flush()
     for line in sys.stdin:
-        prediction, gold = (parse(f"${text.strip('$')}$", parsing_timeout=None) for text in json.loads(line))
-        is_equal = bool(prediction) and bool(gold) and verify(gold, prediction, timeout_seconds=None)
+        prediction, gold = map(_expression, json.loads(line))
+        is_equal = (
+            prediction is not None
+            and gold is not None
+            and verify(gold, prediction, numeric_precision=NUM_DIGITS, timeout_seconds=None)
+        )
         sys.stdout.write("1\n" if is_equal else "0\n")
         sys.stdout.flush()
+
+
+def _expression(text: str) -> Any:
+    """The sympy expression that a whole text is, decimals as exact fractions; None for a text that is none.
+
+    Not by `math_verify.parse`: where a text is no expression, that takes the last piece of it which is one.
+    """
+    from math_verify.parser import LatexExtractionConfig, normalize_latex, parse_latex_cached
+    from sympy import Float, Rational
+
+    text = _ROMAN_LETTER.sub(r"{\1}", _DELIMITER.sub(" ", text))
+    if _NO_EXPRESSION.search(text):
+        return None
+    try:
+        expression = parse_latex_cached(normalize_latex(text, config=LatexExtractionConfig().normalization_config))
+        expression = expression.xreplace({number: Rational(str(number)) for number in expression.atoms(Float)})
+        # Exact numbers are compared as such, everything else by its first NUM_DIGITS digits and symbolically.
+        value = expression.doit()
+        return value if isinstance(value, Rational) else expression
+    except Exception:  # the parser and sympy raise whatever their innermost call does
+        return None
 
 
 if __name__ == "__main__":

@@ -59,6 +59,7 @@ _NUMBER = re.compile(
     """,
     re.VERBOSE,
 )
+_BASE = re.compile(r"(?<=\d)\s*_\s*(?:\{\s*\(?|\()\s*(\d+)\s*(?:\)?\s*\}|\))")
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*(?=\{)|\\(?:boxed|fbox)\s+(\S+?)(?=[\s$.,;]|$)")
 _WRAPPED_TEXT = re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}")
 _ADORNMENT = re.compile(
@@ -172,7 +173,7 @@ def _is_unit(words: str) -> bool:
 def answers_equal(prediction: str | None, gold: str) -> bool:
     """Whether an extracted answer is right: equal as text, as number, or as LaTeX expression by math-verify.
 
-    None (nothing extracted) is wrong. Exact rational comparison, no tolerance: 0.333 is not 1/3.
+    None (nothing extracted) is wrong. No tolerance: 0.333333 is not 1/3, irrational numbers are compared to 60 places.
     """
     if prediction is None or not prediction.strip():
         return False
@@ -185,9 +186,13 @@ def answers_equal(prediction: str | None, gold: str) -> bool:
         return bool(set(predicted_values) & set(gold_values if is_percent else gold_values[:1]))
     if max(len(prediction), len(gold)) > MAX_LATEX_CHARACTERS:
         return False
-    return verify_latex(prediction, gold)
+    return verify_latex(_GROUPING_SPACE.sub("", prediction), _GROUPING_SPACE.sub("", gold))
 
 
 def _squeezed(answer: str) -> str:
-    """The answer without the spaces that part nothing: `( 1, 2 )` is `(1,2)`, but `3 4` is not `34`."""
+    """The answer without the spaces that part nothing: `( 1, 2 )` is `(1,2)`, but `3 4` is not `34`.
+
+    The base of a number stands behind `_` alone: `12_{(5)}` is `12_5`.
+    """
+    answer = _BASE.sub(r"_\1", answer)
     return " ".join(re.sub(r"\s+(?!\w)|(?<!\w)\s+", "", answer).split())

@@ -43,6 +43,33 @@ ZEROS = {"Arabic": "\u0660", "Persian": "\u06f0", "Bengali": "\u09e6", "Devanaga
         ("\u0627\u0644\u062c\u0648\u0627\u0628 \u0661\u066c\u0662\u0663\u0664\u066b\u0665", "1,234.5"),
         ("答案是１，２３４元。", "1,234"),
         ("答案是72元", "72"),
+        ("答案是-3", "-3"),
+        ("答えは-3です", "-3"),
+        ("คำตอบคือ-3", "-3"),
+        ("정답은-3입니다", "-3"),
+        ("5或-3", "-3"),
+        ("10元-5元", "5"),  # a subtraction of amounts
+        ("10公里-5公里", "5"),
+        ("COVID-19", "19"),
+        ("She owes -$7.", "-7"),
+        ("\u2212\uffe57", "-7"),
+        ("-\u20ac1,234.50", "-1,234.50"),
+        ("$5-$3", "3"),
+        ("7万", "70000"),
+        ("1万2000円", "12000"),
+        ("3억 5천만 원", "350000000"),
+        ("1億2千3百万", "123000000"),
+        ("約1.5万人", "15000"),
+        (r"\boxed{7万}", "70000"),
+        ("3千克", "3"),  # kilograms
+        ("3조각", "3"),  # pieces
+        ("It takes 2 1/2 hours", "2 1/2"),
+        ("so 1/2.", "1/2"),
+        ("so -3/4.", "-3/4"),
+        (r"is $2\frac{1}{2}$", r"2\frac{1}{2}"),
+        (r"$\frac{3}{4}$, or 0.75", "0.75"),
+        ("on 3/4/2019", "2019"),
+        ("12 000 1/2", "1/2"),
         ("no number", None),
         ("", None),
     ],
@@ -67,6 +94,10 @@ def test_the_last_box_else_the_last_number_is_the_answer(text, answer):
         ("$5$ or $6$", "6,5"), (r"1\,000x", "1000x"),
         (r"\frac{1}{10^{17}}", r"10^{-17}"),
         (r"\begin{pmatrix}1\\0.5\end{pmatrix}", r"\begin{pmatrix}1\\\frac12\end{pmatrix}"),
+        ("2 1/2", "2.5"), (r"2\frac12", "5/2"), ("-1 1/2", "-1.5"), ("-$7", "-7"), ("7万", "70000"), ("70000", "7万"),
+        ("7 km/h", "7"), ("7 km / h", "7"), ("7 cm^2", "7"), ("7 m²", "7"), (r"7\text{ km/h}", "7"),
+        ("7 euros/kg", "7"),
+        (r"50\%", r"\frac12"), ("50%", "1/2"), (r"\frac{2}{4}", "50%"),
         ("2x+1", "1+2x"), (r"\{2, 1\}", r"\{1,2\}"), (r"\text{Monday}", "Monday"), ("( 1, 2 )", "(1,2)"),
     ],
 )  # fmt: skip
@@ -82,6 +113,8 @@ def test_equal_answers(prediction, gold):
         ("0.333", r"\frac{1}{3}"), ("1.2", "(1,2)"), ("2x", "2"), ("2", "2xy"), ("2π", "2"), ("0,125", "125"),
         ("1,234", "1.23"), ("12,34", "1234"), ("1.000", "1,001"), ("(1,2)", "[1,2]"), ("72", "seventy-two"),
         ("1234,567", "1234567"), ("0.72", "72"),
+        ("2 1/2", "1"), ("1/0", "1"), ("-7", "7"), ("7万", "7"), ("3,5万", "3.5"), ("7x/h", "7"), ("7/h", "7"),
+        ("7 x^2", "7"),
         # No part of a text stands for the whole.
         ("1", r"1-\frac{1}{\mathrm{e}}"), ("2", r"2+\mathrm{e}"), ("12", "12_{(5)}"),
         ("12_7", "12_{(5)}"), ("6", "6或8"),
@@ -189,6 +222,27 @@ def test_ten_thousand_plain_answers_take_no_more_than_two_seconds():
     start = time.perf_counter()
     assert all(answers_equal(extract_answer(text), str(index)) for index, text in enumerate(texts))
     assert time.perf_counter() - start <= 2
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        (r"\boxed{" * 40_000, None),
+        (r"\boxed{" * 40_000 + "5" + "}" * 40_000, "5"),
+        (r"\fbox {5} \boxed{" * 20_000, "5"),
+        ("1 234 " * 40_000 + "x", None),
+        ("1/" * 100_000 + "7", "7"),
+        ("1万" * 50_000, None),
+        ("-" * 200_000 + "7", "-7"),
+    ],
+    ids=["open", "nested", "cut off", "grouped", "slashes", "myriads", "signs"],
+)
+def test_reading_takes_time_in_proportion_to_the_text(text, answer):
+    start = time.perf_counter()
+    extracted = extract_answer(text)
+    assert time.perf_counter() - start < 5
+    if answer is not None:
+        assert extracted == answer
 
 
 @pytest.mark.shared

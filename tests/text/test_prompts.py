@@ -4,6 +4,8 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from athlos.data.records import (
     CaptionRecord,
@@ -149,6 +151,69 @@ def test_translation_prompt_in_full():
     prompt = build_prompt(pair("a\nb"), shots=[pair("One", "Eins\nzwei")], style="labelled")
     assert prompt == "English: One\nGerman: Eins\\nzwei\n\nEnglish: a\\nb\nGerman:"
     assert read_answer(" Eins\\nzwei\nEnglish: more", pair(), style="default") == "Eins\nzwei"
+
+
+@pytest.mark.parametrize("style", ["labelled", "bare"])
+@given(text=st.text(alphabet="\\n\nä"))
+@example(text="C:\\neu")
+@example(text="a\\\nb")
+def test_a_segment_comes_back_as_it_was(style, text):
+    record = pair(target=text)
+    assert "\n" not in completion(record, style)
+    assert read_answer(completion(record, style), record, style=style) == text.strip()
+
+
+def test_latex_in_a_question_stays_as_it_is():
+    assert r"$\nu \neq 1$" in build_prompt(question(question=r"$\nu \neq 1$?"), shots=(), style="closed_book")
+
+
+GOLDS = [
+    r"\frac{3}{4}", r"-\frac{3}{4}", "1/2", "2 1/2", "-3", "1,234", "0.5", r"\sqrt{2}", r"2\pi", "(1,2)", r"\{1, 2\}",
+    r"1-\frac{1}{\mathrm{e}}", "12_{(5)}", "6或8", r"\boxed{5}", "50%", r"50\%", "72 apples", "7 km/h", "x=5", "7万",
+    "Monday", r"\begin{pmatrix}1\\2\end{pmatrix}", r"\text{(B)}", "١٢", "2^{10}", "1, 2",
+]  # fmt: skip
+
+
+def read_back(record):
+    for style in styles(MathRecord):
+        text = read_answer(completion(record, style), record, style=style)
+        assert answers_equal(extract_answer(text), record.answer), (style, text)
+
+
+@pytest.mark.parametrize("language", ["en", "ja", "th", "fi"])
+@pytest.mark.parametrize("gold", GOLDS)
+def test_every_style_states_an_answer_that_is_read_back(gold, language):
+    if language == "fi":
+        record = problem(language, answer=gold, solution="")
+        text = read_answer(completion(record, "direct"), record, style="direct")
+        assert answers_equal(extract_answer(text), gold)
+        return
+    read_back(problem(language, answer=gold, solution=""))
+    solution = rf"A step: \boxed{{99}}, {gold}."
+    text = completion(problem(language, answer=gold, solution=solution), "native_cot")
+    assert answers_equal(extract_answer(text), gold)
+
+
+@given(
+    st.integers(-(10**6), 10**6), st.integers(1, 999), st.sampled_from([r"\frac{%d}{%d}", "%d/%d", "%d.%d", "(%d,%d)"])
+)
+def test_every_style_states_a_drawn_answer_that_is_read_back(first, second, form):
+    read_back(problem(answer=form % (first, second), solution=""))
+
+
+def test_a_number_is_stated_without_a_box():
+    assert completion(problem(answer="-5", solution=""), "direct") == " -5"
+    assert completion(problem(answer=r"\frac34", solution=""), "native_cot") == r" The answer is $\frac34$.".replace(
+        "$", ""
+    )
+    assert completion(problem(answer=r"\pi", solution=""), "bare") == r" \boxed{\pi}"
+
+
+@pytest.mark.shared
+def test_every_gold_of_the_sources_is_read_back(shared_data):
+    for path in sorted((shared_data / "mgsm").glob("*.tsv")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            read_back(problem(path.stem.rsplit("_", 1)[-1], answer=line.split("\t")[1], solution=""))
 
 
 def test_language_names_by_code_region_and_script():

@@ -181,6 +181,12 @@ def extract_answer(text: str) -> str | None:
     return _last_term(last.group()) if last else None
 
 
+def states(text: str, answer: str) -> bool:
+    """Whether `extract_answer` reads exactly this answer from a text."""
+    extracted = extract_answer(text)
+    return extracted is not None and _squeezed(extracted) == _squeezed(_as_read(answer))
+
+
 def _last_term(number: str) -> str:
     """The number itself, or the last term of what turns out to be a list such as `1,2,3`."""
     is_list = len(number) <= MAX_NUMBER_CHARACTERS and not _readings(number)

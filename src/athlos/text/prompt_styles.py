@@ -6,6 +6,8 @@ The first style of a type of record is its default. A method brings styles of it
 
 import dataclasses
 import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,10 +25,13 @@ from athlos.data.records import (
 )  # fmt: skip
 from athlos.errors import ConfigError, did_you_mean
 from athlos.text.language import base_language
+from athlos.text.maths import states
 from athlos.text.prompts import SEPARATOR
 
 NO_ANSWER = "noanswer"
 """What stands for the answer of an unanswerable question, in prompts and as gold."""
+_BEFORE_LINE_END = re.compile(r"(\\+)(?=n|\n)")
+_WRITTEN_LINE_END = re.compile(r"(\\+)n")
 _DATA = Path(__file__).resolve().parent / "prompt_data"
 
 
@@ -77,10 +82,22 @@ def _problems(language: str, *, solution_language: str) -> list[MathRecord]:
     ]
 
 
+def _readable(record: MathRecord, write: Callable[[str], str]) -> str:
+    """What `write` makes of the answer; of the answer in a box where it would not be read back from the text.
+
+    Such are most answers that are no number, and any answer behind a solution with another box.
+    """
+    plain = write(record.answer)
+    return plain if states(plain, record.answer) else write(rf"\boxed{{{record.answer}}}")
+
+
 def _worked(record: MathRecord, labels: _Labels) -> str:
-    parts = [record.solution.strip(), labels.the_answer_is.format(answer=record.answer)]
-    # Without a space after the full stop where the language writes none.
-    return labels.space + (labels.space or "").join(part for part in parts if part)
+    def write(answer: str) -> str:
+        parts = [record.solution.strip(), labels.the_answer_is.format(answer=answer)]
+        # Without a space after the full stop where the language writes none.
+        return labels.space + labels.space.join(part for part in parts if part)
+
+    return _readable(record, write)
 
 
 def _asked(record: MathRecord, labels: _Labels, *, answer_label: str) -> str:
@@ -123,17 +140,29 @@ def language_name(code: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """A segment on one line: its line ends are written out, since a line end ends the answer."""
+    """A text on one line: its line ends are written out, since a line end ends the answer."""
     return text.strip().replace("\n", "\\n")
+
+
+def _segment(text: str) -> str:
+    """`_one_line` of a text that will be read back by `_read_segment`.
+
+    So backslashes that stand before an n or a line end are doubled.
+    """
+    return _one_line(_BEFORE_LINE_END.sub(r"\1\1", text.strip()))
 
 
 def _translation_question(record: ParallelRecord) -> str:
     source, target = language_name(record.source_language), language_name(record.language)
-    return f"{source}: {_one_line(record.source)}\n{target}:"
+    return f"{source}: {_segment(record.source)}\n{target}:"
 
 
 def _read_segment(text: str) -> str:
-    return text.strip().replace("\\n", "\n")
+    def read(written: re.Match[str]) -> str:
+        num_backslashes = len(written.group(1))
+        return "\\" * (num_backslashes // 2) + ("\n" if num_backslashes % 2 else "n")
+
+    return _WRITTEN_LINE_END.sub(read, text.strip())
 
 
 def _closed_question(record: QuestionRecord) -> str:
@@ -172,7 +201,7 @@ def _gap(record: Record) -> str:
 
 
 def _bare_solution(record: MathRecord) -> str:
-    return record.solution.strip() or record.answer
+    return record.solution.strip() or _readable(record, str)
 
 
 def _bare_question(record: QuestionRecord) -> str:
@@ -198,7 +227,7 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
     PromptStyle[MathRecord](
         record_type=MathRecord, name="direct",
         question=_direct_question,
-        answer=lambda record: f"{_direct_labels(record.language).space}{record.answer}",
+        answer=lambda record: _direct_labels(record.language).space + _readable(record, str),
         stops=lambda record: ("\n",),
     ),
     # No label in any language: the question, then its worked solution, ended by the end of text or line.
@@ -210,15 +239,15 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
     PromptStyle[ParallelRecord](
         record_type=ParallelRecord, name="labelled",
         question=_translation_question,
-        answer=lambda record: f" {_one_line(record.target)}",
+        answer=lambda record: f" {_segment(record.target)}",
         stops=lambda record: ("\n",),
         read=_read_segment,
     ),
     # No label in any language: a sign that means "the same" in all of them stands between the segments.
     PromptStyle[ParallelRecord](
         record_type=ParallelRecord, name="bare",
-        question=lambda record: f"{_one_line(record.source)} =",
-        answer=lambda record: _gap(record) + _one_line(record.target),
+        question=lambda record: f"{_segment(record.source)} =",
+        answer=lambda record: _gap(record) + _segment(record.target),
         stops=lambda record: ("\n",),
         read=_read_segment,
     ),

@@ -37,6 +37,13 @@ from athlos.text.normalisation import NORMALISERS, default_normaliser, normalise
         ("mkqa_unicode", "nb", "en bil", "bil"),  # Bokmaal is Norwegian
         ("mkqa_unicode", "vi", "Những cái tên", "tên"),
         ("mkqa_unicode", "vi", "Nhu\u031b\u0303ng te\u0302n", "tên"),  # decomposed letters are composed first
+        ("mkqa_unicode", "ar", "\u0661\u0669\u0669\u0669", "1999"),
+        ("mkqa_unicode", "hi", "१९९९", "1999"),
+        ("mkqa_unicode", "ar", "\u200f1999", "1999"),
+        ("mkqa_unicode", "fa", "می\u200cخواهم", "میخواهم"),
+        ("mkqa_unicode", "de", "Wort\u00adteil", "wortteil"),
+        ("mkqa_unicode", "lt", "Ė", "ė"),  # a dot that belongs to the letter stays
+        ("mkqa", "ar", "\u0661", "\u0661"),
         ("clue", "en", "New York, City!", "newyorkcity"),
         ("clue", "en", "the  A\n", "thea"),
         ("squad", "en", "", ""),
@@ -60,6 +67,20 @@ def test_squad_equals_its_twin(text):
 def test_no_normaliser_leaves_space_at_the_ends_or_double(text, normaliser, language):
     result = normalise(text, normaliser=normaliser, language=language)
     assert result == " ".join(result.split())
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "other"),
+    [
+        ("tr", "amerikan işaret dili", "Amerikan İşaret Dili"),
+        ("tr", "ışık", "IŞIK"),
+        ("el", "ΟΔΟΣ", "οδος"),
+        ("de", "STRASSE", "Straße"),
+    ],
+)
+def test_case_tells_no_answers_apart(language, text, other):
+    first, second = (normalise(one, normaliser="mkqa_unicode", language=language) for one in (text, other))
+    assert first == second
 
 
 def test_the_default_is_the_unicode_one_outside_english():

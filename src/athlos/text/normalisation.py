@@ -2,7 +2,7 @@
 
 `squad`: lower case; ASCII punctuation deleted; a, an, the -> space; spaces squeezed. In this order.
 `mkqa`: the same with the articles of the language; zh, ja, th, km: one token per character. Source: apple/ml-mkqa.
-`mkqa_unicode`: ours, as `mkqa` with three faults repaired, see `mkqa_unicode`.
+`mkqa_unicode`: ours, as `mkqa` with its faults repaired, see `mkqa_unicode`.
 `clue`: lower case; all whitespace and ASCII punctuation deleted.
 """
 
@@ -46,17 +46,26 @@ _ASCII_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ENGLISH_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
-class _PunctuationTable(dict[int, int | None]):
-    """Deletes ASCII punctuation and Unicode class P; categories are looked up once a character."""
+class _PunctuationTable(dict[int, str | None]):
+    """Deletes ASCII punctuation, Unicode class P and invisible format characters; decimal digits become ASCII ones.
 
-    def __missing__(self, codepoint: int) -> int | None:
+    Categories are looked up once a character.
+    """
+
+    def __missing__(self, codepoint: int) -> str | None:
         character = chr(codepoint)
-        is_punctuation = character in string.punctuation or unicodedata.category(character).startswith("P")
-        self[codepoint] = None if is_punctuation else codepoint
-        return self[codepoint]
+        category = unicodedata.category(character)
+        replacement: str | None = character
+        if category == "Nd":
+            replacement = str(unicodedata.decimal(character))
+        elif character in string.punctuation or category.startswith("P") or category == "Cf":
+            replacement = None
+        self[codepoint] = replacement
+        return replacement
 
 
 _UNICODE_PUNCTUATION = _PunctuationTable()
+_DOTLESS = {ord("\N{COMBINING DOT ABOVE}"): None, ord("\N{LATIN SMALL LETTER DOTLESS I}"): "i"}
 
 
 @lru_cache(maxsize=256)
@@ -95,9 +104,15 @@ def mkqa(text: str, language: str) -> str:
 
 
 def mkqa_unicode(text: str, language: str) -> str:
-    """`mkqa` without its faults: NFKC first, all Unicode punctuation deleted, articles only as whole words (ours)."""
+    """`mkqa` without its faults (ours).
+
+    NFKC first; all Unicode punctuation and direction marks deleted; digits of every script alike; cases folded, the
+    dotted and the dotless i alike; articles only as whole words.
+    """
     language = base_language(language)
-    text = unicodedata.normalize("NFKC", text).lower().translate(_UNICODE_PUNCTUATION)
+    # Lower case gives the dotted capital I of Turkish as i with a dot above, and casefold keeps the dotless i apart.
+    text = unicodedata.normalize("NFKC", text).casefold().translate(_DOTLESS)
+    text = unicodedata.normalize("NFKC", text).translate(_UNICODE_PUNCTUATION)
     pattern = _article_pattern(language, closed=True)
     return _split(pattern.sub(" ", text) if pattern else text, language)
 

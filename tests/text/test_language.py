@@ -1,4 +1,5 @@
 import sys
+import time
 
 import pytest
 
@@ -178,3 +179,15 @@ def test_every_question_of_mgsm_is_in_its_language(shared_data, script, language
     lines = (shared_data / "mgsm" / f"mgsm_{language}.tsv").read_text(encoding="utf-8").splitlines()
     assert len(lines) == 250
     assert all(language_consistent(line.split("\t")[0], language, script) for line in lines)
+
+
+@pytest.mark.parametrize("opening", ["\\[", "\\(", "%(", "$$", "```", "{", "\\boxed{", "<a"])
+def test_what_is_no_prose_is_found_in_time_proportional_to_the_text(opening):
+    start = time.perf_counter()
+    prose(opening * 50_000)
+    assert time.perf_counter() - start < 5
+
+
+def test_a_formula_ends_at_its_own_mark():
+    assert prose(r"a \[ b \] c \( d \) e").split() == ["a", "c", "e"]
+    assert prose(r"a \[ b \[ c \] d").split() == ["a", r"\[", "b", "d"]

@@ -24,11 +24,12 @@ _NOT_PROSE = re.compile(
     r"""
       ```.*?(?:```|\Z)                                  # fenced code, the last fence perhaps cut off
     | `[^`\n]*`                                         # inline code
-    | \$\$.*?\$\$ | \\\[.*?\\\] | \\\(.*?\\\)           # displayed and inline maths
+    | \$\$.*?\$\$                                       # displayed and inline maths; no formula begins within
+    | \\\[(?:(?!\\\[).)*?\\\] | \\\((?:(?!\\\().)*?\\\)   # another one, or many open ones take quadratic time
     | (?<!\\)\$(?![\s$])[^$\n]*?(?<![\s\\])\$(?!\d)     # $..$; the conditions let "from $5 to $7" stand
     | \\(?:boxed|fbox)\{(?:[^{}]|\{[^{}]*\})*\} | \\[A-Za-z]+
     | </?[A-Za-z][^<>\n]*> | \{\{?[^{}\n]*\}?\}         # tags, {name}
-    | %\([^)\n]*\)[#0\- +]*\d*[a-zA-Z] | %[#0\-+]*\d*(?:\.\d+)?[sdifgeExXroc](?![A-Za-z])
+    | %\([^()\n]*\)[#0\- +]*\d*[a-zA-Z] | %[#0\-+]*\d*(?:\.\d+)?[sdifgeExXroc](?![A-Za-z])
     | https?://\S+
     """,
     re.VERBOSE | re.DOTALL,

@@ -175,7 +175,8 @@ def extract_answer(text: str) -> str | None:
     text = _GROUPING_SPACE.sub(",", text)
     *_, last = (None, *_NUMBER.finditer(text))
     # Nearly every text has neither; looking for the pattern takes longest of all.
-    *_, last_fraction = (None, *(_FRACTION.finditer(text) if "/" in text or "frac" in text else ()))
+    fractions = list(_FRACTION.finditer(text)) if "/" in text or "frac" in text else []
+    last_fraction = fractions[-1] if fractions else None
     if last_fraction and last and last_fraction.end() >= last.end():
         return last_fraction.group()
     return _last_term(last.group()) if last else None

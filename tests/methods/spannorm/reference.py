@@ -18,12 +18,21 @@ def rms(x: Tensor, gain: Tensor | float = 1.0, eps: float = 1e-5) -> Tensor:
 
 
 def stream(  # noqa: C901  one branch an equation is what makes it plain
-    placement: str, x: Tensor, *, attention: list, ffn: list, gains: list[dict[str, Tensor]], out: Tensor | None
+    placement: str,
+    x: Tensor,
+    *,
+    attention: list,
+    ffn: list,
+    gains: list[dict[str, Tensor]],
+    out: Tensor | None,
+    last: Tensor | None = None,
 ) -> Tensor:
-    """What the output matrix reads; `out` is the gain of the norm before it, where the placement has one."""
+    """What the output matrix reads; `out` is the gain of the norm before it (or of the second stream's last norm),
+    where the placement has one, and `last` that of the norm on the sum of two streams."""
     depth = len(attention)
     x = rms(x, eps=1e-10)
     u = d = None
+    opening = None
     for index in range(depth):
         a, f, g = attention[index], ffn[index], gains[index]
         if placement == "spannorm":
@@ -58,17 +67,23 @@ def stream(  # noqa: C901  one branch an equation is what makes it plain
             z = rms(x + a(x), g["ffn_input"])
             x = z + f(z)
         elif placement == "residual":
-            d = torch.zeros_like(x) if index == 0 else d
+            d = x if index == 0 else d
             branch = a(x)
             x, d = rms(x + branch, g["attention_sum"]), d + branch
             branch = f(x)
             x, d = rms(x + branch, g["ffn_sum"]), d + branch
         elif placement == "siamesenorm":
-            u = x if index == 0 else u
+            # The official block norms its first stream before each sub-layer, and what stands behind the last block
+            # norms it once more: our gain of that norm is named by the sum before it.
+            if index == 0:
+                u, opening = x, g["embedding"]
+            c = math.sqrt(2 * (index + 1))
+            x = rms(x, opening)
             branch = a(rms(x + rms(u, g["attention_merge"]), g["attention_input"]))
-            u, x = u + branch, rms(x + branch / math.sqrt(index + 1), g["attention_sum"])
+            u, x = u + branch, x + branch / c
+            x = rms(x, g["attention_sum"])
             branch = f(rms(x + rms(u, g["ffn_merge"]), g["ffn_input"]))
-            u, x = u + branch, rms(x + branch / math.sqrt(index + 1), g["ffn_sum"])
+            u, x, opening = u + branch, x + branch / c, g["ffn_sum"]
         elif placement == "keel":
             x = rms(2 * depth * x + a(rms(x, g["attention_input"])), g["attention_sum"])
             x = rms(2 * depth * x + f(rms(x, g["ffn_input"])), g["ffn_sum"])
@@ -77,8 +92,10 @@ def stream(  # noqa: C901  one branch an equation is what makes it plain
             x = x + g["ffn_gate"] * f(rms(x, g["ffn_input"]))
         else:
             raise ValueError(placement)
-    if placement in ("residual", "siamesenorm"):
-        return x + rms(d if placement == "residual" else u, out)
+    if placement == "residual":
+        return x + rms(d, out)
+    if placement == "siamesenorm":
+        return rms(rms(x, opening) + rms(u, out), last)
     return x if out is None else rms(x, out)
 
 

@@ -80,12 +80,30 @@ def test_each_placement_equals_its_equation(placement: str) -> None:
         gains.append(one)
     final = found.final_norm
     out = final.side.weight if isinstance(final, Merge) else final.weight if isinstance(final, Norm) else None
+    last = final.outer.weight if isinstance(final, Merge) and isinstance(final.outer, Norm) else None
     assert (out is None) == (placement in ("spannorm", "postnorm", "deepnorm", "keel"))
     expected = stream(
         placement, x, attention=[attention(layer) for layer in found.layers],
-        ffn=[layer.ffn for layer in found.layers], gains=gains, out=out,
+        ffn=[layer.ffn for layer in found.layers], gains=gains, out=out, last=last,
     )  # fmt: skip
     torch.testing.assert_close(logits(model, ids), model.lm_head(expected), atol=1e2 * EXACT, rtol=0)
+
+
+@pytest.mark.parametrize(("placement", "is_unit"), [("residual", False), ("siamesenorm", True)])
+@torch.no_grad()
+def test_side_streams_begin_with_the_embedding(placement: str, is_unit: bool) -> None:
+    """Both streams of a model whose branches give nothing hold the embedding, and end at a root mean square of 1:
+    residual's output is their sum, siamesenorm's is normed again."""
+    overrides = [f"surgery.placement={placement}", "surgery.embed_norm=false", "surgery.norm.eps=1e-12"]
+    model, ids = placed(*overrides, stir=False), ids_of()
+    found = backbone(model)
+    for layer in found.layers:
+        for name in ("o", "down"):
+            layer.sites[name].weight.zero_()
+    x = found.embedding(ids)
+    unit = x * torch.rsqrt(x.square().mean(-1, keepdim=True))
+    expected = unit if is_unit else 2 * unit
+    torch.testing.assert_close(found.decoder(ids).last_hidden_state, expected, atol=FLOAT64, rtol=0)
 
 
 def test_prenorm_is_the_llama_of_transformers() -> None:

@@ -104,9 +104,9 @@ class Block(GradientCheckpointingLayer):
         dtype = self.norm(next(iter(self.norm_attributes))).weight.dtype if self.norm_attributes else stream.dtype
         if plan.takes_side:
             stream, side = stream.chunk(2, dim=-1)
+        if plan.opens_side:
+            side = self.scaled(stream)
         stream = self.embedded(stream)
-        if plan.opens:
-            side = torch.zeros_like(stream) if plan.opens == "zeros" else stream
         start = side if plan.takes_side and plan.ffn.skip == SPAN else stream
         assert start is not None
         attention, ffn = getattr(self, ATTENTION_MODULE), getattr(self, FFN_MODULE)
@@ -118,10 +118,14 @@ class Block(GradientCheckpointingLayer):
             return torch.cat([stream, start if side is None or plan.ffn.skip == SPAN else side], dim=-1)
         return stream.to(dtype) if self.is_last else stream
 
+    def scaled(self, stream: Tensor) -> Tensor:
+        """The embedding at a root mean square of 1, where the plan wants that of the first layer."""
+        is_wanted = self.plan.has_unit_embedding
+        return functional.rms_norm(stream, stream.shape[-1:], eps=EMBEDDING_EPS) if is_wanted else stream
+
     def embedded(self, stream: Tensor) -> Tensor:
         """What the first layer makes of the embedding before skip and attention take it; other layers: nothing."""
-        if self.plan.has_unit_embedding:
-            stream = functional.rms_norm(stream, stream.shape[-1:], eps=EMBEDDING_EPS)
+        stream = self.scaled(stream)
         return self.norm("embedding")(stream) if self.plan.embedding_norm else stream
 
     def _joined(
@@ -150,15 +154,17 @@ class Block(GradientCheckpointingLayer):
 
 
 class Merge(nn.Module):
-    """stream + N(side stream), in the format of the weights: [B, T, 2 D] -> [B, T, D]."""
+    """stream + N(side stream), in the format of the weights: [B, T, 2 D] -> [B, T, D]; `is_normed` norms the sum."""
 
-    def __init__(self, width: int, *, kind: str, eps: float) -> None:
+    def __init__(self, width: int, *, kind: str, eps: float, is_normed: bool) -> None:
         super().__init__()
         self.side = Norm(width, kind=kind, eps=eps)
+        self.outer = Norm(width, kind=kind, eps=eps) if is_normed else nn.Identity()
 
     def forward(self, joined: Tensor) -> Tensor:
         stream, side = joined.chunk(2, dim=-1)
-        return (stream + self.side(side)).to(self.side.weight.dtype)
+        merged: Tensor = self.outer(stream + self.side(side))
+        return merged.to(self.side.weight.dtype)
 
 
 class HeadNormAttention(nn.Module):

@@ -48,11 +48,11 @@ class BlockPlan:
     attention: SubLayer
     ffn: SubLayer
     embedding_norm: bool = False
-    """Norm on the embedding, skip included; first layer only."""
+    """Norm on the embedding, skip included, but not on a side stream that begins there; first layer only."""
     has_unit_embedding: bool = False
     """Each embedding is divided by its root mean square, without a gain; first layer only."""
-    opens: str = ""
-    """Begins a side stream: `zeros`, or a `copy` of its input."""
+    opens_side: bool = False
+    """Begins a side stream with the embedding as it is before `embedding_norm`."""
     takes_side: bool = False
     """Gets stream and side stream side by side, [B, T, 2 D]."""
     gives_side: bool = False
@@ -66,7 +66,7 @@ class Plan:
 
     blocks: tuple[BlockPlan, ...]
     final: str
-    """`none`, `norm`, or `merge`: stream + N(side stream)."""
+    """`none`, `norm`, `merge`: stream + N(side stream), or `normed_merge`: N(stream + N(side stream))."""
 
 
 def plan_of(settings: dict[str, Any], *, num_layers: int) -> Plan:
@@ -146,24 +146,29 @@ def _spannorm(settings: dict[str, Any], num_layers: int) -> Plan:
 
 
 def _residual(settings: dict[str, Any], num_layers: int) -> Plan:
-    """x = N(x + f(x)), d += f(x); out x + N(d)."""
+    """x = N(x + f(x)), d += f(x), d from the embedding; out x + N(d). As microsoft/ResiDual, `resi_dual.py`."""
     rule = replace(POST, side_factor=1.0)
-    return _two_streams([_twice(rule)] * num_layers, opens="zeros")
+    return _two_streams([_twice(rule)] * num_layers, final="merge")
 
 
 def _siamesenorm(settings: dict[str, Any], num_layers: int) -> Plan:
-    """d = f(N(p + N(u))), u += d, p = N(p + d / sqrt(l + 1)); out p + N(u)."""
+    """p = N(p), d = f(N(p + N(u))), u += d, p += d / sqrt(2 (l + 1)), p and u from the embedding; out N(N(p) + N(u)).
+
+    As Qwen-Applications/SiameseNorm, the block of DeiT. The norm that opens a sub-layer is here the one behind the sum
+    before it; so the first stands on the embedding.
+    """
     rules = [
-        SubLayer(pre=True, merge=True, outer=True, side_factor=1.0, branch_factor=(layer + 1) ** -0.5)
+        SubLayer(pre=True, merge=True, outer=True, side_factor=1.0, branch_factor=(2 * (layer + 1)) ** -0.5)
         for layer in range(num_layers)
     ]
-    return _two_streams([_twice(rule) for rule in rules], opens="copy")
+    plan = _two_streams([_twice(rule) for rule in rules], final="normed_merge")
+    return replace(plan, blocks=(replace(plan.blocks[0], embedding_norm=True), *plan.blocks[1:]))
 
 
-def _two_streams(blocks: list[BlockPlan], *, opens: str) -> Plan:
+def _two_streams(blocks: list[BlockPlan], *, final: str) -> Plan:
     joined = [replace(block, takes_side=index > 0, gives_side=True) for index, block in enumerate(blocks)]
-    joined[0] = replace(joined[0], opens=opens)
-    return Plan(blocks=tuple(joined), final="merge")
+    joined[0] = replace(joined[0], opens_side=True)
+    return Plan(blocks=tuple(joined), final=final)
 
 
 def deepnorm_alpha(num_layers: int) -> float:

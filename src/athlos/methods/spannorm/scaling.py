@@ -77,7 +77,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
         if not found.is_tied:
             draw(found.head.weight, base)  # type: ignore[arg-type]
         for name, parameter in found.decoder.named_parameters():
-            if name.rpartition(".")[0].endswith(("norm", "norm.side")):
+            if name.rpartition(".")[0].endswith(("norm", "norm.side", "norm.outer")):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith("gate") and parameter.ndim == 1:
                 parameter.fill_(REZERO_START)

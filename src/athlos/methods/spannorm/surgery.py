@@ -142,8 +142,8 @@ def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) 
 
 
 def _final(kind: str, width: int, norm: dict[str, Any]) -> nn.Module:
-    if kind == "merge":
-        return Merge(width, **norm)
+    if kind in ("merge", "normed_merge"):
+        return Merge(width, **norm, is_normed=kind == "normed_merge")
     return Norm(width, **norm, is_last=True) if kind == "norm" else nn.Identity()
 
 

@@ -190,18 +190,34 @@ def test_where_weights_begin() -> None:
     for rule, overrides in {
         "span": [], "none": ["surgery.init_scale=none"], "half": ["surgery.init_scale=inv_sqrt_2L"],
         "quarter": ["surgery.c=0.25"], "narrow": ["surgery.width_scale=none"],
-        "deep": ["surgery.placement=deepnorm"], "layerwise": ["surgery.init_scale=layerwise"],
+        "layerwise": ["surgery.init_scale=layerwise"], "hybrid": ["surgery.placement=hybridnorm"],
+        "hybrid_star": ["surgery.placement=hybridnorm_star"],
     }.items():  # fmt: skip
         found = backbone(placed(*overrides, stir=False, **wide))
         last = found.layers[-1].sites
         counts[rule] = {name: float(last[name].weight.detach().std()) * 128**0.5 for name in ("q", "v", "o")}
     expected = {
         "span": (1, 1, 0.5), "none": (1, 1, 1), "half": (1, 1, 8**-0.5), "quarter": (1, 1, 0.25),
-        "narrow": (0.02 * 128**0.5, 0.02 * 128**0.5, 0.01 * 128**0.5), "deep": (1, 32**-0.25, 32**-0.25),
-        "layerwise": (1, 1, 8**-0.5),
+        "narrow": (0.02 * 128**0.5, 0.02 * 128**0.5, 0.01 * 128**0.5), "layerwise": (1, 1, 8**-0.5),
+        "hybrid": (1, 1, 8**-0.5), "hybrid_star": (1, 1, 8**-0.5),
     }  # fmt: skip
     for rule, values in expected.items():
         assert list(counts[rule].values()) == pytest.approx(values, rel=0.03), rule
+
+
+def test_deepnorm_begins_with_xaviers_sizes_and_its_own_gains() -> None:
+    """Xavier's variance is 2 / (inputs + outputs); the gain is (8 * 4 layers)^(-1/4) on all but queries, keys, routers."""
+    shape = {"hidden_size": 128, "intermediate_size": 512, "num_key_value_heads": 1}
+    model = placed("surgery.placement=deepnorm", stir=False, **shape)
+    gains = dict.fromkeys(("v", "o", "gate", "up", "down"), 32**-0.25) | {"q": 1, "k": 1}
+    assert set(gains) == set(backbone(model).layers[2].sites)
+    for name, site in backbone(model).layers[2].sites.items():
+        inputs, outputs = site.module.in_features, site.module.out_features
+        expected = gains[name] * (2 / (inputs + outputs)) ** 0.5
+        assert float(site.weight.detach().std()) == pytest.approx(expected, rel=0.04), name
+    mixture = placed("surgery.placement=deepnorm", "surgery.moe.num_experts=64", stir=False, **shape)
+    router = backbone(mixture).layers[2].ffn.router  # type: ignore[union-attr]
+    assert float(router.weight.detach().std()) == pytest.approx((2 / (128 + 64)) ** 0.5, rel=0.04)
 
 
 def test_a_branch_multiplier_begins_as_the_scaled_weights() -> None:

@@ -24,6 +24,8 @@ SILU_SQUARE = 0.3557
 """E[silu(a)^2] for a standard normal a; the variance of silu(a) b for an independent b of variance 1."""
 OUTPUTS = ("o", "down")
 """Matrices that end a branch."""
+DEEPNORM_GAINS = ("v", "o", "gate", "up", "down")
+"""Matrices that deepnorm begins smaller."""
 
 
 def depth_factor(rule: str, *, num_layers: int, layer: int, c: float) -> float:
@@ -39,13 +41,28 @@ def depth_factor(rule: str, *, num_layers: int, layer: int, c: float) -> float:
 
 
 def own_rule(placement: str) -> str:
-    """The depth rule of `init_scale=auto`; deepnorm and rezero scale in ways of their own."""
-    return {"spannorm": "inv_sqrt_L", "scaled_prenorm": "inv_sqrt_2L"}.get(placement, "none")
+    """The depth rule of `init_scale=auto`; deepnorm and rezero scale in ways of their own.
+
+    Source for hybridnorm: BryceZhuo/HybridNorm, whose configs have `init_fn: full_megatron`.
+    """
+    rules = {
+        "spannorm": "inv_sqrt_L", "scaled_prenorm": "inv_sqrt_2L", "hybridnorm": "inv_sqrt_2L",
+        "hybridnorm_star": "inv_sqrt_2L",
+    }  # fmt: skip
+    return rules.get(placement, "none")
+
+
+def width_std(placement: str, linear: nn.Linear) -> float:
+    """Standard deviation that keeps the size of what goes through a matrix: 1 / sqrt(inputs); for deepnorm Xavier's
+    sqrt(2 / (inputs + outputs)), to which its gains belong (arXiv 2203.00555, figure 2)."""
+    if placement == "deepnorm":
+        return math.sqrt(2 / (linear.in_features + linear.out_features))
+    return 1 / math.sqrt(linear.in_features)
 
 
 def gain(placement: str, site: str, *, num_layers: int) -> float:
-    """deepnorm's gain at the start: (8 L)^(-1/4) on values, output and FFN, 1 on queries and keys."""
-    return deepnorm_beta(num_layers) if placement == "deepnorm" and site not in ("q", "k") else 1.0
+    """deepnorm's gain at the start: (8 L)^(-1/4) on values, output and FFN, 1 on queries, keys and routers."""
+    return deepnorm_beta(num_layers) if placement == "deepnorm" and site in DEEPNORM_GAINS else 1.0
 
 
 def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
@@ -63,7 +80,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
             found.embedding.weight[padding] = 0  # type: ignore[index]
         for layer in found.layers:
             for name, linear in branch_matrices(layer):
-                std = base if settings["width_scale"] == "none" else linear.in_features**-0.5
+                std = base if settings["width_scale"] == "none" else width_std(settings["placement"], linear)
                 std *= gain(settings["placement"], name, num_layers=num_layers)
                 if name in OUTPUTS:
                     std *= depth_factor(

@@ -11,7 +11,7 @@ from tests.tolerances import EXACT, FLOAT32
 from athlos.config.compose import run_config
 from athlos.config.parts import Loss
 from athlos.errors import SurgeryError
-from athlos.methods.spannorm.experts import Experts, balance_loss, expert_layers, routed
+from athlos.methods.spannorm.experts import Experts, balance_loss, expert_layers, loads, routed
 from athlos.models.added_loss import added_loss
 from athlos.models.sites import backbone, chosen_sites
 from athlos.training.module import MethodModule
@@ -49,12 +49,52 @@ def test_the_balance_loss_by_hand() -> None:
     even = torch.full((8, 4), 0.25, dtype=torch.float64)
     assert balance_loss(even, torch.full((4,), 0.25)).item() == pytest.approx(1)
     probs = torch.tensor([[0.7, 0.1, 0.1, 0.1], [0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]], dtype=torch.float64)
-    chosen, weights, load = routed(probs, top_k=2)
+    chosen, weights = routed(probs, top_k=2)
+    load = loads(chosen, num_experts=4)
     assert chosen.tolist()[1:] == [[0, 1], [3, 2]]
     assert weights[2].tolist() == pytest.approx([4 / 7, 3 / 7])
     assert balance_loss(probs, load).item() == pytest.approx(balance(probs.tolist(), chosen.tolist()), abs=1e-6)
     certain = torch.tensor([[1.0, 0, 0, 0]] * 3, dtype=torch.float64)
-    assert balance_loss(certain, routed(certain, top_k=1)[2]).item() == pytest.approx(4)
+    assert balance_loss(certain, loads(routed(certain, top_k=1)[0], num_experts=4)).item() == pytest.approx(4)
+    nothing = loads(chosen[:0], num_experts=4)
+    assert (nothing.tolist(), balance_loss(probs[:0], nothing).item()) == ([0] * 4, 0)
+
+
+@pytest.mark.parametrize("is_checkpointed", [False, True])
+@pytest.mark.parametrize("is_left", [False, True])
+def test_padding_is_no_load(is_left: bool, is_checkpointed: bool) -> None:
+    """Loads, balance loss and its gradient of a padded row are those of the row alone, whatever the padding holds."""
+    ids = ids_of(1, 5)
+    around = (6, 0) if is_left else (0, 6)
+    seen = []
+    for padding in (None, 1, 40):
+        model = placed(*MOE).train()
+        if is_checkpointed:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        batch, mask = ids, torch.ones_like(ids)
+        if padding is not None:
+            batch, mask = (
+                torch.nn.functional.pad(rows, around, value=value) for rows, value in ((ids, padding), (mask, 0))
+            )
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        model.base_model(input_ids=batch, attention_mask=mask, position_ids=positions, use_cache=False)
+        loads_of = torch.stack([experts.load_E for experts in experts_of(model)])
+        added = added_loss(model)
+        gradient = torch.autograd.grad(added, experts_of(model)[0].router.weight)[0]
+        seen.append((loads_of, added.detach(), gradient))
+    for padded in seen[1:]:
+        for alone, value in zip(seen[0], padded, strict=True):
+            torch.testing.assert_close(value, alone, atol=FLOAT32, rtol=0)
+    assert seen[0][2].abs().sum() > 0
+
+
+def test_the_mask_of_a_cache_is_longer_than_the_pass() -> None:
+    model, ids = placed(*MOE), ids_of(2, 7)
+    mask = torch.ones_like(ids)
+    mask[0, :2] = 0
+    output = model(ids[:, :4], attention_mask=mask[:, :4], use_cache=True)
+    model(ids[:, 4:], attention_mask=mask, past_key_values=output.past_key_values, use_cache=True)
+    assert [experts.load_E.sum().item() for experts in experts_of(model)] == pytest.approx([1] * 4)
 
 
 def module_around(model: Any, *overrides: str) -> MethodModule:

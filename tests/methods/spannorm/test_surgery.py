@@ -206,7 +206,7 @@ def test_where_weights_begin() -> None:
 
 
 def test_deepnorm_begins_with_xaviers_sizes_and_its_own_gains() -> None:
-    """Xavier's variance is 2 / (inputs + outputs); the gain is (8 * 4 layers)^(-1/4) on all but queries, keys, routers."""
+    """Xavier's variance is 2 / (inputs + outputs); all but queries, keys and routers have a gain of (8 * 4)^(-1/4)."""
     shape = {"hidden_size": 128, "intermediate_size": 512, "num_key_value_heads": 1}
     model = placed("surgery.placement=deepnorm", stir=False, **shape)
     gains = dict.fromkeys(("v", "o", "gate", "up", "down"), 32**-0.25) | {"q": 1, "k": 1}

@@ -7,6 +7,7 @@ the tensors that activation checkpointing and caches know.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,8 +99,12 @@ class Block(GradientCheckpointingLayer):
         assert isinstance(found, Sum)
         return found
 
-    def forward(self, hidden_states: Tensor, **arguments: Any) -> Tensor:
-        """The next stream [B, T, D], or stream and side stream [B, T, 2 D]; `arguments` go to the attention."""
+    def forward(self, hidden_states: Tensor, is_token_BT: Tensor | None = None, **arguments: Any) -> Tensor:
+        """The next stream [B, T, D], or stream and side stream [B, T, 2 D]; `arguments` go to the attention.
+
+        `is_token_BT` is False at padding, and may have the columns of a cache before those of this pass. Only experts
+        get it.
+        """
         plan, stream, side = self.plan, wide(hidden_states), None
         dtype = self.norm(next(iter(self.norm_attributes))).weight.dtype if self.norm_attributes else stream.dtype
         if plan.takes_side:
@@ -113,6 +118,8 @@ class Block(GradientCheckpointingLayer):
         stream, side = self._joined(
             "attention", lambda inner: attention(hidden_states=inner, **arguments)[0], stream, start, side, dtype
         )
+        if is_token_BT is not None:
+            ffn = partial(ffn, is_token_BT=is_token_BT[:, -hidden_states.shape[1] :])
         stream, side = self._joined("ffn", ffn, stream, start, side, dtype)
         if plan.gives_side:
             return torch.cat([stream, start if side is None or plan.ffn.skip == SPAN else side], dim=-1)

@@ -9,7 +9,7 @@ from athlos.config.parts import PartContext, PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
 from athlos.methods.spannorm.config import SpanNormSurgeryConfig
-from athlos.methods.spannorm.experts import Experts
+from athlos.methods.spannorm.experts import Experts, tell_padding
 from athlos.methods.spannorm.placements import Plan, plan_of
 from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule, skip_product
 from athlos.models.sites import DECODER_LAYERS, FINAL_NORM, TWO_NORMS, Backbone, Layer, backbone
@@ -116,6 +116,8 @@ def _restructure(model: "PreTrainedModel", settings: dict[str, Any]) -> None:
             module.to(weight.dtype)
     setattr(found.decoder, DECODER_LAYERS, nn.ModuleList(blocks))
     setattr(found.decoder, FINAL_NORM, final)
+    if settings["moe"]["num_experts"]:
+        tell_padding(found.decoder)
 
 
 def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) -> Block:

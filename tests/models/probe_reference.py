@@ -72,10 +72,18 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return ordered[below] + (place - below) * (ordered[above] - ordered[below])
 
 
-def lape(probs: Values, percent: float, entropy_share: float) -> tuple[set[tuple[int, int, int]], int]:
+def ranked_value(values: Sequence[float], percent: float) -> float:
+    """The value of the rank next to a share of all values; ranks begin at 1."""
+    return sorted(values)[max(1, round(percent / 100 * len(values))) - 1]
+
+
+def lape(
+    probs: Values, percent: float, entropy_share: float, *, living_only: bool
+) -> tuple[set[tuple[int, int, int]], int]:
     """(layer, language, neuron) of specific neurons, and how many neurons are dead."""
     num_layers, num_languages, num_neurons = len(probs), len(probs[0]), len(probs[0][0])
-    threshold = percentile([p for layer in probs for row in layer for p in row], percent)
+    threshold_of = percentile if living_only else ranked_value
+    threshold = threshold_of([p for layer in probs for row in layer for p in row], percent)
     dead, alive, ranked = 0, 0, []
     for layer in range(num_layers):
         for neuron in range(num_neurons):
@@ -89,7 +97,8 @@ def lape(probs: Values, percent: float, entropy_share: float) -> tuple[set[tuple
                 ranked.append((value, layer, neuron))
     ranked.sort()
     specific = set()
-    for _, layer, neuron in ranked[: int(entropy_share * alive)]:
+    wanted = int(entropy_share * alive) if living_only else round(entropy_share * (alive + dead))
+    for _, layer, neuron in ranked[:wanted]:
         for language in range(num_languages):
             if probs[layer][language][neuron] > threshold:
                 specific.add((layer, language, neuron))

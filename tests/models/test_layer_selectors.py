@@ -98,16 +98,33 @@ def test_entropy_of_the_specification_and_of_scipy(shares: tuple[float, ...], wa
     assert math.isnan(fast.normalised_entropy(np.zeros((1, 4, 1)))[0, 0])
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("living_only", [False, True])
 @pytest.mark.parametrize(("percentile", "share"), [(95, 0.01), (60, 0.2), (50, 1.0)])
-def test_lape_equals_loops(seed: int, percentile: float, share: float) -> None:
+def test_lape_equals_loops(seed: int, percentile: float, share: float, living_only: bool) -> None:
     probs = random_probs(seed, neurons=120)
-    found = fast.lape(probs, percentile=percentile, entropy_share=share)
-    wanted, dead = naive.lape(probs.tolist(), percentile, share)
+    found = fast.lape(probs, percentile=percentile, entropy_share=share, living_only=living_only)
+    wanted, dead = naive.lape(probs.tolist(), percentile, share, living_only=living_only)
     assert triples(found.is_specific) == wanted
     assert found.num_dead == dead > 0
-    assert found.threshold == pytest.approx(naive.percentile(probs.flatten().tolist(), percentile), abs=EXACT)
+    threshold_of = naive.percentile if living_only else naive.ranked_value
+    assert found.threshold == pytest.approx(threshold_of(probs.flatten().tolist(), percentile), abs=EXACT)
     assert found.counts.sum() == len(wanted)
+
+
+def test_lape_counts_dead_neurons_and_leaves_ties_out() -> None:
+    """The official rule by hand: 2 languages, 10 neurons, 3 of them dead. Half of all 10 is 5, and of the 7 that fire
+    3; of 20 values the fifteenth is the threshold, 0.5, and one between it and the next, 0.525, where ours lies."""
+    probs = np.zeros((1, 2, 10))
+    probs[0, 0, :7] = [0.9, 0.8, 0.7, 0.65, 0.6, 0.5, 0.5]
+    probs[0, 1, :7] = [0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.5]
+    official = fast.lape(probs, percentile=75, entropy_share=0.5)
+    assert official.threshold == 0.5
+    assert triples(official.is_specific) == {(0, 0, neuron) for neuron in range(5)}
+    living = fast.lape(probs, percentile=75, entropy_share=0.5, living_only=True)
+    assert living.threshold == pytest.approx(0.525)
+    assert triples(living.is_specific) == {(0, 0, neuron) for neuron in range(3)}
+    assert official.num_dead == living.num_dead == 3
 
 
 def test_the_percentile_is_over_all_layers() -> None:

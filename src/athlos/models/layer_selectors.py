@@ -56,7 +56,7 @@ class SpecificNeurons:
     threshold: float
     """The percentile of p over all layers, languages and neurons."""
     num_dead: int
-    """Neurons that fire on no token of any language; they have no entropy and are left out."""
+    """Neurons that fire on no token of any language; they have no entropy and are never specific."""
 
     @property
     def counts(self) -> np.ndarray:
@@ -64,19 +64,28 @@ class SpecificNeurons:
         return np.asarray(self.is_specific.sum(-1))
 
 
-def lape(probs_LXJ: np.ndarray, *, percentile: float, entropy_share: float) -> SpecificNeurons:
+def lape(
+    probs_LXJ: np.ndarray, *, percentile: float, entropy_share: float, living_only: bool = False
+) -> SpecificNeurons:
     """Language activation probability entropy: of the neurons with p above the percentile in some language, those of
-    lowest entropy, as many as `entropy_share` of all living ones; each belongs to the languages above the percentile.
+    lowest entropy, as many as `entropy_share` of all neurons; each belongs to the languages above the percentile.
 
-    The percentile is over all layers together. A neuron that fires alike in all languages is never taken.
-    Source: the rule of RUCAIBox/Language-Specific-Neurons.
+    The percentile is over all layers together, the value of rank round(percentile / 100 * L X J). With `living_only` it
+    lies between two ranks, and the share is of the neurons that ever fire. A neuron that fires alike in all languages
+    is never taken. Source: `identify.py` of RUCAIBox/Language-Specific-Neurons; `living_only` and the last rule are
+    ours.
     """
     entropy_LJ = normalised_entropy(probs_LXJ)
     is_dead_LJ = np.isnan(entropy_LJ)
-    threshold = float(np.percentile(probs_LXJ, percentile))
+    if living_only:
+        threshold = float(np.percentile(probs_LXJ, percentile))
+        wanted = int(entropy_share * int((~is_dead_LJ).sum()))
+    else:
+        rank = max(1, round(percentile / 100 * probs_LXJ.size))
+        threshold = float(np.partition(probs_LXJ, rank - 1, axis=None)[rank - 1])
+        wanted = round(entropy_share * entropy_LJ.size)
     is_above_LXJ = probs_LXJ > threshold
     candidates_LJ = is_above_LXJ.any(1) & ~is_dead_LJ & (np.nan_to_num(entropy_LJ, nan=1.0) < 1 - UNIFORM_TOLERANCE)
-    wanted = int(entropy_share * int((~is_dead_LJ).sum()))
     ranked = np.argsort(np.where(candidates_LJ, entropy_LJ, np.inf), axis=None, kind="stable")
     taken = np.zeros(entropy_LJ.size, dtype=bool)
     taken[ranked[: min(wanted, int(candidates_LJ.sum()))]] = True

@@ -56,7 +56,7 @@ def test_specific_neurons_and_scores_equal_the_loops(seed: int):
     rng = np.random.default_rng(seed)
     p = rng.random((4, 3, 30)) ** 3
     p[1, :, :3] = 0  # dead
-    found = lape(p, percentile=80, entropy_share=0.2)
+    found = lape(p, percentile=80, entropy_share=0.2, living_only=True)
     wanted = reference.specific(p.tolist(), wanted_percentile=80, entropy_share=0.2)
     assert {tuple(map(int, one)) for one in np.argwhere(found.is_specific)} == wanted
     assert found.num_dead == 3
@@ -66,7 +66,9 @@ def test_specific_neurons_and_scores_equal_the_loops(seed: int):
     )
     assert values.sum() == pytest.approx(1)
     # Sabotage: a percentile of each layer by itself gives other sets, so the comparison above can fail.
-    by_layer = np.concatenate([lape(p[[at]], percentile=80, entropy_share=0.2).is_specific for at in range(4)])
+    by_layer = np.concatenate(
+        [lape(p[[at]], percentile=80, entropy_share=0.2, living_only=True).is_specific for at in range(4)]
+    )
     assert {tuple(map(int, one)) for one in np.argwhere(by_layer)} != wanted
 
 

@@ -71,7 +71,9 @@ class LapeConfig:
     percentile: float = MISSING
     """Of the firing shares over all layers, languages and neurons, in (0, 100)."""
     entropy_share: float = MISSING
-    """Share of the living neurons that are taken, those of lowest entropy, in (0, 1]."""
+    """Share of the neurons that are taken, those of lowest entropy, in (0, 1]."""
+    living_only: bool = MISSING
+    """Take the share of the neurons that ever fire, and the percentile between two ranks."""
 
 
 @dataclass(kw_only=True)

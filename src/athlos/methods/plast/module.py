@@ -1,5 +1,6 @@
 """PLAST's recipe: next tokens of question translations in the chosen layers, and what they do before and after."""
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -60,8 +61,7 @@ class PlastModule(MethodModule[PlastMethodConfig]):
         selection = self.config.selection
         assert isinstance(selection, PlastSelectionConfig)
         counts = counts_of(probe_product(selection, context.base_model, context=context))
-        rule = selection.lape
-        found = lape(counts.share_positive(), percentile=rule.percentile, entropy_share=rule.entropy_share)
+        found = lape(counts.share_positive(), **asdict(selection.lape))
         drops = mask_study(
             self.model, self.tokenizer, self._questions(self.method.mask_items), found.is_specific,
             languages=counts.languages, seed=self.config.seed,

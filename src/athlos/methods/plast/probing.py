@@ -96,7 +96,7 @@ def by_layer_and_language(
     """(float64 [L, X], dead neurons): specific neurons, or what another selector counts."""
     probs_LXJ, at = counts.share_positive(), counts.index(reference)
     if config.selector is Selector.specific_neurons:
-        found = rules.lape(probs_LXJ, percentile=config.lape.percentile, entropy_share=config.lape.entropy_share)
+        found = rules.lape(probs_LXJ, **asdict(config.lape))
         return found.counts.astype(np.float64), found.num_dead
     if config.selector is Selector.top_active:
         active_LXJ = rules.top_active_only(probs_LXJ, share=config.top_r, reference=at)

@@ -253,9 +253,7 @@ def scores_of(config: SlamConfig, counts: NeuronCounts) -> np.ndarray:
 
 
 def _lape(config: SlamConfig, counts: NeuronCounts) -> choose.SpecificNeurons:
-    return choose.lape(
-        counts.share_positive(), percentile=config.lape.percentile, entropy_share=config.lape.entropy_share
-    )
+    return choose.lape(counts.share_positive(), **asdict(config.lape))
 
 
 def from_scores(config: SlamConfig, scores_L: np.ndarray) -> Choice:

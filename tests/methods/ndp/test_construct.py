@@ -14,11 +14,13 @@ from tests.tolerances import FLOAT32
 from athlos.config.compose import run_config
 from athlos.config.parts import PartContext
 from athlos.data.datamodule import DataModule
+from athlos.data.encoding import Rows
 from athlos.errors import ConfigError, DataError
 from athlos.methods.ndp import construct, products
+from athlos.methods.ndp.building import sup_rows
 from athlos.methods.ndp.config import NdpConstructConfig, NdpObjectiveConfig
 from athlos.methods.ndp.construct import NdpConstruct, NdpTables
-from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash, training_rows
+from athlos.methods.ndp.corpora import first_occurrences, first_of_each, is_clean, text_hash, training_rows
 from athlos.methods.ndp.hashing import prefix_keys
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.methods.ndp.tables import ARRAYS, CountTable
@@ -100,6 +102,37 @@ def test_tables_hold_the_brute_force_counts(data_dir: Path, tmp_path: Path, n: i
     assert metrics["ndp/repeated_rows"] == int(dedup)
     assert metrics["ndp/sup_prefixes"] == tables.sup.num_rows
     assert metrics["cost/table_mb"] == pytest.approx((tables.sup.num_bytes + tables.clm.num_bytes) / (1 << 20))
+
+
+def test_repeats_count_in_official_tables() -> None:
+    """Three equal rows and one other after the same prefix: the official table has {5: 3, 6: 1}, ours once each."""
+    rows = [([1, 2, 5], [-100, -100, 5])] * 3 + [([1, 2, 6], [-100, -100, 6])]
+    lengths = np.full(4, 3)
+    table = Rows(
+        tokens_T=np.array([token for tokens, _ in rows for token in tokens], dtype=np.int32),
+        is_target_T=np.array([label != -100 for _, labels in rows for label in labels]),
+        starts_R=np.cumsum(lengths) - lengths, ends_R=np.cumsum(lengths), num_targets_R=np.ones(4, dtype=np.int64),
+    )  # fmt: skip
+    for dedup, expected in ((False, {5: 3, 6: 1}), (True, {5: 1, 6: 1})):
+        corpus = training_rows(table, shard_tokens=100, dedup=dedup).shard(0)
+        found = sup_rows(corpus)
+        assert Counter(found.token_ids.tolist()) == expected
+    official = run_config(["experiment=ndp/paper", "dry_run=true"])
+    assert isinstance(official.construct, NdpConstructConfig)
+    assert official.construct.dedup is False
+    assert official.construct.slide.backoff == 0
+
+
+def test_rows_with_other_targets_are_no_repeats() -> None:
+    """The same tokens with another prompt: what is predicted differs, so both rows count and both are trained on."""
+    is_target = np.array([[0, 1, 1], [0, 0, 1], [0, 1, 1]], dtype=bool)
+    lengths = np.full(3, 3)
+    rows = Rows(
+        tokens_T=np.array([1, 2, 5] * 3, dtype=np.int32), is_target_T=is_target.flatten(),
+        starts_R=np.cumsum(lengths) - lengths, ends_R=np.cumsum(lengths), num_targets_R=is_target.sum(1),
+    )  # fmt: skip
+    assert first_occurrences(rows).tolist() == [0, 1]
+    assert training_rows(rows, shard_tokens=100, dedup=True).kept_R.tolist() == [True, True, False]
 
 
 def test_a_second_run_finds_the_products(data_dir: Path, tmp_path: Path) -> None:

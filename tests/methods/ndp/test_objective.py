@@ -59,13 +59,18 @@ def test_the_control_arm_has_next_tokens_full_batch_gradient(tmp_path: Path) -> 
 
 
 def test_kl_is_ce_less_the_entropy_of_the_targets(tmp_path: Path) -> None:
-    module, assembly = module_of(tmp_path)
+    """Weighed by position, as the cross-entropy is: a position of weight w loses w times its target's entropy."""
+    module, assembly = module_of(tmp_path, "objective.weighted=true")
     rows = assembly.context.data.rows("train")
     batch = collate(rows, np.arange(5), pad_id=0, step_targets=1)
+    targets, entropy = module.objective.targets.of_batch(batch)
+    weighed = sum(weight * nats for weight, nats in zip(targets.weights_N.tolist(), entropy.tolist(), strict=True))
+    assert abs(weighed - entropy.sum().item()) > 0.1
     ce = module.objective.loss(module.model, batch)
     module.objective.config.loss = Divergence.kl
     kl = module.objective.loss(module.model, batch)
-    assert (ce.total - kl.total).item() == pytest.approx(ce.logs["target_entropy"].item() * ce.count, rel=1e-4)
+    assert (ce.total - kl.total).item() == pytest.approx(weighed, rel=1e-4)
+    assert ce.logs["target_entropy"].item() == pytest.approx(entropy.mean().item())
     assert kl.total.item() > 0
 
 

@@ -22,7 +22,8 @@ from athlos.methods.ndp.positions import answer_positions, chosen, row_positions
 from athlos.methods.ndp.tables import CountRows, CountTable, Piece, TableIdentity, TableWriter, ones
 
 MONO_MARGIN = 5
-"""Tokens by which a prefix of a domain document may be longer than the longest training row (official code)."""
+"""Tokens by which a prefix of a domain document may be longer than the longest training row. The official code keeps
+one more, + 6; no training row has such a prefix, so that the targets are the same."""
 CHUNK_TOKENS = 1 << 17
 """Tokens hashed and spread at a time by one thread."""
 PART_BITS = 8

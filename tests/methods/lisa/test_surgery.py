@@ -24,7 +24,7 @@ from athlos.generation.rollouts import response_log_probs, sample_group
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores
 from athlos.methods.lisa.config import AlignInit
 from athlos.methods.lisa.layer_choice import chosen
-from athlos.methods.lisa.lowrank import automatic_rank
+from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
 from athlos.methods.lisa.similarity import measured
 from athlos.methods.lisa.surgery import LisaSurgery, directly_shared, head_map, shared_attentions
 from athlos.models.architecture import build, hf_config
@@ -259,6 +259,29 @@ def test_least_squares_and_similarity_against_plain_sums() -> None:
 @pytest.mark.parametrize(("head_size", "rank"), [(128, 20), (64, 10), (32, 4), (16, 2)])
 def test_the_rank_of_the_paper(head_size: int, rank: int) -> None:
     assert automatic_rank(head_size) == rank
+
+
+@torch.no_grad()
+def test_kept_pairs_are_those_of_most_energy_and_each_head_keeps_its_groups() -> None:
+    """By hand: group 0 has its energy in pairs 1 and 4, group 1 in pairs 0 and 5; heads 0 and 1 are of group 0."""
+    layer = backbone(model_of()).layers[2]
+    heads, groups, size, rank = 4, 2, 12, 4
+    for name, num in (("q", heads), ("k", groups)):
+        rows = layer.sites[name].weight.view(num, 2, size // 2, -1)
+        for head in range(num):
+            group = head * groups // num
+            strong = [(1, 4), (0, 5)][group]
+            rows[head, :, [pair for pair in range(size // 2) if pair not in strong]] *= 0.1
+    pairs = kept_pairs(layer, num_heads=heads, num_groups=groups, head_size=size, rank=rank)
+    assert pairs.tolist() == [[1, 4], [0, 5]]
+    for name, num in (("q", heads), ("k", groups)):
+        weight, bias = kept_rows(layer.sites[name], pairs, heads=num, head_size=size)
+        assert bias is None
+        expected = []
+        for head in range(num):
+            first, second = pairs[head * groups // num].tolist()
+            expected += [head * size + place for place in (first, second, first + 6, second + 6)]
+        assert torch.equal(weight, layer.sites[name].weight[expected])
 
 
 def test_the_counts_of_the_specification_on_meta() -> None:

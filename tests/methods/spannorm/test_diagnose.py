@@ -85,6 +85,36 @@ def test_skip_paths_of_other_placements() -> None:
     assert two.skip_product > span.skip_product
 
 
+def test_the_skip_coefficient_counts_the_factor_of_the_skip() -> None:
+    """In deepnorm the skip comes in times (2 L)^(1/4): by hand, from the stream and the sum of each sub-layer."""
+    model, batch = placed("surgery.placement=deepnorm", **WIDE), batch_of()
+    seen: list[list[tuple[Any, Any]]] = []
+    handles = []
+    for layer in backbone(model).layers:
+        sums: list[tuple[Any, Any]] = []
+        seen.append(sums)
+        for name in ("attention", "ffn"):
+            handles.append(
+                layer.module.sum_of(name).register_forward_hook(
+                    lambda module, inputs, output, sums=sums: sums.append((inputs[0], output))
+                )
+            )
+    with torch.no_grad():
+        model(batch["input_ids"])
+    for handle in handles:
+        handle.remove()
+    expected = []
+    for sums in seen:
+        left = [8**0.25 * size_of(skip) / size_of(total) for skip, total in sums]
+        expected.append(left[0].mean().item() * left[1].mean().item())
+    assert profile(model, batch).skip_coefficient == pytest.approx(expected, abs=FLOAT64)
+
+
+def size_of(states_BTD: torch.Tensor) -> torch.Tensor:
+    """Root mean square of each row."""
+    return states_BTD.detach().square().mean(-1).sqrt()
+
+
 def test_a_profile_against_its_definition() -> None:
     model, batch = placed("surgery.placement=prenorm"), batch_of(2, 9)
     batch["attention_mask"][1, 5:] = 0

@@ -21,7 +21,7 @@ from athlos.generation.config import NativeConfig
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.native import NativeEngine
 from athlos.generation.rollouts import response_log_probs, sample_group
-from athlos.methods.lisa.attention import ARGUMENT, LayerScores
+from athlos.methods.lisa.attention import ARGUMENT, LayerScores, grouped_scores
 from athlos.methods.lisa.config import AlignInit
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
@@ -126,6 +126,23 @@ def test_a_shared_layer_equals_the_loops() -> None:
     # transformers turns positions into angles in float32, whatever the model's format.
     np.testing.assert_allclose(scores.by_layer[2].numpy()[seen], expected[seen], atol=FLOAT32)
     np.testing.assert_allclose(outputs[0].numpy(), output, atol=FLOAT32)
+
+
+@pytest.mark.parametrize("is_autocast", [True, False])
+@torch.no_grad()
+def test_scores_are_float32_products_in_16_bits(is_autocast: bool) -> None:
+    """Under autocast and with 16-bit weights: a product that is rounded to bfloat16 and widened is off by 2^-9."""
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(2, heads, 7, 64, generator=generator).bfloat16() for heads in (4, 2))
+    model = stirred(applied(model_of(), *PURE)[0]).to(torch.float32 if is_autocast else torch.bfloat16)
+    aligner = shared_attentions(model)[0].aligner
+    below = torch.randn(2, 4, 7, 7, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16, enabled=is_autocast):
+        scores, aligned = grouped_scores(query, key, scaling=0.125), aligner(below)
+    assert scores.dtype == aligned.dtype == torch.float32
+    exact = 0.125 * query.double() @ key.double().repeat_interleave(2, 1).transpose(2, 3)
+    torch.testing.assert_close(scores.double(), exact, atol=FLOAT32, rtol=0)
+    torch.testing.assert_close(aligned.double(), aligner.double()(below.double()), atol=FLOAT32, rtol=0)
 
 
 @pytest.mark.parametrize("family", ["llama", "qwen2", "mistral", "phi3"])

@@ -19,7 +19,7 @@ from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
 from athlos.generation.fused_attention import Alignment, attend
-from athlos.methods.lisa.score_parts import Aligner, LowRank, wide
+from athlos.methods.lisa.score_parts import Aligner, LowRank, wide, without_autocast
 from athlos.models.sites import Backbone
 
 KERNEL = "athlos_scores"
@@ -80,11 +80,15 @@ class NoisyScores(LayerScores):
 
 
 def grouped_scores(query_BHTd: Tensor, key_BGNd: Tensor, *, scaling: float) -> Tensor:
-    """S [B, H, T, N]: each group of query heads with its key head, which is not repeated in memory."""
+    """S [B, H, T, N]: each group of query heads with its key head, which is not repeated in memory.
+
+    The product is float32 also of 16-bit queries and keys: layers above build on these scores.
+    """
     batch, heads, rows, width = query_BHTd.shape
     groups, columns = key_BGNd.shape[1], key_BGNd.shape[2]
-    query = (query_BHTd * scaling).reshape(batch, groups, heads // groups * rows, width)
-    return wide(query @ key_BGNd.transpose(2, 3)).view(batch, heads, rows, columns)
+    query = (wide(query_BHTd) * scaling).reshape(batch, groups, heads // groups * rows, width)
+    with without_autocast(query):
+        return (query @ wide(key_BGNd).transpose(2, 3)).view(batch, heads, rows, columns)
 
 
 def probabilities(scores_BHTN: Tensor, mask: Tensor | None) -> Tensor:

@@ -21,6 +21,11 @@ def wide(values: Tensor) -> Tensor:
     return values if values.dtype is torch.float64 else values.float()
 
 
+def without_autocast(values: Tensor) -> torch.autocast:
+    """Inside, products of float32 numbers are float32 also where the training step casts products to 16 bits."""
+    return torch.autocast(values.device.type, enabled=False)
+
+
 class Aligner(nn.Module):
     """align(s) = M s + W2 act(W1 s + b1) + b2 over the head axis, the same at every (query, key) pair.
 
@@ -45,12 +50,13 @@ class Aligner(nn.Module):
     def forward(self, scores_BHTN: Tensor) -> Tensor:
         flat = scores_BHTN.flatten(2)
         out = None
-        if self.residual:
-            out = _over_heads(self.mix.to(flat.dtype), flat) if self.has_mix else flat
-        if self.hidden:
-            inner = _over_heads(wide(self.inner.weight), flat).add_(wide(self.inner.bias)[:, None])
-            out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
-            out = out + wide(self.outer.bias)[:, None]
+        with without_autocast(flat):
+            if self.residual:
+                out = _over_heads(self.mix.to(flat.dtype), flat) if self.has_mix else flat
+            if self.hidden:
+                inner = _over_heads(wide(self.inner.weight), flat).add_(wide(self.inner.bias)[:, None])
+                out = _over_heads(wide(self.outer.weight), self.activation(inner), plus=out)
+                out = out + wide(self.outer.bias)[:, None]
         return torch.zeros_like(scores_BHTN) if out is None else out.view_as(scores_BHTN)
 
     def fused(self, below_BHTN: Tensor) -> Alignment:

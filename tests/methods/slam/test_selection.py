@@ -15,7 +15,7 @@ from tests.models.conftest import tiny as tiny
 from tests.models.probe_reference import count_positive, deviation, prefix
 from tests.models.test_probe import saved_gates
 from tests.models.test_selection import moved, snapshot, train
-from tests.tolerances import EXACT
+from tests.tolerances import EXACT, FLOAT32
 
 from athlos.config.compose import compose_dict, run_config
 from athlos.config.parts import PartContext
@@ -304,6 +304,52 @@ def test_alignment_is_one_for_equal_texts(tiny: Any, probe_context: PartContext)
     )
     np.testing.assert_allclose(same, np.ones(4), atol=1e-5)
     assert (alignment_cosines(tiny("llama"), probe_context.tokenizer, texts, reference="en") < 1).all()
+
+
+class WithPrefix(Tokenizer):
+    """Puts a begin-of-sequence token in front, as Llama's and Gemma's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bos_token_id = 1
+
+    def encode(self, text: str, add_special_tokens: bool = True) -> list[int]:
+        return [1] * add_special_tokens + super().encode(text)
+
+
+UNEQUAL = {"en": ["a1 a2 a3", "a3"], "de": ["b1", "b2 b4 b5 b6"]}
+
+
+def test_neurons_are_counted_on_the_texts_own_tokens(tiny: Any) -> None:
+    """The token in front is read but not counted, padding neither: against gates of each text alone."""
+    model, tokenizer = tiny("llama"), WithPrefix()
+    [found] = probing.count_blocks(model, tokenizer, UNEQUAL, num_blocks=1, batch_size=2)  # type: ignore[arg-type]
+    assert found.tokens.tolist() == [4, 5]
+    rows = {language: [tokenizer.encode(text) for text in texts] for language, texts in UNEQUAL.items()}
+    masks = {language: [[False] + [True] * (len(row) - 1) for row in own] for language, own in rows.items()}
+    counts = count_positive({language: saved_gates(model, own) for language, own in rows.items()}, masks)
+    for (layer, language, neuron), count in counts.items():
+        assert found.positive[layer, found.index(language), neuron] == count
+
+
+@torch.no_grad()
+def test_alignment_pools_the_texts_own_tokens(tiny: Any) -> None:
+    """Cosines of means over each text's tokens, without the token in front and without padding."""
+    model, tokenizer = tiny("llama"), WithPrefix()
+    found = alignment_cosines(model, tokenizer, UNEQUAL, reference="en")  # type: ignore[arg-type]
+    pooled = {
+        language: [
+            [states[0, 1:].mean(0) for states in model(torch.tensor([row]), output_hidden_states=True).hidden_states]
+            for row in (tokenizer.encode(text) for text in texts)
+        ]
+        for language, texts in UNEQUAL.items()
+    }
+    for layer in range(3):  # transformers norms what the last layer gives
+        cosines = [
+            torch.cosine_similarity(one[layer], other[layer], dim=0).item()
+            for one, other in zip(pooled["de"], pooled["en"], strict=True)
+        ]
+        assert found[layer] == pytest.approx(np.mean(cosines), abs=FLOAT32)
 
 
 def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_context: PartContext) -> None:

@@ -93,3 +93,19 @@ def test_a_study_masks_each_language_and_a_control(run):
     assert set(nothing.values()) == {0.0}
     control = random_like(is_specific, seed=1)
     assert control.sum(1).tolist() == [round(float(count)) for count in is_specific.sum(-1).mean(-1)]
+
+
+def test_each_language_loses_its_own_neurons(run):
+    """A study in which only the second language has neurons: masking the first changes nothing, masking the second what
+    taking exactly these neurons away does."""
+    model, tokenizer, questions = run
+    is_specific = np.zeros((6, 2, 256), dtype=bool)
+    is_specific[:, 1] = np.random.default_rng(0).random((6, 256)) < 0.1
+    drops = mask_study(model, tokenizer, questions, is_specific, languages=["latn", "thai"], seed=1)
+    for name, records in questions.items():
+        assert drops[f"latn/{name}"] == 0
+        plain = answer_log_prob(model, tokenizer, records)
+        with without_neurons(model, is_specific[:, 1]):
+            masked = answer_log_prob(model, tokenizer, records)
+        assert drops[f"thai/{name}"] == pytest.approx(plain - masked, abs=EXACT)
+        assert drops[f"thai/{name}"] != 0

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from athlos.config.compose import run_config
 from athlos.config.schema import Schedule
-from athlos.errors import TrainingError
-from athlos.training.module import build_optimizer, lr_factor
+from athlos.errors import ConfigErrors, TrainingError
+from athlos.training.module import MethodModule, build_optimizer, lr_factor
 
 
 def factors(num_steps: int, **values) -> list[float]:
@@ -69,3 +69,33 @@ def test_vectors_do_not_decay_and_frozen_parameters_are_left_out():
     assert sorted(p.numel() for group in optimizer.param_groups for p in group["params"]) == [4, 4, 4, 12, 18]
     with pytest.raises(TrainingError, match="nothing to train"):
         build_optimizer(model.requires_grad_(False), run_config([]).train, beside=beside)
+
+
+def test_phases_may_be_parts_of_one_schedule():
+    """The rates of two phases after each other are those of one training over all steps."""
+    whole = [group["lr"] for group in rates_of("train.max_steps=10")]
+    first = rates_of("train.max_steps=4", "train.schedule_steps=10")
+    second = rates_of("train.max_steps=6", "train.schedule_steps=10", "train.schedule_start=4")
+    assert [group["lr"] for group in [*first, *second]] == pytest.approx(whole)
+    assert [group["lr"] for group in rates_of("train.max_steps=6", "train.schedule_start=4")] == pytest.approx(
+        whole[4:]
+    )
+
+
+def rates_of(*overrides: str) -> list[dict[str, float]]:
+    """The optimizer's first group before each step of a training."""
+    run = run_config([*overrides, "train.schedule=cosine", "train.warmup_ratio=0.2", "train.lr=0.1"])
+    model = torch.nn.Linear(2, 2)
+    module = MethodModule(run, model=model, tokenizer=None, objective=None, decoding=None, engine=None)  # type: ignore[arg-type]
+    made = module.configure_optimizers()
+    groups = []
+    for _ in range(run.num_steps):
+        groups.append({"lr": made["optimizer"].param_groups[0]["lr"]})
+        made["optimizer"].step()
+        made["lr_scheduler"]["scheduler"].step()
+    return groups
+
+
+def test_a_schedule_shorter_than_its_steps_is_refused():
+    with pytest.raises(ConfigErrors, match=r"train.schedule_steps: got 8, expected 0 or at least 9"):
+        run_config(["train.max_steps=5", "train.schedule_start=4", "train.schedule_steps=8"])

@@ -151,6 +151,8 @@ def _below_least(config: RunConfig) -> Iterator[str]:
         "train.max_steps": (train.max_steps, 0),
         "train.batch_size": (train.batch_size, 1),
         "train.micro_batch_size": (train.micro_batch_size, 1),
+        "train.schedule_start": (train.schedule_start, 0),
+        "train.schedule_steps": (train.schedule_steps, 0),
         "train.max_length": (train.max_length, 2),
         "train.weight_decay": (train.weight_decay, 0),
         "train.clip_norm": (train.clip_norm, 0),
@@ -216,6 +218,9 @@ def _contradictions(config: RunConfig) -> Iterator[str]:
             f"train.batch_size: got {train.batch_size}, "
             f"expected a multiple of train.micro_batch_size x devices = {rows}"
         )
+    done = train.schedule_start + train.max_steps
+    if train.schedule_steps and train.schedule_steps < done:
+        yield f"train.schedule_steps: got {train.schedule_steps}, expected 0 or at least {done}, the steps done by it"
     if train.max_steps > 0 and data.train_split is None and not config.dry_run:
         yield f"data.train_split: data={data.name} names no training split; set one, or train.max_steps=0"
     if evaluation.every and config.hardware.strategy == "fsdp2":

@@ -272,6 +272,10 @@ class TrainConfig:
     schedule: Schedule = MISSING
     warmup_ratio: float = MISSING
     """Share of the steps with rising learning rate, in [0, 1]."""
+    schedule_start: int = 0
+    """Steps of the schedule that earlier phases have done, >= 0: a phase may be a part of a longer schedule."""
+    schedule_steps: int = 0
+    """Steps of the whole schedule, those of other phases included; 0 = `schedule_start` + `max_steps`."""
     decay_ratio: float = 0.2
     """Share of the steps with falling learning rate in `wsd`, in [0, 1]."""
     weight_decay: float = MISSING

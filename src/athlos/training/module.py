@@ -183,8 +183,10 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
         return list(self.objective.parameters()) if isinstance(self.objective, nn.Module) else []
 
     def configure_optimizers(self) -> Any:
-        optimizer = build_optimizer(self.model, self.config.train, beside=self.objective_parameters)
-        schedule = LambdaLR(optimizer, lambda step: lr_factor(step, self.config.num_steps, train=self.config.train))
+        train = self.config.train
+        optimizer = build_optimizer(self.model, train, beside=self.objective_parameters)
+        num_steps = train.schedule_steps or train.schedule_start + train.max_steps
+        schedule = LambdaLR(optimizer, lambda step: lr_factor(train.schedule_start + step, num_steps, train=train))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

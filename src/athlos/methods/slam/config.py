@@ -158,16 +158,21 @@ class SlamMethodConfig(MethodConfig):
     """The language that alignment is measured with."""
 
     def phases(self, run: "RunConfig") -> Iterator[Phase]:
-        """Translation; with `reason_steps`, worked problems in the reference language after it, on its weights."""
+        """Translation; with `reason_steps`, worked problems in the reference language after it, on its weights.
+
+        Both are parts of one schedule of the learning rate, which falls over all steps.
+        """
         if not self.reason_steps:
             yield Phase(name="train", run=run)
             return
+        steps = run.train.max_steps - self.reason_steps
+        train = replace(run.train, schedule_steps=run.train.max_steps)
         yield Phase(
             name="translate",
             run=replace(
                 run,
                 method=replace(self, reason_steps=0, reason_split=""),  # so that sweeps over them share this training
-                train=replace(run.train, max_steps=run.train.max_steps - self.reason_steps),
+                train=replace(train, max_steps=steps),
             ),
         )
         yield Phase(
@@ -175,7 +180,7 @@ class SlamMethodConfig(MethodConfig):
             run=replace(
                 run,
                 data=replace(run.data, train_split=self.reason_split),
-                train=replace(run.train, max_steps=self.reason_steps),
+                train=replace(train, max_steps=self.reason_steps, schedule_start=steps),
             ),
         )
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,11 +15,11 @@ from athlos.errors import ConfigErrors, TrainingError
 from athlos.training.module import MethodModule, build_optimizer, lr_factor
 
 
+TRAIN = run_config(["train.warmup_ratio=0.1", "train.decay_ratio=0.25", "train.min_lr_ratio=0"]).train
+
+
 def factors(num_steps: int, **values) -> list[float]:
-    train = run_config([]).train
-    train.warmup_ratio, train.decay_ratio, train.min_lr_ratio = 0.1, 0.25, 0.0
-    for name, value in values.items():
-        setattr(train, name, value)
+    train = replace(TRAIN, **values)
     return [lr_factor(step, num_steps, train=train) for step in range(num_steps)]
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from hydra.utils import get_class
 
 from athlos.config.parts import Index, Judge, PartContext, PartReport
@@ -82,7 +83,7 @@ def for_training(
     context.data = context.data.with_made(context.made)
     model = start.model
     if applies_surgery:
-        model, report = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
+        model, report = _operated(run, model, context=context)
         reports.append(report)
     selection = get_class(run.selection._target_)(run.selection)
     model, report = selection.apply(model, context=context)
@@ -107,13 +108,25 @@ def for_evaluation(
     if loaded is not None:
         model = loaded.model
         if applies_surgery:
-            model, report = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
+            model, report = _operated(run, model, context=context)
             reports.append(report)
         model.requires_grad_(False)
     objective = get_class(run.objective._target_)(run.objective)
     module = _module(run, model=model, objective=objective, context=context)
     module.prepare(context=context)
     return Assembly(module=module, context=context, reports=reports)
+
+
+def _operated(run: RunConfig, model: Any, *, context: PartContext) -> tuple[Any, PartReport]:
+    """The model behind the run's surgery, whose new weights are drawn by the run's seed.
+
+    Modules of torch draw from its global state; the fork gives it the seed and leaves the caller's state alone. Without
+    it the draws would hang on what the process did before, such as the other runs of a sweep.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seed)
+        operated: tuple[Any, PartReport] = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
+    return operated
 
 
 def untouched(run: RunConfig, loaded: LoadedModel, *, stages: StageStore) -> MethodModule[Any]:

@@ -4,10 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tests.assembled import ready_to_train
 from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM
 
+from athlos.config.compose import run_config
 from athlos.methods.lisa.surgery import shared_attentions
+from athlos.models.forward import causal_model
 
 
 def test_a_run_trains_what_was_added_and_exports_it(tiny: list[str], run: Any, tmp_path: Path, caplog: Any) -> None:
@@ -26,3 +29,17 @@ def test_a_run_trains_what_was_added_and_exports_it(tiny: list[str], run: Any, t
     with torch.no_grad():
         torch.testing.assert_close(again(ids).logits, model(ids).logits, atol=FLOAT32, rtol=0)
     assert model.generate(ids, max_new_tokens=4, do_sample=False).shape[1] > 8
+
+
+def test_what_a_surgery_draws_hangs_on_the_seed_alone(cache: Path) -> None:
+    """Whatever the process drew before: the other runs of a sweep, for one."""
+    overrides = ["surgery=lisa", "surgery.align.hidden=4", "surgery.align.init=identity", "train.max_steps=1"]
+
+    def drawn(seed: int) -> torch.Tensor:
+        torch.rand(3)
+        assembly = ready_to_train(run_config([*overrides, f"seed={seed}"]))
+        [attention, *_] = shared_attentions(causal_model(assembly.module.model))
+        return attention.aligner.inner.weight.detach()
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))

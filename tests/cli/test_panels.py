@@ -64,9 +64,9 @@ def test_the_panels_before_and_around_a_training_say_what_runs(
     assert shown.out == ""  # stdout holds the run folder alone
     text = " ".join(ESCAPES.sub("", shown.err).split())
     for part in ("my_study", "finetune", "selection=lora", "objective=next_token", "tiny_llama", "random", "Apache-2.0",
-                 "134.5 M", "1.3 M (1.00%) train", "shakespeare", "30 steps of 32 rows", "step 20", "my_study: training tune",
-                 "lora: 12 sites", "training warmup: reused", "training abc", "training tune: trained in 3.2 s", "training def",
-                 "run folder, wandb"):  # fmt: skip
+                 "134.5 M", "1.3 M (1.00%) train", "shakespeare", "30 steps of 32 rows", "step 20",
+                 "my_study: training tune", "lora: 12 sites", "training warmup: reused", "training abc",
+                 "training tune: trained in 3.2 s", "training def", "run folder, wandb"):  # fmt: skip
         assert part in text
     assert str(tmp_path) in text.replace(" ", "").replace("│", "") or str(tmp_path) in text
 

@@ -14,7 +14,6 @@ from athlos.config.schema import Schedule
 from athlos.errors import ConfigErrors, TrainingError
 from athlos.training.module import MethodModule, build_optimizer, lr_factor
 
-
 TRAIN = run_config(["train.warmup_ratio=0.1", "train.decay_ratio=0.25", "train.min_lr_ratio=0"]).train
 
 

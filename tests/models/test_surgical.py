@@ -84,6 +84,7 @@ def test_surgeries_are_rebuilt_in_their_order(tmp_path: Path) -> None:
     assert [one["plan"]["layers"] for one in surgeries(AutoConfig.from_pretrained(tmp_path))] == [[0, 2], []]
 
 
+@pytest.mark.slow
 def test_one_import_is_all_that_another_program_needs(tmp_path: Path) -> None:
     """No surgery here, so that the program needs no part of this test."""
     torch.manual_seed(0)
@@ -103,6 +104,7 @@ def test_one_import_is_all_that_another_program_needs(tmp_path: Path) -> None:
         assert "model type `athlos`" in done.stderr
 
 
+@pytest.mark.slow
 def test_picture_encoders_are_known_after_the_import_as_well(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "athlos_vision", "hidden_size": 8}', encoding="utf-8")
     load = (

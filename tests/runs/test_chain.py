@@ -57,6 +57,7 @@ def test_the_first_run_trains_the_base_and_leaves_only_the_product(place):
     assert not (place / "first" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_the_second_run_reuses_the_base_and_goes_on_training(place, tmp_path):
     more = ["seed=2", "train.max_steps=2", "train.batch_size=2", "train.micro_batch_size=2", "train.max_length=160",
             "data.kinds=[sum]", "data.limit_train=8", "train.val_every=0", "train.checkpoint_every=2",
@@ -69,6 +70,7 @@ def test_the_second_run_reuses_the_base_and_goes_on_training(place, tmp_path):
     assert provenance(folder)["model"]["source"] == "run:lab/base"
 
 
+@pytest.mark.slow
 def test_a_chain_of_depth_three_is_trained_once(place, tmp_path):
     cache = f"cache_dir={place / 'cache'}"
     assert main(["run", *RUN, DEEP, "train.max_steps=1", cache, f"run_dir={tmp_path / 'deep'}"]) == 0
@@ -79,6 +81,7 @@ def test_a_chain_of_depth_three_is_trained_once(place, tmp_path):
     assert [one["reused"] for one in trainings(tmp_path / "b")] == [True, True, True]
 
 
+@pytest.mark.slow
 def test_the_key_of_a_chain_changes_with_an_override_and_not_with_evaluation(place):
     deep = key(place, DEEP)
     assert key(place, DEEP.replace("seed=2", "seed=3")) != deep

@@ -229,9 +229,8 @@ def test_masked_neurons_stay_bit_identical(kind: str, tiny: Any, probe_context: 
 
 
 def test_the_random_control_follows_its_seed_and_never_repeats_a_layer(tiny: Any, context: PartContext) -> None:
-    choices = [
-        probing.unmeasured(settings_of("selector=random", "k=2"), num_layers=6, seed=seed).layers for seed in range(30)
-    ]
+    settings = settings_of("selector=random", "k=2")
+    choices = [probing.unmeasured(settings, num_layers=6, seed=seed).layers for seed in range(30)]
     assert all(len(set(layers)) == 2 for layers in choices)
     assert len({tuple(layers) for layers in choices}) > 5
     fixed = SlamSelection(settings_of("selector=random", "k=2", "seed_random_layers=5"))

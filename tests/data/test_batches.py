@@ -6,10 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from athlos.config.compose import run_config
 from athlos.config.parts import Unit
 from athlos.config.schema import Batching
 from athlos.data.batches import BatchPlan, EvalRows, TrainStream, collate
+from athlos.data.datamodule import DataModule
 from athlos.data.encoding import Rows
+from athlos.models.tokenizers import byte_tokenizer
+from athlos.stages import StageStore
 
 
 def make_rows(lengths: list[int], *, seed: int = 0) -> Rows:
@@ -122,3 +126,19 @@ def test_evaluation_reads_every_row_once(world_size: int):
     ]
     assert sum(len(batch["input_ids"]) for part in parts for batch in part) == 7
     assert sum(int(batch["num_targets"]) for part in parts for batch in part) == rows.num_targets_R.sum()
+
+
+def test_rows_that_earlier_phases_drew_are_passed_over(tmp_path):
+    """The batches of a second phase are those that one training over all steps would have had there."""
+    overrides = ["train.batch_size=4", "train.micro_batch_size=4", "train.max_length=64"]
+
+    def batches(*more: str) -> list[list[list[int]]]:
+        run = run_config([*overrides, *more])
+        data = DataModule(
+            run, tokenizer=byte_tokenizer(), stages=StageStore(tmp_path), text_of=lambda record: ("", record.text)
+        )
+        return [batch["input_ids"].tolist() for batch in data.train_batches(first_step=0, rank=0, world_size=1)]
+
+    whole = batches("train.max_steps=5")
+    assert batches("train.max_steps=2", "train.rows_start=3") == whole[3:]
+    assert batches("train.max_steps=3") == whole[:3]

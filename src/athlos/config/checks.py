@@ -151,6 +151,7 @@ def _below_least(config: RunConfig) -> Iterator[str]:
         "train.max_steps": (train.max_steps, 0),
         "train.batch_size": (train.batch_size, 1),
         "train.micro_batch_size": (train.micro_batch_size, 1),
+        "train.rows_start": (train.rows_start, 0),
         "train.schedule_start": (train.schedule_start, 0),
         "train.schedule_steps": (train.schedule_steps, 0),
         "train.max_length": (train.max_length, 2),

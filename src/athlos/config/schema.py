@@ -276,6 +276,8 @@ class TrainConfig:
     """Steps of the schedule that earlier phases have done, >= 0: a phase may be a part of a longer schedule."""
     schedule_steps: int = 0
     """Steps of the whole schedule, those of other phases included; 0 = `schedule_start` + `max_steps`."""
+    rows_start: int = 0
+    """Steps whose rows earlier phases have drawn, >= 0: a phase on the same data goes on with those that come next."""
     decay_ratio: float = 0.2
     """Share of the steps with falling learning rate in `wsd`, in [0, 1]."""
     weight_decay: float = MISSING

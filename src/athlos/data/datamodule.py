@@ -175,6 +175,7 @@ class DataModule:
     ) -> DataLoader[Batch]:
         """Micro batches of one process from optimizer step `first_step` to the last, so that a resumed run goes on
         with the rows that come next. `unit` is what the objective counts."""
+        drawn = self.config.train.rows_start
         train = self.config.train
         assert self.config.data.train_split is not None
         rows = self.rows(self.config.data.train_split)
@@ -191,8 +192,8 @@ class DataModule:
             rank=rank,
             world_size=world_size,
             pad_id=self.pad_id,
-            first_step=first_step,
-            last_step=self.config.num_steps,
+            first_step=drawn + first_step,
+            last_step=drawn + self.config.num_steps,
             unit=unit,
         )
         return DataLoader(stream, batch_size=None)

@@ -43,3 +43,17 @@ def test_what_a_surgery_draws_hangs_on_the_seed_alone(cache: Path) -> None:
 
     assert torch.equal(drawn(1), drawn(1))
     assert not torch.equal(drawn(1), drawn(2))
+
+
+def test_the_second_stage_goes_on_with_the_rows_that_come_next(cache: Path) -> None:
+    overrides = [
+        "experiment=lisa/lab",
+        "model=lab/lisa",
+        "model.source=dir:none",
+        "train.max_steps=6",
+        "method.local_steps=4",
+    ]
+    run = run_config(overrides)
+    local, end2end = run.method.phases(run)
+    assert (local.run.train.rows_start, local.run.num_steps) == (0, 4)
+    assert (end2end.run.train.rows_start, end2end.run.num_steps) == (4, 2)

@@ -190,16 +190,16 @@ class LisaConfig(MethodConfig):
         both = len(self.stages) == 2
         for stage in self.stages:
             method, objective = replace(self, stages=[stage]), run.objective
-            steps, lr = run.train.max_steps, run.train.lr
+            steps, lr, drawn = run.train.max_steps, run.train.lr, 0
             # What only the other stage reads must not make this one's training another.
             if stage is Stage.local:
                 method = replace(method, loss=replace(self.loss, hidden=0.0))
                 objective = NextTokenConfig(_target_="athlos.objectives.next_token.NextTokenObjective")
                 steps, lr = (self.local_steps if both else steps), self.local_lr
             elif both:
-                steps -= self.local_steps
+                steps, drawn = steps - self.local_steps, self.local_steps
             method = replace(method, local_steps=0, local_lr=0.0)
-            train = replace(run.train, max_steps=steps, lr=lr)
+            train = replace(run.train, max_steps=steps, lr=lr, rows_start=drawn)
             yield Phase(name=stage.value, run=replace(run, method=method, objective=objective, train=train))
 
 

@@ -4,9 +4,9 @@ import json
 import os
 import pty
 import re
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -143,13 +143,14 @@ def test_listing_imports_nothing_heavy_and_answers_within_a_second() -> None:
         "sys.exit(len(heavy))"
     )
     seconds = []
-    for _ in range(3):  # the best of three: other work on the machine is not ours
-        start = time.perf_counter()
+    for _ in range(5):  # processor time, and the best of five: other work on the machine is not ours
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
         )  # fmt: skip
-        seconds.append(time.perf_counter() - start)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
         assert done.returncode == 0, done.stdout[-200:] + done.stderr
         if seconds[-1] < 1:
             return

@@ -159,7 +159,8 @@ def test_a_path_reaches_the_config_as_it_is(path: str):
     ("override", "expected"),
     [
         ("data.files={train:a=b}", "data.files: cannot read {train:a=b}; quote texts inside it"),
-        ("eval.suites=[qa", "eval.suites: cannot read [qa; quote texts inside it"),
+        ("tags=[qa", "tags: cannot read [qa; quote texts inside it"),
+        ("eval.suites=[qa", "eval.suites: got '[qa'; to add a suite write +suite@eval.suites.<name>=<suite>"),
         ("data.dir='a", "data.dir: cannot read 'a; quote"),
         ("種=1", "override '種=1': cannot be read, expected <key>=<value>"),
         ("seed", "override 'seed': cannot be read, expected <key>=<value>"),

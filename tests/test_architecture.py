@@ -367,6 +367,7 @@ def test_every_folder_of_conf_is_a_group() -> None:
     assert len(OPTIONS) == len(list(CONF.glob("*/**/*.yaml")))
 
 
+@pytest.mark.slow  # a fraction of a second each, but there are hundreds
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids=[f"{group}={option}" for group, option in OPTIONS])
 def test_every_option_composes_alone(group: str, option: str) -> None:
     compose_dict([f"+suite@eval.suites.alone={option}" if group == "suite" else f"{group}={option}"])

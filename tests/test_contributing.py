@@ -138,7 +138,7 @@ def test_a_method_of_one_phase_trains_once_for_two_evaluations(tree: Tree):
     short = ("experiment=halfway/tiny", "tracking=none", "train.val_batches=1", "eval.bootstrap=10")
     done = tree.athlos("run", "-m", *short, "eval.suites.perplexity.limit_tokens=500,200")
     _, second = tree.finished_folders(done.stdout)
-    assert (done.stderr.count("train: trained in"), done.stderr.count("train: reused")) == (1, 1)
+    assert (done.stderr.count("training: trained in"), done.stderr.count("training: reused")) == (1, 1)
     claim = tree.athlos("claims", "halfway", "--runs", "results")
     assert "no run with" in claim.stdout
     tree.athlos("run", *short, "method=finetune", "eval.suites.perplexity.limit_tokens=500")
@@ -154,7 +154,7 @@ def test_a_method_of_one_phase_trains_once_for_two_evaluations(tree: Tree):
 def test_a_method_with_rounds_asks_the_newest_weights_and_shares_its_trainings(tree: Tree):
     done = tree.athlos("run", "-m", "experiment=rehearse/tiny", *SMALL, "decoding=greedy,sampling")
     for phase in ("warmup", "round-1", "round-2"):
-        states = re.findall(rf"^-- {phase}: (trained|reused)", done.stderr, re.M)
+        states = re.findall(rf"^-- training {phase}: (trained|reused)", done.stderr, re.M)
         assert states == ["trained", "reused"], "the second decoding rule trains nothing"
 
     trainings, answers = tree.manifests("training"), tree.manifests("rehearse_answers")
@@ -177,7 +177,7 @@ def test_a_method_with_rounds_asks_the_newest_weights_and_shares_its_trainings(t
     assert claim["rows"][0]["arms"] == {"ours": metrics["test/acc"], "against": metrics["test/acc@warmup"]}
 
     other = tree.athlos("run", "experiment=rehearse/tiny", *SMALL, "construct.temperature=0.7", "method.round_lr=1e-3")
-    states = re.findall(r"^-- (warmup|round-\d): (trained|reused)", other.stderr, re.M)
+    states = re.findall(r"^-- training (warmup|round-\d): (trained|reused)", other.stderr, re.M)
     assert states == [("warmup", "reused"), ("round-1", "trained"), ("round-2", "trained")]
 
     tree.athlos("export", str(folder), "--out", "my-model")

@@ -138,7 +138,7 @@ def test_a_method_of_one_phase_trains_once_for_two_evaluations(tree: Tree):
     short = ("experiment=halfway/tiny", "tracking=none", "train.val_batches=1", "eval.bootstrap=10")
     done = tree.athlos("run", "-m", *short, "eval.suites.perplexity.limit_tokens=500,200")
     _, second = tree.finished_folders(done.stdout)
-    assert (done.stderr.count("training: trained in"), done.stderr.count("training: reused")) == (1, 1)
+    assert (done.stderr.count("-- training: trained in"), done.stderr.count("-- training: reused")) == (1, 1)
     claim = tree.athlos("claims", "halfway", "--runs", "results")
     assert "no run with" in claim.stdout
     tree.athlos("run", *short, "method=finetune", "eval.suites.perplexity.limit_tokens=500")

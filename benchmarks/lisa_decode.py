@@ -40,7 +40,7 @@ from athlos.generation.linear import fast_linear
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import LisaSurgery, shared_attentions
 from athlos.models.architecture import build, hf_config
-from athlos.models.budget import kv_cache_bytes
+from athlos.models.memory import kv_cache_bytes
 from athlos.models.sites import backbone
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 

@@ -33,7 +33,6 @@ from typing import Any
 
 import torch
 
-from athlos.config.parts import PartContext
 from athlos.config.schema import TrainConfig
 from athlos.methods.slam.config import SlamConfig
 from athlos.models.architecture import build, hf_config
@@ -43,6 +42,7 @@ from athlos.models.selection import LoraSelection
 from athlos.models.sites import backbone, chosen_sites, parameters_of
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
+from athlos.parts import PartContext
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 from athlos.runs.provenance import reset_peak
 from athlos.training.module import build_optimizer

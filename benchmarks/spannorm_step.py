@@ -27,10 +27,10 @@ from typing import Any
 import torch
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.methods.spannorm.diagnose import profile
 from athlos.methods.spannorm.surgery import SpanNormSurgery
 from athlos.models.architecture import build, hf_config
+from athlos.parts import PartContext
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 from athlos.stages import StageStore
 

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
 from athlos.evaluation.suite import Suite, build_suite
 from athlos.models.loading import LoadedModel
+from athlos.parts import PartContext
 from athlos.runs import assemble, chain
 from athlos.runs.export import stored_config
 from athlos.stages import StageStore, cache_dir

@@ -7,14 +7,14 @@ import pytest
 
 import athlos.methods
 from athlos.config.compose import run_config
-from athlos.config.parts import PromptStyle
+from athlos.config.prompt_style import PromptStyle
 from athlos.config.registry import GROUPS, Registry, conf_dir, registry
 from athlos.data.records import MathRecord, QuestionRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.suite import build_suite
 
 STYLES = """
-from athlos.config.parts import PromptStyle
+from athlos.config.prompt_style import PromptStyle
 from athlos.data.records import MathRecord
 
 PROMPT_STYLES = [

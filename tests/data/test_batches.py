@@ -7,9 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from athlos.config.compose import run_config
-from athlos.config.parts import Unit
 from athlos.config.schema import Batching
-from athlos.data.batches import BatchPlan, EvalRows, TrainStream, collate
+from athlos.data.batches import BatchPlan, EvalRows, TrainStream, Unit, collate
 from athlos.data.datamodule import DataModule
 from athlos.data.encoding import Rows
 from athlos.models.tokenizers import byte_tokenizer

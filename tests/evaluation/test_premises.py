@@ -11,13 +11,13 @@ from PIL import Image
 from tests.assembled import suite_of
 
 from athlos.config.compose import run_config
-from athlos.config.parts import Prediction
 from athlos.config.schema import RunConfig
 from athlos.data.records import Passage, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.evaluate import base_evaluation, named
 from athlos.evaluation.suite import Suite, SuiteResult
 from athlos.evaluation.suites.premises import figure, is_right
+from athlos.generation.interface import Prediction
 from athlos.stages import StageStore
 
 GOLD = "Mero"

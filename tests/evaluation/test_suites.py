@@ -11,7 +11,6 @@ from tests.assembled import suite_of
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
-from athlos.config.parts import Prediction
 from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.evaluate import base_evaluation, named
@@ -21,6 +20,7 @@ from athlos.evaluation.suites.calibration import sequence_confidence
 from athlos.evaluation.suites.translation import length_ratio
 from athlos.generation.config import GreedyConfig, NativeConfig
 from athlos.generation.decoding import Greedy
+from athlos.generation.interface import Prediction
 from athlos.generation.native import NativeEngine
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.stages import StageStore

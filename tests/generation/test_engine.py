@@ -7,12 +7,11 @@ import torch
 from tests import weights
 from tests.generation.tiny_models import END, ENGINES, NEW_TOKENS, VOCAB, encode, engine, plain, tiny
 
-from athlos.config.parts import Request
 from athlos.data.records import MathRecord
 from athlos.errors import ConfigError, DataError
 from athlos.generation.config import GreedyConfig, NativeConfig, SamplingConfig
 from athlos.generation.decoding import Greedy, Sampling
-from athlos.generation.interface import Prompt, Sample, SamplingRule
+from athlos.generation.interface import Prompt, Request, Sample, SamplingRule
 from athlos.generation.native import NativeEngine
 from athlos.generation.prefixes import shared_prefixes
 from athlos.generation.rules import PAD

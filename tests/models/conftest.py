@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from athlos.config.parts import PartContext
 from athlos.models.architecture import build, hf_config
+from athlos.parts import PartContext
 
 VOCAB = 40
 _DECODER = {

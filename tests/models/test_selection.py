@@ -9,13 +9,13 @@ from peft import get_peft_model
 from tests.models.conftest import FAMILIES, Build
 from tests.tolerances import FLOAT32
 
-from athlos.config.parts import PartContext
 from athlos.errors import SurgeryError
 from athlos.models.config import AllConfig, LayersConfig, LoraConfig, NoSurgeryConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
 from athlos.models.selection import AllSelection, LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 from athlos.models.surgery import NoSurgery
+from athlos.parts import PartContext
 
 IDS = torch.tensor([[1, 5, 7, 9, 3, 11, 2], [4, 4, 8, 20, 31, 6, 2]])
 

@@ -12,11 +12,11 @@ from tests.tolerances import EXACT
 from torch.nn import functional
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigError, ConfigErrors, ModelError
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.objectives.config import DistillConfig, DistillTopkConfig
 from athlos.objectives.distillation import DistillObjective, TopkDistillObjective, divergence_sum
+from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 

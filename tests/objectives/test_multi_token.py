@@ -9,12 +9,12 @@ from tests.tolerances import EXACT
 from torch import nn
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors
 from athlos.models.forward import hidden_states
 from athlos.objectives import next_token
 from athlos.objectives.config import MultiTokenConfig
 from athlos.objectives.multi_token import MultiTokenObjective, future_targets
+from athlos.parts import PartContext
 from athlos.training.module import build_optimizer
 
 WEIGHT = 0.7

@@ -6,9 +6,9 @@ import pytest
 import torch
 from tests.objectives import reference
 
-from athlos.config.parts import Loss
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective, next_token_nll
+from athlos.parts import Loss
 
 
 def run(model, batch, **values) -> Loss:

@@ -17,7 +17,6 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.objectives import policy
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
@@ -30,6 +29,7 @@ from athlos.objectives.policy import (
     step_denominator,
     token_weights,
 )
+from athlos.parts import PartContext
 
 PROMPTS = [[3, 4, 5, 6, 7], [8, 9], [10, 11, 12]]
 SIZE = 4

@@ -11,12 +11,12 @@ import torch
 from tests.tolerances import EXACT
 
 from athlos.config.compose import run_config, sweep_configs
-from athlos.config.parts import Reward, Scores
 from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.generation.rollouts import PolicyPrompt, Rollouts
 from athlos.objectives.reward_config import ReasoningRewardConfig
 from athlos.objectives.rewards import Judged, build_reward, group_rewards, judge, trace_agreement
+from athlos.parts import Reward, Scores
 from athlos.text.language import detector
 
 GERMAN = "Zuerst rechnen wir die beiden Zahlen zusammen und teilen das Ergebnis durch zwei."

@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from athlos.config.compose import run_config
-from athlos.config.parts import Made, PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.config.schema import ConstructConfig, MethodConfig, Phase, RunConfig
 from athlos.data.batches import Batch
 from athlos.generation.interface import Prompt, SamplingRule
+from athlos.parts import Made, PartContext
 from athlos.runs.execute import execute
 from athlos.stages import content_hash
 from athlos.training.module import MethodModule

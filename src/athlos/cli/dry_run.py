@@ -13,7 +13,7 @@ def print_budget(run: RunConfig) -> None:
 
     Each has parameters, trainable share, memory by kind, FLOPs a step and the hardware that it needs.
     """
-    from athlos.models.budget import budget
+    from athlos.runs.budget import budget
     from athlos.runs.chain import planned
 
     trainings = planned(run)

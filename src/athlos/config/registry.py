@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.config_store import ConfigStore
 
 from athlos.config import schema
-from athlos.config.parts import PromptStyle
+from athlos.config.prompt_style import PromptStyle
 from athlos.errors import ConfigError, choices
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ B rows a step, M rows a micro batch, W processes.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from athlos.config.parts import Unit
 from athlos.config.schema import Batching
 from athlos.data.encoding import Rows
 
@@ -23,6 +23,13 @@ BUCKET_STEPS = 50
 """Steps whose rows are sorted by length together: short enough to stay random, long enough to save padding."""
 
 Batch = dict[str, Tensor]
+
+
+class Unit(StrEnum):
+    """What a loss counts, and so what an optimizer step is divided by: target tokens, or rows."""
+
+    tokens = "tokens"
+    sequences = "sequences"
 
 
 @dataclass(frozen=True, kw_only=True)

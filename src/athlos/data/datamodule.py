@@ -3,16 +3,16 @@
 import copy
 import itertools
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from hydra.utils import get_class
 from torch.utils.data import DataLoader
 
 from athlos.config.compose import plain
-from athlos.config.parts import Made, Unit
 from athlos.config.schema import RunConfig
-from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream
+from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream, Unit
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
@@ -53,6 +53,17 @@ def build_source(config: RunConfig) -> Source:
     return source
 
 
+@dataclass(kw_only=True)
+class MadeData:
+    """What a construction made to train on, where it made records or rows."""
+
+    key: str
+    """Content hash of what was made: an input of every stage that reads it."""
+    records: Sequence[Record] | None = None
+    rows: Rows | None = None
+    """The same encoded, for constructions that work on token ids."""
+
+
 class DataModule:
     """The records of any split, and the same as rows to train on. `text_of` gives what a record is trained on.
 
@@ -67,9 +78,9 @@ class DataModule:
         self._rows: dict[str, Rows] = {}
         self.pictures: PictureReader | None = None
         """None for a model of text."""
-        self._made: Made | None = None
+        self._made: MadeData | None = None
 
-    def with_made(self, made: Made | None) -> "DataModule":
+    def with_made(self, made: MadeData | None) -> "DataModule":
         """The same data, whose training split is what a construction made; itself where that is nothing."""
         if made is None or (made.records is None and made.rows is None):
             return self

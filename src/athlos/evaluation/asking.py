@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from athlos.config.compose import engine_signature
-from athlos.config.parts import Prediction, Request
 from athlos.config.schema import RunConfig
 from athlos.data.records import Record
 from athlos.errors import ConfigError
 from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer
+from athlos.generation.interface import Prediction, Request
 from athlos.text import prompts
 
 RecordT = TypeVar("RecordT", bound=Record)

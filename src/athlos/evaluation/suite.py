@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from hydra.utils import get_class
 
-from athlos.config.parts import Prediction, Request
 from athlos.config.schema import RunConfig, SuiteConfig
 from athlos.data.records import Record
+from athlos.generation.interface import Prediction, Request
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -3,11 +3,10 @@
 import math
 from collections.abc import Sequence
 
-from athlos.config.parts import Prediction, Request
 from athlos.config.schema import DecodingConfig
 from athlos.errors import DataError
 from athlos.generation.config import GreedyConfig, SamplingConfig
-from athlos.generation.interface import Engine, Progress, Prompt, SamplingRule
+from athlos.generation.interface import Engine, Prediction, Progress, Prompt, Request, SamplingRule
 from athlos.generation.local import LocalEngine
 
 

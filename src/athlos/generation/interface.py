@@ -70,3 +70,34 @@ class Engine(Protocol):
     ) -> list[list[Sample]]:
         """`num_samples` samples a prompt, in the order of the prompts."""
         ...
+
+
+@dataclass(kw_only=True)
+class Request:
+    """One question to a model: the prompt, and the record it was made from for pipelines that need more."""
+
+    identifier: str
+    prompt: str
+    record: Any
+    seed: int = 0
+    stop: list[str] = field(default_factory=list)
+    """Strings that end this answer, beside those of the decoding rule."""
+
+
+@dataclass(kw_only=True)
+class Prediction:
+    """One answer. `text` is cut at the stop string; `log_prob` is the sum over generated tokens, in nats."""
+
+    identifier: str
+    text: str
+    num_prompt_tokens: int
+    num_tokens: int
+    log_prob: float
+    finished: bool
+    """False when it was cut by length."""
+
+
+class Decoding(Protocol):
+    """Makes prompts of requests and has the engine answer them by its rule; one prediction a request, in order."""
+
+    def answer(self, engine: Engine, requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]: ...

@@ -1,11 +1,12 @@
 """The selections that belong to no method: everything, named layers, low-rank updates."""
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
+from athlos.config.schema import RunConfig
 from athlos.errors import SurgeryError
 from athlos.models.config import AllConfig, LayersConfig, LoraConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
@@ -17,13 +18,20 @@ if TYPE_CHECKING:
 ADAPTER_NAME = "default"
 
 
+class OfRun(Protocol):
+    """What is used here of the `PartContext`, which stands to the right of the models."""
+
+    @property
+    def config(self) -> RunConfig: ...
+
+
 class AllSelection:
     """Every parameter trains."""
 
     def __init__(self, config: AllConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+    def apply(self, model: "PreTrainedModel", *, context: OfRun) -> tuple["PreTrainedModel", PartReport]:
         freeze_all_but(model, model.parameters())
         return model, _report(model, chosen="all")
 
@@ -37,7 +45,7 @@ class LayersSelection:
     def __init__(self, config: LayersConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+    def apply(self, model: "PreTrainedModel", *, context: OfRun) -> tuple["PreTrainedModel", PartReport]:
         found = backbone(model)
         layers = chosen_layers(found, self.config.layers)
         modules = list(self._modules(layers))
@@ -80,7 +88,7 @@ class LoraSelection:
     def __init__(self, config: LoraConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+    def apply(self, model: "PreTrainedModel", *, context: OfRun) -> tuple["PreTrainedModel", PartReport]:
         import peft
 
         found = backbone(model)

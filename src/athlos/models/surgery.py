@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.models.config import NoSurgeryConfig
 
 if TYPE_CHECKING:
@@ -13,5 +13,5 @@ class NoSurgery:
     def __init__(self, config: NoSurgeryConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+    def apply(self, model: "PreTrainedModel", *, context: object) -> tuple["PreTrainedModel", PartReport]:
         return model, PartReport(summary="none")

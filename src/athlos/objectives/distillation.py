@@ -14,14 +14,16 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
+from athlos.config.part_report import PartReport
 from athlos.config.schema import ModelConfig, TokenizerConfig
+from athlos.data.batches import Unit
 from athlos.errors import ConfigError, ModelError
 from athlos.models.forward import hidden_states, project
 from athlos.models.loading import LoadedModel, load_model
 from athlos.models.tokenizers import tokenizer_hash
 from athlos.objectives.config import DistillConfig, DistillTopkConfig
 from athlos.objectives.next_token import gather_targets
+from athlos.parts import Loss, PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

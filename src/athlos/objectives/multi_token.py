@@ -10,11 +10,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
+from athlos.config.part_report import PartReport
+from athlos.data.batches import Unit
 from athlos.models.forward import causal_model, hidden_states
 from athlos.models.sites import backbone
 from athlos.objectives.config import MultiTokenConfig
 from athlos.objectives.next_token import gather_targets, next_token_nll
+from athlos.parts import Loss, PartContext
 
 
 class MultiTokenObjective(nn.Module):

@@ -12,9 +12,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, Unit
+from athlos.data.batches import Unit
 from athlos.models.forward import causal_model, hidden_states, project
 from athlos.objectives.config import NextTokenConfig
+from athlos.parts import Loss, PartContext
 
 FROZEN_CHUNK_ENTRIES, SMALLEST_CHUNK = 2**24, 32
 """Logits that exist at one time behind a frozen output matrix: 64 MiB in float32; and positions that they have at

@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
+from athlos.config.part_report import PartReport
+from athlos.data.batches import Unit
 from athlos.errors import ConfigError
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.next_token import gather_targets
 from athlos.objectives.shared_prompts import target_states
+from athlos.parts import Loss, PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -14,11 +14,11 @@ import torch
 from hydra.utils import get_class
 from torch import Tensor
 
-from athlos.config.parts import PartContext, Reward, Scores
 from athlos.config.schema import RewardConfig
 from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.errors import DataError
 from athlos.objectives.reward_config import FormatRule, ReasoningRewardConfig, RewardRule, SumConfig
+from athlos.parts import PartContext, Reward, Scores
 from athlos.text.language import (
     CLOSING_THINK_TAG,
     OPENING_THINK_TAG,

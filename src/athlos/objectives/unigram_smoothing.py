@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
+from athlos.config.part_report import PartReport
+from athlos.data.batches import Unit
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
 from athlos.models.forward import causal_model, hidden_states
 from athlos.models.sites import backbone
 from athlos.objectives.config import UnigramSmoothingConfig
 from athlos.objectives.next_token import gather_targets, next_token_nll
+from athlos.parts import Loss, PartContext
 from athlos.stages import Stage
 
 COUNTS_VERSION = 1

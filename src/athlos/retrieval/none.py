@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from athlos.config.parts import Passage
 from athlos.config.schema import CorpusConfig, IndexConfig
 from athlos.errors import ConfigError
+from athlos.retrieval.interface import Passage
 
 
 class NoCorpus:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from hydra.utils import get_class
 
-from athlos.config.parts import Index, Judge, PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.config.schema import ModelConfig, RunConfig
 from athlos.data.datamodule import DataModule, build_source
 from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
@@ -17,9 +17,12 @@ from athlos.errors import ConfigError
 from athlos.generation.config import NativeConfig, SelfGeneratorConfig
 from athlos.generation.interface import Engine
 from athlos.generation.native import NativeEngine
+from athlos.judging.interface import Judge
 from athlos.models.forward import causal_model
 from athlos.models.loading import LoadedModel, load_model
 from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
+from athlos.parts import PartContext
+from athlos.retrieval.interface import Index
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
 from athlos.training.module import MethodModule

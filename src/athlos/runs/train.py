@@ -186,7 +186,7 @@ class _Training:
     def _fit(self, assembly: "Assembly") -> dict[str, float]:
         """Train to the end; returns what the curve, the clock and the validation split say."""
         from athlos.evaluation.evaluate import evaluate, named
-        from athlos.models.budget import step_flops
+        from athlos.models.flops import step_flops
         from athlos.models.forward import causal_model
         from athlos.training import callbacks
         from athlos.training.trainer import build_trainer, fit

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from athlos.config.parts import PromptStyle
+from athlos.config.prompt_style import PromptStyle
 from athlos.data.records import (
     ContinuationRecord,
     InstructionRecord,

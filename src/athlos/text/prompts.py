@@ -10,7 +10,7 @@ import random
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from athlos.config.parts import PromptStyle
+from athlos.config.prompt_style import PromptStyle
 from athlos.config.registry import registry
 from athlos.config.schema import DEFAULT_STYLE
 from athlos.data.records import Record

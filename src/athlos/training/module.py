@@ -13,17 +13,17 @@ from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forwar
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
-from athlos.config.parts import Decoding, Loss, Objective, PartContext, Prediction, Request
 from athlos.config.schema import MethodConfig, RunConfig, Schedule, TrainConfig
 from athlos.data.batches import Batch
 from athlos.data.datamodule import DataModule
 from athlos.errors import NumericalError, TrainingError
-from athlos.generation.interface import Engine
+from athlos.generation.interface import Decoding, Engine, Prediction, Request
 from athlos.models.added_loss import added_loss
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
+from athlos.parts import Loss, Objective, PartContext
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader

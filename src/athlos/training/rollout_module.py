@@ -18,6 +18,7 @@ P prompts of an RL step on this device, G responses a prompt, B = P x G rows.
 
 import itertools
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from athlos.config.parts import PartContext, Scores
 from athlos.data.batches import Batch
 from athlos.data.records import Record
 from athlos.generation.rollouts import PolicyPrompt, Rollouts, sample_group
@@ -41,6 +41,7 @@ from athlos.objectives.policy import (
     step_denominator,
 )
 from athlos.objectives.rewards import build_reward
+from athlos.parts import PartContext, Scores
 from athlos.text.prompts import stop_strings
 from athlos.training.module import SEED_STRIDE, Measured, MethodModule
 from athlos.training.rollout_config import RolloutMethodConfig, num_policy_steps, num_updates
@@ -66,7 +67,7 @@ class JudgedRollouts:
     """Of `seconds`: after the last response was sampled, until the last was judged."""
 
 
-class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, PromptT]):
+class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, PromptT]):
     """The policy loop. A method fills `prompts`, and `after_rollouts` where it changes with what came out.
 
     One optimizer step is one mini-batch; every `num_updates` of them new rollouts are made. Lightning fetches batches
@@ -76,9 +77,9 @@ class RolloutModule(MethodModule[RolloutMethodT], Generic[RolloutMethodT, Prompt
 
     loss_is_progress = False
 
+    @abstractmethod
     def prompts(self, step: int) -> list[PromptT]:
         """This device's prompts of an RL step (see `share`), a function of seed, step and the state of the method."""
-        raise NotImplementedError
 
     def after_rollouts(
         self, step: int, *, prompts: Sequence[PromptT], scores: Scores, advantages_PG: Tensor

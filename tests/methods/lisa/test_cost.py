@@ -7,13 +7,13 @@ import torch
 from tests.methods.lisa.test_surgery import FAMILIES, PURE, applied
 from torch.utils.flop_counter import FlopCounterMode
 
-from athlos.config.parts import PartContext
 from athlos.methods.lisa.config import LisaSelectionConfig
 from athlos.methods.lisa.selection import LisaSelection
 from athlos.models.architecture import build, hf_config
-from athlos.models.budget import Formats, activation_bytes
 from athlos.models.flops import forward_flops, step_flops
+from athlos.models.memory import Formats, activation_bytes
 from athlos.models.sites import backbone
+from athlos.parts import PartContext
 
 ROWS, LENGTH = 2, 48
 WITHIN = 0.1

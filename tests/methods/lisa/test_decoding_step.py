@@ -15,7 +15,7 @@ from athlos.generation.llama_step import fits
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import directly_shared
 from athlos.models.architecture import build, hf_config
-from athlos.models.budget import kv_cache_bytes
+from athlos.models.memory import kv_cache_bytes
 from athlos.models.sites import backbone
 
 

@@ -10,11 +10,11 @@ from tests.tolerances import EXACT
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors, SurgeryError
 from athlos.methods.lisa.head_pooling import GqaMeanpoolSurgery, MqaMeanpoolSurgery
 from athlos.methods.lisa.kv_sharing import ClaSurgery
 from athlos.models.sites import backbone
+from athlos.parts import PartContext
 
 SIZE = 12
 

@@ -10,7 +10,6 @@ from tests.tolerances import EXACT, SOFTMAX_FLOAT32
 from transformers import AutoModelForCausalLM, DynamicCache
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors, SurgeryError
 from athlos.generation.config import NativeConfig
 from athlos.generation.interface import Prompt, SamplingRule
@@ -18,9 +17,10 @@ from athlos.generation.native import NativeEngine
 from athlos.methods.lisa import kv_sharing
 from athlos.methods.lisa.kv_sharing import cla_plan, lckv_plan, parsed, yoco_plan
 from athlos.models.architecture import build, hf_config
-from athlos.models.budget import kv_cache_bytes
+from athlos.models.memory import kv_cache_bytes
 from athlos.models.sites import backbone
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.parts import PartContext
 
 CLASSES = {
     "cla": kv_sharing.ClaSurgery, "lckv": kv_sharing.LckvSurgery, "yoco": kv_sharing.YocoSurgery,

@@ -10,7 +10,6 @@ from tests.methods.lisa.test_surgery import EXPLICIT, Text, ids_of, model_of, st
 from tests.tolerances import FLOAT64
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores
 from athlos.methods.lisa.config import Stage
@@ -20,6 +19,7 @@ from athlos.methods.lisa.similarity import handing_on
 from athlos.methods.lisa.surgery import LisaSurgery, directly_shared, shared_attentions
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import DistillObjective
+from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 RECIPE = ["method=lisa", "surgery=lisa", "selection=lisa", "objective=distill", "data=shakespeare",

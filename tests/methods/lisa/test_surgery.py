@@ -13,7 +13,6 @@ from tests.tolerances import EXACT, FLOAT32, FLOAT64, LOGITS_FLOAT32
 from transformers import DynamicCache, StaticCache
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.data.batches import collate
 from athlos.data.encoding import Rows
 from athlos.errors import ConfigErrors, SurgeryError
@@ -30,6 +29,7 @@ from athlos.methods.lisa.surgery import LisaSurgery, directly_shared, head_map, 
 from athlos.models.architecture import build, hf_config
 from athlos.models.sites import backbone
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 BASE = {

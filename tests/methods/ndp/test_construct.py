@@ -12,7 +12,6 @@ from tests.methods.ndp import reference
 from tests.tolerances import FLOAT32
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.data.datamodule import DataModule
 from athlos.data.encoding import Rows
 from athlos.errors import ConfigError, DataError
@@ -25,6 +24,7 @@ from athlos.methods.ndp.hashing import prefix_keys
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.methods.ndp.tables import ARRAYS, CountTable
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 PAIRS = [

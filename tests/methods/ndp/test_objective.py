@@ -9,12 +9,12 @@ import torch
 from tests.assembled import ready_to_train
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.data.batches import collate
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.methods.ndp.config import Divergence
 from athlos.methods.ndp.corpora import first_occurrences
 from athlos.methods.ndp.module import NdpModule
+from athlos.parts import PartContext
 
 GRADIENT = 1e-5
 """Sums of float32 gradients in two orders, against the greatest entry; targets are stored in float32."""

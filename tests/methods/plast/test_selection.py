@@ -9,9 +9,9 @@ from tests.methods.plast.tiny import config_of, opened
 
 from athlos.config.compose import run_config
 from athlos.methods.plast.selection import PlastSelection, equal_rank
-from athlos.models.budget import budget
 from athlos.models.freeze import trainable_share
 from athlos.models.sites import backbone
+from athlos.runs.budget import budget
 from athlos.runs.execute import execute
 
 PAPER_LAYERS, PAPER_LAYER_SIZE, PAPER_TOTAL = 5, 202_383_360, 7_063_427_072

@@ -5,8 +5,8 @@ from pathlib import Path
 from tests.assembled import context_as_loaded
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.config.schema import RunConfig
+from athlos.parts import PartContext
 
 OVERRIDES = (
     "experiment=plast/lab", "model=lab/plast", "data.num_train=60", "data.num_val=8", "data.num_test=4",

@@ -18,7 +18,6 @@ from tests.models.test_selection import moved, snapshot, train
 from tests.tolerances import EXACT, FLOAT32
 
 from athlos.config.compose import compose_dict, run_config
-from athlos.config.parts import PartContext
 from athlos.data.records import MathRecord, ParallelRecord
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.methods.slam import probing
@@ -28,6 +27,7 @@ from athlos.methods.slam.selection import SlamSelection
 from athlos.models.layer_selectors import gap_prefix
 from athlos.models.neuron_counts import merge
 from athlos.models.tokenizers import word_tokenizer
+from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 WORDS = [f" {letter}{number}" for letter in "abc" for number in range(8)]

@@ -6,8 +6,8 @@ from tests.methods.lisa.test_cost import kept_bytes
 from tests.methods.spannorm.test_surgery import placed
 from torch.utils.flop_counter import FlopCounterMode
 
-from athlos.models.budget import Formats, activation_bytes
 from athlos.models.flops import forward_flops, step_flops
+from athlos.models.memory import Formats, activation_bytes
 from athlos.models.sites import backbone
 
 ROWS, LENGTH = 2, 48

@@ -9,11 +9,11 @@ from tests.methods.spannorm.test_surgery import ids_of, logits, placed
 from tests.tolerances import EXACT, FLOAT32
 
 from athlos.config.compose import run_config
-from athlos.config.parts import Loss
 from athlos.errors import SurgeryError
 from athlos.methods.spannorm.experts import Experts, balance_loss, expert_layers, loads, routed
 from athlos.models.added_loss import added_loss
 from athlos.models.sites import backbone, chosen_sites
+from athlos.parts import Loss
 from athlos.training.module import MethodModule
 
 MOE = ["surgery.moe.num_experts=4", "surgery.moe.balance_loss=0.5"]

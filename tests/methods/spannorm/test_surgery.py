@@ -11,7 +11,6 @@ from tests.tolerances import EXACT, FLOAT64
 from transformers import AutoModelForCausalLM
 
 from athlos.config.compose import run_config
-from athlos.config.parts import PartContext
 from athlos.errors import ConfigErrors, SurgeryError
 from athlos.generation.config import NativeConfig
 from athlos.generation.interface import Prompt, SamplingRule
@@ -24,6 +23,7 @@ from athlos.methods.spannorm.surgery import SpanNormSurgery
 from athlos.models.architecture import build, hf_config
 from athlos.models.sites import backbone
 from athlos.models.tokenizers import byte_tokenizer
+from athlos.parts import PartContext
 
 BASE = {
     "model_type": "llama", "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4,

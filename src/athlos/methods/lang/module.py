@@ -21,7 +21,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from athlos.config.parts import PartContext, Scores
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.methods.lang.config import LangConfig, SwitchMeasure, SwitchSignal
@@ -37,6 +36,7 @@ from athlos.methods.lang.prompts import (
     shown_units,
 )
 from athlos.methods.lang.schedule import HintSwitch, hint_share
+from athlos.parts import PartContext, Scores
 from athlos.text.language import detector
 from athlos.training.module import Measured
 from athlos.training.rollout_module import RolloutModule

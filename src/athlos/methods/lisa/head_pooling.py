@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import GqaMeanpoolConfig, MqaMeanpoolConfig
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.models.sites import Layer, Site, backbone
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

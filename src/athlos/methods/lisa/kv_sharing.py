@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.generation.kv_cache import KVLayer
 from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, refuse_unusual_scores
@@ -32,6 +32,7 @@ from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.methods.lisa.surgery import alone
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, HEAD_NORMS, Backbone, Layer, backbone
 from athlos.models.surgical import record_surgery
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from athlos.config.parts import Loss, PartContext
 from athlos.data.batches import Batch
 from athlos.errors import ConfigError
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, hand_on, probabilities
@@ -39,6 +38,7 @@ from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import DistillObjective
 from athlos.objectives.next_token import gather_targets
+from athlos.parts import Loss, PartContext
 from athlos.training.module import Measured, MethodModule
 from athlos.training.trainer import evaluation_precision
 

@@ -2,10 +2,11 @@
 
 from typing import TYPE_CHECKING
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.methods.lisa.config import LisaSelectionConfig
 from athlos.methods.lisa.surgery import shared_attentions
 from athlos.models.freeze import freeze_all_but, trainable_share
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

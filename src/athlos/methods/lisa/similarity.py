@@ -25,8 +25,8 @@ from athlos.stages import Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from athlos.config.parts import PartContext
     from athlos.methods.lisa.config import LisaSurgeryConfig, SharedAttentionConfig
+    from athlos.parts import PartContext
 
 SIMILARITY_VERSION = 1
 TINY = 1e-12

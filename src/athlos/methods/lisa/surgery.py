@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.lisa.attention import SharedAttention, carry_scores, hand_on, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
@@ -17,6 +17,7 @@ from athlos.methods.lisa.score_parts import Aligner, LowRank
 from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, Backbone, Layer, Site, backbone
 from athlos.models.surgical import record_surgery
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from athlos.config.parts import Made, PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.config.schema import RunConfig
 from athlos.data.encoding import Rows, tokenizer_hash
 from athlos.errors import DataError
@@ -16,6 +16,7 @@ from athlos.methods.ndp.hashing import num_collisions
 from athlos.methods.ndp.products import Source, data_hash, shard_size, suffix_product, table_product
 from athlos.methods.ndp.suffixes import SuffixReader
 from athlos.methods.ndp.tables import CountTable, TableIdentity
+from athlos.parts import Made, PartContext
 from athlos.stages import Product, content_hash
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,6 @@ import numpy as np
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-from athlos.config.parts import PartContext
 from athlos.config.schema import Batching, DataConfig
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.records import Record
@@ -23,6 +22,7 @@ from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.hashing import segment_totals, whole_segments
 from athlos.methods.ndp.positions import predicted
 from athlos.methods.ndp.tables import release_pages
+from athlos.parts import PartContext
 from athlos.stages import content_hash
 
 if TYPE_CHECKING:

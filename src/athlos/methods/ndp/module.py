@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
-from athlos.config.parts import PartContext
 from athlos.data.batches import Batch
 from athlos.methods.ndp.config import Match, NdpConfig, NdpObjectiveConfig
 from athlos.methods.ndp.similarity import similarities
 from athlos.models.forward import causal_model
+from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule, build_optimizer, lr_factor
 
 

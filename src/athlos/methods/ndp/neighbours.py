@@ -16,8 +16,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from athlos.config.compose import plain
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
-from athlos.data.batches import collate
+from athlos.config.part_report import PartReport
+from athlos.data.batches import Unit, collate
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
 from athlos.methods.ndp.config import NeighbourObjectiveConfig
@@ -30,6 +30,7 @@ from athlos.models.forward import causal_model, hidden_states
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import load_teacher
 from athlos.objectives.next_token import gather_targets
+from athlos.parts import Loss, PartContext
 from athlos.stages import Stage
 
 NEIGHBOURS_VERSION = 1

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from athlos.config.parts import Loss, PartContext, PartReport, Unit
+from athlos.config.part_report import PartReport
+from athlos.data.batches import Unit
 from athlos.data.encoding import rows_hash
 from athlos.errors import ConfigError
 from athlos.methods.ndp.config import Divergence, NdpObjectiveConfig
@@ -21,6 +22,7 @@ from athlos.methods.ndp.loss import ndp_nll
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.models.forward import causal_model, hidden_states
 from athlos.objectives.next_token import gather_targets
+from athlos.parts import Loss, PartContext
 from athlos.stages import Stage
 
 log = logging.getLogger(__name__)

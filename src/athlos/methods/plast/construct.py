@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from athlos.config.parts import Made, PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, listed, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord
 from athlos.errors import DataError, ModelError
@@ -20,6 +20,7 @@ from athlos.methods.plast.config import Kind, PlastConstructConfig
 from athlos.methods.plast.reading import source_of
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import is_vision_language
+from athlos.parts import Made, PartContext
 from athlos.stages import Stage
 from athlos.text.prompt_styles import language_name
 

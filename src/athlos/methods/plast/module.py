@@ -5,13 +5,13 @@ from typing import Any
 
 from torch import Tensor
 
-from athlos.config.parts import PartContext
 from athlos.data.batches import Batch
 from athlos.methods.plast.config import PlastMethodConfig, PlastSelectionConfig
 from athlos.methods.plast.diagnose import Questions, image_attention, mask_study
 from athlos.methods.plast.probing import counts_of, probe_product
 from athlos.methods.plast.reading import parallel_questions, source_of
 from athlos.models.layer_selectors import lape
+from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule
 
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from athlos.config.parts import PartContext
 from athlos.errors import DataError
 from athlos.methods.plast.config import SCORING, PlastSelectionConfig, Selector
 from athlos.methods.plast.reading import parallel_questions, readings, source_of
 from athlos.models import layer_selectors as rules
 from athlos.models.neuron_counts import NeuronCounts, load_blocks, save_blocks
 from athlos.models.probe import ActivationProbe
+from athlos.parts import PartContext
 from athlos.stages import Product, Stage
 
 if TYPE_CHECKING:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from athlos.config.parts import PartContext
 from athlos.data.encoding import prefix_token
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import PictureQuestionSource
@@ -20,6 +19,7 @@ from athlos.errors import DataError, SurgeryError
 from athlos.methods.plast.config import ProbeTokens
 from athlos.models.forward import causal_model
 from athlos.models.vision_language import FEATURES, decoder_inputs, encode_pictures, num_image_tokens
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

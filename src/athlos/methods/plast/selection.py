@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.plast.config import Arm, PlastSelectionConfig, Trained
 from athlos.methods.plast.probing import Choice, chosen
@@ -10,6 +10,7 @@ from athlos.models.config import LoraConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
 from athlos.models.selection import LoraSelection
 from athlos.models.sites import MATRIX_NAMES, Layer, backbone, chosen_layers, chosen_sites, parameters_of
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from torch import nn

@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from athlos.config.parts import PartContext
 from athlos.data.batches import collate
 from athlos.methods.slam.config import SlamConfig
 from athlos.models.forward import causal_model, hidden_states
 from athlos.models.sites import backbone, chosen_sites
 from athlos.objectives.next_token import gather_targets, next_token_nll
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from athlos.config.parts import PartContext
 from athlos.data.batches import Batch
 from athlos.data.parallel_texts import parallel_texts
 from athlos.methods.slam.config import SlamMethodConfig
 from athlos.methods.slam.probing import text_batches
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
+from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule
 
 if TYPE_CHECKING:

@@ -17,7 +17,6 @@ from hydra.utils import get_class
 from torch import Tensor
 
 from athlos.config.compose import plain, run_config
-from athlos.config.parts import PartContext
 from athlos.data.encoding import prefix_token
 from athlos.data.parallel_texts import parallel_texts
 from athlos.data.source import Source
@@ -28,6 +27,7 @@ from athlos.models.config import NoSurgeryConfig
 from athlos.models.neuron_counts import NeuronCounts, load_blocks, merge, save_blocks
 from athlos.models.probe import ActivationProbe
 from athlos.models.tokenizers import tokenizer_hash
+from athlos.parts import PartContext
 from athlos.stages import Product, Stage
 
 if TYPE_CHECKING:

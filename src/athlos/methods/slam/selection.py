@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.methods.slam.config import NeuronMask, SlamConfig, Trained
 from athlos.methods.slam.probing import COUNTS, Choice, chosen, probe_product, statistic
 from athlos.models.config import LoraConfig
@@ -19,6 +19,7 @@ from athlos.models.freeze import freeze_all_but, trainable_share
 from athlos.models.neuron_counts import load_blocks, merge
 from athlos.models.selection import LoraSelection
 from athlos.models.sites import Layer, Site, backbone, chosen_layers, chosen_sites, parameters_of
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

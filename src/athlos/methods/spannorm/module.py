@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from athlos.config.parts import PartContext
 from athlos.data.batches import Batch
 from athlos.data.datamodule import DataModule
 from athlos.methods.spannorm.config import SpanNormConfig
@@ -19,6 +18,7 @@ from athlos.methods.spannorm.experts import expert_layers
 from athlos.methods.spannorm.figures import depth_figure
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
+from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from athlos.config.parts import PartContext, PartReport
+from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
 from athlos.methods.spannorm.config import SpanNormSurgeryConfig
@@ -14,6 +14,7 @@ from athlos.methods.spannorm.placements import Plan, plan_of
 from athlos.methods.spannorm.scaling import branch_variances, depth_factor, initialise, own_rule, skip_product
 from athlos.models.sites import DECODER_LAYERS, FINAL_NORM, TWO_NORMS, Backbone, Layer, backbone
 from athlos.models.surgical import record_surgery, surgeries
+from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -5,46 +5,45 @@ Each class is built as `Class(config)` with its own config node; what it needs o
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from athlos.config.part_report import PartReport
+from athlos.config.schema import RunConfig
+from athlos.data.batches import Unit
+from athlos.data.datamodule import DataModule, MadeData
+from athlos.generation.interface import Engine
+from athlos.generation.rollouts import PolicyPrompt, Rollouts
+from athlos.judging.interface import Judge
+from athlos.models.loading import LoadedModel
+from athlos.retrieval.interface import Index
+from athlos.stages import StageStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from athlos.config.schema import RunConfig
-    from athlos.data.datamodule import DataModule
-    from athlos.data.encoding import Rows
-    from athlos.data.records import Record
-    from athlos.generation.interface import Engine
-    from athlos.generation.rollouts import PolicyPrompt, Rollouts
-    from athlos.models.loading import LoadedModel
-    from athlos.stages import StageStore
-
-RecordT = TypeVar("RecordT", bound="Record")
 
 
 @dataclass(kw_only=True)
 class PartContext:
     """What a part may use of the run, or the phase of a run, that it belongs to."""
 
-    config: "RunConfig"
-    stages: "StageStore"
-    data: "DataModule | None" = None
+    config: RunConfig
+    stages: StageStore
+    data: DataModule | None = None
     """None in a dry run, where the model is on the meta device and nothing may be read."""
-    start: "LoadedModel | None" = None
+    start: LoadedModel | None = None
     """The weights that the phase starts from, as loaded; None where a server answers and nothing is trained."""
-    load_base: "Callable[[], LoadedModel] | None" = None
+    load_base: Callable[[], LoadedModel] | None = None
     """Loads the run's model as it was before any phase, for `base_model` of a later one; None = `start` is that."""
-    generator: "Engine | None" = None
+    generator: Engine | None = None
     """What writes for constructions and pipelines."""
-    judge: "Judge | None" = None
-    index: "Index | None" = None
+    judge: Judge | None = None
+    index: Index | None = None
     made: "Made | None" = None
     """What the phase's construction made, once it has."""
-    base: "LoadedModel | None" = field(default=None, repr=False)
+    base: LoadedModel | None = field(default=None, repr=False)
     """The run's model before any phase, once `base_model` has loaded it."""
 
     @property
@@ -68,27 +67,14 @@ class PartContext:
 
 
 @dataclass(kw_only=True)
-class Made:
+class Made(MadeData):
     """What a construction made of a model and data. Records or rows take the place of the training split."""
 
-    key: str
-    """Content hash of what was made: an input of every stage that reads it."""
-    report: "PartReport"
-    records: "Sequence[Record] | None" = None
-    rows: "Rows | None" = None
-    """The same encoded, for constructions that work on token ids."""
+    report: PartReport
     product: Any = None
     """What the construction made beside training data, for the objective or method that knows its class."""
-    files: Sequence["Path"] = ()
+    files: Sequence[Path] = ()
     """Files that say what was made, kept with the weights: `made/<name>`."""
-
-
-@dataclass(kw_only=True)
-class PartReport:
-    """What a surgery or selection did. `metrics` join the run's metrics, `summary` its start panel."""
-
-    summary: str
-    metrics: dict[str, float] = field(default_factory=dict)
 
 
 class Surgery(Protocol):
@@ -104,7 +90,7 @@ class Surgery(Protocol):
 class Construct(Protocol):
     """Makes new data of model and data before training, as stage products, so that a sweep builds them once."""
 
-    def build(self, *, context: PartContext) -> "Made | None":
+    def build(self, *, context: PartContext) -> Made | None:
         """What it made, which the run's other parts find as `context.made`; None for nothing. The model is as loaded.
 
         Records and rows that it made *are* the training data; there is no other way into the data module.
@@ -129,21 +115,14 @@ class Loss:
     So 4 micro batches of 2 rows give the gradient of 1 batch of 8, whatever their lengths.
     """
 
-    total: "torch.Tensor"
+    total: Tensor
     """Scalar: sum over counted targets, in nats."""
     count: int
     """How many of the objective's `unit` this batch holds: target tokens (`num_targets`), or rows."""
-    logs: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
+    logs: Mapping[str, Tensor] = field(default_factory=dict)
     """Further scalars to record, already averaged."""
     counts: Mapping[str, int] = field(default_factory=dict)
     """Further numbers to record, which add up over the micro batches and devices of an optimizer step."""
-
-
-class Unit(StrEnum):
-    """What a loss counts, and so what an optimizer step is divided by: target tokens, or rows."""
-
-    tokens = "tokens"
-    sequences = "sequences"
 
 
 class Objective(Protocol):
@@ -159,18 +138,18 @@ class Objective(Protocol):
         """Called once before training, the parts applied: build tables, keep a teacher. Nothing to tell: None."""
         ...
 
-    def loss(self, model: "PreTrainedModel", batch: Mapping[str, "torch.Tensor"]) -> Loss: ...
+    def loss(self, model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Loss: ...
 
 
 @dataclass(kw_only=True)
 class Scores:
     """What a reward says of G responses to each of P prompts. Tables are [P, G], on the CPU."""
 
-    rewards_PG: "torch.Tensor"
+    rewards_PG: Tensor
     """float64."""
-    is_right_PG: "torch.Tensor"
+    is_right_PG: Tensor
     """bool: whether a response is all that was asked for."""
-    parts: Mapping[str, "torch.Tensor"] = field(default_factory=dict)
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
     """What the rewards were made of, float64; the mean over responses is the metric `train/<name>`, or `<name>` where
     that has a group of its own (`train/reward/right`)."""
 
@@ -182,89 +161,6 @@ class Reward(Protocol):
         """Called once before training. Raises `DataError` for records that it cannot judge."""
         ...
 
-    def scores(self, prompts: "Sequence[PolicyPrompt]", rollouts: "Rollouts", *, progress: float) -> Scores:
+    def scores(self, prompts: Sequence[PolicyPrompt], rollouts: Rollouts, *, progress: float) -> Scores:
         """`progress` is the share of the run that is done, in [0, 1], for rewards that change with it."""
         ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptStyle(Generic[RecordT]):
-    """One way to ask for the answer to records of one type; `text/prompts.py` makes prompts of it.
-
-    Styles stand as `PROMPT_STYLES` in `text/prompt_styles.py` and in a method's own `prompt_styles.py`, both free of
-    torch. Several types of record may have a style of one name, which `prompt_style` then chooses for all of them.
-    """
-
-    record_type: "type[RecordT]"
-    name: str
-    question: Callable[[RecordT], str]
-    """Ends where the answer begins."""
-    answer: Callable[[RecordT], str]
-    """Starts with the space that belongs between question and answer."""
-    stops: Callable[[RecordT], tuple[str, ...]] = lambda record: ()
-    """Strings that end an answer."""
-    shot: Callable[[RecordT], RecordT] = lambda record: record
-    """What of a record is shown when it is a worked example."""
-    read: Callable[[str], str] = str.strip
-    """Generated text, cut at its stop -> the answer."""
-    built_in: Callable[[str], list[RecordT]] | None = None
-    """Worked examples in a language that come with the style, where it has any."""
-
-
-@dataclass(kw_only=True)
-class Request:
-    """One question to a model: the prompt, and the record it was made from for pipelines that need more."""
-
-    identifier: str
-    prompt: str
-    record: Any
-    seed: int = 0
-    stop: list[str] = field(default_factory=list)
-    """Strings that end this answer, beside those of the decoding rule."""
-
-
-@dataclass(kw_only=True)
-class Prediction:
-    """One answer. `text` is cut at the stop string; `log_prob` is the sum over generated tokens, in nats."""
-
-    identifier: str
-    text: str
-    num_prompt_tokens: int
-    num_tokens: int
-    log_prob: float
-    finished: bool
-    """False when it was cut by length."""
-
-
-class Judge(Protocol):
-    """Says how right answers are."""
-
-    def scores(self, answers: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-        """One score in [0, 1] an answer, beside the references that would be right for it."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """A found passage: its id in the corpus, its text, and the index's score, greater is better."""
-
-    identifier: str
-    text: str
-    score: float
-
-
-class Index(Protocol):
-    """Finds passages of the run's corpus."""
-
-    key: str
-    """Content hash of corpus and index."""
-
-    def search(self, queries: Sequence[str], *, k: int) -> list[list[Passage]]:
-        """The k best passages of each query, best first; fewer where the corpus has fewer."""
-        ...
-
-
-class Decoding(Protocol):
-    """Makes prompts of requests and has the engine answer them by its rule; one prediction a request, in order."""
-
-    def answer(self, engine: "Engine", requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]: ...

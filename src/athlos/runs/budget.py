@@ -1,0 +1,113 @@
+"""What a run will need, before anything is loaded: parameters, memory by kind, operations, hardware.
+
+The model is built on the meta device, where tensors have shapes but no values, and the run's surgery and selection are
+applied to it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import get_class
+
+from athlos.config.schema import RunConfig
+from athlos.models.flops import step_flops
+from athlos.models.freeze import TrainableShare, trainable_share
+from athlos.models.memory import Memory, memory_of, meta_model
+from athlos.models.sites import backbone
+from athlos.parts import PartContext
+from athlos.stages import StageStore, cache_dir
+
+GIB = 2**30
+CARDS_GB = (12, 16, 24, 40, 48, 80, 141)
+"""Memory of common cards."""
+SHARD_CARD_GB = 80
+SHARD_COUNTS = (2, 4, 8, 16, 32, 64)
+USABLE = 0.9
+"""Share of a card that a run can fill: the rest goes to the driver, workspaces and fragments."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget:
+    """The needs of one run."""
+
+    model: str
+    selection: str
+    """What the surgery and the selection said they did."""
+    share: TrainableShare
+    memory: Memory
+    """On one device."""
+    tokens_per_step: int
+    flops_per_step: float
+    hardware: str
+    metrics: dict[str, float]
+    """What the surgery and the selection count themselves."""
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Label and value of each line, for a panel."""
+        memory = self.memory
+        kinds = ("weights", "gradients", "optimizer", "activations", "logits", "kv_cache")
+        return [
+            ("model", self.model),
+            ("parts", self.selection),
+            ("parameters", f"{self.share.total:,}"),
+            ("trainable", f"{self.share.trainable:,} ({self.share.share:.2%})"),
+            ("trainable without embeddings", f"{self.share.share_without_embeddings:.2%}"),
+            *((f"memory: {kind.replace('_', ' ')}", _size(vars(memory)[kind])) for kind in kinds),
+            ("memory: training", _size(memory.training)),
+            ("memory: evaluation", _size(memory.evaluation)),
+            ("tokens a step", f"{self.tokens_per_step:,}"),
+            ("FLOPs a step", f"{self.flops_per_step:.3g}"),
+            *((name, f"{value:,.6g}") for name, value in self.metrics.items()),
+            ("hardware", self.hardware),
+        ]
+
+
+def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
+    """The needs of a run. `logit_tokens` = positions whose logits exist at one time, where the loss works in chunks.
+
+    A vision-language model is counted with one picture a row. Surgery and selection see a meta model, no data and no
+    weights to start from; one that must measure values cannot run and says so itself.
+    """
+    model: Any = meta_model(config.model)
+    context = PartContext(config=config, stages=StageStore(cache_dir(config.cache_dir)))
+    summaries, metrics = [], {}
+    for part in (config.surgery, config.selection):
+        model, report = get_class(part._target_)(part).apply(model, context=context)
+        summaries.append(report.summary)
+        metrics |= report.metrics
+    found = backbone(model)
+    rows, length = config.train.batch_size, config.train.max_length
+    pictures = rows if found.vision_tower is not None else 0
+    memory = memory_of(model, config=config, logit_tokens=logit_tokens)
+    return Budget(
+        model=f"{config.model.name} ({model.config.model_type}, {len(found.layers)} layers)",
+        selection="; ".join(summaries),
+        share=trainable_share(model),
+        memory=memory,
+        tokens_per_step=rows * length,
+        flops_per_step=step_flops(model, num_rows=rows, length=length, num_pictures=pictures),
+        hardware=_hardware(memory, config=config),
+        metrics=metrics,
+    )
+
+
+def _hardware(memory: Memory, *, config: RunConfig) -> str:
+    """The smallest plain hardware that holds the peak, in words."""
+    devices = config.hardware.devices * config.hardware.num_nodes
+    if config.hardware.accelerator == "cpu":
+        return f"{devices} x CPU with {math.ceil(memory.peak * devices / GIB / USABLE)} GB of memory in all"
+    card = next((size for size in CARDS_GB if memory.peak <= size * GIB * USABLE), None)
+    if card is not None:
+        return f"{devices} x {card} GB"
+    if config.hardware.strategy == "fsdp2":
+        return f"more than {devices} x {CARDS_GB[-1]} GB; raise hardware.devices or lower train.micro_batch_size"
+    state = memory.weights + memory.gradients + memory.optimizer
+    for count in SHARD_COUNTS:
+        if state // count + (memory.peak - state) <= SHARD_CARD_GB * GIB * USABLE:
+            return f"{count} x {SHARD_CARD_GB} GB with hardware=fsdp2 hardware.devices={count}"
+    return "no common machine; lower train.micro_batch_size or train.max_length, or set activation_checkpointing"
+
+
+def _size(size: int) -> str:
+    return f"{size / GIB:.2f} GiB" if size >= GIB else f"{size / 2**20:.1f} MiB"

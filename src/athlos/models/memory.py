@@ -1,20 +1,25 @@
 """Memory of a model in training and evaluation, from its shapes alone; and the model itself on the meta device.
 
-Memory is a formula over what autograd keeps; a test holds it against measured saved tensors.
+What autograd keeps is counted in a forward pass of tensors without values: no formula knows what a layer is made of.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.func import functional_call
 
-from athlos.config.schema import Attention, Dtype, ModelConfig, RunConfig
+from athlos.config.schema import ModelConfig, RunConfig
 from athlos.errors import ModelError
 from athlos.models.architecture import build, hf_config
-from athlos.models.flops import Reach, added_parts, gradient_reach, layer_windows, linears, reaches_head, trains
+from athlos.models.flops import layer_windows
 from athlos.models.loading import fetch_options, parse_source
 from athlos.models.quiet import quiet_transformers
-from athlos.models.sites import Backbone, Layer, backbone
+from athlos.models.sites import Backbone, backbone
 from athlos.models.tokenizers import SMALLEST_BPE
 
 if TYPE_CHECKING:
@@ -25,6 +30,9 @@ MOMENTS = 2
 FLOAT32_BYTES = 4
 LOGIT_COPIES = 3
 """Logits, their log-probabilities and their gradient, in float32."""
+AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+CAST = {"bf16-true": torch.bfloat16}
+"""Precisions that compute in another format than that of the weights, and those that turn the weights into it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,7 @@ class Memory:
     gradients: int
     optimizer: int
     activations: int
-    """What autograd keeps of one micro batch, without logits."""
+    """What autograd keeps of one micro batch, without logits; with the 16-bit copies that autocast makes of weights."""
     logits: int
     kv_cache: int
     """Of an evaluation batch at full length; not there in training."""
@@ -52,29 +60,6 @@ class Memory:
     def peak(self) -> int:
         """Training and evaluation take turns, but weights, gradients and optimizer state stay."""
         return max(self.training, self.weights + self.gradients + self.optimizer + self.kv_cache)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Formats:
-    """Bytes a number, by role."""
-
-    weight: int
-    compute: int
-    """Activations inside a layer."""
-    stream: int
-    """The residual stream as it is handed from layer to layer."""
-    norm_output: int
-    """A normalised stream before its gain."""
-
-
-def formats(config: RunConfig) -> Formats:
-    """Mixed precision keeps weights and stream as loaded and computes in 16 bits; `-true` casts everything."""
-    precision = config.hardware.precision
-    loaded = FLOAT32_BYTES if config.model.dtype is Dtype.float32 else 2
-    if precision.endswith("-mixed"):
-        return Formats(weight=loaded, compute=2, stream=loaded, norm_output=loaded)
-    size = 2 if precision == "bf16-true" else loaded
-    return Formats(weight=size, compute=size, stream=size, norm_output=size)
 
 
 def meta_model(config: ModelConfig) -> "PreTrainedModel":
@@ -114,35 +99,27 @@ def _published_config(config: ModelConfig) -> Any:
 
 
 def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int | None) -> Memory:
-    sizes, found = formats(config), backbone(model)
+    found, precision = backbone(model), config.hardware.precision
     devices = config.hardware.devices * config.hardware.num_nodes
     shards = devices if config.hardware.strategy == "fsdp2" else 1
     # Plain DDP sends gradients in buckets, which are a second copy of them.
     gradient_copies = 2 if devices > 1 and shards == 1 else 1
     tokens = config.train.micro_batch_size * config.train.max_length
-    every = list(model.parameters())
-    trained = [parameter for parameter in every if parameter.requires_grad]
-    is_cast = config.hardware.precision.endswith("-true")
-    weights = sum(parameter.numel() * (sizes.weight if is_cast else parameter.element_size()) for parameter in every)
-    gradients = sum(
-        parameter.numel() * (sizes.weight if is_cast else parameter.element_size()) for parameter in trained
-    )
-    optimizer = gradients * MOMENTS
-    if not is_cast:
-        # Autocast keeps a 16-bit copy of each trainable float32 matrix for the step.
-        weights += sum(parameter.numel() * sizes.compute for parameter in trained
-                       if parameter.element_size() > sizes.compute)  # fmt: skip
+    sizes = [
+        (parameter.numel() * CAST.get(precision, parameter.dtype).itemsize, parameter.requires_grad)
+        for parameter in model.parameters()
+    ]
+    gradients = sum(size for size, is_trained in sizes if is_trained)
     vocabulary = found.head.weight.shape[0]
     return Memory(
-        weights=weights // shards,
+        weights=sum(size for size, _ in sizes) // shards,
         gradients=gradients * gradient_copies // shards,
-        optimizer=optimizer // shards,
+        optimizer=gradients * MOMENTS // shards,
         activations=activation_bytes(
             found,
             num_rows=config.train.micro_batch_size,
             length=config.train.max_length,
-            sizes=sizes,
-            is_eager=config.model.attention is Attention.eager,
+            precision=precision,
             is_checkpointed=config.model.activation_checkpointing,
         ),
         logits=min(tokens, logit_tokens or tokens) * vocabulary * FLOAT32_BYTES * LOGIT_COPIES,
@@ -150,9 +127,9 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
             found,
             num_rows=config.eval.batch_size,
             length=config.train.max_length + config.decoding.max_new_tokens,
-            number_bytes=sizes.compute,
+            number_bytes=(AUTOCAST | CAST).get(precision, found.head.weight.dtype).itemsize,
         ),
-    )  # fmt: skip
+    )
 
 
 def kv_cache_bytes(found: Backbone, *, num_rows: int, length: int, number_bytes: int) -> int:
@@ -166,73 +143,61 @@ def kv_cache_bytes(found: Backbone, *, num_rows: int, length: int, number_bytes:
 
 
 def activation_bytes(
-    found: Backbone, *, num_rows: int, length: int, sizes: Formats, is_eager: bool, is_checkpointed: bool
+    found: Backbone, *, num_rows: int, length: int, precision: str = "32-true", is_checkpointed: bool = False
 ) -> int:
-    """What autograd keeps between forward and backward pass in the text decoder, logits left out.
+    """What autograd keeps between forward and backward pass of full rows in the text decoder, logits left out.
 
-    Nothing below the lowest trainable layer. With checkpointing: the input of each layer, and one layer in full while
-    it is computed again.
+    Each storage counts once; parameters and the words themselves do not count. With checkpointing: the input of each
+    layer, and the layer that keeps most in full while it is computed again; what layers hand on beside the stream
+    (LISA's scores) is then left out. The words are real tensors, because transformers looks at their values.
     """
-    reached = [
-        _layer_bytes(layer, found, reach=reach, length=length, sizes=sizes, is_eager=is_eager)
-        for layer, reach in zip(found.layers, gradient_reach(found), strict=True)
-        if reach.end
-    ]
-    width = found.hidden_size
-    if is_checkpointed and reached:
-        reached = [*(width * sizes.stream for _ in reached), max(reached)]
-    end = (width + 1) * FLOAT32_BYTES + width * sizes.norm_output * trains(found.final_norm)
-    end += width * sizes.compute * trains(found.head)
-    return num_rows * length * (sum(reached) + end * reaches_head(found))
+    tensors, head_tensors = (_without_values(module, precision=precision) for module in (found.decoder, found.head))
+    words = {
+        "input_ids": torch.zeros(num_rows, length, dtype=torch.long),
+        "position_ids": torch.arange(length).expand(num_rows, length),
+    }
+    known = (*tensors.values(), *head_tensors.values(), *words.values())
+    seen = {id(storage): storage for storage in map(Tensor.untyped_storage, known)}
+    kept: Counter[nn.Module | None] = Counter()
+    entered, inputs = [], []
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if id(storage) not in seen:
+            seen[id(storage)] = storage  # held, so that no other storage gets its id
+            kept[entered[-1] if entered else None] += storage.nbytes()
+        return tensor
+
+    def enter(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        entered.append(module)
+        inputs.append(arguments[0].untyped_storage().nbytes())
+
+    hooks = [layer.module.register_forward_pre_hook(enter) for layer in found.layers]
+    hooks += [layer.module.register_forward_hook(lambda *_: entered.clear()) for layer in found.layers]
+    was_training = found.decoder.training
+    mixed = torch.autocast("cpu", AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
+    with saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
+        output = functional_call(found.decoder.train(), tensors, (), {**words, "use_cache": False})
+        functional_call(found.head, head_tensors, output.last_hidden_state)
+    found.decoder.train(was_training)
+    for hook in hooks:
+        hook.remove()
+    if not is_checkpointed:
+        return kept.total()
+    return kept[None] + sum(inputs) + max(kept[layer.module] for layer in found.layers)
 
 
-def _layer_bytes(layer: Layer, found: Backbone, *, reach: Reach, length: int, sizes: Formats, is_eager: bool) -> int:
-    """Bytes a token of one layer that the backward pass enters."""
-    width, ffn = found.hidden_size, found.ffn_size
-    queries, keys = found.num_heads * found.head_size, found.num_kv_heads * found.head_size
-    has_own = {name: trains(site.module) for name, site in layer.sites.items()}
-    numbers = width * any(has_own.get(name, False) for name in ("q", "k", "v"))  # their common input
-    experts = getattr(layer.ffn, "kept_numbers", None)  # a changed FFN says itself what it keeps
-    if experts is not None:
-        numbers += experts() * reach.end
-    else:
-        numbers += width * (has_own["gate"] or has_own["up"])
-        numbers += ffn * (has_own["down"] + reach.up + 2 * reach.gate)  # product; activation; its input and `up`
-    numbers += queries * has_own["o"] * (not reach.scores)
-    numbers += sum(linear.out_features for linear in _lora_inputs(layer))
-    kept = _norm_bytes(layer, found, reach=reach, sizes=sizes)
-    numbers += width * any(trains(linear) for linear in added_parts(layer))  # their common input
-    changed = getattr(layer.attention, "kept_numbers", None)  # a changed attention says itself what it keeps
-    if reach.scores and changed is not None:
-        numbers += changed(length)
-    elif reach.scores:
-        numbers += 2 * queries + 2 * keys  # queries, keys, values, output
-        kept += found.num_heads * (length if is_eager else 1) * FLOAT32_BYTES  # probabilities, or their denominator
-        if is_eager:
-            numbers += 2 * (queries - keys)  # keys and values repeated to the number of heads
-            numbers += found.num_heads * length * (sizes.compute < FLOAT32_BYTES)  # the probabilities cast down
-    return kept + numbers * sizes.compute
+def _without_values(module: nn.Module, *, precision: str) -> dict[str, Tensor]:
+    """Parameters and buffers as fake tensors in the format that they have in training.
 
-
-def _norm_bytes(layer: Layer, found: Backbone, *, reach: Reach, sizes: Formats) -> int:
-    """The input in float32 and one scale a group where it has a gradient, and what the gain's gradient needs."""
-    per_head = {"query": found.num_heads, "key": found.num_kv_heads, "value": found.num_kv_heads}
-    has_gradient = {
-        "embedding": reach.attention_input, "attention_merge": reach.attention_input,
-        "attention_input": reach.attention_input, "query": reach.scores, "key": reach.scores, "value": reach.scores,
-        "attention_output": reach.middle, "attention_sum": reach.middle, "ffn_merge": reach.middle,
-        "ffn_input": reach.ffn_input, "ffn_output": reach.end, "ffn_sum": reach.end,
-    }  # fmt: skip
-    kept = 0
-    for role, norm in layer.norms.items():
-        groups = per_head.get(role, 1)
-        size = groups * found.head_size if role in per_head else found.hidden_size
-        kept += (size + groups) * FLOAT32_BYTES * has_gradient[role]
-        kept += size * sizes.norm_output * trains(norm)
-    return kept
-
-
-def _lora_inputs(layer: Layer) -> set[Any]:
-    """LoRA's first matrices, whose outputs are kept: trainable, inside a site, with fewer outputs than the site."""
-    inner = {linear for site in layer.sites.values() for linear in linears(site.module) if linear is not site.module}
-    return {linear for linear in inner if linear.weight.requires_grad and linear.out_features < linear.in_features}
+    A fake tensor has no values but says that it is on the CPU, whose kernels keep what those of a GPU keep. On the meta
+    device autocast does not work, and attention keeps the weights of all pairs.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        return {
+            name: torch.empty_like(
+                tensor, device="cpu", requires_grad=tensor.requires_grad,
+                dtype=CAST.get(precision, tensor.dtype) if tensor.is_floating_point() else tensor.dtype,
+            )
+            for name, tensor in (*module.named_parameters(), *module.named_buffers())
+        }  # fmt: skip

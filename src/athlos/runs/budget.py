@@ -4,6 +4,7 @@ The model is built on the meta device, where tensors have shapes but no values, 
 applied to it.
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,7 @@ from athlos.stages import StageStore, cache_dir
 GIB = 2**30
 CARDS_GB = (12, 16, 24, 40, 48, 80, 141)
 """Memory of common cards."""
-SHARD_CARD_GB = 80
+SHARD_CARDS_GB = (80, 141)
 SHARD_COUNTS = (2, 4, 8, 16, 32, 64)
 USABLE = 0.9
 """Share of a card that a run can fill: the rest goes to the driver, workspaces and fragments."""
@@ -103,9 +104,9 @@ def _hardware(memory: Memory, *, config: RunConfig) -> str:
     if config.hardware.strategy == "fsdp2":
         return f"more than {devices} x {CARDS_GB[-1]} GB; raise hardware.devices or lower train.micro_batch_size"
     state = memory.weights + memory.gradients + memory.optimizer
-    for count in SHARD_COUNTS:
-        if state // count + (memory.peak - state) <= SHARD_CARD_GB * GIB * USABLE:
-            return f"{count} x {SHARD_CARD_GB} GB with hardware=fsdp2 hardware.devices={count}"
+    for card, count in itertools.product(SHARD_CARDS_GB, SHARD_COUNTS):
+        if state // count + (memory.peak - state) <= card * GIB * USABLE:
+            return f"{count} x {card} GB with hardware=fsdp2 hardware.devices={count}"
     return "no common machine; lower train.micro_batch_size or train.max_length, or set activation_checkpointing"
 
 

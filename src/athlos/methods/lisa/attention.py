@@ -205,14 +205,6 @@ class SharedAttention(nn.Module):
         mixing = 0 if aligner is None else heads * (2 * aligner.hidden + heads * (aligner.residual and aligner.has_mix))
         return mixing + heads * (self.head_size + (low_rank.rank if low_rank else 0))
 
-    def kept_numbers(self, length: int) -> int:
-        """Numbers a token that the backward pass needs: scores below, the aligner's units, weights, and the vectors."""
-        aligner, low_rank, heads = self.aligner, self.low_rank, self.num_heads
-        pairs = heads + (heads + 2 * aligner.hidden if aligner is not None and aligner.hidden else 0)
-        vectors = heads * self.head_size + self.num_groups * self.head_size
-        vectors += 0 if low_rank is None else low_rank.rank * (heads + self.num_groups)
-        return pairs * length + vectors
-
     def added(self) -> list[nn.Parameter]:
         """The parameters that the surgery added."""
         return [parameter for part in (self.aligner, self.low_rank) if part for parameter in part.parameters()]

@@ -126,10 +126,6 @@ class KeylessAttention(nn.Module):
         self.num_heads, self.head_size, self.num_key_value_groups = num_heads, head_size, num_heads // num_groups
         self.scaling, self.dropout = scaling, dropout
 
-    def kept_numbers(self, length: int) -> int:
-        """Numbers a token that the backward pass needs: queries, output and the softmax's denominators."""
-        return 2 * self.num_heads * self.head_size + self.num_heads
-
     def forward(
         self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask: Tensor | None = None,
         past_key_values: Any = None, **arguments: Any,

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 
 from athlos.models.flops import linears
 
@@ -42,7 +43,7 @@ class Experts(nn.Module):
         self.added_loss = self.balance * balance_loss(counted_NE, self.load_E) if is_recorded else None
         mixed_ND = torch.zeros_like(tokens_ND)
         for index, expert in enumerate(self.experts):
-            rows, places = (chosen_NK == index).nonzero(as_tuple=True)
+            rows, places = sent_to(index, chosen_NK, num_experts=len(self.experts))
             weights = weights_NK[rows, places, None].to(tokens_ND.dtype)
             mixed_ND = mixed_ND.index_add(0, rows, (weights * expert(tokens_ND[rows])).to(tokens_ND.dtype))
         return mixed_ND.view_as(hidden_states)
@@ -53,11 +54,6 @@ class Experts(nn.Module):
         of_one = sum(linear.weight.numel() for linear in linears(self.experts[0]))
         return of_one * (len(self.experts) - self.top_k)
 
-    def kept_numbers(self) -> int:
-        """Numbers a token that the backward pass needs: its input, and for each chosen expert its copy and products."""
-        inner = next(linears(self.experts[0])).out_features
-        return self.router.in_features * (1 + 2 * self.top_k) + 4 * inner * self.top_k
-
 
 def routed(probs_NE: Tensor, *, top_k: int) -> tuple[Tensor, Tensor]:
     """Chosen experts [N, K] and their weights [N, K]; rows of the weights sum to 1."""
@@ -65,9 +61,16 @@ def routed(probs_NE: Tensor, *, top_k: int) -> tuple[Tensor, Tensor]:
     return chosen_NK, weights_NK / weights_NK.sum(-1, keepdim=True)
 
 
+def sent_to(index: int, chosen_NK: Tensor, *, num_experts: int) -> tuple[Tensor, ...]:
+    """Tokens of an expert and their places among the K, each [n]; of tensors without values those of an even load."""
+    if isinstance(chosen_NK, FakeTensor):
+        return chosen_NK.new_zeros(2, chosen_NK.numel() // num_experts).unbind()
+    return (chosen_NK == index).nonzero(as_tuple=True)
+
+
 def loads(chosen_NK: Tensor, *, num_experts: int) -> Tensor:
     """Each expert's share of the assignments, [E]; zeros for no token."""
-    counts_E = torch.bincount(chosen_NK.flatten(), minlength=num_experts)
+    counts_E = (chosen_NK.reshape(-1, 1) == torch.arange(num_experts, device=chosen_NK.device)).sum(0)
     return counts_E / max(1, chosen_NK.numel())
 
 

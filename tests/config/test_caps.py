@@ -6,21 +6,22 @@ import pytest
 
 from athlos.config.caps import capped
 from athlos.config.compose import run_config
-from athlos.config.schema import MethodConfig, sized, stepped
+from athlos.config.fields import at_least, sized, stepped
+from athlos.config.schema import MethodConfig
 
 
 @dataclass(kw_only=True)
 class Inner:
-    items: int = sized(default=50)
-    probe: int = sized(least=20, default=400)
-    nothing: int = sized(default=0)
+    items: int = sized(at_least(1, default=50))
+    probe: int = sized(at_least(20, default=400))
+    nothing: int = sized(at_least(0, default=0))
     other: int = 70
 
 
 @dataclass(kw_only=True)
 class Method(MethodConfig):
-    first_steps: int = stepped(default=120)
-    no_steps: int = stepped(default=0)
+    first_steps: int = stepped(at_least(1, default=120))
+    no_steps: int = stepped(at_least(0, default=0))
     is_on: bool = True
     inner: Inner = field(default_factory=Inner)
 

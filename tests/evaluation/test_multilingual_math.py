@@ -99,7 +99,7 @@ def test_the_lab_detector():
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("eval.suites.math.samples=0", "eval.suites.math.samples: got 0, expected a number >= 1"),
+        ("eval.suites.math.samples=0", "eval.suites.math.samples: got 0, expected an integer >= 1"),
         ("eval.suites.math.samples=2", "decoding=greedy gives one answer; use decoding=sampling"),
         ("+eval.suites.math.language_groups.low=[]", "language_groups.low: got no languages, expected at least one"),
         ("eval.suites.math.language_detector=labb", "eval.suites.math.language_detector: got 'labb'"),

@@ -1,13 +1,14 @@
 """Caps on size, for smoke tests: a run made smaller before anything reads it, so that no method knows of a cap.
 
-`hardware.max_steps_cap` lowers `train.max_steps` and, in proportion, every field declared with `schema.stepped`;
-`hardware.limit_items_cap` lowers the limits of the evaluation splits and every field declared with `schema.sized`.
+`hardware.max_steps_cap` lowers `train.max_steps` and, in proportion, every field declared with `fields.stepped`;
+`hardware.limit_items_cap` lowers the limits of the evaluation splits and every field declared with `fields.sized`.
 """
 
 import dataclasses
 from typing import Any
 
-from athlos.config.schema import ITEMS, STEPS, RunConfig
+from athlos.config.fields import ITEMS, STEPS
+from athlos.config.schema import RunConfig
 
 
 def capped(config: RunConfig) -> RunConfig:

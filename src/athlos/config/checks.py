@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from athlos.config.fields import ACCEPTS
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
 from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
@@ -94,127 +95,64 @@ def denied_targets(node: Any, *, path: str = "") -> Iterator[str]:
         yield from denied_targets(value, path=f"{full}.")
 
 
-def not_finite(config: RunConfig) -> Iterator[str]:
-    """One line for each number that is nan or infinite; no other check can judge it.
-
-    Every comparison with nan is false, so nan passes a range check that asks for what is wrong. Infinity is accepted in
-    plain mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
-    """
-    for key, value, is_free in _leaves(config):
-        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
-            yield f"{key}: got {value}, expected a finite number"
-
-
-def _leaves(node: Any, *, path: str = "", is_free: bool = False) -> Iterator[tuple[str, Any, bool]]:
-    """(dotted key, value, whether it lies in a plain mapping) of each value that holds no others."""
-    if dataclasses.is_dataclass(node):
-        children: Iterable[tuple[Any, Any]] = [
-            (info.name, getattr(node, info.name)) for info in dataclasses.fields(node)
-        ]
-        is_free = False
-    elif isinstance(node, dict):
-        children, is_free = node.items(), True
-    elif isinstance(node, list):
-        children = enumerate(node)
-    else:
-        yield path, node, is_free
-        return
-    for name, child in children:
-        yield from _leaves(child, path=f"{path}.{name}" if path else str(name), is_free=is_free)
-
-
 def wrong_values(config: RunConfig) -> Iterator[str]:
-    """One line for each value outside its range, and for each pair of values that contradict each other."""
-    yield from _beyond_libraries(config)
-    yield from _below_least(config)
-    yield from _outside_shares(config)
-    yield from _not_accepted(config)
-    yield from _contradictions(config)
+    """One line for each value that is wrong by itself, whatever the others are.
+
+    It is nan or infinite, beyond what libraries hold, or not what its field accepts (see `fields.py`). Infinity is
+    accepted in plain mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
+    """
+    for key, value, accepted, is_free in _leaves(config):
+        expected = ""
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
+            expected = "a finite number"
+        elif isinstance(value, int) and key.endswith("seed") and not 0 <= value <= MOST_SEED:
+            expected = f"an integer in [0, {MOST_SEED}]"
+        elif isinstance(value, int) and abs(value) > MOST_INTEGER:
+            expected = "an integer of at most 64 bits"
+        elif accepted is not None and value is not None:
+            expected = accepted.refusal(value)
+        if expected:
+            yield f"{key}: got {value!r}, expected {expected}"
+
+
+def _leaves(
+    node: Any, *, path: str = "", accepted: Any = None, is_free: bool = False
+) -> Iterator[tuple[str, Any, Any, bool]]:
+    """(dotted key, value, what its field accepts, whether it lies in a plain mapping) of what holds no other values.
+
+    The entries of a list of which the field accepts some only have the key of the list.
+    """
+    if dataclasses.is_dataclass(node):
+        for info in dataclasses.fields(node):
+            full = f"{path}.{info.name}" if path else info.name
+            yield from _leaves(getattr(node, info.name), path=full, accepted=info.metadata.get(ACCEPTS))
+    elif isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, path=f"{path}.{name}", is_free=True)
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            full = path if accepted else f"{path}.{index}"
+            yield from _leaves(child, path=full, accepted=accepted, is_free=is_free)
+    else:
+        yield path, node, accepted, is_free
+
+
+def contradictions(config: RunConfig) -> Iterator[str]:
+    """One line for each pair of values, right by themselves, that do not go together."""
+    styles = (DEFAULT_STYLE, *registry().style_names())
+    if config.prompt_style not in styles:
+        near = did_you_mean(config.prompt_style, styles)
+        yield f"prompt_style: got '{config.prompt_style}', expected one of {', '.join(styles)}{near}"
+    yield from _steps_and_splits(config)
     yield from _without_model(config)
     for name, suite in config.eval.suites.items():
         yield from suite.errors(f"eval.suites.{name}", run=config)
 
 
-def _beyond_libraries(config: RunConfig) -> Iterator[str]:
-    for key, value, _ in _leaves(config):
-        if not isinstance(value, int):
-            continue
-        if key.endswith("seed") and not 0 <= value <= MOST_SEED:
-            yield f"{key}: got {value}, expected an integer in [0, {MOST_SEED}]"
-        elif abs(value) > MOST_INTEGER:
-            yield f"{key}: got {value}, expected an integer of at most 64 bits"
-
-
-def _below_least(config: RunConfig) -> Iterator[str]:
-    train, evaluation, hardware = config.train, config.eval, config.hardware
-    at_least: dict[str, tuple[float, int]] = {
-        "train.max_steps": (train.max_steps, 0),
-        "train.batch_size": (train.batch_size, 1),
-        "train.micro_batch_size": (train.micro_batch_size, 1),
-        "train.rows_start": (train.rows_start, 0),
-        "train.schedule_start": (train.schedule_start, 0),
-        "train.schedule_steps": (train.schedule_steps, 0),
-        "train.max_length": (train.max_length, 2),
-        "train.weight_decay": (train.weight_decay, 0),
-        "train.clip_norm": (train.clip_norm, 0),
-        "train.val_every": (train.val_every, 0),
-        "train.val_batches": (train.val_batches, 0),
-        "train.checkpoint_every": (train.checkpoint_every, 1),
-        "train.log_every": (train.log_every, 1),
-        "eval.batch_size": (evaluation.batch_size, 1),
-        "eval.shots": (evaluation.shots, 0),
-        "eval.every": (evaluation.every, 0),
-        "eval.bootstrap": (evaluation.bootstrap, 0),
-        "hardware.devices": (hardware.devices, 1),
-        "hardware.num_nodes": (hardware.num_nodes, 1),
-        "hardware.num_threads": (hardware.num_threads, 0),
-        "hardware.max_steps_cap": (hardware.max_steps_cap, 0),
-        "hardware.limit_items_cap": (hardware.limit_items_cap, 0),
-        "decoding.max_new_tokens": (config.decoding.max_new_tokens, 1),
-    }
-    for key, (value, least) in at_least.items():
-        if value < least:
-            yield f"{key}: got {value}, expected a number >= {least}"
-    data = config.data
-    limits = {"train": data.limit_train, "val": data.limit_val, "test": data.limit_test}
-    for name, limit in limits.items():
-        if limit is not None and limit < 1:
-            yield f"data.limit_{name}: got {limit}, expected a number >= 1, or null for all"
-
-
-def _outside_shares(config: RunConfig) -> Iterator[str]:
-    train = config.train
-    for name in ("warmup_ratio", "decay_ratio", "min_lr_ratio", "beta1", "beta2"):
-        value = getattr(train, name)
-        if not 0 <= value <= 1:
-            yield f"train.{name}: got {value}, expected a number in [0, 1]"
-    for name in ("lr", "adam_eps"):
-        value = getattr(train, name)
-        if value <= 0:
-            yield f"train.{name}: got {value}, expected a number > 0"
-
-
-def _not_accepted(config: RunConfig) -> Iterator[str]:
-    hardware = config.hardware
-    accepted = {
-        "hardware.strategy": (hardware.strategy, ("auto", "ddp", "fsdp2")),
-        "hardware.accelerator": (hardware.accelerator, ("cpu", "gpu", "auto")),
-        "hardware.precision": (hardware.precision, ("32-true", "bf16-mixed", "bf16-true", "16-mixed")),
-        "tracking.wandb_mode": (config.tracking.wandb_mode, ("offline", "online", "disabled")),
-        "model.tokenizer.kind": (config.model.tokenizer.kind, ("source", "byte", "bpe", "words", "trimmed")),
-        "prompt_style": (config.prompt_style, (DEFAULT_STYLE, *registry().style_names())),
-    }
-    for sink in config.tracking.sinks:
-        accepted[f"tracking.sinks[{sink}]"] = (sink, ("wandb", "tensorboard", "trackio"))
-    for key, (chosen, choices) in accepted.items():
-        if chosen not in choices:
-            yield f"{key}: got '{chosen}', expected one of {', '.join(choices)}{did_you_mean(chosen, choices)}"
-
-
-def _contradictions(config: RunConfig) -> Iterator[str]:
+def _steps_and_splits(config: RunConfig) -> Iterator[str]:
     train, evaluation, data = config.train, config.eval, config.data
     rows = train.micro_batch_size * config.num_devices
-    if rows >= 1 and train.batch_size >= 1 and train.batch_size % rows:
+    if train.batch_size % rows:
         yield (
             f"train.batch_size: got {train.batch_size}, "
             f"expected a multiple of train.micro_batch_size x devices = {rows}"

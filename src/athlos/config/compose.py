@@ -75,10 +75,10 @@ def checked(config: DictConfig) -> RunConfig:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(typed, RunConfig)
-    errors += checks.not_finite(typed)
-    if errors:
-        raise ConfigErrors(errors)
     errors += checks.wrong_values(typed)
+    if errors:  # checks of values against each other count on each being right by itself
+        raise ConfigErrors(errors)
+    errors += checks.contradictions(typed)
     for part in chosen_parts(typed):
         errors += list(part.check(typed)) if part.check else []
     if errors:

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
-from athlos.errors import did_you_mean
+from athlos.config.fields import above, any_of, at_least, bounded, one_of
 
 OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run", "progress", "study", "tags")
 """Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
@@ -66,20 +66,6 @@ class PartConfig:
     _target_: str = MISSING
 
 
-ITEMS, STEPS = "items", "steps"
-"""Keys of field metadata: what the caps of a smoke test lower; see `caps.py`."""
-
-
-def sized(*, least: int = 1, default: Any = MISSING) -> Any:
-    """A field that counts items; `hardware.limit_items_cap` lowers it, though never below `least`. 0 stays 0."""
-    return field(default=default, metadata={ITEMS: least})
-
-
-def stepped(*, default: Any = MISSING) -> Any:
-    """A field that counts some of the run's steps; `hardware.max_steps_cap` lowers it in proportion. 0 stays 0."""
-    return field(default=default, metadata={STEPS: True})
-
-
 @dataclass(kw_only=True)
 class MethodConfig(PartConfig):
     """Base of a method: the recipe that wires parts. `_target_` is its LightningModule."""
@@ -128,15 +114,12 @@ class ObjectiveConfig(PartConfig):
 class RewardConfig(PartConfig):
     """Base of a reward: prompts and responses -> a number a response."""
 
-    language_detector: str = "script"
-    """Tells the language of responses and traces in training, one of `LANGUAGE_DETECTORS`."""
+    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="script")
+    """Tells the language of responses and traces in training."""
 
     def errors(self, path: str) -> Iterator[str]:
-        """One line for each wrong value; `path` is where this config stands, such as `reward` or `reward.parts.em`."""
-        if self.language_detector not in LANGUAGE_DETECTORS:
-            near = did_you_mean(self.language_detector, LANGUAGE_DETECTORS)
-            accepted = ", ".join(LANGUAGE_DETECTORS)
-            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
+        """One line for each contradiction; `path` is where this config stands: `reward` or `reward.parts.em`, say."""
+        yield from ()
 
 
 @dataclass(kw_only=True)
@@ -153,8 +136,8 @@ class SelectionConfig(PartConfig):
 class DecodingConfig(PartConfig):
     """Base of a decoding rule: logits -> next token."""
 
-    max_new_tokens: int = MISSING
-    """Longest answer, in tokens, >= 1."""
+    max_new_tokens: int = at_least(1)
+    """Longest answer, in tokens."""
     stop: list[str] = field(default_factory=list)
     """Strings that end an answer; they are cut off."""
 
@@ -186,7 +169,7 @@ class IndexConfig(PartConfig):
 
 @dataclass(kw_only=True)
 class TokenizerConfig:
-    kind: str = MISSING
+    kind: str = one_of("source", "byte", "bpe", "words", "trimmed")
     """`source` (the model's own), `byte` (256 bytes and specials), `bpe` (trained on the run's training text) or
     `words` (the word list of the data source, where it has one), or `trimmed` (the model's own, with `source=llava:`
     the decoder's, it and the model cut to what the data source's texts can use)."""
@@ -226,75 +209,74 @@ class DataConfig(PartConfig):
     """Split looked at during training; empty = no validation."""
     test_split: str | None = None
     """Split of the reported metrics."""
-    limit_train: int | None = None
+    limit_train: int | None = at_least(1, default=None, why=", or null for all")
     """At most this many records, from the front; empty = all."""
-    limit_val: int | None = None
-    limit_test: int | None = None
+    limit_val: int | None = at_least(1, default=None, why=", or null for all")
+    limit_test: int | None = at_least(1, default=None, why=", or null for all")
     """At most this many records; for a source with languages, a language."""
 
 
 @dataclass(kw_only=True)
 class HardwareConfig:
-    accelerator: str = MISSING
-    """`cpu`, `gpu` or `auto` of Lightning."""
-    devices: int = 1
-    """Processes (GPUs) on a node, >= 1."""
-    num_nodes: int = 1
-    strategy: str = "auto"
-    """`auto`, `ddp` or `fsdp2`."""
-    precision: str = "32-true"
-    """Lightning precision: `32-true`, `bf16-mixed`, `bf16-true`, `16-mixed`."""
-    num_threads: int = 0
+    accelerator: str = one_of("cpu", "gpu", "auto")
+    """As Lightning names it."""
+    devices: int = at_least(1, default=1)
+    """Processes (GPUs) on a node."""
+    num_nodes: int = at_least(1, default=1)
+    strategy: str = one_of("auto", "ddp", "fsdp2", default="auto")
+    precision: str = one_of("32-true", "bf16-mixed", "bf16-true", "16-mixed", default="32-true")
+    """As Lightning names it."""
+    num_threads: int = at_least(0, default=0)
     """Compute threads of a process on a CPU; 0 = one a core."""
     compile: bool = False
     """Run the model through torch.compile."""
-    max_steps_cap: int = 0
+    max_steps_cap: int = at_least(0, default=0)
     """Train at most this many steps, whatever the experiment says; 0 = no cap. For smoke tests."""
-    limit_items_cap: int = 0
+    limit_items_cap: int = at_least(0, default=0)
     """Evaluate at most this many items; 0 = no cap. For smoke tests."""
 
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    max_steps: int = MISSING
-    """Optimizer steps, >= 0; 0 evaluates only."""
-    batch_size: int = MISSING
-    """Rows an optimizer step, over all devices, >= 1."""
-    micro_batch_size: int = MISSING
+    max_steps: int = at_least(0)
+    """Optimizer steps; 0 evaluates only."""
+    batch_size: int = at_least(1)
+    """Rows an optimizer step, over all devices."""
+    micro_batch_size: int = at_least(1)
     """Rows a forward pass on one device; must divide `batch_size`."""
-    max_length: int = MISSING
-    """Tokens a row, >= 2."""
+    max_length: int = at_least(2)
+    """Tokens a row."""
     batching: Batching = MISSING
-    lr: float = MISSING
-    """Peak learning rate, > 0."""
-    min_lr_ratio: float = 0.0
-    """Learning rate at the end over the peak, in [0, 1]."""
+    lr: float = above(0)
+    """Peak learning rate."""
+    min_lr_ratio: float = bounded("[0, 1]", default=0.0)
+    """Learning rate at the end over the peak."""
     schedule: Schedule = MISSING
-    warmup_ratio: float = MISSING
-    """Share of the steps with rising learning rate, in [0, 1]."""
-    schedule_start: int = 0
-    """Steps of the schedule that earlier phases have done, >= 0: a phase may be a part of a longer schedule."""
-    schedule_steps: int = 0
+    warmup_ratio: float = bounded("[0, 1]")
+    """Share of the steps with rising learning rate."""
+    schedule_start: int = at_least(0, default=0)
+    """Steps of the schedule that earlier phases have done: a phase may be a part of a longer schedule."""
+    schedule_steps: int = at_least(0, default=0)
     """Steps of the whole schedule, those of other phases included; 0 = `schedule_start` + `max_steps`."""
-    rows_start: int = 0
-    """Steps whose rows earlier phases have drawn, >= 0: a phase on the same data goes on with those that come next."""
-    decay_ratio: float = 0.2
-    """Share of the steps with falling learning rate in `wsd`, in [0, 1]."""
-    weight_decay: float = MISSING
-    """Decoupled decay of matrices; vectors (norms, biases) have none. >= 0."""
-    beta1: float = MISSING
-    beta2: float = MISSING
-    adam_eps: float = MISSING
-    clip_norm: float = MISSING
+    rows_start: int = at_least(0, default=0)
+    """Steps whose rows earlier phases have drawn: a phase on the same data goes on with those that come next."""
+    decay_ratio: float = bounded("[0, 1]", default=0.2)
+    """Share of the steps with falling learning rate in `wsd`."""
+    weight_decay: float = at_least(0)
+    """Decoupled decay of matrices; vectors (norms, biases) have none."""
+    beta1: float = bounded("[0, 1]")
+    beta2: float = bounded("[0, 1]")
+    adam_eps: float = above(0)
+    clip_norm: float = at_least(0)
     """Largest gradient norm; 0 = no clipping."""
-    val_every: int = MISSING
+    val_every: int = at_least(0)
     """Steps between looks at the validation split; 0 = only at the end."""
-    val_batches: int = MISSING
+    val_batches: int = at_least(0)
     """Micro batches of a look at the validation split; 0 = all."""
-    checkpoint_every: int = MISSING
-    """Steps between resumable checkpoints, >= 1; a killed run loses at most these."""
-    log_every: int = MISSING
-    """Steps between recorded points of the curves, >= 1."""
+    checkpoint_every: int = at_least(1)
+    """Steps between resumable checkpoints; a killed run loses at most these."""
+    log_every: int = at_least(1)
+    """Steps between recorded points of the curves."""
 
 
 @dataclass(kw_only=True)
@@ -305,7 +287,7 @@ class SuiteConfig(PartConfig):
     """Whether it needs the model in this process: its logits, its speed, log-probabilities that are surely its own."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
-        """One line for each wrong value; `path` is where this config stands, such as `eval.suites.math`."""
+        """One line for each contradiction; `path` is where this config stands, such as `eval.suites.math`."""
         yield from ()
 
 
@@ -313,22 +295,16 @@ class SuiteConfig(PartConfig):
 class RunningTextConfig(SuiteConfig):
     """Base of a suite that reads running text in windows; a method that reads one beside it takes its windows."""
 
-    max_length: int = MISSING
-    """Tokens of a window, >= 3."""
-    stride: int = MISSING
-    """Step of the sliding window, 1 .. max_length; equal to `max_length` = disjoint windows."""
-    limit_tokens: int = 0
+    max_length: int = at_least(3)
+    """Tokens of a window."""
+    stride: int = at_least(1)
+    """Step of the sliding window, at most `max_length`; equal to it = disjoint windows."""
+    limit_tokens: int = at_least(0, default=0)
     """Read at most this many tokens of text; 0 = all."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
-        if self.max_length < 3:
-            yield f"{path}.max_length: got {self.max_length}, expected a number >= 3"
-        if self.stride < 1:
-            yield f"{path}.stride: got {self.stride}, expected a number >= 1"
         if self.stride > self.max_length:
             yield f"{path}.stride: got {self.stride}, expected at most {path}.max_length = {self.max_length}"
-        if self.limit_tokens < 0:
-            yield f"{path}.limit_tokens: got {self.limit_tokens}, expected a number >= 0"
 
 
 @dataclass(kw_only=True)
@@ -338,13 +314,13 @@ class EvalConfig:
     the command line. The name heads the metrics that another suite gives too."""
     base: bool = False
     """Also evaluate the untouched model; its metrics end in `_base`."""
-    every: int = 0
+    every: int = at_least(0, default=0)
     """Also run the suites every so many training steps on the validation split; 0 = never."""
-    batch_size: int = MISSING
+    batch_size: int = at_least(1)
     """Rows a forward pass."""
-    shots: int = 0
-    """Worked examples in a prompt, >= 0."""
-    bootstrap: int = 1000
+    shots: int = at_least(0, default=0)
+    """Worked examples in a prompt."""
+    bootstrap: int = at_least(0, default=1000)
     """Resamples of the interval; 0 = none."""
     bootstrap_seed: int = 12345
 
@@ -356,13 +332,13 @@ class EvalConfig:
 
 @dataclass(kw_only=True)
 class TrackingConfig:
-    sinks: list[str] = field(default_factory=list)
-    """Any of `wandb`, `tensorboard`, `trackio`. The run folder is always written."""
+    sinks: list[str] = any_of("wandb", "tensorboard", "trackio")
+    """The run folder is always written."""
     project: str = "athlos"
     group: str | None = None
     """Runs compared with each other; empty = the study."""
-    wandb_mode: str = "offline"
-    """`offline` (no account), `online` or `disabled`."""
+    wandb_mode: str = one_of("offline", "online", "disabled", default="offline")
+    """`offline` needs no account."""
     entity: str | None = None
 
 
@@ -377,7 +353,7 @@ class RunConfig:
     study: str = MISSING
     """What the run belongs to; the first folder below `results_dir` and the wandb group."""
     seed: int = MISSING
-    """Seed of initialisation, data order and sampling, >= 0."""
+    """Seed of initialisation, data order and sampling."""
     method: MethodConfig = MISSING
     surgery: SurgeryConfig = MISSING
     construct: ConstructConfig = MISSING

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
+from athlos.config.fields import at_least, one_of
 from athlos.config.registry import Part, registry
-from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
-from athlos.errors import did_you_mean
+from athlos.config.schema import LANGUAGE_DETECTORS, RunningTextConfig, SuiteConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -23,12 +23,8 @@ class PerplexityConfig(RunningTextConfig):
 class CompletionsConfig(SuiteConfig):
     reads_model: ClassVar[bool] = True
 
-    max_length: int = MISSING
-    """Longest row, prompt and completion, in tokens, >= 3; a longer prompt loses its front."""
-
-    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
-        if self.max_length < 3:
-            yield f"{path}.max_length: got {self.max_length}, expected a number >= 3"
+    max_length: int = at_least(3)
+    """Longest row, prompt and completion, in tokens; a longer prompt loses its front."""
 
 
 @dataclass(kw_only=True)
@@ -71,24 +67,19 @@ class PremisesConfig(SuiteConfig):
 
 @dataclass(kw_only=True)
 class MathConfig(SuiteConfig):
-    samples: int = 1
-    """Answers to each item, >= 1; an item counts by their mean, and intervals resample items."""
+    samples: int = at_least(1, default=1)
+    """Answers to each item; an item counts by their mean, and intervals resample items."""
     language_groups: dict[str, list[str]] = field(default_factory=dict)
     """Groups of languages by name, each with metrics of its own: `acc/<group>` and the like."""
-    language_detector: str = "script"
-    """Tells the language of answers, one of `LANGUAGE_DETECTORS`."""
+    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="script")
+    """Tells the language of answers."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
-        if self.samples < 1:
-            yield f"{path}.samples: got {self.samples}, expected a number >= 1"
         if self.samples > 1 and type(run.decoding) is registry().get("decoding", "greedy").schema:
             yield f"{path}.samples: got {self.samples}, but decoding=greedy gives one answer; use decoding=sampling"
         for group, languages in self.language_groups.items():
             if not languages:
                 yield f"{path}.language_groups.{group}: got no languages, expected at least one"
-        if self.language_detector not in LANGUAGE_DETECTORS:
-            near, accepted = did_you_mean(self.language_detector, LANGUAGE_DETECTORS), ", ".join(LANGUAGE_DETECTORS)
-            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
 
 
 @dataclass(kw_only=True)

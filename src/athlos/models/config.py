@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from athlos.config.fields import any_of, at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import SelectionConfig, SurgeryConfig
-from athlos.errors import did_you_mean
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -29,8 +29,8 @@ class AllConfig(SelectionConfig):
 class LayersConfig(SelectionConfig):
     layers: list[int] = field(default_factory=list)
     """Indices of the decoder layers that train, 0-based; negative ones count from the end."""
-    sites: list[str] = field(default_factory=list)
-    """Which of q, k, v, o, gate, up, down, norms train in them; empty = the whole layer."""
+    sites: list[str] = any_of(*SITE_NAMES)
+    """What trains in them; empty = the whole layer."""
     embeddings: bool = False
     """Also train the input embedding (and the output matrix where they are tied)."""
     head: bool = False
@@ -41,25 +41,15 @@ class LayersConfig(SelectionConfig):
 
 @dataclass(kw_only=True)
 class LoraConfig(SelectionConfig):
-    rank: int = 8
-    """Rank of the update, >= 1."""
+    rank: int = at_least(1, default=8)
+    """Rank of the update."""
     alpha: float = 16.0
     """The update is scaled by alpha / rank."""
-    dropout: float = 0.0
-    """In [0, 1)."""
-    sites: list[str] = field(default_factory=list)
-    """Which of q, k, v, o, gate, up, down get an update; empty = all seven."""
+    dropout: float = bounded("[0, 1)", default=0.0)
+    sites: list[str] = any_of(*SITE_NAMES[:-1])
+    """What gets an update; empty = all seven matrices."""
     layers: list[int] = field(default_factory=list)
     """Decoder layers with an update; empty = all."""
-
-
-def _site_errors(config: "RunConfig") -> Iterable[str]:
-    node = config.selection
-    assert isinstance(node, LayersConfig | LoraConfig)
-    accepted = SITE_NAMES if isinstance(node, LayersConfig) else SITE_NAMES[:-1]
-    for site in node.sites:
-        if site not in accepted:
-            yield f"selection.sites: got '{site}', expected any of {', '.join(accepted)}{did_you_mean(site, accepted)}"
 
 
 def _layers_errors(config: "RunConfig") -> Iterable[str]:
@@ -67,17 +57,6 @@ def _layers_errors(config: "RunConfig") -> Iterable[str]:
     assert isinstance(node, LayersConfig)
     if not (node.layers or node.embeddings or node.head or node.projector):
         yield "selection.layers: got [], expected at least one layer (or selection.embeddings / selection.head)"
-    yield from _site_errors(config)
-
-
-def _lora_errors(config: "RunConfig") -> Iterable[str]:
-    node = config.selection
-    assert isinstance(node, LoraConfig)
-    if node.rank < 1:
-        yield f"selection.rank: got {node.rank}, expected an integer >= 1"
-    if not 0 <= node.dropout < 1:
-        yield f"selection.dropout: got {node.dropout}, expected a number in [0, 1)"
-    yield from _site_errors(config)
 
 
 PARTS = [
@@ -88,5 +67,5 @@ PARTS = [
     Part(group="selection", name="layers", schema=LayersConfig, target="athlos.models.selection.LayersSelection",
          summary="named layers (or sites in them) train", check=_layers_errors),
     Part(group="selection", name="lora", schema=LoraConfig, target="athlos.models.selection.LoraSelection",
-         summary="low-rank updates through PEFT", check=_lora_errors),
+         summary="low-rank updates through PEFT"),
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import RewardConfig
 from athlos.errors import did_you_mean
@@ -49,13 +50,10 @@ class ReasoningRewardConfig(RewardConfig):
     format: bool = MISSING
     accuracy: bool = MISSING
     format_rule: FormatRule = MISSING
-    min_chars: int = MISSING
-    """Fewest characters of a well-formed response, >= 0."""
+    min_chars: int = at_least(0)
+    """Fewest characters of a well-formed response."""
 
     def errors(self, path: str) -> Iterator[str]:
-        yield from super().errors(path)
-        if self.min_chars < 0:
-            yield f"{path}.min_chars: got {self.min_chars}, expected an integer >= 0"
         if not (self.lc or self.format or self.accuracy):
             yield f"{path}: lc, format and accuracy are all false, so every response has the same reward"
         if self.rule is not RewardRule.conjunction and not self.accuracy:
@@ -78,7 +76,6 @@ class SumConfig(RewardConfig):
     """Name of a part -> its factor; 1 where none is named."""
 
     def errors(self, path: str) -> Iterator[str]:
-        yield from super().errors(path)
         if not self.parts:
             yield f"{path}.parts: got none, expected at least one: +reward@{path}.parts.<name>=<reward>"
         for name, part in self.parts.items():
@@ -89,7 +86,7 @@ class SumConfig(RewardConfig):
             if name not in self.parts:
                 near = did_you_mean(name, list(self.parts))
                 yield f"{path}.weights.{name}: no part has this name, expected one of {', '.join(self.parts)}{near}"
-            if not math.isfinite(weight) or weight == 0:
+            if weight == 0 or math.isinf(weight):
                 yield f"{path}.weights.{name}: got {weight}, expected a finite number other than 0"
 
 

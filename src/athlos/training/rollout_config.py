@@ -4,8 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from omegaconf import MISSING
-
+from athlos.config.fields import at_least
 from athlos.config.schema import MethodConfig
 from athlos.objectives.config import PolicyConfig
 
@@ -19,11 +18,11 @@ class RolloutMethodConfig(MethodConfig):
 
     makes_rollouts: ClassVar[bool] = True
 
-    prompts_per_step: int = MISSING
-    """Prompts of an RL step over all devices, >= 1; `train.batch_size` counts responses, so the updates of a step are
+    prompts_per_step: int = at_least(1)
+    """Prompts of an RL step over all devices; `train.batch_size` counts responses, so the updates of a step are
     prompts_per_step x objective.group_size / train.batch_size."""
-    chunk_prompts: int = MISSING
-    """Prompts sampled together on a device, >= 1; the responses of a chunk are judged while the next is sampled."""
+    chunk_prompts: int = at_least(1)
+    """Prompts sampled together on a device; the responses of a chunk are judged while the next is sampled."""
 
 
 def num_updates(config: "RunConfig") -> int:
@@ -48,17 +47,12 @@ def rollout_errors(config: "RunConfig", *, slug: str) -> Iterable[str]:
             yield f"objective: got {name}, but method={slug} learns from rewards: use objective=policy"
     elif config.num_steps:
         yield from _size_errors(config, method, objective)
-    for key in ("prompts_per_step", "chunk_prompts"):
-        if getattr(method, key) < 1:
-            yield f"method.{key}: got {getattr(method, key)}, expected an integer >= 1"
     if config.hardware.strategy == "fsdp2":
         yield "hardware.strategy: got 'fsdp2', expected auto or ddp: rollouts need whole weights on each device"
 
 
 def _size_errors(config: "RunConfig", method: RolloutMethodConfig, objective: PolicyConfig) -> Iterable[str]:
     batch, size, devices = config.train.batch_size, objective.group_size, config.num_devices
-    if method.prompts_per_step < 1 or size < 2 or batch < 1:
-        return  # told elsewhere
     if batch % (size * devices):
         yield (
             f"train.batch_size: got {batch}, expected a multiple of objective.group_size x devices = {size * devices}: "

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
+from athlos.config.fields import at_least, bounded
 from athlos.config.registry import Part
 from athlos.training.rollout_config import RolloutMethodConfig, rollout_errors
 
@@ -58,8 +59,8 @@ class SwitchMeasure(StrEnum):
 @dataclass(kw_only=True)
 class HintConfig:
     schedule: HintSchedule = MISSING  # type: ignore[valid-type]
-    p0: float = MISSING
-    """Share of the units shown at the start, in (0, 1]."""
+    p0: float = bounded("(0, 1]", why="; hint.schedule=none shows nothing")
+    """Share of the units shown at the start."""
     select: HintSelect = MISSING
     unit: HintUnit = MISSING
     language: HintLanguage = MISSING
@@ -70,12 +71,12 @@ class HintConfig:
 @dataclass(kw_only=True)
 class SwitchConfig:
     scope: SwitchScope = MISSING  # type: ignore[valid-type]
-    ema_alpha: float = MISSING
-    """Weight of the past in the average, in [0, 1); the average begins at 0 and is not corrected for that."""
-    tau: float = MISSING
-    """Average from which hints stop, in (0, 1]."""
-    t_min: int = MISSING
-    """First RL step that may switch, >= 0."""
+    ema_alpha: float = bounded("[0, 1)")
+    """Weight of the past in the average; the average begins at 0 and is not corrected for that."""
+    tau: float = bounded("(0, 1]")
+    """Average from which hints stop."""
+    t_min: int = at_least(0)
+    """First RL step that may switch."""
     signal: SwitchSignal = MISSING
     measure: SwitchMeasure = MISSING
 
@@ -90,7 +91,7 @@ class LangConfig(RolloutMethodConfig):
     switch: SwitchConfig = field(default_factory=SwitchConfig)
     teacher: str = ""
     """Whose traces are used, where records name their teacher in `meta.teacher`; empty = all."""
-    lens_prompts: int = 0
+    lens_prompts: int = at_least(0, default=0)
     """Test prompts, at most, that the logit lens reads after training; 0 = none."""
 
 
@@ -98,22 +99,7 @@ def _errors(config: "RunConfig") -> Iterable[str]:
     method = config.method
     assert isinstance(method, LangConfig)
     yield from rollout_errors(config, slug="lang")
-    yield from _range_errors(method)
     yield from _group_errors(method)
-
-
-def _range_errors(method: LangConfig) -> Iterable[str]:
-    hint, switch = method.hint, method.switch
-    accepted = {
-        "lens_prompts": (method.lens_prompts, method.lens_prompts >= 0, "an integer >= 0"),
-        "hint.p0": (hint.p0, 0 < hint.p0 <= 1, "a number in (0, 1]; hint.schedule=none shows nothing"),
-        "switch.ema_alpha": (switch.ema_alpha, 0 <= switch.ema_alpha < 1, "a number in [0, 1)"),
-        "switch.tau": (switch.tau, 0 < switch.tau <= 1, "a number in (0, 1]"),
-        "switch.t_min": (switch.t_min, switch.t_min >= 0, "an integer >= 0"),
-    }
-    for key, (value, is_good, expected) in accepted.items():
-        if not is_good:
-            yield f"method.{key}: got {value}, expected {expected}"
 
 
 def _group_errors(method: LangConfig) -> Iterable[str]:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
+from athlos.config.fields import above, at_least, stepped
 from athlos.config.registry import Part, part_names
-from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, SurgeryConfig, stepped
+from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, SurgeryConfig
 from athlos.objectives.config import NextTokenConfig
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ Gate = Enum("Gate", [(name, name) for name in ("none", "sigmoid", "free")], type
 @dataclass(kw_only=True)
 class LayersConfig:
     select: Select = MISSING
-    count: int = MISSING
+    count: int = at_least(0)
     """Shared layers; 0 = ceil(0.53 L)."""
     explicit: list[int] = field(default_factory=list)
     """Layer indices for `select=explicit`, negative ones from the end."""
@@ -63,8 +64,8 @@ class LayersConfig:
 class AlignConfig:
     enabled: bool = MISSING
     """False: the scores of the layer below are left out."""
-    hidden: int = MISSING
-    """Hidden units of the aligner, >= 0; 0 = M alone."""
+    hidden: int = at_least(0)
+    """Hidden units of the aligner; 0 = M alone."""
     act: Activation = MISSING  # type: ignore[valid-type]
     residual: bool = MISSING
     """Whether the M term is there."""
@@ -74,15 +75,15 @@ class AlignConfig:
 @dataclass(kw_only=True)
 class LowRankConfig:
     enabled: bool = MISSING
-    rank: int = MISSING
-    """Even, 2 .. head size; 0 = the largest even number <= head size / 6."""
+    rank: int = at_least(0)
+    """Even, at most the head size; 0 = the largest even number <= head size / 6."""
     init: LowRankInit = MISSING
 
 
 @dataclass(kw_only=True)
 class CalibrationConfig:
-    tokens: int = MISSING
-    """Training tokens that similarity and M are measured on, >= 1."""
+    tokens: int = at_least(1)
+    """Training tokens that similarity and M are measured on."""
 
 
 @dataclass(kw_only=True)
@@ -96,7 +97,7 @@ class LisaSurgeryConfig(SurgeryConfig):
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     allow_mixed: bool = False
     """Let a sliding layer take the scores of a global one below it."""
-    shuffle_heads: int = 0
+    shuffle_heads: int = at_least(0, default=0)
     """Seed of a permutation of every layer's heads before all else, which leaves the model's function; 0 = none."""
 
 
@@ -105,24 +106,24 @@ class SharedAttentionConfig(SurgeryConfig):
     layers: LayersConfig = field(default_factory=LayersConfig)
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     allow_mixed: bool = False
-    shuffle_heads: int = 0
+    shuffle_heads: int = at_least(0, default=0)
 
 
 @dataclass(kw_only=True)
 class ClaConfig(SurgeryConfig):
-    group: int = MISSING
-    """Neighbouring layers that have one set of keys and values, >= 1; 1 = none is shared."""
+    group: int = at_least(1)
+    """Neighbouring layers that have one set of keys and values; 1 = none is shared."""
 
 
 @dataclass(kw_only=True)
 class LckvConfig(SurgeryConfig):
     plan: str = MISSING
     """Layer that each layer reads, such as 0_2_2_3; empty = all but the outer two read the last but one."""
-    passes: int = MISSING
-    """Passes over several tokens at once, >= 2; as many as tokens are exact."""
-    gradient_passes: int = MISSING
-    """The last passes, through which gradients flow, 1 .. passes."""
-    window: int = MISSING
+    passes: int = at_least(2)
+    """Passes over several tokens at once; as many as tokens are exact."""
+    gradient_passes: int = at_least(1)
+    """The last passes, through which gradients flow, at most `passes`."""
+    window: int = at_least(0)
     """Tokens that a layer marked `s` in the plan sees; 0 = none is marked."""
 
 
@@ -130,13 +131,13 @@ class LckvConfig(SurgeryConfig):
 class YocoConfig(SurgeryConfig):
     plan: str = MISSING
     """Layer that each layer reads, such as 0s_1s_2_2; empty = a sliding lower half, and one set of keys above."""
-    window: int = MISSING
-    """Tokens that a layer marked `s` sees, >= 1."""
+    window: int = at_least(1)
+    """Tokens that a layer marked `s` sees."""
 
 
 @dataclass(kw_only=True)
 class GqaMeanpoolConfig(SurgeryConfig):
-    groups: int = MISSING
+    groups: int = at_least(1)
     """Key-value heads that are left, a divisor of those there are."""
 
 
@@ -159,10 +160,10 @@ class Stage(StrEnum):
 
 @dataclass(kw_only=True)
 class LossWeights:
-    attn: float = MISSING
-    """Weight of the mean KL between the teacher's and the student's attention rows, in both stages, >= 0."""
-    hidden: float = MISSING
-    """Weight of the mean squared difference of attention outputs, in the second stage, >= 0."""
+    attn: float = at_least(0)
+    """Weight of the mean KL between the teacher's and the student's attention rows, in both stages."""
+    hidden: float = at_least(0)
+    """Weight of the mean squared difference of attention outputs, in the second stage."""
 
 
 @dataclass(kw_only=True)
@@ -173,17 +174,17 @@ class LisaConfig(MethodConfig):
 
     stages: list[Stage] = MISSING
     """Any of local and end2end, in this order."""
-    local_steps: int = stepped()
+    local_steps: int = stepped(at_least(0))
     """Steps of the local stage where both are there, 1 .. train.max_steps - 1."""
-    local_lr: float = MISSING
-    """Peak learning rate of the local stage, > 0; `train.lr` is that of end2end."""
+    local_lr: float = above(0)
+    """Peak learning rate of the local stage; `train.lr` is that of end2end."""
     loss: LossWeights = field(default_factory=LossWeights)
     variants: bool = True
     """Also evaluate direct sharing and sharing by the calibrated M alone: test/ppl_direct, test/ppl_align."""
     other_text: str | None = None
     """A text file of another kind, to read after the test: test/ppl_other, test/ppl_base_other; empty = none."""
-    noise_sigma: float = 0.0
-    """Standard deviation of noise on one layer's scores at a time: diag/noise_ppl/<layer>, >= 0; 0 = not measured."""
+    noise_sigma: float = at_least(0, default=0.0)
+    """Standard deviation of noise on one layer's scores at a time: diag/noise_ppl/<layer>; 0 = not measured."""
 
     def phases(self, run: "RunConfig") -> Iterator[Phase]:
         """A phase a stage: the local one at its own rate, then the other on the weights that it left."""
@@ -209,12 +210,6 @@ def _layer_errors(config: "RunConfig") -> Iterable[str]:
     is_explicit = node.layers.select is Select.explicit
     if is_explicit != bool(node.layers.explicit):
         yield f"surgery.layers.explicit: got {node.layers.explicit} with select={node.layers.select.value}"
-    if node.layers.count < 0:
-        yield f"surgery.layers.count: got {node.layers.count}, expected an integer >= 0"
-    if node.shuffle_heads < 0:
-        yield f"surgery.shuffle_heads: got {node.shuffle_heads}, expected an integer >= 0"
-    if node.calibration.tokens < 1:
-        yield f"surgery.calibration.tokens: got {node.calibration.tokens}, expected an integer >= 1"
     if is_explicit and any(index == 0 for index in node.layers.explicit):
         yield "surgery.layers.explicit: layer 0 has no layer below it"
     needs_text = node.layers.select is Select.similarity or (
@@ -228,9 +223,7 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
     yield from _layer_errors(config)
     node = config.surgery
     assert isinstance(node, LisaSurgeryConfig)
-    if node.align.hidden < 0:
-        yield f"surgery.align.hidden: got {node.align.hidden}, expected an integer >= 0"
-    if node.lowrank.rank < 0 or node.lowrank.rank % 2:
+    if node.lowrank.rank % 2:
         yield f"surgery.lowrank.rank: got {node.lowrank.rank}, expected an even number >= 2, or 0"
     if not node.align.enabled and not node.lowrank.enabled:
         yield "surgery: align.enabled and lowrank.enabled are both false, so a shared layer would have no scores"
@@ -244,19 +237,11 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
         yield f"selection: got {selection}, but LISA freezes the backbone in its own stage; use selection=lisa"
 
 
-def _count_errors(config: "RunConfig") -> Iterable[str]:
+def _lckv_errors(config: "RunConfig") -> Iterable[str]:
     node = config.surgery
-    lowest = {"group": 1, "passes": 2, "gradient_passes": 1, "groups": 1}
-    if isinstance(node, YocoConfig):
-        lowest["window"] = 1
-    for name, least in lowest.items():
-        value = getattr(node, name, least)
-        if value < least:
-            yield f"surgery.{name}: got {value}, expected an integer >= {least}"
-    if isinstance(node, LckvConfig) and node.gradient_passes > node.passes:
+    assert isinstance(node, LckvConfig)
+    if node.gradient_passes > node.passes:
         yield f"surgery.gradient_passes: got {node.gradient_passes}, expected at most passes = {node.passes}"
-    if isinstance(node, LckvConfig) and node.window < 0:
-        yield f"surgery.window: got {node.window}, expected an integer >= 0"
 
 
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
@@ -277,16 +262,9 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
             f"method.local_steps: got {node.local_steps}, expected 1 .. train.max_steps - 1 = "
             f"{config.train.max_steps - 1}"
         )
-    if node.local_lr <= 0:
-        yield f"method.local_lr: got {node.local_lr}, expected a number > 0"
-    if node.noise_sigma < 0:
-        yield f"method.noise_sigma: got {node.noise_sigma}, expected a number >= 0"
     if node.other_text and config.eval.running_text is None:
         yield "method.other_text: no suite says in which windows to read it; +suite@eval.suites.perplexity=perplexity"
-    for name, value in {"attn": node.loss.attn, "hidden": node.loss.hidden}.items():
-        if value < 0:
-            yield f"method.loss.{name}: got {value}, expected a number >= 0"
-    if Stage.local in node.stages and node.loss.attn <= 0 and config.num_steps:
+    if Stage.local in node.stages and node.loss.attn == 0 and config.num_steps:
         yield "method.loss.attn: the local stage has no other loss; set it above 0, or stages=[end2end]"
     if config.num_steps and config.model.source == "random" and (node.loss.attn or node.loss.hidden):
         yield "method=lisa: a model with random weights has no attention worth learning from; use a trained one"
@@ -308,20 +286,20 @@ PARTS = [
     ),
     Part(
         group="surgery", name="cla", schema=ClaConfig, target="athlos.methods.lisa.kv_sharing.ClaSurgery",
-        summary="groups of layers with one set of keys and values", check=_count_errors,
+        summary="groups of layers with one set of keys and values",
     ),
     Part(
         group="surgery", name="lckv", schema=LckvConfig, target="athlos.methods.lisa.kv_sharing.LckvSurgery",
-        summary="inner layers that read the keys and values of the last but one", check=_count_errors,
+        summary="inner layers that read the keys and values of the last but one", check=_lckv_errors,
     ),
     Part(
         group="surgery", name="yoco", schema=YocoConfig, target="athlos.methods.lisa.kv_sharing.YocoSurgery",
-        summary="a sliding window below, one set of keys and values above", check=_count_errors,
+        summary="a sliding window below, one set of keys and values above",
     ),
     Part(
         group="surgery", name="gqa_meanpool", schema=GqaMeanpoolConfig,
         target="athlos.methods.lisa.head_pooling.GqaMeanpoolSurgery",
-        summary="fewer key-value heads, each the mean of several", check=_count_errors,
+        summary="fewer key-value heads, each the mean of several",
     ),
     Part(
         group="surgery", name="mqa_meanpool", schema=MqaMeanpoolConfig,

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
+from athlos.config.fields import above, at_least, bounded, sized
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig, MethodConfig, ObjectiveConfig, sized
+from athlos.config.schema import MISSING, Batching, ConstructConfig, DataConfig, MethodConfig, ObjectiveConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -56,46 +57,46 @@ class Match(StrEnum):
 
 @dataclass(kw_only=True)
 class NdpObjectiveConfig(ObjectiveConfig):
-    lambda_: float = MISSING
-    """Share of the supervised distribution in the mix, in [0, 1]. (`lambda` is a word of the language.)"""
+    lambda_: float = bounded("[0, 1]")
+    """Share of the supervised distribution in the mix. (`lambda` is a word of the language.)"""
     smooth: Smooth = MISSING
-    zero_prob: float = MISSING
-    """Mass z of the unseen tokens, in [0, 1); 0 for softmax and argmax, above 0 for the fitted temperatures."""
+    zero_prob: float = bounded("[0, 1)")
+    """Mass z of the unseen tokens; 0 for softmax and argmax, above 0 for the fitted temperatures."""
     use_sup: bool = MISSING
     """Use the distribution after the whole prefix, question included."""
     use_clm: bool = MISSING
     """Use the distribution after the answer's prefix alone."""
     weighted: bool = MISSING
     """Multiply each position by f(c) = min(1, (c / xmax)^power), c its row's total; under the mix both are added."""
-    xmax_sup: float = MISSING
-    xmax_clm: float = MISSING
-    power: float = MISSING
+    xmax_sup: float = above(0)
+    xmax_clm: float = above(0)
+    power: float = above(0)
     loss: Divergence = MISSING
-    topk: int = MISSING
-    """At most this many candidates a position, >= 1; 0 = all."""
-    chunk_tokens: int = MISSING
-    """Positions whose logits exist at one time, >= 1."""
+    topk: int = at_least(0)
+    """At most this many candidates a position; 0 = all."""
+    chunk_tokens: int = at_least(1)
+    """Positions whose logits exist at one time."""
 
 
 @dataclass(kw_only=True)
 class NeighbourObjectiveConfig(ObjectiveConfig):
-    label_share: float = MISSING
-    """Share of the label itself in the target, in [0, 1]; the rest is the neighbours'."""
-    num_neighbours: int = MISSING
-    """Nearest other training positions that a target is made of, >= 1."""
-    temperature: float = MISSING
-    """Of the neighbours' softmax, in units of the mean squared distance to a neighbour, > 0."""
+    label_share: float = bounded("[0, 1]")
+    """Share of the label itself in the target; the rest is the neighbours'."""
+    num_neighbours: int = at_least(1)
+    """Nearest other training positions that a target is made of."""
+    temperature: float = above(0)
+    """Of the neighbours' softmax, in units of the mean squared distance to a neighbour."""
     teacher: str = MISSING
     """Whose hidden states are compared: `base` = the run's model as loaded, or a source as in `model.source`."""
-    chunk_tokens: int = MISSING
-    """Positions whose logits exist at one time, >= 1."""
+    chunk_tokens: int = at_least(1)
+    """Positions whose logits exist at one time."""
 
 
 @dataclass(kw_only=True)
 class NdpConfig(MethodConfig):
     dedup: Dedup = MISSING  # type: ignore[valid-type]
     match: Match = MISSING
-    similarity_rows: int = sized()
+    similarity_rows: int = sized(at_least(0))
     """Training rows on which the model, before training, is compared with each kind of target; 0 = none."""
 
 
@@ -103,33 +104,33 @@ class NdpConfig(MethodConfig):
 class SlideConfig:
     """Targets from the last tokens of the row, whatever came before them, in place of the answer-only side."""
 
-    window: int = MISSING
-    """Most tokens of a context, >= 0; 0 = off."""
-    backoff: float = MISSING
-    """Weight of shorter contexts beside the longest known one, in [0, 1); 0 = that one alone."""
-    additive: float = MISSING
-    """Added to the probability of every token, >= 0."""
+    window: int = at_least(0)
+    """Most tokens of a context; 0 = off."""
+    backoff: float = bounded("[0, 1)")
+    """Weight of shorter contexts beside the longest known one; 0 = that one alone."""
+    additive: float = at_least(0)
+    """Added to the probability of every token."""
 
 
 @dataclass(kw_only=True)
 class NdpConstructConfig(ConstructConfig):
-    n: int = MISSING
-    """Shortest prefix of an answer that is counted, in tokens, >= 0; 0 counts first tokens too."""
+    n: int = at_least(0)
+    """Shortest prefix of an answer that is counted, in tokens; 0 counts first tokens too."""
     mono: DataConfig | None = None
     """Domain text that joins the answer-only table: its `train_split`. Choose it with `/data@construct.mono: ...`."""
     dedup: bool = MISSING
     """Count training rows with the same tokens and targets once."""
     builder: Builder = MISSING
-    memory_mb: int = MISSING
-    """Memory of counting, in MiB, >= 64; what does not fit is counted in shards and merged by ranges of keys."""
-    shard_tokens: int = MISSING
-    """Tokens of a shard, a product of its own that a killed build finds again, >= 1; 0 = as many as fit."""
-    threads: int = MISSING
-    """Threads that count, >= 1; 0 = one a core."""
+    memory_mb: int = at_least(LEAST_MEMORY_MB)
+    """Memory of counting, in MiB; what does not fit is counted in shards and merged by ranges of keys."""
+    shard_tokens: int = at_least(0)
+    """Tokens of a shard, a product of its own that a killed build finds again; 0 = as many as fit."""
+    threads: int = at_least(0)
+    """Threads that count; 0 = one a core."""
     spark_master: str = ""
     """Where `builder=spark` runs, such as spark://host:7077; empty = on this machine."""
-    collision_sample: int = MISSING
-    """Positions whose keys are checked against exact prefixes, >= 0."""
+    collision_sample: int = at_least(0)
+    """Positions whose keys are checked against exact prefixes."""
     slide: SlideConfig = field(default_factory=SlideConfig)
 
 
@@ -145,17 +146,6 @@ def drops_repeats(config: "RunConfig") -> bool:
 def _construct_errors(config: "RunConfig") -> Iterable[str]:
     node = config.construct
     assert isinstance(node, NdpConstructConfig)
-    least = {"n": 0, "memory_mb": LEAST_MEMORY_MB, "shard_tokens": 0, "threads": 0, "collision_sample": 0}
-    for name, lowest in least.items():
-        value = getattr(node, name)
-        if value < lowest:
-            yield f"construct.{name}: got {value}, expected an integer >= {lowest}"
-    if node.slide.window < 0:
-        yield f"construct.slide.window: got {node.slide.window}, expected an integer >= 0"
-    if not 0 <= node.slide.backoff < 1:
-        yield f"construct.slide.backoff: got {node.slide.backoff}, expected a number in [0, 1)"
-    if node.slide.additive < 0:
-        yield f"construct.slide.additive: got {node.slide.additive}, expected a number >= 0"
     if config.train.batching is Batching.pack and config.num_steps:
         yield "train.batching: got pack, but packed rows lose where answers begin; use bucket with construct=ndp"
     if config.data.train_split is None and config.num_steps:
@@ -167,8 +157,6 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
 def _method_errors(config: "RunConfig") -> Iterable[str]:
     node = config.method
     assert isinstance(node, NdpConfig)
-    if node.similarity_rows < 0:
-        yield f"method.similarity_rows: got {node.similarity_rows}, expected an integer >= 0"
     if node.similarity_rows and not isinstance(config.objective, NdpObjectiveConfig):
         yield f"method.similarity_rows: got {node.similarity_rows}, which needs objective=ndp"
     if config.num_steps and drops_repeats(config) and not isinstance(config.construct, NdpConstructConfig):
@@ -181,18 +169,9 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
 def _objective_errors(config: "RunConfig") -> Iterable[str]:
     node = config.objective
     assert isinstance(node, NdpObjectiveConfig)
-    if not 0 <= node.lambda_ <= 1:
-        yield f"objective.lambda_: got {node.lambda_}, expected a number in [0, 1]"
     if not node.use_sup and not node.use_clm:
         yield "objective: use_sup and use_clm are both false, so there is no target"
     yield from _smooth_errors(node)
-    for name, value in {"xmax_sup": node.xmax_sup, "xmax_clm": node.xmax_clm, "power": node.power}.items():
-        if value <= 0:
-            yield f"objective.{name}: got {value}, expected a number > 0"
-    if node.topk < 0:
-        yield f"objective.topk: got {node.topk}, expected an integer >= 0"
-    if node.chunk_tokens < 1:
-        yield f"objective.chunk_tokens: got {node.chunk_tokens}, expected an integer >= 1"
     if config.num_steps and config.train.batching is not Batching.bucket:
         yield (
             f"train.batching: got {config.train.batching.value}, expected bucket: packed rows lose where an answer "
@@ -203,26 +182,17 @@ def _objective_errors(config: "RunConfig") -> Iterable[str]:
 def _neighbour_errors(config: "RunConfig") -> Iterable[str]:
     node = config.objective
     assert isinstance(node, NeighbourObjectiveConfig)
-    if not 0 <= node.label_share <= 1:
-        yield f"objective.label_share: got {node.label_share}, expected a number in [0, 1]"
-    if not 0 < node.temperature < float("inf"):
-        yield f"objective.temperature: got {node.temperature}, expected a number > 0"
-    for name, value in {"num_neighbours": node.num_neighbours, "chunk_tokens": node.chunk_tokens}.items():
-        if value < 1:
-            yield f"objective.{name}: got {value}, expected an integer >= 1"
     if node.teacher == "base" and config.model.source == "random" and config.num_steps:
         yield "objective.teacher: the base model has random weights, whose neighbours mean nothing; name another"
 
 
 def _smooth_errors(node: NdpObjectiveConfig) -> Iterable[str]:
-    if not 0 <= node.zero_prob < 1:
-        yield f"objective.zero_prob: got {node.zero_prob}, expected a number in [0, 1)"
-    elif node.smooth in (Smooth.softmax, Smooth.argmax) and node.zero_prob > 0:
+    if node.smooth in (Smooth.softmax, Smooth.argmax) and node.zero_prob > 0:
         yield (
             f"objective.zero_prob: got {node.zero_prob} with smooth={node.smooth.value}, expected 0: it gives unseen "
             "tokens nothing; use div, temp_row or temp_batch"
         )
-    elif node.smooth in (Smooth.temp_row, Smooth.temp_batch) and node.zero_prob <= 0:
+    elif node.smooth in (Smooth.temp_row, Smooth.temp_batch) and node.zero_prob == 0:
         yield (
             f"objective.zero_prob: got {node.zero_prob} with smooth={node.smooth.value}, expected a number in (0, 1): "
             "the temperature is fitted to it"

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from athlos.config.fields import at_least, bounded, sized
 from athlos.config.registry import Part, registry
-from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig, sized
+from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig
 from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.errors import choices
 
@@ -68,10 +69,10 @@ class Kind(StrEnum):
 
 @dataclass(kw_only=True)
 class LapeConfig:
-    percentile: float = MISSING
-    """Of the firing shares over all layers, languages and neurons, in (0, 100)."""
-    entropy_share: float = MISSING
-    """Share of the neurons that are taken, those of lowest entropy, in (0, 1]."""
+    percentile: float = bounded("(0, 100)")
+    """Of the firing shares over all layers, languages and neurons."""
+    entropy_share: float = bounded("(0, 1]")
+    """Share of the neurons that are taken, those of lowest entropy."""
     living_only: bool = MISSING
     """Take the share of the neurons that ever fire, and the percentile between two ranks."""
 
@@ -80,32 +81,30 @@ class LapeConfig:
 class PrefixConfig:
     """Which layers stand out: the prefix with scores above mean + std_factor * std, in the lowest layers."""
 
-    std_factor: float = MISSING
-    """>= 0"""
-    region: float = MISSING
-    """Share of the layers that may be chosen, from below, in (0, 1]."""
-    fallback_share: float = MISSING
-    """Share of the layers taken from below where none stands out, in (0, 1]."""
+    std_factor: float = at_least(0)
+    region: float = bounded("(0, 1]")
+    """Share of the layers that may be chosen, from below."""
+    fallback_share: float = bounded("(0, 1]")
+    """Share of the layers taken from below where none stands out."""
 
 
 @dataclass(kw_only=True)
 class ProbeConfig:
-    items: int = sized(least=2)
-    """Questions a language, the same in all, >= 2."""
+    items: int = sized(at_least(2))
+    """Questions a language, the same in all."""
     split: str = MISSING
     """Split of the run's data that they come from; never the test split."""
     languages: list[str] = field(default_factory=list)
     """Languages to compare, the reference among them; empty = all of the data."""
-    batch_size: int = MISSING
-    """Questions a forward pass, >= 1."""
+    batch_size: int = at_least(1)
+    """Questions a forward pass."""
 
 
 @dataclass(kw_only=True)
 class LoraInsideConfig:
     enabled: bool = False
     """Low-rank updates inside the chosen layers in place of their own parameters."""
-    rank: int = MISSING
-    """>= 1"""
+    rank: int = at_least(1)
     alpha: float = MISSING
     """The update is scaled by alpha / rank."""
 
@@ -114,14 +113,14 @@ class LoraInsideConfig:
 class PlastSelectionConfig(SelectionConfig):
     selector: Selector = MISSING
     arm: Arm = Arm.selected
-    k: int = MISSING
-    """Number of layers, >= 1; 0 = as many as stand out."""
+    k: int = at_least(0)
+    """Number of layers; 0 = as many as stand out."""
     layers: list[int] = field(default_factory=list)
     """Indices for `selector=manual`, negative ones from the end."""
     parts: Trained = MISSING
     tokens: ProbeTokens = MISSING
-    top_r: float = MISSING
-    """Share of all neurons that count as active in a language, for `selector=top_active`, in (0, 1]."""
+    top_r: float = bounded("(0, 1]")
+    """Share of all neurons that count as active in a language, for `selector=top_active`."""
     lape: LapeConfig = field(default_factory=LapeConfig)
     select: PrefixConfig = field(default_factory=PrefixConfig)
     probe: ProbeConfig = field(default_factory=ProbeConfig)
@@ -131,8 +130,8 @@ class PlastSelectionConfig(SelectionConfig):
 @dataclass(kw_only=True)
 class PlastConstructConfig(ConstructConfig):
     kind: Kind = MISSING
-    pairs_per_language: int = sized()
-    """Pictures a language, >= 1; all there are, where there are fewer."""
+    pairs_per_language: int = sized(at_least(1))
+    """Pictures a language; all there are, where there are fewer."""
     languages: list[str] = field(default_factory=list)
     """Languages to translate from; empty = all of the data but the reference."""
     with_image: bool = MISSING
@@ -141,26 +140,20 @@ class PlastConstructConfig(ConstructConfig):
     """Also translate from the reference into each language."""
     reverse_instruction: str = MISSING
     """What asks for that; `{language}` is its English name."""
-    replay_ratio: float = MISSING
-    """Share of the rows that are questions and answers in the reference language, in [0, 1)."""
+    replay_ratio: float = bounded("[0, 1)")
+    """Share of the rows that are questions and answers in the reference language."""
 
 
 @dataclass(kw_only=True)
 class PlastMethodConfig(MethodConfig):
     """Next-token training on the pairs, with diagnoses before and after."""
 
-    attention_items: int = sized()
+    attention_items: int = sized(at_least(0))
     """Questions a language whose attention to the picture is measured, by layer, before and after; 0 = none."""
-    mask_items: int = sized()
+    mask_items: int = sized(at_least(0))
     """Questions a language that are answered without the neurons specific to each language; 0 = none."""
     diagnosis_split: str = MISSING
     """Split of the run's data that both come from; never the test split."""
-
-
-def _share_errors(shares: dict[str, float]) -> Iterable[str]:
-    for name, value in shares.items():
-        if not 0 < value <= 1:
-            yield f"{name}: got {value}, expected a number in (0, 1]"
 
 
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
@@ -171,26 +164,8 @@ def _selection_errors(config: "RunConfig") -> Iterable[str]:
         yield f"selection.layers: got {node.layers} with selector={node.selector}; they go with selector=manual"
     if is_manual and node.k:
         yield f"selection.k: got {node.k} with selector=manual, expected 0: the named layers are all"
-    if node.selector in (Selector.random, Selector.middle, Selector.top) and node.k < 1:
-        yield f"selection.k: got {node.k} with selector={node.selector}, expected an integer >= 1: nothing is measured"
-    least = {
-        "k": (node.k, 0), "probe.items": (node.probe.items, 2), "probe.batch_size": (node.probe.batch_size, 1),
-        "lora.rank": (node.lora.rank, 1),
-    }  # fmt: skip
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            yield f"selection.{name}: got {value}, expected an integer >= {lowest}"
-    if node.select.std_factor < 0:
-        yield f"selection.select.std_factor: got {node.select.std_factor}, expected a number >= 0"
-    if not 0 < node.lape.percentile < 100:
-        yield f"selection.lape.percentile: got {node.lape.percentile}, expected a number in (0, 100)"
-    yield from _share_errors(
-        {
-            "selection.lape.entropy_share": node.lape.entropy_share, "selection.top_r": node.top_r,
-            "selection.select.region": node.select.region,
-            "selection.select.fallback_share": node.select.fallback_share,
-        }
-    )  # fmt: skip
+    if node.selector in (Selector.random, Selector.middle, Selector.top) and not node.k:
+        yield f"selection.k: got 0 with selector={node.selector}, expected an integer >= 1: nothing is measured"
     if node.lora.enabled and node.arm is not Arm.selected:
         yield f"selection.lora.enabled: got true with arm={node.arm}, expected arm=selected: they stand in its layers"
     yield from _together_errors(config)
@@ -232,10 +207,6 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
     yield from _language_errors("construct.languages", node.languages, data)
     if data.reference in node.languages:
         yield f"construct.languages: got '{data.reference}', the language that is translated into"
-    if node.pairs_per_language < 1:
-        yield f"construct.pairs_per_language: got {node.pairs_per_language}, expected an integer >= 1"
-    if not 0 <= node.replay_ratio < 1:
-        yield f"construct.replay_ratio: got {node.replay_ratio}, expected a number in [0, 1)"
     if node.replay_ratio and not node.with_image:
         yield f"construct.replay_ratio: got {node.replay_ratio} with with_image=false; replayed questions show pictures"
     if node.reverse and "{language}" not in node.reverse_instruction:
@@ -245,9 +216,6 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
 def _method_errors(config: "RunConfig") -> Iterable[str]:
     node = config.method
     assert isinstance(node, PlastMethodConfig)
-    for name in ("attention_items", "mask_items"):
-        if getattr(node, name) < 0:
-            yield f"method.{name}: got {getattr(node, name)}, expected an integer >= 0"
     if not isinstance(config.data, PictureQuestionsConfig) and (node.attention_items or node.mask_items):
         yield f"method.attention_items: data={config.data.name} has no questions about pictures; set both items to 0"
     if node.mask_items and not isinstance(config.selection, PlastSelectionConfig):

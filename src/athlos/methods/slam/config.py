@@ -5,16 +5,15 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
+from athlos.config.fields import any_of, at_least, bounded, sized, stepped
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig, sized, stepped
-from athlos.errors import did_you_mean
+from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
 
 SMALLEST_PROBE = 20
 """Fewer questions a language than this say little about a neuron."""
-FFN_PARTS = ("up", "down", "gate")
 
 
 class Selector(StrEnum):
@@ -76,26 +75,25 @@ NeuronMask = Enum("NeuronMask", [(name, name) for name in ("none", "top50_change
 class LoraPartConfig:
     enabled: bool = False
     """Low-rank updates inside the chosen layers in place of their matrices themselves."""
-    rank: int = MISSING
-    """>= 1"""
+    rank: int = at_least(1)
     alpha: float = MISSING
     """The update is scaled by alpha / rank."""
 
 
 @dataclass(kw_only=True)
 class LapeConfig:
-    percentile: float = MISSING
-    """Of the firing shares over all layers, in (0, 100)."""
-    entropy_share: float = MISSING
-    """Share of the neurons that are taken, those of lowest entropy, in (0, 1]."""
+    percentile: float = bounded("(0, 100)")
+    """Of the firing shares over all layers."""
+    entropy_share: float = bounded("(0, 1]")
+    """Share of the neurons that are taken, those of lowest entropy."""
     living_only: bool = MISSING
     """Take the share of the neurons that ever fire, and the percentile between two ranks."""
 
 
 @dataclass(kw_only=True)
 class ProbeConfig:
-    num_questions: int = sized(least=SMALLEST_PROBE)
-    """Texts a language, the same in all, >= 20."""
+    num_questions: int = sized(at_least(SMALLEST_PROBE))
+    """Texts a language, the same in all."""
     tokens: ProbeTokens = MISSING
     data: list[str] = field(default_factory=list)
     """Overrides that name other data than the run's: ['data=msvamp','data.dir=<folder>']; empty = the run's own."""
@@ -103,12 +101,12 @@ class ProbeConfig:
     """Split of that data; never the run's test split."""
     languages: list[str] = field(default_factory=list)
     """Languages to compare; empty = all that the split has."""
-    blocks: int = MISSING
-    """Groups of texts that the bootstrap draws from, 2 .. num_questions."""
-    resamples: int = MISSING
-    """Bootstrap draws of the blocks, >= 1."""
-    batch_size: int = MISSING
-    """Texts a forward pass, >= 1."""
+    blocks: int = at_least(2)
+    """Groups of texts that the bootstrap draws from, at most `num_questions`."""
+    resamples: int = at_least(1)
+    """Bootstrap draws of the blocks."""
+    batch_size: int = at_least(1)
+    """Texts a forward pass."""
 
 
 @dataclass(kw_only=True)
@@ -116,18 +114,18 @@ class SlamConfig(SelectionConfig):
     selector: Selector = MISSING
     reference: str = MISSING
     """The language that the others are compared with."""
-    k: int = MISSING
-    """Number of layers, >= 1; 0 = as many as stand out."""
-    k_max: int = MISSING
-    """Most layers with k = 0, >= 1."""
+    k: int = at_least(0)
+    """Number of layers; 0 = as many as stand out."""
+    k_max: int = at_least(1)
+    """Most layers with k = 0."""
     layers: list[int] = field(default_factory=list)
     """Indices for `selector=manual`, negative ones from the end."""
     fallback: Fallback = MISSING  # type: ignore[valid-type]
     position: Position = MISSING
     statistic: Statistic = MISSING
     parts: Trained = MISSING
-    ffn_parts: list[str] = MISSING
-    """Any of up, down, gate, for `parts=ffn`."""
+    ffn_parts: list[str] = any_of("up", "down", "gate")
+    """For `parts=ffn`."""
     train_emb: bool = False
     """Also train the input embedding, which is the head as well where they are tied."""
     neuron_mask: NeuronMask = MISSING  # type: ignore[valid-type]
@@ -146,11 +144,11 @@ class SlamConfig(SelectionConfig):
 class SlamMethodConfig(MethodConfig):
     """Translation first; with `reason_steps`, the two-stage recipe that SLAM is compared with."""
 
-    reason_steps: int = stepped()
-    """Last optimizer steps, which train on `reason_split` in place of the pairs, 0 .. train.max_steps - 1."""
+    reason_steps: int = stepped(at_least(0))
+    """Last optimizer steps, fewer than `train.max_steps`, which train on `reason_split` in place of the pairs."""
     reason_split: str = MISSING
     """Split of the run's data with worked problems in the reference language."""
-    align_items: int = sized(least=SMALLEST_PROBE)
+    align_items: int = sized(at_least(0), least=SMALLEST_PROBE)
     """Parallel texts whose alignment is measured before and after training, layer by layer; 0 = none."""
     align_split: str = MISSING
     """Split of the run's data that they come from."""
@@ -188,7 +186,8 @@ class SlamMethodConfig(MethodConfig):
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
     node = config.selection
     assert isinstance(node, SlamConfig)
-    yield from _count_errors(node)
+    if node.probe.blocks > node.probe.num_questions:
+        yield f"selection.probe.blocks: got {node.probe.blocks}, expected at most num_questions"
     is_manual = node.selector is Selector.manual
     if is_manual != bool(node.layers):
         yield f"selection.layers: got {node.layers} with selector={node.selector.value}; they go with selector=manual"
@@ -198,32 +197,9 @@ def _selection_errors(config: "RunConfig") -> Iterable[str]:
         yield f"selection.k: got {node.k} with selector=manual, expected 0: the named layers are all"
     if node.selector in (Selector.random, Selector.top) and not node.k:
         yield f"selection.k: got 0 with selector={node.selector.value}, expected an integer >= 1: nothing is measured"
-    for part in node.ffn_parts:
-        if part not in FFN_PARTS:
-            yield (
-                f"selection.ffn_parts: got '{part}', expected any of {', '.join(FFN_PARTS)}"
-                f"{did_you_mean(part, FFN_PARTS)}"
-            )
     if node.parts is Trained.ffn and not node.ffn_parts:
         yield "selection.ffn_parts: got [], expected at least one of up, down, gate, or parts=attn or all"
     yield from _together_errors(config)
-
-
-def _count_errors(node: SlamConfig) -> Iterable[str]:
-    least = {
-        "k": (node.k, 0), "k_max": (node.k_max, 1), "lora.rank": (node.lora.rank, 1),
-        "probe.num_questions": (node.probe.num_questions, SMALLEST_PROBE), "probe.blocks": (node.probe.blocks, 2),
-        "probe.resamples": (node.probe.resamples, 1), "probe.batch_size": (node.probe.batch_size, 1),
-    }  # fmt: skip
-    for name, (value, lowest) in least.items():
-        if value < lowest:
-            yield f"selection.{name}: got {value}, expected an integer >= {lowest}"
-    if node.probe.blocks > node.probe.num_questions:
-        yield f"selection.probe.blocks: got {node.probe.blocks}, expected at most num_questions"
-    if not 0 < node.lape.percentile < 100:
-        yield f"selection.lape.percentile: got {node.lape.percentile}, expected a number in (0, 100)"
-    if not 0 < node.lape.entropy_share <= 1:
-        yield f"selection.lape.entropy_share: got {node.lape.entropy_share}, expected a number in (0, 1]"
 
 
 def _together_errors(config: "RunConfig") -> Iterable[str]:
@@ -248,15 +224,13 @@ def _together_errors(config: "RunConfig") -> Iterable[str]:
 def _method_errors(config: "RunConfig") -> Iterable[str]:
     node = config.method
     assert isinstance(node, SlamMethodConfig)
-    if not 0 <= node.reason_steps < max(1, config.train.max_steps):
+    if node.reason_steps >= max(1, config.train.max_steps):
         yield (
             f"method.reason_steps: got {node.reason_steps}, expected 0 .. train.max_steps - 1 = "
             f"{config.train.max_steps - 1}"
         )
     if node.reason_steps and node.reason_split == config.data.test_split:
         yield f"method.reason_split: got '{node.reason_split}', the split that the run is tested on"
-    if node.align_items < 0:
-        yield f"method.align_items: got {node.align_items}, expected an integer >= 0"
     if node.align_items and node.align_split == config.data.test_split:
         yield f"method.align_split: got '{node.align_split}', the split that the run is tested on"
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
+from athlos.config.fields import above, at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import MISSING, MethodConfig, SurgeryConfig
 
@@ -53,18 +54,18 @@ class NormKind(StrEnum):
 @dataclass(kw_only=True)
 class NormConfig:
     kind: NormKind = MISSING
-    eps: float = MISSING
-    """Added to the mean square, > 0."""
+    eps: float = above(0)
+    """Added to the mean square."""
 
 
 @dataclass(kw_only=True)
 class MoeConfig:
-    num_experts: int = MISSING
-    """Experts of an FFN; 0 = dense, otherwise >= 2."""
-    top_k: int = MISSING
-    """Experts a token is sent to, 1 .. num_experts."""
-    balance_loss: float = MISSING
-    """Weight of the balance loss, a mean over layers that is 1 for even loads, >= 0."""
+    num_experts: int = at_least(0)
+    """Experts of an FFN, at least 2; 0 = dense."""
+    top_k: int = at_least(1)
+    """Experts a token is sent to, at most `num_experts`."""
+    balance_loss: float = at_least(0)
+    """Weight of the balance loss, a mean over layers that is 1 for even loads."""
 
 
 @dataclass(kw_only=True)
@@ -80,13 +81,13 @@ class SpanNormSurgeryConfig(SurgeryConfig):
     """Also normalise before the output matrix."""
     initial_norm: bool = MISSING
     """Normalise the first attention's input; the skip keeps the raw embedding."""
-    span_blocks: int = MISSING
-    """Blocks that one skip spans, 1 or 2; must divide the number of layers."""
+    span_blocks: int = bounded("[1, 2]")
+    """Blocks that one skip spans; must divide the number of layers."""
     init_scale: InitScale = MISSING  # type: ignore[valid-type]
     combine_scales: bool = MISSING
     """Let `init_scale` act on top of a placement that brings its own scale (deepnorm, rezero)."""
-    c: float = MISSING
-    """Branch variance of inv_sqrt_L and branch_multiplier is c / L, > 0."""
+    c: float = above(0)
+    """Branch variance of inv_sqrt_L and branch_multiplier is c / L."""
     width_scale: WidthScale = MISSING  # type: ignore[valid-type]
     """Standard deviation of the matrices: the model's `initializer_range`, or 1 / sqrt(inputs)."""
     branch_calibration: Calibration = MISSING  # type: ignore[valid-type]
@@ -103,10 +104,10 @@ class SpanNormSurgeryConfig(SurgeryConfig):
 class SpanNormConfig(MethodConfig):
     """Trains like `finetune` and measures the model by depth: at the start, at the end, and on the way."""
 
-    probe_every: int = MISSING
+    probe_every: int = at_least(0)
     """Steps between looks at the stream during training; 0 = none."""
-    probe_rows: int = MISSING
-    """Rows of the batch that is looked at, >= 1."""
+    probe_rows: int = at_least(1)
+    """Rows of the batch that is looked at."""
     layer_removal: bool = MISSING
     """Also leave out each layer of the trained model in turn and note the loss."""
 
@@ -131,16 +132,13 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
         for name, default in SPAN_SWITCHES.items():
             if getattr(node, name) != default:
                 yield f"surgery.{name}: got {getattr(node, name)}, but only placement=spannorm has this switch"
-    if node.span_blocks not in (1, 2):
-        yield f"surgery.span_blocks: got {node.span_blocks}, expected 1 or 2"
-    elif node.span_blocks == 2 and not node.span_skip:
+    if node.span_blocks == 2 and not node.span_skip:
         yield "surgery.span_blocks: got 2 with span_skip=false, so there is no skip to span them"
-    if node.c <= 0:
-        yield f"surgery.c: got {node.c}, expected a number > 0"
-    if node.norm.eps <= 0:
-        yield f"surgery.norm.eps: got {node.norm.eps}, expected a number > 0"
     yield from _scale_errors(node)
-    yield from _moe_errors(node.moe)
+    if node.moe.num_experts == 1:
+        yield "surgery.moe.num_experts: got 1, expected 0 (dense) or an integer >= 2"
+    elif node.moe.num_experts and node.moe.top_k > node.moe.num_experts:
+        yield f"surgery.moe.top_k: got {node.moe.top_k}, expected at most moe.num_experts = {node.moe.num_experts}"
 
 
 def _scale_errors(node: SpanNormSurgeryConfig) -> Iterable[str]:
@@ -157,25 +155,12 @@ def _scale_errors(node: SpanNormSurgeryConfig) -> Iterable[str]:
         yield f"surgery.combine_scales: {placement.value} has no scale of its own to combine"
 
 
-def _moe_errors(moe: MoeConfig) -> Iterable[str]:
-    if moe.num_experts < 0 or moe.num_experts == 1:
-        yield f"surgery.moe.num_experts: got {moe.num_experts}, expected 0 (dense) or an integer >= 2"
-    elif moe.num_experts and not 1 <= moe.top_k <= moe.num_experts:
-        yield f"surgery.moe.top_k: got {moe.top_k}, expected 1 .. moe.num_experts = {moe.num_experts}"
-    if moe.balance_loss < 0:
-        yield f"surgery.moe.balance_loss: got {moe.balance_loss}, expected a number >= 0"
-
-
 def _method_errors(config: "RunConfig") -> Iterable[str]:
     node = config.method
     assert isinstance(node, SpanNormConfig)
-    if node.probe_every < 0:
-        yield f"method.probe_every: got {node.probe_every}, expected an integer >= 0"
-    elif node.probe_every % config.train.log_every:
+    if node.probe_every % config.train.log_every:
         every = config.train.log_every
         yield f"method.probe_every: got {node.probe_every}, expected a multiple of train.log_every = {every}"
-    if node.probe_rows < 1:
-        yield f"method.probe_rows: got {node.probe_rows}, expected an integer >= 1"
 
 
 PARTS = [

@@ -1,0 +1,89 @@
+"""Fields that say which values they accept, and which counts a smoke test lowers.
+
+The range or the choices of a key stand here alone, in its field: `checks.wrong_values` reads them, and no docstring
+repeats them. A field is required unless it is given a default. nan and infinity are refused everywhere.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from omegaconf import MISSING
+
+from athlos.errors import did_you_mean
+
+ACCEPTS, ITEMS, STEPS = "accepts", "items", "steps"
+"""Keys of field metadata: what is accepted; what the caps of a smoke test lower (see `caps.py`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """Numbers between two ends."""
+
+    low: float
+    high: float = math.inf
+    is_low_in: bool = True
+    is_high_in: bool = False
+    words: str
+    """The interval in an error message, such as `>= 1`."""
+
+    def refusal(self, value: float) -> str:
+        """What is expected in place of `value`; empty where it is accepted."""
+        is_high_enough = value > self.low or (self.is_low_in and value == self.low)
+        if is_high_enough and (value < self.high or (self.is_high_in and value == self.high)):
+            return ""
+        return f"{'an integer' if isinstance(value, int) else 'a number'} {self.words}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choices:
+    """Names, one of which a value is, or all entries of a list are."""
+
+    names: tuple[str, ...]
+
+    def refusal(self, value: str) -> str:
+        """What is expected in place of `value`; empty where it is accepted."""
+        return "" if value in self.names else f"one of {', '.join(self.names)}{did_you_mean(value, self.names)}"
+
+
+def at_least(low: float, *, default: Any = MISSING, why: str = "") -> Any:
+    """A field for numbers >= `low`. `why` ends the error message: a reason, or what to set instead."""
+    return field(default=default, metadata={ACCEPTS: Interval(low=low, words=f">= {low}{why}")})
+
+
+def above(low: float, *, default: Any = MISSING, why: str = "") -> Any:
+    """A field for numbers > `low`."""
+    return field(default=default, metadata={ACCEPTS: Interval(low=low, is_low_in=False, words=f"> {low}{why}")})
+
+
+def bounded(interval: str, *, default: Any = MISSING, why: str = "") -> Any:
+    """A field for the numbers of an interval as it is written: `bounded("(0, 1]")`."""
+    low, high = map(float, interval[1:-1].split(","))
+    accepted = Interval(
+        low=low, high=high, is_low_in=interval[0] == "[", is_high_in=interval[-1] == "]", words=f"in {interval}{why}"
+    )
+    return field(default=default, metadata={ACCEPTS: accepted})
+
+
+def one_of(*names: str, default: Any = MISSING) -> Any:
+    """A field for one of these names."""
+    return field(default=default, metadata={ACCEPTS: Choices(names=names)})
+
+
+def any_of(*names: str) -> Any:
+    """A field for a list of these names, by default an empty one."""
+    return field(default_factory=list, metadata={ACCEPTS: Choices(names=names)})
+
+
+def sized(count: Any, *, least: int | None = None) -> Any:
+    """The field `count` of items, which `hardware.limit_items_cap` lowers, though never below `least`. 0 stays 0.
+
+    By default `least` is the lower end of what the field accepts, or 1.
+    """
+    lowest = max(1, int(count.metadata[ACCEPTS].low)) if least is None else least
+    return field(default=count.default, metadata={**count.metadata, ITEMS: lowest})
+
+
+def stepped(count: Any) -> Any:
+    """The field `count` of some of the run's steps, which `hardware.max_steps_cap` lowers in proportion. 0 stays 0."""
+    return field(default=count.default, metadata={**count.metadata, STEPS: True})

@@ -47,7 +47,7 @@ def test_defaults_compose_and_are_typed():
         (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
         (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, closed_book"),
         (["prompt_style=bar"], "; did you mean 'bare'?"),
-        (["tracking.sinks=[wanb]"], "tracking.sinks: got 'wanb', expected one of wandb, tensorboard, trackio; did you"),
+        (["tracking.sinks=[wanb]"], "tracking.sinks: got 'wanb', expected any of wandb, tensorboard, trackio; did you"),
         (["hardware.precision=bf16"], "hardware.precision: got 'bf16', expected one of 32-true, bf16-mixed"),
         (["eval.shots=-1"], "eval.shots: got -1, expected an integer >= 0"),
         (["data.limit_val=0"], "data.limit_val: got 0, expected an integer >= 1, or null for all"),

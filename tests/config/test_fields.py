@@ -52,7 +52,7 @@ def test_what_is_accepted_is_not_mentioned():
         ({"rule": "meen"}, "method.rule: got 'meen', expected one of mean, median; did you mean 'mean'?"),
         ({"limit": 0}, "method.limit: got 0, expected an integer >= 1"),
         ({"inner": Inner(share=0.0)}, "method.inner.share: got 0.0, expected a number in (0, 1]; 1 = all"),
-        ({"inner": Inner(names=["up", "gate"])}, "method.inner.names: got 'gate', expected one of up, down"),
+        ({"inner": Inner(names=["up", "gate"])}, "method.inner.names: got 'gate', expected any of up, down"),
         ({"by_name": {"a": Inner(share=1.5)}}, "method.by_name.a.share: got 1.5, expected a number in (0, 1]; 1 = all"),
     ],
 )

@@ -301,7 +301,11 @@ def test_values_out_of_range_are_named(change: str, message: str) -> None:
     with pytest.raises(ConfigErrors) as caught:
         run_config(["objective=policy", f"objective.{change}"])
     assert message in str(caught.value)
-    assert "objective=policy: it needs rollouts" in str(caught.value)
+
+
+def test_a_method_without_rollouts_is_refused() -> None:
+    with pytest.raises(ConfigErrors, match="objective=policy: it needs rollouts"):
+        run_config(["objective=policy"])
 
 
 @pytest.mark.slow

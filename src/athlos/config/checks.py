@@ -1,4 +1,7 @@
-"""Checks of a composed config. All errors are collected and shown at once, each as `key: got, accepted`."""
+"""Checks of a composed config, each error as `key: got, accepted`.
+
+All errors of a kind are shown at once: keys, then values that are wrong by themselves, then values against each other.
+"""
 
 import dataclasses
 import math

@@ -40,10 +40,14 @@ class Choices:
     """Names, one of which a value is, or all entries of a list are."""
 
     names: tuple[str, ...]
+    words: str
+    """`one of` or `any of`, in an error message."""
 
     def refusal(self, value: str) -> str:
         """What is expected in place of `value`; empty where it is accepted."""
-        return "" if value in self.names else f"one of {', '.join(self.names)}{did_you_mean(value, self.names)}"
+        if value in self.names:
+            return ""
+        return f"{self.words} {', '.join(self.names)}{did_you_mean(value, self.names)}"
 
 
 def at_least(low: float, *, default: Any = MISSING, why: str = "") -> Any:
@@ -67,12 +71,12 @@ def bounded(interval: str, *, default: Any = MISSING, why: str = "") -> Any:
 
 def one_of(*names: str, default: Any = MISSING) -> Any:
     """A field for one of these names."""
-    return field(default=default, metadata={ACCEPTS: Choices(names=names)})
+    return field(default=default, metadata={ACCEPTS: Choices(names=names, words="one of")})
 
 
 def any_of(*names: str) -> Any:
     """A field for a list of these names, by default an empty one."""
-    return field(default_factory=list, metadata={ACCEPTS: Choices(names=names)})
+    return field(default_factory=list, metadata={ACCEPTS: Choices(names=names, words="any of")})
 
 
 def sized(count: Any, *, least: int | None = None) -> Any:

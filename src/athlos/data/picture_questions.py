@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
+from athlos.config.fields import bounded
 from athlos.config.schema import Batching, DataConfig, RunConfig
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord, Record
@@ -35,8 +36,8 @@ class PictureQuestionsConfig(DataConfig):
     """The language that others are translated into and compared with; one of `languages`."""
     shares: dict[str, float] = field(default_factory=dict)
     """Share of the training questions by language, in [0, 1] and 1 in sum."""
-    letter_share: float = 0.5
-    """Share of the training questions with options, whose answer is a letter, in [0, 1]; the others want the words."""
+    letter_share: float = bounded("[0, 1]", default=0.5)
+    """Share of the training questions with options, whose answer is a letter; the others want the words."""
     instruction: str = ""
     """What asks for a translation into the reference language."""
     picture_input: PictureInput = PictureInput.features
@@ -151,8 +152,6 @@ def picture_data_errors(config: RunConfig) -> Iterable[str]:
             yield f"data.shares.{language}: got {share}, expected a number in [0, 1]"
     if abs(sum(data.shares.values()) - 1) > 1e-6:
         yield f"data.shares: got {sum(data.shares.values()):g} in sum, expected 1"
-    if not 0 <= data.letter_share <= 1:
-        yield f"data.letter_share: got {data.letter_share}, expected a number in [0, 1]"
     if config.train.max_steps and config.train.batching is not Batching.bucket:
         yield f"train.batching: got '{config.train.batching}', expected bucket: a row holds one picture"
     for name in ("train_split", "val_split", "test_split"):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from athlos.config.fields import at_least
 from athlos.lab.chains import ChainConfig, Form, Split, chain_questions
 from athlos.lab.documents import DocumentConfig, Truth, make_case
 from athlos.lab.facts import RELATIONS, Fact, Kind, QuestionWording, StatementWording, question, statement
@@ -37,18 +38,18 @@ class Example(NamedTuple):
 class MixtureConfig:
     """How much of what a base model reads, beside the facts of the world, and how much it is asked afterwards."""
 
-    num_documents: int = 20000
-    """Documents about fictional names with a question each, >= 0: reading, not knowing."""
-    max_document_facts: int = 4
-    """Most sentences of a document, >= 1."""
-    num_recitals: int = 4000
-    """Documents that are read back word by word, >= 0."""
-    num_sums: int = 16000
-    """Word problems with their steps, >= 0."""
-    chain_repeats: int = 4
-    """Times each training chain is asked, over all languages, >= 0."""
-    num_probes: int = 40
-    """Questions asked of the finished model, a setting and language, >= 1."""
+    num_documents: int = at_least(0, default=20000)
+    """Documents about fictional names with a question each: reading, not knowing."""
+    max_document_facts: int = at_least(1, default=4)
+    """Most sentences of a document."""
+    num_recitals: int = at_least(0, default=4000)
+    """Documents that are read back word by word."""
+    num_sums: int = at_least(0, default=16000)
+    """Word problems with their steps."""
+    chain_repeats: int = at_least(0, default=4)
+    """Times each training chain is asked, over all languages."""
+    num_probes: int = at_least(1, default=40)
+    """Questions asked of the finished model, a setting and language."""
     sums: SumsConfig = field(default_factory=SumsConfig)
     chains: ChainConfig = field(default_factory=ChainConfig)
 

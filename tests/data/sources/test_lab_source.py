@@ -125,7 +125,7 @@ def test_the_word_list_is_the_worlds() -> None:
 @pytest.mark.parametrize(
     ("override", "line"),
     [
-        ("data.kinds=[sums]", "data.kinds: got 'sums'; did you mean 'sum'?"),
+        ("data.kinds=[sums]", "data.kinds: got 'sums', expected any of fact, statement"),
         ("data.train_languages=[hano]", "data.train_languages: got 'hano'; did you mean 'hani'?"),
         ("data.mixture.num_sums=-1", "data.mixture.num_sums: got -1, expected an integer >= 0"),
         ("data.mixture.num_probes=0", "data.mixture.num_probes: got 0, expected an integer >= 1"),
@@ -142,7 +142,7 @@ def test_wrong_values_are_refused_with_their_key(override: str, line: str) -> No
 
 def test_all_wrong_values_are_named_at_once() -> None:
     with pytest.raises(ConfigErrors) as caught:
-        run_config([*SMALL, "data.kinds=[sums]", "data.mixture.num_sums=-1", "prompt_style=default"])
+        run_config([*SMALL, "data.kinds=[sums]", "data.mixture.num_sums=-1", "data.mixture.num_probes=0"])
     assert len(caught.value.errors) == 3
 
 

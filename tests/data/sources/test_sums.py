@@ -151,7 +151,8 @@ def test_prompt_and_completion_are_question_and_trace(data):
         ("lab_sums", "data.sums.max_steps=10", "data.sums.max_steps"),
         ("lab_sums", "prompt_style=native_cot", "data=lab_sums needs bare"),
         ("templated_sums", "data.languages=[en,fr]", "data.languages: got 'fr'"),
-        ("templated_sums", "data.max_steps=5", "expected 1 <= min_steps <= max_steps <= 4"),
+        ("templated_sums", "data.max_steps=5", "data.max_steps: got 5, expected an integer in"),
+        ("templated_sums", "data.min_steps=3", "data.min_steps: got 3, expected at most data.max_steps = 2"),
         ("templated_sums", "data.first=-1", "data.first: got -1, expected an integer >= 0"),
     ],
 )

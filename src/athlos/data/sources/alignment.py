@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import MathRecord, ParallelRecord, Record
@@ -58,14 +59,14 @@ class AlignmentConfig(DataConfig):
     codes: dict[str, str] = field(default_factory=dict)
     """What NTREX's files call a language."""
     pairs: Pairs = MISSING
-    max_characters: int = MISSING
-    """Segments to translate are at most this long on the English side, solutions to learn from as well, >= 1."""
-    num_train_lines: int = MISSING
-    """First lines of NTREX, which are trained on, >= 1."""
-    num_probe_lines: int = MISSING
-    """Lines after those, which are probed, >= 1."""
-    num_test_lines: int = MISSING
-    """Last lines of NTREX, which are tested on, >= 1."""
+    max_characters: int = at_least(1)
+    """Segments to translate are at most this long on the English side, solutions to learn from as well."""
+    num_train_lines: int = at_least(1)
+    """First lines of NTREX, which are trained on."""
+    num_probe_lines: int = at_least(1)
+    """Lines after those, which are probed."""
+    num_test_lines: int = at_least(1)
+    """Last lines of NTREX, which are tested on."""
     tests: dict[str, int] = MISSING
     """Test -> items a language (articles of text); any of translation, math, qa, text. The test split holds these."""
     folders: FoldersConfig = field(default_factory=FoldersConfig)
@@ -216,9 +217,6 @@ class AlignmentSource(Source[AlignmentConfig]):
 def _errors(config: RunConfig) -> Iterable[str]:
     data = config.data
     assert isinstance(data, AlignmentConfig)
-    for name in ("max_characters", "num_train_lines", "num_probe_lines", "num_test_lines"):
-        if getattr(data, name) < 1:
-            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
     for name, count in data.tests.items():
         if name not in TESTS:
             yield f"data.tests: got '{name}', expected any of {', '.join(TESTS)}"

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from athlos.config.fields import bounded
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import templates, what_is_in_it
@@ -51,8 +52,8 @@ class EmojiQuestionsConfig(PictureQuestionsConfig):
     """Share of the label stems in each split, in [0, 1] and 1 in sum."""
     exclude_groups: list[str] = field(default_factory=list)
     """Groups of the captions file that are left out."""
-    num_options: int = 4
-    """Captions to choose from, 2..8."""
+    num_options: int = bounded("[2, 8]", default=4)
+    """Captions to choose from."""
     seed: int = 0
     """Of the distractors and their order."""
 
@@ -157,8 +158,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
     for language in dict.fromkeys((*data.languages, *data.shares)):
         if language not in known:
             yield f"data.languages: got '{language}'{choices(language, known)}"
-    if not 2 <= data.num_options <= 8:
-        yield f"data.num_options: got {data.num_options}, expected 2 .. 8"
     if abs(sum(data.split_shares.values()) - 1) > 1e-6:
         yield f"data.split_shares: got {sum(data.split_shares.values()):g} in sum, expected 1"
 

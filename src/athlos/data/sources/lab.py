@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from athlos.config.fields import any_of
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Passage, QuestionRecord, Record, TextRecord
@@ -23,14 +24,15 @@ from athlos.stages import content_hash
 GENERATOR_VERSION = 2
 """Raised when the same config gives other text."""
 SPLITS = ("train", "val", "test")
+KINDS = ("fact", "statement", "document", "recital", "sum", "chain")
 
 
 @dataclass(kw_only=True)
 class LabConfig(DataConfig):
     world: WorldConfig = field(default_factory=WorldConfig)
     mixture: pretraining.MixtureConfig = field(default_factory=pretraining.MixtureConfig)
-    kinds: list[str] = field(default_factory=list)
-    """Which of fact, statement, document, recital, sum, chain are kept in every split; empty = all."""
+    kinds: list[str] = any_of(*KINDS)
+    """What is kept in every split; empty = all."""
     train_languages: list[str] = field(default_factory=list)
     """Which languages of the world are kept in `train` and `val`; empty = all. Probes are always in all of them."""
 
@@ -104,26 +106,14 @@ def _record(example: pretraining.Example) -> Record:
     )
 
 
-KINDS = ("fact", "statement", "document", "recital", "sum", "chain")
-
-
 def _errors(config: RunConfig) -> Iterable[str]:
     data = config.data
     assert isinstance(data, LabConfig)
     yield from config_errors(data.world, key="data.world")
-    for kind in data.kinds:
-        if kind not in KINDS:
-            yield f"data.kinds: got '{kind}'{choices(kind, KINDS)}"
     for code in data.train_languages:
         if code not in data.world.languages:
             yield f"data.train_languages: got '{code}'{choices(code, data.world.languages)}"
     mixture = data.mixture
-    for name, least in {
-        "num_documents": 0, "num_recitals": 0, "num_sums": 0, "chain_repeats": 0, "num_probes": 1,
-        "max_document_facts": 1,
-    }.items():  # fmt: skip
-        if getattr(mixture, name) < least:
-            yield f"data.mixture.{name}: got {getattr(mixture, name)}, expected an integer >= {least}"
     if mixture.max_document_facts > data.world.num_fictional:
         yield (
             f"data.mixture.max_document_facts: got {mixture.max_document_facts}, expected at most "

@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import ParallelRecord, QuestionRecord, Record
@@ -41,12 +42,12 @@ class LabAlignmentConfig(DataConfig):
     pairs: Translated = MISSING
     languages: list[str] = field(default_factory=list)
     """Languages translated from; empty = all but the first of the world."""
-    num_pairs: int = MISSING
-    """Sums that are translated from each language, >= 1."""
-    num_probe_items: int = MISSING
-    """Sums of the probe split, >= 1."""
-    num_probes: int = MISSING
-    """Test sums of each number of steps, the same in every language, >= 1."""
+    num_pairs: int = at_least(1)
+    """Sums that are translated from each language."""
+    num_probe_items: int = at_least(1)
+    """Sums of the probe split."""
+    num_probes: int = at_least(1)
+    """Test sums of each number of steps, the same in every language."""
 
 
 class LabAlignmentSource(Source[LabAlignmentConfig]):
@@ -152,9 +153,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
     data = config.data
     assert isinstance(data, LabAlignmentConfig)
     yield from config_errors(data.world, key="data.world")
-    for name in ("num_pairs", "num_probe_items", "num_probes"):
-        if getattr(data, name) < 1:
-            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
     for code in data.languages:
         if code not in data.world.languages[1:]:
             yield f"data.languages: got '{code}'{choices(code, data.world.languages[1:])}"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import ContinuationRecord, Record
@@ -28,12 +29,12 @@ MONO = {"mono": True, "mono_other": False}
 @dataclass(kw_only=True)
 class LabAnswersConfig(DataConfig):
     answers: AnswersConfig = field(default_factory=AnswersConfig)
-    num_train: int = 256
-    """Questions of the training split, >= 1."""
-    num_val: int = 32
-    num_test: int = 128
-    num_mono: int = 4096
-    """Answers of the splits without questions, >= 1."""
+    num_train: int = at_least(1, default=256)
+    """Questions of the training split."""
+    num_val: int = at_least(1, default=32)
+    num_test: int = at_least(1, default=128)
+    num_mono: int = at_least(1, default=4096)
+    """Answers of the splits without questions."""
 
 
 class LabAnswersSource(Source[LabAnswersConfig]):
@@ -102,9 +103,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
             f"data.answers.num_symbols: got {data.answers.num_symbols}, expected at most "
             f"{MAX_CHARACTERS - data.answers.num_topics} (one printable character each)"
         )
-    for name in ("num_train", "num_val", "num_test", "num_mono"):
-        if getattr(data, name) < 1:
-            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
 
 
 PARTS = [

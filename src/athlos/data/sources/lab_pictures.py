@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from athlos.config.fields import any_of, at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
@@ -27,26 +28,24 @@ class SceneConfig:
     """What is drawn and asked; see `lab/pictures.py`."""
 
     seed: int = 0
-    """>= 0."""
-    num_columns: int = 3
-    """2..9"""
-    min_items: int = 3
-    """Fewest shapes, in 1..max_items."""
-    max_items: int = 5
+    num_columns: int = bounded("[2, 9]", default=3)
+    min_items: int = at_least(1, default=3)
+    """Fewest shapes, at most `max_items`."""
+    max_items: int = at_least(1, default=5)
     """Most shapes."""
-    noise: int = 0
-    """Largest change of a channel, 0..30."""
-    kinds: list[str] = field(default_factory=list)
-    """Any of colour, shape, where, count, one_relation, two_relations; empty = all."""
+    noise: int = bounded("[0, 30]", default=0)
+    """Largest change of a channel."""
+    kinds: list[str] = any_of("colour", "shape", "where", "count", "one_relation", "two_relations")
+    """What is asked; empty = all."""
 
 
 @dataclass(kw_only=True)
 class LabPicturesConfig(PictureQuestionsConfig):
     scene: SceneConfig = field(default_factory=SceneConfig)
-    num_train: int = 4000
-    """Pictures of the training split, >= 1."""
-    num_val: int = 100
-    num_test: int = 100
+    num_train: int = at_least(1, default=4000)
+    """Pictures of the training split."""
+    num_val: int = at_least(1, default=100)
+    num_test: int = at_least(1, default=100)
     shared_word_order: bool = False
     """Whether all languages have the word order of the first, so that only their words differ."""
 
@@ -110,13 +109,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
     for language in dict.fromkeys((*data.languages, *data.shares)):
         if language not in CODES:
             yield f"data.languages: got '{language}'{choices(language, CODES)}"
-    for name in ("num_train", "num_val", "num_test"):
-        if getattr(data, name) < 1:
-            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= 1"
-    kinds = ("colour", "shape", "where", "count", "one_relation", "two_relations")
-    for kind in data.scene.kinds:
-        if kind not in kinds:
-            yield f"data.scene.kinds: got '{kind}'{choices(kind, kinds)}"
 
 
 PARTS = [

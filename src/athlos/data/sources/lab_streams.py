@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import TextRecord
@@ -26,12 +27,12 @@ MAX_CHARACTERS = 94
 @dataclass(kw_only=True)
 class LabStreamsConfig(DataConfig):
     stream: StreamsConfig = field(default_factory=StreamsConfig)
-    num_train: int = 4096
-    """Records of the training split, >= 1."""
-    num_val: int = 64
-    num_test: int = 256
-    length: int = 128
-    """Symbols a record, >= 2."""
+    num_train: int = at_least(1, default=4096)
+    """Records of the training split."""
+    num_val: int = at_least(1, default=64)
+    num_test: int = at_least(1, default=256)
+    length: int = at_least(2, default=128)
+    """Symbols a record."""
 
 
 class LabStreamsSource(Source[LabStreamsConfig]):
@@ -94,9 +95,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
             f"data.stream.num_symbols: got {data.stream.num_symbols}, expected at most "
             f"{MAX_CHARACTERS - 2 * data.stream.has_spans} (one printable character each)"
         )
-    for name, least in {"num_train": 1, "num_val": 1, "num_test": 1, "length": 2}.items():
-        if getattr(data, name) < least:
-            yield f"data.{name}: got {getattr(data, name)}, expected an integer >= {least}"
 
 
 PARTS = [

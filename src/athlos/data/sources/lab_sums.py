@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
@@ -37,14 +38,14 @@ class LabSumsConfig(DataConfig):
     """Share of each language in the training split, > 0; only ratios count."""
     drift: list[float] = field(default_factory=lambda: [0.0] * len(CODES))
     """Share of the training traces of each language that are in the first one, in [0, 1]."""
-    first: int = 0
-    """Number of the first training sum, >= 0: a later stage of training takes other sums than the one before."""
-    num_train: int = 10_000
-    """Records of the training split, >= 1."""
-    num_val: int = 40
-    """Sums of the validation split, each in every language, >= 1."""
-    num_test: int = 100
-    """Sums of the test split, each in every language, >= 1."""
+    first: int = at_least(0, default=0)
+    """Number of the first training sum: a later stage of training takes other sums than the one before."""
+    num_train: int = at_least(1, default=10_000)
+    """Records of the training split."""
+    num_val: int = at_least(1, default=40)
+    """Sums of the validation split, each in every language."""
+    num_test: int = at_least(1, default=100)
+    """Sums of the test split, each in every language."""
     sums: SumsConfig = field(default_factory=SumsConfig)
 
 
@@ -153,9 +154,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
             yield f"data.{key}: got {values}, expected {len(data.languages)} {wanted}, one a language"
     if data.drift and data.drift[0] != 0:
         yield f"data.drift: got {data.drift[0]} for the first language, expected 0: the others drift to it"
-    for key, least in {"first": 0, "num_train": 1, "num_val": 1, "num_test": 1, "language_seed": 0}.items():
-        if getattr(data, key) < least:
-            yield f"data.{key}: got {getattr(data, key)}, expected an integer >= {least}"
     try:
         Sums(data.sums)
     except ConfigError as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.records import ContinuationRecord, Record
@@ -20,10 +21,10 @@ from athlos.errors import DataError
 class NextLineConfig(SplitConfig):
     files: list[str] = field(default_factory=list)
     """File names below `data.dir`, read one after the other."""
-    context_lines: int = 1
-    """Lines before a line that its record shows, >= 0; 0 = none, and the line is all there is."""
-    max_words: int = 16
-    """Longest line, in words between spaces, >= 1."""
+    context_lines: int = at_least(0, default=1)
+    """Lines before a line that its record shows; 0 = none, and the line is all there is."""
+    max_words: int = at_least(1, default=16)
+    """Longest line, in words between spaces."""
     language: str = "en"
 
 
@@ -71,9 +72,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
     assert isinstance(data, NextLineConfig)
     if not data.files:
         yield "data.files: got [], expected at least one file name"
-    for name, value, least in (("context_lines", data.context_lines, 0), ("max_words", data.max_words, 1)):
-        if value < least:
-            yield f"data.{name}: got {value}, expected an integer >= {least}"
 
 
 PARTS = [

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from athlos.config.fields import at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
@@ -36,19 +37,19 @@ VAL_SHARE = TEST_SHARE = 0.15
 class TemplatedSumsConfig(DataConfig):
     languages: list[str] = field(default_factory=lambda: list(LANGUAGES))
     seed: int = 0
-    """Seed of the draws, >= 0; splits do not depend on it."""
-    min_steps: int = 1
-    """Fewest steps, in 1..max_steps."""
-    max_steps: int = 2
-    """Most steps, in 1..4."""
-    first: int = 0
-    """Number of the first training problem, >= 0: a later stage of training takes other problems."""
-    num_train: int = 300
-    """Training problems of each language, >= 1; languages have different ones."""
-    num_val: int = 20
-    """Problems of the validation split, each in every language, >= 1."""
-    num_test: int = 100
-    """Problems of the test split, each in every language, >= 1."""
+    """Seed of the draws; splits do not depend on it."""
+    min_steps: int = at_least(1, default=1)
+    """Fewest steps, at most `max_steps`."""
+    max_steps: int = bounded("[1, 4]", default=2)
+    """Most steps."""
+    first: int = at_least(0, default=0)
+    """Number of the first training problem: a later stage of training takes other problems."""
+    num_train: int = at_least(1, default=300)
+    """Training problems of each language; languages have different ones."""
+    num_val: int = at_least(1, default=20)
+    """Problems of the validation split, each in every language."""
+    num_test: int = at_least(1, default=100)
+    """Problems of the test split, each in every language."""
 
 
 class Problem(NamedTuple):
@@ -209,12 +210,8 @@ def _errors(config: RunConfig) -> Iterable[str]:
             yield f"data.languages: got '{code}'{choices(code, LANGUAGES)}"
     if not data.languages or len(set(data.languages)) < len(data.languages):
         yield f"data.languages: got {data.languages}, expected different languages, at least one"
-    if not 1 <= data.min_steps <= data.max_steps <= 4:
-        found = f"got {data.min_steps} with data.max_steps={data.max_steps}"
-        yield f"data.min_steps: {found}, expected 1 <= min_steps <= max_steps <= 4"
-    for key, least in {"seed": 0, "first": 0, "num_train": 1, "num_val": 1, "num_test": 1}.items():
-        if getattr(data, key) < least:
-            yield f"data.{key}: got {getattr(data, key)}, expected an integer >= {least}"
+    if data.min_steps > data.max_steps:
+        yield f"data.min_steps: got {data.min_steps}, expected at most data.max_steps = {data.max_steps}"
 
 
 PARTS = [

@@ -98,13 +98,13 @@ def denied_targets(node: Any, *, path: str = "") -> Iterator[str]:
         yield from denied_targets(value, path=f"{full}.")
 
 
-def wrong_values(config: RunConfig) -> Iterator[str]:
-    """One line for each value that is wrong by itself, whatever the others are.
+def wrong_values(config: Any, *, path: str = "") -> Iterator[str]:
+    """One line for each value that is wrong by itself, whatever the others are, in a run or in a config at `path`.
 
     It is nan or infinite, beyond what libraries hold, or not what its field accepts (see `fields.py`). Infinity is
     accepted in plain mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
     """
-    for key, value, accepted, is_free in _leaves(config):
+    for key, value, accepted, is_free in _leaves(config, path=path):
         expected = ""
         if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
             expected = "a finite number"

@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from athlos.errors import ConfigError, DataError
+from athlos.config.checks import wrong_values
+from athlos.config.fields import at_least, bounded
+from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import Language, Languages
 from athlos.lab.lexicon import COLOURS, PLACE_NOUNS
@@ -48,27 +50,27 @@ class PicturesConfig:
     """What scenes are drawn, and what is asked."""
 
     seed: int = 0
-    """Seed of the draws, >= 0; splits do not depend on it."""
-    num_columns: int = 3
-    """Columns of the grid, in 2..9; there are three rows."""
-    cell_size: int = 10
-    """Height and width of a cell in pixels, in 8..64. A shape is two pixels smaller and lies anywhere in its cell."""
-    margin: int = 1
-    """Empty pixels around the grid, in 0..64. Three columns of 10 and this give 32 x 32."""
-    min_items: int = 3
-    """Fewest items of a scene, in 1..max_items."""
-    max_items: int = 5
-    """Most items of a scene, in min_items..number of cells."""
-    noise: int = 0
-    """Largest random change of each channel of each pixel, in 0..30 of 255."""
+    """Seed of the draws; splits do not depend on it."""
+    num_columns: int = bounded("[2, 9]", default=3)
+    """Columns of the grid; there are three rows."""
+    cell_size: int = bounded("[8, 64]", default=10)
+    """Height and width of a cell in pixels. A shape is two pixels smaller and lies anywhere in its cell."""
+    margin: int = bounded("[0, 64]", default=1)
+    """Empty pixels around the grid. Three columns of 10 and this give 32 x 32."""
+    min_items: int = at_least(1, default=3)
+    """Fewest items of a scene, at most `max_items`."""
+    max_items: int = at_least(1, default=5)
+    """Most items of a scene, at most one a cell."""
+    noise: int = bounded(f"[0, {MAX_NOISE}]", default=0)
+    """Largest random change of each channel of each pixel, of 255."""
     kinds: list[str] = field(default_factory=lambda: list(KINDS))
     """Kinds of questions, drawn evenly: any of `colour shape where count one_relation two_relations`."""
-    num_options: int = 4
-    """Options of a multiple-choice question, in 2..4; a question for a row has three at most."""
-    val_share: float = 0.1
-    """Share of the compositions kept for validation, in (0, 0.3]."""
-    test_share: float = 0.1
-    """Share of the compositions kept for test, in (0, 0.3]."""
+    num_options: int = bounded("[2, 4]", default=4)
+    """Options of a multiple-choice question; a question for a row has three at most."""
+    val_share: float = bounded("[0.01, 0.3]", default=0.1)
+    """Share of the compositions kept for validation."""
+    test_share: float = bounded("[0.01, 0.3]", default=0.1)
+    """Share of the compositions kept for test."""
 
     @property
     def height(self) -> int:
@@ -433,14 +435,11 @@ def _one(pool: Sequence[str], rng: random.Random) -> str:
 
 
 def _check(config: PicturesConfig) -> None:
-    ranges = {
-        "num_columns": (2, 9), "cell_size": (8, 64), "margin": (0, 64), "min_items": (1, config.max_items),
-        "max_items": (1, len(ROWS) * config.num_columns), "noise": (0, MAX_NOISE), "num_options": (2, 4),
-        "val_share": (0.01, 0.3), "test_share": (0.01, 0.3),
-    }  # fmt: skip
-    for key, (low, high) in ranges.items():
-        if not low <= getattr(config, key) <= high:
-            raise ConfigError(f"lab.pictures.{key}: got {getattr(config, key)}, expected {low} .. {high}")
+    if errors := list(wrong_values(config, path="lab.pictures")):
+        raise ConfigErrors(errors)
+    for key, most in {"min_items": config.max_items, "max_items": len(ROWS) * config.num_columns}.items():
+        if getattr(config, key) > most:
+            raise ConfigError(f"lab.pictures.{key}: got {getattr(config, key)}, expected at most {most}")
     unknown = [kind for kind in config.kinds if kind not in KINDS]
     if unknown or not config.kinds:
         raise ConfigError(f"lab.pictures.kinds: got {list(config.kinds)}, expected any of {', '.join(KINDS)}")

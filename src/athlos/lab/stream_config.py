@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-from athlos.errors import ConfigError
+from athlos.config.checks import wrong_values
+from athlos.config.fields import bounded
+from athlos.errors import ConfigError, ConfigErrors
 
 SPLITS = ("train", "val", "test")
 MAX_TABLE = 2**23
@@ -14,21 +16,21 @@ class StreamsConfig:
     """A Markov source, and the spans that interrupt it."""
 
     seed: int = 0
-    """Seed of the source and of the samples, >= 0."""
-    num_symbols: int = 64
-    """Symbols of the chain, in 2..4096; the two marks come on top."""
-    order: int = 1
-    """Symbols that the next one depends on, >= 1; num_symbols ** (order + 1) is at most 2 ** 23."""
-    lag: int = 1
-    """Distance between the symbols that depend on each other, >= 1."""
-    concentration: float = 0.1
-    """Dirichlet parameter of each transition, in (0, 1e6]: near 0 the next symbol is certain, above 10 any will do."""
-    copy_rate: float = 0.0
-    """Chance of a copy span where one may begin, in [0, 1); with `recall_rate` below 1."""
-    recall_rate: float = 0.0
-    """Chance of a recall span where one may begin, in [0, 1)."""
-    span: int = 8
-    """Symbols of a span, without its mark, in order..256. `span` symbols of the chain lie between two spans."""
+    """Seed of the source and of the samples."""
+    num_symbols: int = bounded("[2, 4096]", default=64)
+    """Symbols of the chain; the two marks come on top."""
+    order: int = bounded("[1, 16]", default=1)
+    """Symbols that the next one depends on; num_symbols ** (order + 1) is at most 2 ** 23."""
+    lag: int = bounded("[1, 1000000]", default=1)
+    """Distance between the symbols that depend on each other."""
+    concentration: float = bounded("[1e-6, 1e6]", default=0.1)
+    """Dirichlet parameter of each transition: near 0 the next symbol is certain, above 10 any will do."""
+    copy_rate: float = bounded("[0, 0.99]", default=0.0)
+    """Chance of a copy span where one may begin."""
+    recall_rate: float = bounded("[0, 0.99]", default=0.0)
+    """Chance of a recall span where one may begin; with `copy_rate` at most 0.99."""
+    span: int = bounded("[1, 256]", default=8)
+    """Symbols of a span, without its mark, at least `order`. `span` symbols of the chain lie between two spans."""
 
     @property
     def has_spans(self) -> bool:
@@ -42,13 +44,12 @@ class StreamsConfig:
 
 def check(config: StreamsConfig) -> None:
     """Raises `ConfigError` for values out of range."""
-    ranges = {
-        "num_symbols": (2, 4096), "order": (1, 16), "lag": (1, 10**6), "concentration": (1e-6, 1e6),
-        "copy_rate": (0, 0.99), "recall_rate": (0, 0.99 - config.copy_rate), "span": (config.order, 256),
-    }  # fmt: skip
-    for key, (low, high) in ranges.items():
-        if not low <= getattr(config, key) <= high:
-            raise ConfigError(f"lab.streams.{key}: got {getattr(config, key)}, expected {low} .. {high}")
+    if errors := list(wrong_values(config, path="lab.streams")):
+        raise ConfigErrors(errors)
+    if config.recall_rate > 0.99 - config.copy_rate:
+        raise ConfigError(f"lab.streams.recall_rate: got {config.recall_rate}, expected at most 0.99 with copy_rate")
+    if config.span < config.order:
+        raise ConfigError(f"lab.streams.span: got {config.span}, expected at least order = {config.order}")
     if config.num_symbols ** (config.order + 1) > MAX_TABLE:
         raise ConfigError(
             f"lab.streams.order: got {config.order} with num_symbols {config.num_symbols}, expected num_symbols ** "

@@ -17,7 +17,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
-from athlos.errors import ConfigError, DataError
+from athlos.config.checks import wrong_values
+from athlos.config.fields import at_least, bounded
+from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import Language, Languages
 from athlos.lab.lexicon import NUM_NAMES, THING_NOUNS, name
@@ -45,25 +47,25 @@ class SumsConfig:
     """What sums are made; the difficulty of a sum is its number of steps."""
 
     seed: int = 0
-    """Seed of the draws, >= 0; splits do not depend on it."""
-    min_steps: int = 1
-    """Fewest steps of a sum, in 1..max_steps."""
-    max_steps: int = 4
-    """Most steps of a sum, in min_steps..9."""
-    max_start: int = 20
-    """Largest number to begin with, in 1..99."""
-    max_operand: int = 9
-    """Largest number added or taken away, in 1..99."""
-    num_names: int = 24
-    """Number of persons, in 2..1600."""
-    num_things: int = 12
-    """Number of things counted, in 1..36."""
-    noise: float = 0.0
-    """Share of training traces with a wrong step, in [0, 1]."""
-    val_share: float = 0.1
-    """Share of the canonical sums kept for validation, in (0, 1)."""
-    test_share: float = 0.1
-    """Share of the canonical sums kept for test, in (0, 1)."""
+    """Seed of the draws; splits do not depend on it."""
+    min_steps: int = at_least(1, default=1)
+    """Fewest steps of a sum, at most `max_steps`."""
+    max_steps: int = bounded("[1, 9]", default=4)
+    """Most steps of a sum."""
+    max_start: int = bounded(f"[1, {MAX_NUMBER}]", default=20)
+    """Largest number to begin with."""
+    max_operand: int = bounded(f"[1, {MAX_NUMBER}]", default=9)
+    """Largest number added or taken away."""
+    num_names: int = bounded(f"[2, {NUM_NAMES}]", default=24)
+    """Number of persons."""
+    num_things: int = bounded(f"[1, {len(THING_NOUNS)}]", default=12)
+    """Number of things counted."""
+    noise: float = bounded("[0, 1]", default=0.0)
+    """Share of training traces with a wrong step."""
+    val_share: float = bounded("(0, 1)", default=0.1)
+    """Share of the canonical sums kept for validation; with `test_share` below 1."""
+    test_share: float = bounded("(0, 1)", default=0.1)
+    """Share of the canonical sums kept for test."""
 
 
 class Step(NamedTuple):
@@ -340,16 +342,11 @@ def _up_to(largest: int, rng: random.Random) -> int:
 
 
 def _check(config: SumsConfig) -> None:
-    ranges = {
-        "min_steps": (1, config.max_steps), "max_steps": (1, 9), "max_start": (1, MAX_NUMBER),
-        "max_operand": (1, MAX_NUMBER), "num_names": (2, NUM_NAMES), "num_things": (1, len(THING_NOUNS)),
-        "noise": (0, 1),
-    }  # fmt: skip
-    for key, (low, high) in ranges.items():
-        if not low <= getattr(config, key) <= high:
-            raise ConfigError(f"lab.sums.{key}: got {getattr(config, key)}, expected {low} .. {high}")
-    if min(config.val_share, config.test_share) <= 0 or config.val_share + config.test_share >= 1:
+    if errors := list(wrong_values(config, path="lab.sums")):
+        raise ConfigErrors(errors)
+    if config.min_steps > config.max_steps:
+        raise ConfigError(f"lab.sums.min_steps: got {config.min_steps}, expected at most max_steps={config.max_steps}")
+    if config.val_share + config.test_share >= 1:
         raise ConfigError(
-            f"lab.sums.val_share, test_share: got {config.val_share}, {config.test_share}, "
-            "expected both above 0 and together below 1"
+            f"lab.sums.val_share, test_share: got {config.val_share}, {config.test_share}, expected a sum below 1"
         )

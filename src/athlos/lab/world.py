@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
+from athlos.config.checks import wrong_values
+from athlos.config.fields import at_least, bounded
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.lab.facts import (
     DEFINITIONS,
@@ -43,49 +45,49 @@ class WorldConfig:
     """Everything that makes a world."""
 
     seed: int = 0
-    """Seed of words, names, facts and plan, >= 0."""
+    """Seed of words, names, facts and plan."""
     languages: list[str] = field(default_factory=lambda: list(CODES))
     """Codes, the first one plays the part of English; a non-empty subset of latn, cyrl, grek, thai, hani."""
     language_shares: list[float] = field(default_factory=lambda: [0.5, 0.2, 0.15, 0.1, 0.05])
     """Share of each language in the exposures, one a language, in [0, 1], summing to 1."""
     shared_word_order: bool = False
     """Whether all languages have the word order of the first."""
-    num_spare: int = 0
-    """Nouns without meaning in each lexicon, >= 0."""
-    num_persons: int = 240
-    """Persons, >= 2."""
+    num_spare: int = at_least(0, default=0)
+    """Nouns without meaning in each lexicon."""
+    num_persons: int = at_least(2, default=240)
+    """Persons."""
     num_cities: int = 100
     """Cities, >= the number of states."""
-    num_states: int = 20
-    """States, >= 2."""
-    num_companies: int = 80
-    """Companies, >= 2."""
-    num_streams: int = 30
-    """Streams, >= 2."""
-    num_coins: int = 20
-    """Coins, >= 2."""
-    num_wares: int = 30
-    """Wares, >= 2."""
-    num_fictional: int = 30
-    """Names of each kind kept for documents about nothing in the world, >= 8."""
-    num_none: int = 200
-    """Facts that are never told, >= 0."""
-    num_rare: int = 200
-    """Facts told `rare_exposures` times, >= 0."""
-    num_frequent: int = 200
-    """Facts told `frequent_exposures` times, >= 0; all facts left over are background."""
-    rare_exposures: int = 4
-    """Times each rare fact is told, >= 1."""
-    frequent_exposures: int = 60
-    """Times each frequent fact is told, >= 1."""
-    background_exposures: int = 60
-    """Times each background fact is told, >= 1."""
-    contradiction_share: float = 0.0
-    """Share of the rare facts that are also told with one wrong object, in [0, 1]."""
-    contradiction_exposures: int = 4
-    """Times each wrong object is told, >= 1."""
-    question_share: float = 0.25
-    """Share of the exposures of a fact that are a question with its answer, in [0, 1]; the rest are statements."""
+    num_states: int = at_least(2, default=20)
+    """States."""
+    num_companies: int = at_least(2, default=80)
+    """Companies."""
+    num_streams: int = at_least(2, default=30)
+    """Streams."""
+    num_coins: int = at_least(2, default=20)
+    """Coins."""
+    num_wares: int = at_least(2, default=30)
+    """Wares."""
+    num_fictional: int = at_least(8, default=30)
+    """Names of each kind kept for documents about nothing in the world."""
+    num_none: int = at_least(0, default=200)
+    """Facts that are never told."""
+    num_rare: int = at_least(0, default=200)
+    """Facts told `rare_exposures` times."""
+    num_frequent: int = at_least(0, default=200)
+    """Facts told `frequent_exposures` times; all facts left over are background."""
+    rare_exposures: int = at_least(1, default=4)
+    """Times each rare fact is told."""
+    frequent_exposures: int = at_least(1, default=60)
+    """Times each frequent fact is told."""
+    background_exposures: int = at_least(1, default=60)
+    """Times each background fact is told."""
+    contradiction_share: float = bounded("[0, 1]", default=0.0)
+    """Share of the rare facts that are also told with one wrong object."""
+    contradiction_exposures: int = at_least(1, default=4)
+    """Times each wrong object is told."""
+    question_share: float = bounded("[0, 1]", default=0.25)
+    """Share of the exposures of a fact that are a question with its answer; the rest are statements."""
     held_out_wordings: list[QuestionWording] = field(
         default_factory=lambda: [QuestionWording.inverted, QuestionWording.serves]
     )
@@ -105,21 +107,9 @@ class WorldConfig:
 
 
 def config_errors(config: WorldConfig, *, key: str = "lab") -> Iterator[str]:
-    """One line a wrong value."""
-    least = {"seed": 0, "num_spare": 0, "num_persons": 2, "num_cities": config.num_states, "num_states": 2}
-    least |= dict.fromkeys(("num_companies", "num_streams", "num_coins", "num_wares"), 2)
-    least |= {"num_fictional": 8, "num_none": 0, "num_rare": 0, "num_frequent": 0}
-    least |= dict.fromkeys(("rare", "frequent", "background", "contradiction"), 1)
-    for field_name, minimum in least.items():
-        label = f"{field_name}_exposures" if f"{field_name}_exposures" in config.__dict__ else field_name
-        value = getattr(config, label)
-        if value < minimum:
-            yield f"{key}.{label}: got {value}, expected an integer >= {minimum}"
-    for label, share in (
-        ("contradiction_share", config.contradiction_share), ("question_share", config.question_share),
-    ):  # fmt: skip
-        if not 0 <= share <= 1:
-            yield f"{key}.{label}: got {share}, expected a number in [0, 1]"
+    """One line for each pair of values that do not go together."""
+    if config.num_cities < config.num_states:
+        yield f"{key}.num_cities: got {config.num_cities}, expected at least num_states = {config.num_states}"
     shares = config.language_shares
     if len(shares) != len(config.languages) or min(shares, default=-1) < 0 or abs(sum(shares) - 1) > SHARE_TOLERANCE:
         yield (
@@ -235,8 +225,7 @@ class World:
     """Names, facts and languages. Raises `ConfigErrors` that name every wrong value."""
 
     def __init__(self, config: WorldConfig) -> None:
-        errors = list(config_errors(config))
-        if errors:
+        if errors := list(wrong_values(config, path="lab")) or list(config_errors(config)):
             raise ConfigErrors(errors)
         self.config = config
         self.languages = Languages(

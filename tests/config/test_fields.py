@@ -7,9 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import MISSING, OmegaConf
 
-from athlos.config.checks import wrong_values
 from athlos.config.compose import run_config
-from athlos.config.fields import ACCEPTS, ITEMS, above, any_of, at_least, bounded, one_of, sized, stepped
+from athlos.config.fields import (
+    ACCEPTS,
+    ITEMS,
+    above,
+    any_of,
+    at_least,
+    bounded,
+    one_of,
+    sized,
+    stepped,
+    wrong_values,
+)
 from athlos.config.schema import MethodConfig
 
 

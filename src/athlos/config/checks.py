@@ -4,7 +4,6 @@ All errors of a kind are shown at once: keys, then values that are wrong by them
 """
 
 import dataclasses
-import math
 import types
 import typing
 from collections.abc import Iterable, Iterator
@@ -13,15 +12,9 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from athlos.config.fields import ACCEPTS
 from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
 from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
-
-MOST_SEED = 2**32 - 1
-"""The largest seed: the trainer multiplies it by a stride and by the number of processes, within torch's 64 bits."""
-MOST_INTEGER = 2**63 - 1
-"""The largest integer that numpy and torch hold."""
 
 
 def unknown_keys(node: Any, *, schema: type, path: str = "") -> Iterator[str]:
@@ -96,48 +89,6 @@ def denied_targets(node: Any, *, path: str = "") -> Iterator[str]:
                 f"(add your package to the environment variable {ALLOWED_TARGETS_VARIABLE})"
             )
         yield from denied_targets(value, path=f"{full}.")
-
-
-def wrong_values(config: Any, *, path: str = "") -> Iterator[str]:
-    """One line for each value that is wrong by itself, whatever the others are, in a run or in a config at `path`.
-
-    It is nan or infinite, beyond what libraries hold, or not what its field accepts (see `fields.py`). Infinity is
-    accepted in plain mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
-    """
-    for key, value, accepted, is_free in _leaves(config, path=path):
-        expected = ""
-        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
-            expected = "a finite number"
-        elif isinstance(value, int) and key.endswith("seed") and not 0 <= value <= MOST_SEED:
-            expected = f"an integer in [0, {MOST_SEED}]"
-        elif isinstance(value, int) and abs(value) > MOST_INTEGER:
-            expected = "an integer of at most 64 bits"
-        elif accepted is not None and value is not None:
-            expected = accepted.refusal(value)
-        if expected:
-            yield f"{key}: got {value!r}, expected {expected}"
-
-
-def _leaves(
-    node: Any, *, path: str = "", accepted: Any = None, is_free: bool = False
-) -> Iterator[tuple[str, Any, Any, bool]]:
-    """(dotted key, value, what its field accepts, whether it lies in a plain mapping) of what holds no other values.
-
-    The entries of a list of which the field accepts some only have the key of the list.
-    """
-    if dataclasses.is_dataclass(node):
-        for info in dataclasses.fields(node):
-            full = f"{path}.{info.name}" if path else info.name
-            yield from _leaves(getattr(node, info.name), path=full, accepted=info.metadata.get(ACCEPTS))
-    elif isinstance(node, dict):
-        for name, child in node.items():
-            yield from _leaves(child, path=f"{path}.{name}", is_free=True)
-    elif isinstance(node, list):
-        for index, child in enumerate(node):
-            full = path if accepted else f"{path}.{index}"
-            yield from _leaves(child, path=full, accepted=accepted, is_free=is_free)
-    else:
-        yield path, node, accepted, is_free
 
 
 def contradictions(config: RunConfig) -> Iterator[str]:

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from athlos.config import checks
 from athlos.config.caps import capped
+from athlos.config.fields import wrong_values
 from athlos.config.overrides import readable
 from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
 from athlos.config.renamed import RENAMED, new_key
@@ -75,7 +76,7 @@ def checked(config: DictConfig) -> RunConfig:
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(_one_line(error)) from error
     assert isinstance(typed, RunConfig)
-    errors += checks.wrong_values(typed)
+    errors += wrong_values(typed)
     if errors:  # checks of values against each other count on each being right by itself
         raise ConfigErrors(errors)
     errors += checks.contradictions(typed)

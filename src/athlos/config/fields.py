@@ -1,17 +1,23 @@
 """Fields that say which values they accept, and which counts a smoke test lowers.
 
-The range or the choices of a key stand here alone, in its field: `checks.wrong_values` reads them, and no docstring
-repeats them. A field is required unless it is given a default. nan and infinity are refused everywhere.
+The range or the choices of a key stand in its field alone: `wrong_values` reads them, and no docstring repeats them. A
+field is required unless it is given a default. The commands of the lab import this file, so it is quick to import.
 """
 
+import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from omegaconf import MISSING
-
 from athlos.errors import did_you_mean
 
+MISSING: Any = "???"
+"""OmegaConf's mark of a required value, written out because OmegaConf takes a tenth of a second to import."""
+MOST_SEED = 2**32 - 1
+"""The largest seed: the trainer multiplies it by a stride and by the number of processes, within torch's 64 bits."""
+MOST_INTEGER = 2**63 - 1
+"""The largest integer that numpy and torch hold."""
 ACCEPTS, ITEMS, STEPS = "accepts", "items", "steps"
 """Keys of field metadata: what is accepted; what the caps of a smoke test lower (see `caps.py`)."""
 
@@ -91,3 +97,45 @@ def sized(count: Any, *, least: int | None = None) -> Any:
 def stepped(count: Any) -> Any:
     """The field `count` of some of the run's steps, which `hardware.max_steps_cap` lowers in proportion. 0 stays 0."""
     return field(default=count.default, metadata={**count.metadata, STEPS: True})
+
+
+def wrong_values(config: Any, *, path: str = "") -> Iterator[str]:
+    """One line for each value that is wrong by itself, whatever the others are, in a run or in a config at `path`.
+
+    It is nan or infinite, beyond what libraries hold, or not what its field accepts. Infinity is accepted in plain
+    mappings: their keys belong to a library, and Mamba's architecture has an infinite limit.
+    """
+    for key, value, accepted, is_free in _leaves(config, path=path):
+        expected = ""
+        if isinstance(value, float) and (math.isnan(value) or (math.isinf(value) and not is_free)):
+            expected = "a finite number"
+        elif isinstance(value, int) and key.endswith("seed") and not 0 <= value <= MOST_SEED:
+            expected = f"an integer in [0, {MOST_SEED}]"
+        elif isinstance(value, int) and abs(value) > MOST_INTEGER:
+            expected = "an integer of at most 64 bits"
+        elif accepted is not None and value is not None:
+            expected = accepted.refusal(value)
+        if expected:
+            yield f"{key}: got {value!r}, expected {expected}"
+
+
+def _leaves(
+    node: Any, *, path: str = "", accepted: Any = None, is_free: bool = False
+) -> Iterator[tuple[str, Any, Any, bool]]:
+    """(dotted key, value, what its field accepts, whether it lies in a plain mapping) of what holds no other values.
+
+    The entries of a list of which the field accepts some only have the key of the list.
+    """
+    if dataclasses.is_dataclass(node):
+        for info in dataclasses.fields(node):
+            full = f"{path}.{info.name}" if path else info.name
+            yield from _leaves(getattr(node, info.name), path=full, accepted=info.metadata.get(ACCEPTS))
+    elif isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, path=f"{path}.{name}", is_free=True)
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            full = path if accepted else f"{path}.{index}"
+            yield from _leaves(child, path=full, accepted=accepted, is_free=is_free)
+    else:
+        yield path, node, accepted, is_free

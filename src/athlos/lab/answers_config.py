@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from athlos.config.checks import wrong_values
-from athlos.config.fields import bounded
+from athlos.config.fields import bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors
 
 

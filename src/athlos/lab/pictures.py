@@ -20,8 +20,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from athlos.config.checks import wrong_values
-from athlos.config.fields import at_least, bounded
+from athlos.config.fields import at_least, bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import Language, Languages

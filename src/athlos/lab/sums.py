@@ -17,8 +17,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
-from athlos.config.checks import wrong_values
-from athlos.config.fields import at_least, bounded
+from athlos.config.fields import at_least, bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import Language, Languages

@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
-from athlos.config.checks import wrong_values
-from athlos.config.fields import at_least, bounded
+from athlos.config.fields import at_least, bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.lab.facts import (
     DEFINITIONS,

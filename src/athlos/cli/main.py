@@ -91,6 +91,9 @@ def parser() -> argparse.ArgumentParser:
     form = claims.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON")
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="print Markdown")
+    form.add_argument(
+        "--summary", action="store_const", dest="form", const="summary", help="print the number of each verdict"
+    )
 
     cache = commands.add_parser(
         "cache", parents=[debug], help="what the cache holds; `athlos cache prune` removes from it"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODE_VERSION = 1
+ENCODE_VERSION = 2
 FLUSH_TOKENS = 1 << 20
 """Tokens held in memory before they are written out."""
 
@@ -115,6 +115,7 @@ def _write(
 ) -> None:
     ends: list[int] = []
     pictures = Pictures()
+    prefix = prefix_token(tokenizer)
     total = 0
     tokens: list[int] = []
     targets: list[bool] = []
@@ -131,7 +132,9 @@ def _write(
             prompt, completion = text_of(record)
             prompt_ids, completion_ids = encode_pair(tokenizer, prompt, completion)
             if batching is Batching.bucket:
-                prompt_ids = _fit(prompt_ids, completion_ids, max_length=max_length, identifier=record.identifier)
+                prompt_ids = _fit(
+                    prompt_ids, completion_ids, max_length=max_length, prefix=prefix, identifier=record.identifier
+                )
             tokens += prompt_ids + completion_ids
             targets += [False] * len(prompt_ids) + [True] * len(completion_ids)
             total += len(prompt_ids) + len(completion_ids)
@@ -177,9 +180,22 @@ class Pictures:
 def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
     """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
     bos = prefix_token(tokenizer)
-    prompt_ids = ([] if bos is None else [bos]) + (tokenizer.encode(prompt, add_special_tokens=False) if prompt else [])
-    completion_ids = tokenizer.encode(completion, add_special_tokens=False)
-    return prompt_ids, [*completion_ids, tokenizer.eos_token_id]
+    prompt_ids, completion_ids = joint_ids(tokenizer, prompt, completion)
+    return [*([] if bos is None else [bos]), *prompt_ids], [*completion_ids, tokenizer.eos_token_id]
+
+
+def joint_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
+    """Token ids of both parts, cut from those of the joint text: a part alone may have other tokens.
+
+    Tokenizers of SentencePiece's kind put a space before every text that they are given, which has no place between a
+    Chinese prompt and its completion. A token with characters of both parts belongs to the completion.
+    """
+    encoded = tokenizer(
+        prompt + completion, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+    )  # fmt: skip
+    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
+    border = next((place for place, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
+    return ids[:border], ids[border:]
 
 
 def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
@@ -188,14 +204,25 @@ def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return bos if bos is not None and tokenizer.encode("a")[:1] == [bos] else None
 
 
-def _fit(prompt_ids: list[int], completion_ids: list[int], *, max_length: int, identifier: str) -> list[int]:
-    """The prompt cut from the left so that the row fits; a completion is never cut."""
+def _fit(
+    prompt_ids: list[int], completion_ids: list[int], *, max_length: int, prefix: int | None, identifier: str
+) -> list[int]:
+    """`cut_prompt` for a row of `max_length` tokens; a completion is never cut."""
     room = max_length - len(completion_ids)
     if room < (1 if prompt_ids else 0):
         raise DataError(
             f"record '{identifier}': its completion has {len(completion_ids)} tokens, train.max_length is {max_length}"
         )
-    return prompt_ids[-room:] if prompt_ids and len(prompt_ids) > room else prompt_ids
+    return cut_prompt(prompt_ids, room=room, prefix=prefix)
+
+
+def cut_prompt(prompt_ids: list[int], *, room: int, prefix: int | None) -> list[int]:
+    """A prompt cut from the left to `room` >= 1 tokens; its `prefix_token` stays in front, as the model expects it."""
+    if len(prompt_ids) <= room:
+        return prompt_ids
+    if prefix is None:
+        return prompt_ids[-room:]
+    return [prefix, *prompt_ids[len(prompt_ids) - room + 1 :]]
 
 
 def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:

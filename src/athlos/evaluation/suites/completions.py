@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import encode_pair
+from athlos.data.encoding import cut_prompt, encode_pair, prefix_token
 from athlos.data.records import Record
 from athlos.errors import ConfigError
 from athlos.evaluation.bootstrap import ratio_interval
@@ -82,7 +82,7 @@ class CompletionsSuite:
                 f"eval.suites.completions.max_length: got {room}, "
                 f"but the completion of '{record.identifier}' has {len(answer)} tokens"
             )
-        prompt = prompt[-(room - len(answer)) :]
+        prompt = cut_prompt(prompt, room=room - len(answer), prefix=prefix_token(tokenizer))
         return prompt + answer, max(1, len(prompt))  # the first token of a row has nothing before it
 
     def _scores(self, model: Any, rows: list[tuple[list[int], int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:

@@ -410,12 +410,14 @@ def error_body(message: str, code: str | None = None) -> str:
     return json.dumps({"error": {"message": message, "code": code}})
 
 
-@pytest.mark.parametrize("engine_of", [openai, lambda server, **values: vllm(server.url, **values)])
-def test_an_unknown_model_names_what_is_served(server, engine_of):
-    line = rf"engine\.model: {server.url} does not know 'tinny'; did you mean 'tiny'\? Served: tiny$"
-    with pytest.raises(ConfigError, match=line):
-        engine_of(server, model="tinny").generate(prompts_of(), rule=GREEDY)
-    assert len(server.bodies) <= len(TEXTS)
+@pytest.mark.parametrize("is_vllm", [False, True])
+def test_an_unknown_model_names_what_is_served(is_vllm):
+    with running(is_vllm=is_vllm) as server:
+        engine = vllm(server.url, model="tinny") if is_vllm else openai(server, model="tinny")
+        line = rf"engine\.model: {server.url} does not know 'tinny'; did you mean 'tiny'\? Served: tiny$"
+        with pytest.raises(ConfigError, match=line):
+            engine.generate(prompts_of(), rule=GREEDY)
+        assert len(server.bodies) <= len(TEXTS)
 
 
 def test_a_prompt_too_long_is_named_and_not_tried_again(server):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from athlos.errors import ConfigError, DataError, ModelError, choices
+from athlos.errors import ConfigError, DataError, ModelError
 from athlos.generation.http_config import VLLMEngineConfig
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.openai_engine import OpenAIEngine
@@ -44,13 +44,8 @@ class VLLMEngine(OpenAIEngine):
         return served[0]
 
     async def before_asking(self, client: ServerClient) -> None:
-        """Raises `ModelError` when no server answers, `ConfigError` when it serves another model."""
-        served = await self._models(client)
-        if self.config.model is not None and self.config.model not in served:
-            raise ConfigError(
-                f"engine.model: {self.base_url} does not know '{self.config.model}'"
-                f"{choices(self.config.model, served, label='served')}"
-            )
+        """Raises `ModelError` at once, and says how to start a server, when none answers."""
+        await self._models(client)
 
     def length_field(self) -> str:
         return "max_tokens"

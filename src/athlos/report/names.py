@@ -1,7 +1,11 @@
-"""What metric names say: which direction is better, and which are one metric in several languages."""
+"""What names say: of a metric, its better direction and its language; of a class in a config, the part that it is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from athlos.config.registry import registry
 
 LOWER_IS_BETTER = (
     "ppl", "nll", "loss", "bits_per_byte", "ter", "wer", "cer", "ece_mass", "ece_width", "mce", "brier", "aurc",
@@ -40,3 +44,32 @@ def by_language(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
         if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in DIRECTIONS:
             found.setdefault(metric, {})[last] = name
     return {metric: languages for metric, languages in found.items() if metric in names or len(languages) > 1}
+
+
+TARGET = "._target_"
+
+
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat config as people write it: `surgery: none` in place of `surgery._target_` and a class.
+
+    A part that is not registered is shown by the last word of its class. The line goes where the config names the part
+    anyway: in `data.name` beside `data._target_`, or in the key itself (`eval.suites.math`).
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if not key.endswith(TARGET) or not isinstance(value, str):
+            found[key] = value
+            continue
+        place = key.removesuffix(TARGET)
+        group = place.rpartition(".")[2]
+        slug = _slugs().get((group, value)) or _slugs().get(("", value)) or value.rpartition(".")[2]
+        if f"{place}.name" not in config and slug != group:
+            found[place] = slug
+    return found
+
+
+@cache
+def _slugs() -> dict[tuple[str, str], str]:
+    """(Group, class) -> name of the part; the class alone, under the group "", for parts that stand elsewhere."""
+    parts = [part for part in registry().parts.values() if part.target]
+    return {("", part.target): part.name for part in parts} | {(part.group, part.target): part.name for part in parts}

@@ -89,6 +89,7 @@ def test_metrics_by_language():
     )
     assert found == {"test/acc": {"de": "test/acc/de", "zh": "test/acc/zh", "zh_Hans": "test/acc/zh_Hans"}}
     assert set(by_language(["val/x/de", "val/x/fr"])["val/x"]) == {"de", "fr"}
+    assert set(by_language(["val/x", "val/x/de", "val/x/low", "val/x/mid"])["val/x"]) == {"de"}
 
 
 numbers = st.lists(st.one_of(st.floats(-1e6, 1e6), st.just(math.nan)), min_size=1, max_size=400)

@@ -21,6 +21,9 @@ DIRECTIONS = {name: -1 for name in LOWER_IS_BETTER} | {name: 1 for name in HIGHE
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*")
 
+NO_LANGUAGES = {*DIRECTIONS, "low", "mid"}
+"""Last words that look like a code: metrics, and groups of languages by their resources."""
+
 
 def direction(metric: str) -> int:
     """1 where greater is better, -1 where smaller is, 0 where nobody said. `test/acc/de` is an `acc`."""
@@ -41,7 +44,7 @@ def by_language(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for name in sorted(names):
         metric, _, last = name.rpartition("/")
-        if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in DIRECTIONS:
+        if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in NO_LANGUAGES:
             found.setdefault(metric, {})[last] = name
     return {metric: languages for metric, languages in found.items() if metric in names or len(languages) > 1}
 

@@ -28,9 +28,6 @@ class Bytes:
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [3 + one % 37 for one in self.inner.encode(text, add_special_tokens=False)]
 
-    def __call__(self, text: str, **options: Any) -> dict[str, Any]:
-        return {**self.inner(text, **options), "input_ids": self.encode(text)}
-
 
 def problem(language: str, answer: str) -> MathRecord:
     return MathRecord(identifier=f"{language}-{answer}", language=language, question="1 + 1?", answer=answer)

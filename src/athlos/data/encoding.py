@@ -180,22 +180,9 @@ class Pictures:
 def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
     """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
     bos = prefix_token(tokenizer)
-    prompt_ids, completion_ids = joint_ids(tokenizer, prompt, completion)
-    return [*([] if bos is None else [bos]), *prompt_ids], [*completion_ids, tokenizer.eos_token_id]
-
-
-def joint_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
-    """Token ids of both parts, cut from those of the joint text: a part alone may have other tokens.
-
-    Tokenizers of SentencePiece's kind put a space before every text that they are given, which has no place between a
-    Chinese prompt and its completion. A token with characters of both parts belongs to the completion.
-    """
-    encoded = tokenizer(
-        prompt + completion, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-    )  # fmt: skip
-    ids, offsets = encoded["input_ids"], encoded["offset_mapping"]
-    border = next((place for place, (_, end) in enumerate(offsets) if end > len(prompt)), len(ids))
-    return ids[:border], ids[border:]
+    prompt_ids = ([] if bos is None else [bos]) + (tokenizer.encode(prompt, add_special_tokens=False) if prompt else [])
+    completion_ids = tokenizer.encode(completion, add_special_tokens=False)
+    return prompt_ids, [*completion_ids, tokenizer.eos_token_id]
 
 
 def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:

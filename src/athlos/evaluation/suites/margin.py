@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import joint_ids, prefix_token
+from athlos.data.encoding import prefix_token
 from athlos.data.records import MathRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.config import MarginConfig
@@ -96,12 +96,13 @@ def near_numbers(answer: int, *, seed: str) -> list[str]:
 def log_likelihoods(model: Any, tokenizer: Any, prompt: str, completions: Sequence[str]) -> Tensor:
     """[C]: log-probability of each completion behind the prompt, in nats, summed over its tokens."""
     prefix = prefix_token(tokenizer)
-    before = [] if prefix is None else [prefix]
-    rows = [([*before, *front], end) for front, end in (joint_ids(tokenizer, prompt, text) for text in completions)]
-    longest = max(len(front) + len(end) for front, end in rows)
-    ids_CT = torch.zeros(len(rows), longest, dtype=torch.int64)
+    front = [] if prefix is None else [prefix]
+    front += tokenizer.encode(prompt, add_special_tokens=False)
+    ends = [tokenizer.encode(text, add_special_tokens=False) for text in completions]
+    longest = len(front) + max(map(len, ends))
+    ids_CT = torch.zeros(len(ends), longest, dtype=torch.int64)
     real_CT = torch.zeros_like(ids_CT)
-    for at, (front, end) in enumerate(rows):
+    for at, end in enumerate(ends):
         ids_CT[at, : len(front) + len(end)] = torch.tensor(front + end)
         real_CT[at, : len(front) + len(end)] = 1
     device = next(model.parameters()).device
@@ -109,7 +110,7 @@ def log_likelihoods(model: Any, tokenizer: Any, prompt: str, completions: Sequen
     batch = {"input_ids": ids_CT, "attention_mask": real_CT, "position_ids": positions_CT}
     hidden_CTD = hidden_states(model, {name: value.to(device) for name, value in batch.items()})
     scores = []
-    for at, (front, end) in enumerate(rows):
+    for at, end in enumerate(ends):
         logits_NV = project(model, hidden_CTD[at, len(front) - 1 : len(front) - 1 + len(end)])
         log_probs_NV = logits_NV.log_softmax(-1)
         scores.append(log_probs_NV[torch.arange(len(end)), torch.tensor(end)].sum())

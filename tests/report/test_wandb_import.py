@@ -474,7 +474,7 @@ def test_runs_inside_athlos_run_folders_are_read_once(tmp_path: Path, caplog: py
 
 
 def test_odd_values(tmp_path: Path) -> None:
-    """Older logs keep nested values in one piece; some values are no JSON. What is too deep to read is named."""
+    """Older logs keep nested values in one piece; some values are no JSON."""
     deep = "[" * 100_000 + "]" * 100_000
     record = run_record()
     for key, text in (("a", "{"), ("lone", '{"\\ud800": "\\ud800"}')):
@@ -486,11 +486,7 @@ def test_odd_values(tmp_path: Path) -> None:
     )  # fmt: skip
     row.history.item.add(key="plain", value_json="7")
     row.history.item.add(nested_key=["level"] * 5000, value_json="8")
-    records = [
-        record,
-        changes("config", ("deep", deep)),
-        changes("config", ("nested", '{"x":' * 100 + "1" + "}" * 100)),
-    ]
+    records = [record, changes("config", ("deep", deep))]
     [run] = import_runs(written(tmp_path, [*records, history(0, deep=deep), row]), tmp_path / "out")
     config = read(run / "config.yaml")
     levels = ".".join(["level"] * 5000)
@@ -501,7 +497,7 @@ def test_odd_values(tmp_path: Path) -> None:
     assert event.keys() == expected.keys() | {"step", "time"}
     found = read(run / "provenance.json")["imported"]
     assert found["skipped_values"] == {"text": 3, "object": 1, "3": 1}
-    assert found["damage"] == ["a record with deeper than 64 levels"]
+    assert found["damage"] == []
 
 
 def test_a_bad_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,8 +24,8 @@ import yaml
 from athlos.errors import ConfigError, DataError
 from athlos.report.reading import PNG
 from athlos.report.wandb_log import WandbLog
-from athlos.runs.bounded import one_line, open_inside, parse_json, printable, reason_of
 from athlos.runs.folder import to_json, write_atomically
+from athlos.runs.values import one_line, parse_json, printable, reason_of
 from athlos.training.events import events_file
 
 log = logging.getLogger(__name__)
@@ -223,8 +223,12 @@ def _kept_file(run_folder: Path, name: Any) -> bytes:
     """What a file that the run kept under `files/` holds. Raises `DataError` where it is not really there."""
     files = os.path.realpath(run_folder / "files")
     try:
-        with open_inside(Path(files, name), top=files, max_bytes=MAX_BYTES) as handle:
-            return handle.read()
+        path = Path(os.path.realpath(Path(files, name)))
+        if not path.is_relative_to(files):
+            raise ValueError("a link out of the run folder")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ValueError(f"{size} bytes are too many")
+        return path.read_bytes()
     except (OSError, ValueError, TypeError) as error:
         raise DataError(f"cannot be read: {reason_of(error)}") from error
 

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from athlos.errors import DataError
-from athlos.runs.bounded import as_number, excess, one_line, parse_json
 from athlos.runs.folder import flat
+from athlos.runs.values import as_number, one_line, parse_json
 from athlos.training.events import RESERVED
 
 WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")
@@ -70,10 +70,7 @@ class WandbLog:
                 except ValueError as error:
                     self.damage.append(f"a record that is no JSON: {error}")
                     continue
-                if too_much := excess(record):
-                    self.damage.append(f"a record with {too_much}")
-                else:
-                    self._take(record["type"], record.get(record["type"], {}))
+                self._take(record["type"], record.get(record["type"], {}))
         if not self.run and not self.last:
             raise DataError("holds no run: it was killed before wandb wrote of it, or the file is not whole", file=file)
 

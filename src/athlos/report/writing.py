@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.errors import ConfigError
-from athlos.runs.bounded import printable
+from athlos.runs.values import printable
 
 LIBRARY = ("uplot/uPlot.iife.min.js", "uplot/uPlot.min.css", "uplot/LICENSE")
 """What draws the curves: program, style, and the licence that each page carries."""

@@ -32,7 +32,7 @@ TESTED_PYTHON = (3, 11)
 EXTRAS = {
     "gguf": "the packaged real models (model=small/smollm2_135m, model=small/gemma3_270m)",
     "hub": "data sets from the hub",
-    "language-id": "eval.suites.math.language_detector=lingua and py3langid",
+    "language-id": "eval.suites.math.language_detector=lingua",
     "tensorboard": "tracking=tensorboard",
     "trackio": "tracking=trackio",
     "sweeps": "sweeps over several processes or Slurm (hydra/launcher=joblib, submitit_slurm)",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 
 from omegaconf import MISSING
 
+from athlos.config.renamed import DETECTORS
 from athlos.errors import did_you_mean
 
 OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run", "progress", "study", "tags")
@@ -19,8 +20,8 @@ OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run"
 
 DEFAULT_STYLE = "default"
 """The prompt style that stands for the first one of each type of record."""
-LANGUAGE_DETECTORS = ("script", "lingua", "py3langid", "lab")
-"""`script` (script range and character n-grams), two libraries, and the lab's own languages."""
+LANGUAGE_DETECTORS = ("py3langid", "lingua", "lab")
+"""Two libraries, and the scripts of the lab's languages; see `text/language.py`."""
 
 
 class Dtype(StrEnum):
@@ -124,19 +125,23 @@ class ObjectiveConfig(PartConfig):
     """Base of an objective: (model, batch) -> loss."""
 
 
+def detector_errors(key: str, name: str) -> Iterator[str]:
+    """One line if no detector has this name; one that had another name once is told."""
+    if name not in LANGUAGE_DETECTORS:
+        hint = f"; it is '{DETECTORS[name]}' now" if name in DETECTORS else did_you_mean(name, LANGUAGE_DETECTORS)
+        yield f"{key}: got '{name}', expected one of {', '.join(LANGUAGE_DETECTORS)}{hint}"
+
+
 @dataclass(kw_only=True)
 class RewardConfig(PartConfig):
     """Base of a reward: prompts and responses -> a number a response."""
 
-    language_detector: str = "script"
+    language_detector: str = "py3langid"
     """Tells the language of responses and traces in training, one of `LANGUAGE_DETECTORS`."""
 
     def errors(self, path: str) -> Iterator[str]:
         """One line for each wrong value; `path` is where this config stands, such as `reward` or `reward.parts.em`."""
-        if self.language_detector not in LANGUAGE_DETECTORS:
-            near = did_you_mean(self.language_detector, LANGUAGE_DETECTORS)
-            accepted = ", ".join(LANGUAGE_DETECTORS)
-            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
+        yield from detector_errors(f"{path}.language_detector", self.language_detector)
 
 
 @dataclass(kw_only=True)

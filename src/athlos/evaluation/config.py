@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.registry import Part, registry
-from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
-from athlos.errors import did_you_mean
+from athlos.config.schema import MISSING, RunningTextConfig, SuiteConfig, detector_errors
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -75,7 +74,7 @@ class MathConfig(SuiteConfig):
     """Answers to each item, >= 1; an item counts by their mean, and intervals resample items."""
     language_groups: dict[str, list[str]] = field(default_factory=dict)
     """Groups of languages by name, each with metrics of its own: `acc/<group>` and the like."""
-    language_detector: str = "script"
+    language_detector: str = "py3langid"
     """Tells the language of answers, one of `LANGUAGE_DETECTORS`."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
@@ -86,9 +85,7 @@ class MathConfig(SuiteConfig):
         for group, languages in self.language_groups.items():
             if not languages:
                 yield f"{path}.language_groups.{group}: got no languages, expected at least one"
-        if self.language_detector not in LANGUAGE_DETECTORS:
-            near, accepted = did_you_mean(self.language_detector, LANGUAGE_DETECTORS), ", ".join(LANGUAGE_DETECTORS)
-            yield f"{path}.language_detector: got '{self.language_detector}', expected one of {accepted}{near}"
+        yield from detector_errors(f"{path}.language_detector", self.language_detector)
 
 
 @dataclass(kw_only=True)

@@ -146,7 +146,7 @@ def check(
         raise error
 
     config = config_of(*overrides)
-    return check_records(records, tests, config=config, detector=detector("script", ["de", "en"]), bad=bad)
+    return check_records(records, tests, config=config, detector=detector("py3langid", ["de", "en"]), bad=bad)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,8 @@ from athlos.evaluation.config import MathConfig
 from athlos.evaluation.macro import POLYMATH_WEIGHTS, mean_of_parts, polymath_score
 from athlos.evaluation.metrics import Computed, MacroMean
 from athlos.evaluation.suite import Answerer, SuiteResult
-from athlos.text.language import detector, language_consistent
+from athlos.text.consistency import language_consistent
+from athlos.text.language import detector
 from athlos.text.maths import answers_equal, extract_answer
 
 

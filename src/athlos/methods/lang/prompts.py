@@ -13,7 +13,8 @@ from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.generation.rollouts import PolicyPrompt
 from athlos.methods.lang.config import HintConfig, HintLanguage, HintSchedule, HintSelect, HintUnit, LangConfig
-from athlos.text.language import Detector, base_language, language_consistent
+from athlos.text.consistency import language_consistent
+from athlos.text.language import Detector, base_language
 from athlos.text.maths import ascii_digits, number_values
 from athlos.text.prompts import build_prompt, completion
 from athlos.text.sentences import LATEX, Units, sentences, tokens

@@ -61,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", parents=[debug], help="what is installed and reachable, and what that allows"
     )
-    doctor.add_argument("--data-dir", metavar="DIR", help="a folder of data folders to look through")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     export = commands.add_parser("export", parents=[debug], help="Hugging Face weights of a finished run")
@@ -180,7 +179,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         from athlos.cli.doctor import print_doctor
 
-        return print_doctor(data_dir=Path(options.data_dir) if options.data_dir else None, as_json=options.json)
+        return print_doctor(as_json=options.json)
     if options.command == "report":
         return _report(options)
     if options.command == "claims":

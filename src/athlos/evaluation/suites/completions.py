@@ -1,9 +1,10 @@
 """Completions after their prompts, token by token, with one-hot labels: what models trained on any target share.
 
 Each record is prompt and completion as in training (no worked examples), the end of the text included; only completion
-tokens count. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins of equal count) of the next token, and of the
-model's own next-token distribution: `entropy` in nats, `topp/<p>` = least number of tokens that hold the mass p (for
-vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis` over the vocabulary, all means over tokens.
+tokens count, of a conversation those of the assistant's turns. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins
+of equal count) of the next token, and of the model's own next-token distribution: `entropy` in nats, `topp/<p>` = least
+number of tokens that hold the mass p (for vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis`
+over the vocabulary, all means over tokens.
 Where records know the truth (`meta.next_probs`, data=lab_answers): `kl_to_truth` = KL(truth || model) in nats a token,
 0 for the source itself.
 
@@ -19,8 +20,9 @@ import torch
 from torch import Tensor
 
 from athlos.config.schema import RunConfig
+from athlos.data.conversations import encode_conversation
 from athlos.data.encoding import cut_prompt, encode_pair, prefix_token
-from athlos.data.records import Record
+from athlos.data.records import ChatRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.calibration import ece_mass
 from athlos.evaluation.config import CompletionsConfig
@@ -71,9 +73,17 @@ class CompletionsSuite:
         model.train(was_training)
         return self._result(parts, records)
 
-    def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
-        """Token ids and how many of them are prompt."""
+    def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], list[bool]]:
+        """Token ids, and for each whether it counts; the first token of a row has nothing before it and does not."""
         style, room = self.run.prompt_style, self.config.max_length
+        if isinstance(record, ChatRecord):
+            ids, is_target = encode_conversation(tokenizer, record)
+            if len(ids) > room:
+                raise ConfigError(
+                    f"eval.suites.completions.max_length: got {room}, "
+                    f"but the conversation '{record.identifier}' has {len(ids)} tokens"
+                )
+            return ids, [False, *is_target[1:]]
         prompt, answer = encode_pair(
             tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
         )  # fmt: skip
@@ -83,18 +93,19 @@ class CompletionsSuite:
                 f"but the completion of '{record.identifier}' has {len(answer)} tokens"
             )
         prompt = cut_prompt(prompt, room=room - len(answer), prefix=prefix_token(tokenizer))
-        return prompt + answer, max(1, len(prompt))  # the first token of a row has nothing before it
+        is_answer = [False] * len(prompt) + [True] * len(answer)
+        return prompt + answer, [False, *is_answer[1:]]
 
-    def _scores(self, model: Any, rows: list[tuple[list[int], int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _scores(self, model: Any, rows: list[tuple[list[int], list[bool]]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Scores of each counted token, and the row it belongs to."""
         device, longest = next(model.parameters()).device, max(len(ids) for ids, _ in rows)
         ids_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
         is_counted_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
         mask_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for row, (ids, num_prompt) in enumerate(rows):
+        for row, (ids, is_counted) in enumerate(rows):
             ids_BT[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(ids)] = 1
-            is_counted_BT[row, num_prompt : len(ids)] = True
+            is_counted_BT[row, : len(ids)] = torch.tensor(is_counted)
         batch = {
             "input_ids": ids_BT.to(device), "attention_mask": mask_BT.to(device),
             "position_ids": torch.arange(longest, device=device).expand(len(rows), longest),

@@ -14,9 +14,14 @@ from athlos.models.tokenizers import byte_tokenizer
 from athlos.runs.assemble import text_of
 
 MARKERS = [
-    "<|im_start|>", "<|im_end|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>", "<start_of_turn>",
+    "<|im_start|>",
+    "<|im_end|>",
+    "<|start_header_id|>",
+    "<|end_header_id|>",
+    "<|eot_id|>",
+    "<start_of_turn>",
     "<end_of_turn>",
-]  # fmt: skip
+]
 TURNS = [
     {"role": "user", "content": "Wie heißt 水?"},
     {"role": "assistant", "content": "Wasser."},

@@ -9,6 +9,8 @@ from typing import Any
 
 import datasets
 import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from athlos.config.compose import run_config
 from athlos.data.datamodule import build_source
@@ -21,9 +23,10 @@ from athlos.data.records import (
     QuestionRecord,
     Record,
     TextRecord,
-)  # fmt: skip
+)
 from athlos.data.sources.own import OwnSource
 from athlos.errors import ConfigErrors, DataError
+from athlos.models.tokenizers import byte_tokenizer
 
 USER, ASSISTANT = {"role": "user", "content": "Wie?"}, {"role": "assistant", "content": "So."}
 PAIRS = [{"prompt": f"What is {number}?", "completion": f" It is {number}, né."} for number in range(200)]
@@ -111,20 +114,26 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
         (
             {
                 "conversations": [
-                    {"from": "human", "value": "a"}, {"from": "gpt", "value": "b"},
-                    {"from": "observation", "value": "c"}, {"from": "gpt", "value": "d"},
+                    {"from": "human", "value": "a"},
+                    {"from": "gpt", "value": "b"},
+                    {"from": "observation", "value": "c"},
+                    {"from": "gpt", "value": "d"},
                 ],
-                "system": "s", "tools": '[{"name": "t"}]',
+                "system": "s",
+                "tools": '[{"name": "t"}]',
             },
             [],
             ChatRecord(
                 identifier="i",
                 messages=[
-                    {"role": "system", "content": "s"}, {"role": "user", "content": "a"},
-                    {"role": "assistant", "content": "b"}, {"role": "tool", "content": "c"},
+                    {"role": "system", "content": "s"},
+                    {"role": "user", "content": "a"},
+                    {"role": "assistant", "content": "b"},
+                    {"role": "tool", "content": "c"},
                     {"role": "assistant", "content": "d"},
                 ],
-                num_given=1, tools=[{"name": "t"}],
+                num_given=1,
+                tools=[{"name": "t"}],
             ),
         ),
         (
@@ -133,8 +142,10 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
             ChatRecord(
                 identifier="i",
                 messages=[
-                    {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"},
-                    {"role": "user", "content": "Add.\n1 2"}, {"role": "assistant", "content": "3"},
+                    {"role": "user", "content": "Hi"},
+                    {"role": "assistant", "content": "Ho"},
+                    {"role": "user", "content": "Add.\n1 2"},
+                    {"role": "assistant", "content": "3"},
                 ],
             ),
         ),
@@ -142,7 +153,9 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
             {"question": "q", "answers": ["a", "b"], "passages": ["p", {"title": "t", "text": "r"}]},
             [],
             QuestionRecord(
-                identifier="i", question="q", answers=["a", "b"],
+                identifier="i",
+                question="q",
+                answers=["a", "b"],
                 passages=[Passage(title="", text="p"), Passage(title="t", text="r")],
             ),
         ),
@@ -186,7 +199,8 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
         (
             {
                 "conversations": [{"from": "human", "value": "Wie?"}],
-                "chosen": {"from": "gpt", "value": "So."}, "rejected": {"from": "gpt", "value": "?"},
+                "chosen": {"from": "gpt", "value": "So."},
+                "rejected": {"from": "gpt", "value": "?"},
             },
             [],
             PreferenceRecord(
@@ -194,7 +208,7 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
             ),
         ),
     ],
-)  # fmt: skip
+)
 def test_columns_tell_the_form(tmp_path: Path, row: dict[str, Any], overrides: list[str], expected: Record) -> None:
     record = only(tmp_path, row, *overrides)
     assert record.identifier == "one.jsonl:1"
@@ -387,7 +401,7 @@ def test_columns_without_a_form_are_listed_with_the_forms(tmp_path: Path) -> Non
             "field 'tools': not JSON",
         ),
     ],
-)  # fmt: skip
+)
 def test_a_bad_record_is_named_or_left_out(tmp_path: Path, row: dict[str, Any], told: str) -> None:
     path = lines(tmp_path / "a.jsonl", [PAIRS[0], row, PAIRS[1]])
     assert f"{path}:2 {told}" in refused(path)
@@ -507,10 +521,17 @@ def test_a_file_becomes_an_evaluated_and_exported_model(
     path = lines(tmp_path / "pairs.jsonl", PAIRS)
     shape = [override for override in tiny if not override.startswith(("data", "eval"))]
     code, out, _ = run(
-        "run", *shape, "data=own", f"data.path={path}", "eval=completions", "eval.base=true",
+        "run",
+        *shape,
+        "data=own",
+        f"data.path={path}",
+        "eval=completions",
+        "eval.base=true",
         f"selection={selection}",
-        "train.batching=bucket", "train.max_length=64", "train.lr=0.05",
-    )  # fmt: skip
+        "train.batching=bucket",
+        "train.max_length=64",
+        "train.lr=0.05",
+    )
     assert code == 0
     folder = Path(out.splitlines()[-1])
     metrics = json.loads((folder / "metrics.json").read_text())
@@ -520,3 +541,94 @@ def test_a_file_becomes_an_evaluated_and_exported_model(
     code, out, _ = run("export", str(folder), "--out", str(tmp_path / "mine"))
     assert code == 0
     assert (tmp_path / "mine" / "model.safetensors").is_file()
+
+
+CHATML = (
+    "{% for message in messages %}<bos>{{ message.role }}: {{ message.content }}<eos>\n{% endfor %}"
+    "{% if add_generation_prompt %}<bos>assistant: {% endif %}"
+)
+
+
+def model_folder(path: Path, *, chat_template: str | None) -> Path:
+    """A tiny random model of bytes, as a folder of the hub has it."""
+    shape = LlamaConfig(
+        vocab_size=259,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        eos_token_id=258,
+    )
+    LlamaForCausalLM(shape).save_pretrained(path)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = chat_template
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def chat(tiny: list[str], tmp_path: Path) -> list[str]:
+    """Overrides of a run on conversations of two turns each."""
+    turns = [
+        [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": row["completion"]}] * 2
+        for row in PAIRS
+    ]
+    path = lines(tmp_path / "chats.jsonl", [{"messages": messages} for messages in turns])
+    kept = [override for override in tiny if not override.startswith(("data", "eval", "model"))]
+    return [
+        *kept,
+        "data=own",
+        f"data.path={path}",
+        "eval=completions",
+        "selection=layers",
+        "train.batching=bucket",
+        "train.max_length=160",
+        "train.lr=0.05",
+        f"model.source=dir:{tmp_path / 'model'}",
+        "model.tokenizer.kind=source",
+        "model.architecture={}",
+    ]
+
+
+def test_conversations_are_trained_on_and_evaluated_by_the_model_s_template(
+    chat: list[str], run: Any, tmp_path: Path
+) -> None:
+    model_folder(tmp_path / "model", chat_template=CHATML)
+    code, out, _ = run("run", *chat, "eval.base=true")
+    assert code == 0
+    folder = Path(out.splitlines()[-1])
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["test/nll"] < metrics["test/nll_base"]
+    [first, *_] = map(json.loads, (folder / "predictions" / "completions.jsonl").read_text().splitlines())
+    [record] = [record for record in source(tmp_path / "chats.jsonl").read("test") if record.identifier == first["id"]]
+    assert isinstance(record, ChatRecord)
+    assert (
+        first["tokens"]
+        == sum(
+            len(turn["content"].encode()) + 2  # its end of turn and the line end behind it
+            for turn in record.messages[1::2]
+        )
+    )
+    code, _, _ = run("export", str(folder), "--out", str(tmp_path / "mine"))
+    assert code == 0
+    assert AutoTokenizer.from_pretrained(tmp_path / "mine").chat_template == CHATML
+
+
+def test_another_template_is_another_training(chat: list[str], run: Any, tmp_path: Path) -> None:
+    keys = set()
+    for template in (CHATML, CHATML.replace(": ", ">")):
+        torch.manual_seed(0)  # the same weights both times
+        model_folder(tmp_path / "model", chat_template=template)
+        code, out, _ = run("run", *chat, "train.max_steps=1", f"run_dir={tmp_path / str(len(keys))}")
+        assert code == 0
+        provenance = json.loads((Path(out.splitlines()[-1]) / "provenance.json").read_text())
+        keys |= {stage["key"] for stage in provenance["stages"] if stage["name"] == "training"}
+    assert len(keys) == 2
+
+
+def test_a_model_without_a_template_is_refused_with_the_cure(chat: list[str], run: Any, tmp_path: Path) -> None:
+    model_folder(tmp_path / "model", chat_template=None)
+    code, _, err = run("run", *chat, "data.on_bad=skip")
+    assert code == 4
+    [line] = [line for line in err.splitlines() if "no chat template" in line]
+    assert "put chat_template.jinja into the model's folder" in line

@@ -276,6 +276,7 @@ def test_a_folder_without_a_validation_file_cuts_that_alone_from_train(tmp_path:
     assert splits["test"] == [row["prompt"] for row in PAIRS[150:]]
     assert splits["validation"]
     assert sorted(splits["train"] + splits["validation"]) == sorted(row["prompt"] for row in PAIRS[:150])
+    assert len(list(source(tmp_path / "set", "data.val_split=null").read("train"))) == 150
 
 
 def test_a_saved_dictionary_has_the_splits_of_its_folders(tmp_path: Path) -> None:
@@ -475,6 +476,10 @@ def test_paths_stay_in_the_folder(tmp_path: Path) -> None:
     (tmp_path / "many").mkdir()
     (tmp_path / "many" / "dataset_dict.json").write_text('{"splits": ["../other"]}')
     assert "leads out of data.path" in refused(tmp_path / "many")
+    (tmp_path / "many" / "dataset_dict.json").write_text('{"splits": ["train"]}')
+    assert refused(tmp_path / "many") == f"{tmp_path / 'many' / 'train'}: no such file or folder"
+    (tmp_path / "many" / "dataset_dict.json").write_text("{}")
+    assert "dataset_dict.json field 'splits': missing" in refused(tmp_path / "many")
 
 
 @pytest.mark.parametrize(

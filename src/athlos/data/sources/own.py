@@ -33,7 +33,7 @@ from athlos.data.records import (
     TextRecord,
 )
 from athlos.data.rows import Row, check_split, json_rows, rows_of_hub, tsv_rows
-from athlos.data.source import OnError, Source, files_hash
+from athlos.data.source import OnError, Source, files_hash, read_json, require
 from athlos.data.splits import fraction_of, split_at
 from athlos.errors import DataError, choices, did_you_mean
 from athlos.stages import content_hash
@@ -79,8 +79,8 @@ class OwnConfig(DataConfig):
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     """Columns whose names are not those of the fields: `{prompt: question, completion: answer}`."""
     test_share: float = MISSING
-    """Share of the training split that is set aside for `test`, and as much for `validation`, where the data have none;
-    in [0, 0.5), 0 = none."""
+    """Share of the training split that is set aside for `test`, and as much for `validation`, where the run wants them
+    and the data have none; in [0, 0.5), 0 = none."""
     language: str = "en"
     """Code of the language of the texts."""
     source_language: str | None = None
@@ -129,7 +129,7 @@ class OwnSource(Source[OwnConfig]):
             return None
         return name[1], name[2]
 
-    @property
+    @cached_property
     def _path(self) -> Path:
         return Path(self.config.path).expanduser()
 
@@ -151,8 +151,9 @@ class OwnSource(Source[OwnConfig]):
         if (path / "state.json").is_file():
             return {"train": [path]}
         if (path / "dataset_dict.json").is_file():
-            names = json.loads((path / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
-            return {name: [self._inside(path / name)] for name in names}
+            listing = path / "dataset_dict.json"
+            names = require(read_json(listing), "splits", list, file=listing)
+            return {str(name): [self._inside(path / str(name))] for name in names}
         return self._files_by_name(path)
 
     def _files_by_name(self, folder: Path) -> dict[str, list[Path]]:
@@ -178,7 +179,9 @@ class OwnSource(Source[OwnConfig]):
         return splits
 
     def _inside(self, path: Path) -> Path:
-        """`DataError` for a path, or a link, that leads out of the folder."""
+        """The path; `DataError` where it, or a link, leads out of the folder or to nothing."""
+        if not path.exists():
+            raise DataError("no such file or folder", file=path)
         if not path.resolve().is_relative_to(self._path.resolve()):
             raise DataError("leads out of data.path; copy it into the folder", file=path)
         return path
@@ -186,7 +189,8 @@ class OwnSource(Source[OwnConfig]):
     def _shares(self) -> dict[str, float]:
         """Share of each split that is cut from the training split, the rest of that included; empty where none is."""
         whole = self.config.train_split
-        aside = [name for name in SET_ASIDE if name not in self.named] if self.config.test_share else []
+        wanted = (self.config.val_split, self.config.test_split) if self.config.test_share else ()
+        aside = [name for name in SET_ASIDE if name in wanted and name not in self.named]
         if whole not in self.named or not aside:
             return {}
         return {name: self.config.test_share for name in aside} | {whole: 1 - len(aside) * self.config.test_share}
@@ -203,13 +207,13 @@ class OwnSource(Source[OwnConfig]):
         return split if split in self.named else str(self.config.train_split)
 
     def read(self, split: str) -> Iterator[Record]:
-        origin, shares = self._origin(split), self._shares()
+        origin, shares, columns = self._origin(split), self._shares(), self.config.columns
         form: Form | None = None
         num_records = num_kept = 0
         for row in self._rows(origin):
-            form = form or recognised(row, columns=self.config.columns, languages=self.config.languages)
+            form = form or recognised(row, columns=columns, languages=self.config.languages)
             try:
-                record = self._record(row, form)
+                record = self._record(Cells(row=row, columns=columns), form)
             except DataError as error:
                 self.bad(error)
                 continue
@@ -245,16 +249,14 @@ class OwnSource(Source[OwnConfig]):
 
         return _library_rows(load, folder)
 
-    def _record(self, row: Row, form: Form) -> Record:
+    def _record(self, cells: Cells, form: Form) -> Record:
         """Identified by the file below `data.path`, or the name on the hub, and the row's place in it."""
+        row = cells.row
         is_below = isinstance(row.file, Path) and row.file != self._path
         name = row.file.relative_to(self._path).as_posix() if is_below else Path(row.file).name
         language = row.values.get("language")
-        return form.parse(
-            Cells(row=row, columns=self.config.columns),
-            f"{name}:{row.index}",
-            language if isinstance(language, str) and language else self.config.language,
-        )
+        language = language if isinstance(language, str) and language else self.config.language
+        return form.parse(cells, f"{name}:{row.index}", language)
 
     def fingerprint(self, split: str) -> str:
         """Hash of the content of the data and of the settings that say which records are the split's."""

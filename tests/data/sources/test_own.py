@@ -378,7 +378,7 @@ def test_columns_without_a_form_are_listed_with_the_forms(tmp_path: Path) -> Non
         ({"prompt": "a", "completion": " "}, "field 'completion': empty; data.on_bad=skip"),
         ({"prompt": "a"}, "field 'completion': missing"),
         ({"prompt": [USER], "completion": []}, "field 'completion': no messages"),
-        ({"prompt": [USER], "completion": [USER]}, "field 'completion': no turn of the assistant"),
+        ({"prompt": [USER, ASSISTANT], "completion": [USER]}, "field 'completion': no turn of the assistant"),
         ({"prompt": ["a"], "completion": [ASSISTANT]}, "field 'prompt[0]': expected a message with role and content"),
         (
             {"prompt": [{"role": "narrator", "content": "a"}], "completion": [ASSISTANT]},

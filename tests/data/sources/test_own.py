@@ -186,6 +186,11 @@ def test_every_format_gives_the_same_records(tmp_path: Path, name: str) -> None:
         ),
         (
             {"prompt": "p", "chosen": "c", "rejected": "r"},
+            ["data.fields={prompt: prompt, completion: chosen}"],
+            InstructionRecord(identifier="i", prompt="p", completion="c"),
+        ),
+        (
+            {"prompt": "p", "chosen": "c", "rejected": "r"},
             [],
             PreferenceRecord(identifier="i", prompt="p", chosen="c", rejected="r"),
         ),
@@ -294,8 +299,10 @@ def test_a_saved_dictionary_has_the_splits_of_its_folders(tmp_path: Path) -> Non
 def test_without_a_share_there_is_no_test_split(tmp_path: Path) -> None:
     own = source(lines(tmp_path / "a.jsonl", PAIRS), "data.test_share=0")
     assert len(list(own.read("train"))) == len(PAIRS)
-    with pytest.raises(DataError, match="split 'test' is unknown; accepted: train"):
+    with pytest.raises(DataError, match=r"a\.jsonl has no split 'test' but train; data\.test_share above 0 cuts one"):
         next(own.read("test"))
+    with pytest.raises(DataError, match="split 'tset' is unknown; accepted: train"):
+        next(own.read("tset"))
 
 
 def test_the_fingerprint_is_that_of_content_and_split(tmp_path: Path) -> None:

@@ -203,7 +203,13 @@ class OwnSource(Source[OwnConfig]):
 
     def _origin(self, split: str) -> str:
         """The split of the data that a split is, or is cut from."""
-        check_split(split, list(dict.fromkeys((*self.named, *self._shares()))))
+        accepted = list(dict.fromkeys((*self.named, *self._shares())))
+        if split in SET_ASIDE and split not in accepted:
+            raise DataError(
+                f"data.path={self.config.path} has no split '{split}' but {', '.join(accepted)}; "
+                "data.test_share above 0 cuts one from data.train_split"
+            )
+        check_split(split, accepted)
         return split if split in self.named else str(self.config.train_split)
 
     def read(self, split: str) -> Iterator[Record]:

@@ -52,7 +52,7 @@ SUBMODULES = (
 SUBMODULE = re.compile(rf"(?<!\w)(?:{'|'.join(SUBMODULES)})(?!\w)")
 
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
-HEAVY = ("torch", "transformers", "pytorch_lightning", "lightning", "numpy")
+HEAVY = ("torch", "transformers", "pytorch_lightning", "lightning", "numpy", "openai")
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "jsonpickle"}
 SOURCE = re.compile(r"#\s(?:(?:paper|code|note)(?:[ ,:;(].*)?|ours: \S.*)$")
 
@@ -338,8 +338,15 @@ COMMANDS = ", ".join(f"athlos.cli.{path.stem}" for path in sorted((PACKAGE / "cl
 
 @pytest.mark.parametrize(
     "code",
-    ["import athlos", "import athlos.config.compose; athlos.config.compose.registry()", "import athlos.cli.main"],
-    ids=["athlos", "registry", "cli"],
+    [
+        "import athlos",
+        "import athlos.config.compose; athlos.config.compose.registry()",
+        "import athlos.cli.main",
+        "from athlos.config.compose import run_config\n"
+        "run_config(['engine=openai', 'engine.base_url=http://127.0.0.1:1/v1', 'engine.model=m', 'eval=qa', "
+        "'data=lab', 'data.kinds=[fact]', 'prompt_style=bare', 'train.max_steps=0'])",
+    ],
+    ids=["athlos", "registry", "cli", "a config that asks a server"],
 )
 def test_help_and_checks_load_nothing_heavy(code: str) -> None:
     assert heavy_modules(code) == []

@@ -1,24 +1,29 @@
-"""The README tells what is there."""
+"""README.md and docs/ tell what is there."""
 
 import re
 import shlex
 from pathlib import Path
 
+from athlos.cli.claims import computed, summary
 from athlos.config.catalogue import METHODS
 from athlos.config.compose import group_options, run_config, sweep_configs
 from athlos.config.registry import GROUPS, registry
 
-TEXT = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
 def test_every_method_stands_in_the_table_with_its_state():
     for method in METHODS:
         state = "here" if ("method", method.slug) in registry().parts else "planned"
-        assert re.search(rf"^\| `{method.slug}` \|.*{re.escape(method.title)}.*\| {state} \|$", TEXT, re.M), method.slug
+        assert re.search(
+            rf"^\| `{method.slug}` \|.*{re.escape(method.title)}.*\| {state} \|$", PAGES["methods.md"], re.M
+        ), method.slug
 
 
 def test_every_group_and_its_choices_are_named():
-    table = TEXT[TEXT.index("## Configuration") : TEXT.index("## The twelve methods")]
+    table = PAGES["configuration.md"]
     for group in GROUPS:
         assert f"`{group}`" in table
     for group in set(GROUPS) - {"method", "model", "data", "eval", "sweep", "experiment"}:
@@ -27,6 +32,16 @@ def test_every_group_and_its_choices_are_named():
             assert f"`{option}`" in row, (group, option)
     row = next(line for line in table.splitlines() if line.startswith("| `eval`"))
     assert all(f"`{name}`" in row for name in registry().names("suite"))
+
+
+def test_the_verdicts_are_those_of_the_records():
+    assert summary(computed([])) in TEXT
+
+
+def test_links_lead_somewhere():
+    for folder, text in ((ROOT, TEXT), *((ROOT / "docs", text) for text in PAGES.values())):
+        for link in re.findall(r"\]\(([^)]+)\)", text):
+            assert (folder / link).exists(), link
 
 
 def test_the_printed_run_commands_compose():

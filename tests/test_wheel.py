@@ -35,3 +35,5 @@ def test_an_installed_wheel_composes_and_lists(tmp_path: Path):
     assert done.returncode == 0, done.stderr
     assert "study: finetune_tiny" in done.stdout
     assert (carried / "data" / "shipped" / "shakespeare" / "train.txt").is_file()
+    page = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/athlos/report/page").rglob("*.*")}
+    assert {str(path.relative_to(carried.parent)) for path in (carried / "report/page").rglob("*.*")} == page

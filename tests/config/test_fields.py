@@ -34,7 +34,7 @@ class Method(MethodConfig):
     count: int = sized(at_least(20, default=30))
     steps: int = stepped(at_least(0, default=0))
     rate: float = above(0, default=1.0)
-    rule: str = one_of("mean", "median", default="mean")
+    rule: str = one_of("mean", "median", default="mean", renamed={"average": "mean"})
     limit: int | None = at_least(1, default=None)
     free: float = -1.0
     inner: Inner = field(default_factory=Inner)
@@ -60,6 +60,7 @@ def test_what_is_accepted_is_not_mentioned():
         ({"rate": float("nan")}, "method.rate: got nan, expected a finite number"),
         ({"rate": float("inf")}, "method.rate: got inf, expected a finite number"),
         ({"rule": "meen"}, "method.rule: got 'meen', expected one of mean, median; did you mean 'mean'?"),
+        ({"rule": "average"}, "method.rule: got 'average', expected one of mean, median; it is 'mean' now"),
         ({"limit": 0}, "method.limit: got 0, expected an integer >= 1"),
         ({"inner": Inner(share=0.0)}, "method.inner.share: got 0.0, expected a number in (0, 1]; 1 = all"),
         ({"inner": Inner(names=["up", "gate"])}, "method.inner.names: got 'gate', expected any of up, down"),

@@ -1,14 +1,14 @@
 """The hub, with a local folder of data files in place of a repository: nothing here reaches the network."""
 
 import json
-import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import pytest
 
-from athlos.data.hub import PARQUET_REVISION, hub_rows
+from athlos.data.hub import PARQUET_REVISION, hub_commit, hub_rows, hub_splits
 from athlos.errors import DataError
 
 ROWS = [{"question": "ধাপ ১?", "answer": ["১"]}, {"question": "two", "answer": ["2", "zwei"]}]
@@ -55,10 +55,15 @@ def test_unknown_split_and_configuration_name_those_there_are(repository: Path) 
         next(hub_rows(str(repository), "rows", "test"))
 
 
-def test_missing_library_names_the_extra(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(DataError, match=r"athlos\[hub\]"):
-        next(hub_rows(str(repository), "lines", "test"))
+def test_the_splits_of_a_data_set_are_told(repository: Path) -> None:
+    assert hub_splits(str(repository), "lines") == ["test"]
+    with pytest.raises(DataError, match=r"'rows' not found.*lines"):
+        hub_splits(str(repository), "rows")
+
+
+def test_content_is_identified_by_the_commit_that_the_library_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets, "load_dataset_builder", lambda repo, config: SimpleNamespace(hash=f"{repo}@{config}"))
+    assert hub_commit("some/where", "main") == "some/where@main"
 
 
 @pytest.mark.parametrize("error", [ConnectionError("no route"), datasets.exceptions.DatasetNotFoundError("gone")])

@@ -67,10 +67,3 @@ def aurc(conf, correct):
 def e_aurc(conf, correct):
     perfect = [1.0] * int(sum(correct)) + [0.0] * (len(correct) - int(sum(correct)))
     return aurc(conf, correct) - aurc(list(range(len(perfect), 0, -1)), perfect)
-
-
-def log_loss(conf, correct):
-    total = 0.0
-    for c, y in zip(conf, correct, strict=True):
-        total -= math.log(c) if y else math.log(1 - c)
-    return total / len(conf)

@@ -7,12 +7,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tolerances import EXACT
 
-from athlos.evaluation.bootstrap import CHUNK_DRAWS, paired_bootstrap, percentile_interval, resampled_means
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.bootstrap import CHUNK_DRAWS, interval_of, ratio_of_sums, resampled
 
 
 def rng(seed=12345):
     return np.random.default_rng(seed)
+
+
+def resampled_means(values, *, resamples, generator):
+    return resampled(np.mean, np.asarray(values), resamples=resamples, generator=generator)
+
+
+def percentile_interval(values, *, resamples, generator):
+    return interval_of(resampled_means(values, resamples=resamples, generator=generator))
 
 
 def loop_means(values, resamples, generator):
@@ -57,12 +64,10 @@ def test_the_seed_decides():
     assert same[0] == same[1] != percentile_interval(values, resamples=100, generator=rng(8))
 
 
-def test_undefined_values_are_left_out_and_nothing_gives_no_interval():
-    kept = percentile_interval([0.0, math.nan, 1.0], resamples=50, generator=rng())
-    assert kept == percentile_interval([0.0, 1.0], resamples=50, generator=rng())
-    assert percentile_interval([math.nan], resamples=50, generator=rng()) is None
-    assert percentile_interval([1.0], resamples=0, generator=rng()) is None
+def test_one_item_is_its_own_interval_and_none_has_no_interval():
     assert percentile_interval([0.5], resamples=9, generator=rng()) == (0.5, 0.5)
+    with pytest.raises(ValueError, match="two or more observations"):
+        percentile_interval([], resamples=9, generator=rng())
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=30))
@@ -71,33 +76,12 @@ def test_an_interval_lies_within_the_values(values):
     assert min(values) - EXACT <= low <= high <= max(values) + EXACT
 
 
-def test_paired_systems_that_differ_and_that_do_not():
-    b = rng(4).uniform(size=300)
-    better = paired_bootstrap(list(b + 0.1 + rng(5).normal(0, 0.05, 300)), list(b), resamples=1000, generator=rng())
-    assert better.difference == pytest.approx(0.1, abs=0.01)
-    assert 0 < better.low < better.difference < better.high
-    assert better.p == pytest.approx(2 / 1001, abs=EXACT)  # no resample at or below zero
-    same = paired_bootstrap(list(b), list(b), resamples=100, generator=rng())
-    assert (same.difference, same.low, same.high, same.p, same.n) == (0, 0, 0, 1, 300)
-
-
-def test_pairing_is_by_item_and_the_sign_is_a_less_b():
-    a, b = [1.0, 0.0, 1.0, math.nan], [0.0, 0.0, 0.0, 1.0]
-    found = paired_bootstrap(a, b, resamples=200, generator=rng())
-    turned = paired_bootstrap(b, a, resamples=200, generator=rng())
-    assert (found.n, found.difference) == (3, pytest.approx(2 / 3, abs=EXACT))
-    assert (turned.difference, turned.low, turned.high) == (-found.difference, -found.high, -found.low)
-    assert turned.p == found.p
-    with pytest.raises(ValueError, match="same items"):
-        paired_bootstrap([1.0], [1.0, 0.0], resamples=10, generator=rng())
-
-
-def test_p_is_uniform_enough_under_no_difference():
-    source = rng(6)
-    ps = [paired_bootstrap(source.normal(size=80), source.normal(size=80), resamples=200, generator=rng(i)).p
-          for i in range(200)]  # fmt: skip
-    assert 0.005 <= np.mean(np.array(ps) < 0.05) <= 0.12
-    assert 0.3 <= np.mean(ps) <= 0.65
+def test_a_ratio_draws_items_with_all_their_parts():
+    sums, counts = np.array([3.0, 1.0, 0.0, 8.0]), np.array([2.0, 1.0, 0.0, 5.0])
+    found = resampled(ratio_of_sums, sums, counts, resamples=30, generator=rng())
+    draws = rng().integers(0, 4, size=(30, 4))
+    expected = [sum(sums[row]) / sum(counts[row]) for row in draws]
+    assert list(found) == pytest.approx(expected, abs=EXACT)
 
 
 def test_a_thousand_resamples_of_ten_thousand_items_take_no_more_than_two_seconds():
@@ -105,54 +89,3 @@ def test_a_thousand_resamples_of_ten_thousand_items_take_no_more_than_two_second
     start = time.perf_counter()
     percentile_interval(values, resamples=1000, generator=rng())
     assert time.perf_counter() - start <= 2
-
-
-def test_by_language_gives_macro_and_parts_with_details():
-    metrics, details = by_language(
-        [1, 0, 1, 1, 0, 0], ["de", "de", "de", "de", "en", "en"], name="acc", resamples=200, seed=1
-    )
-    assert metrics == {"acc": 0.375, "acc/de": 0.75, "acc/en": 0.0}  # the mean of the means, not of the six items
-    assert (details["acc"].n, details["acc/de"].n, details["acc/en"].n) == (6, 4, 2)
-    assert (details["acc/en"].low, details["acc/en"].high) == (0, 0)
-    assert details["acc/de"].low < 0.75 < details["acc/de"].high
-    # The parts are resampled each for itself: the macro interval is half that of the one language that varies.
-    assert details["acc"].low == pytest.approx(details["acc/de"].low / 2, abs=EXACT)
-
-
-def test_by_language_counts_undefined_values_and_never_drops_a_language():
-    metrics, details = by_language([1, math.nan, math.nan], ["de", "de", "en"], name="f1", resamples=10, seed=1)
-    assert metrics["f1/de"] == 1
-    assert math.isnan(metrics["f1/en"])
-    assert math.isnan(metrics["f1"])
-    assert [details[name].undefined for name in ("f1", "f1/de", "f1/en")] == [2, 1, 1]
-    assert details["f1/en"].low is None
-    assert details["f1"].low is None
-
-
-def test_a_language_has_the_same_interval_whatever_stands_beside_it():
-    values = list(rng(3).uniform(size=30))
-    _, alone = by_language(values, ["th"] * 30, name="m", resamples=50, seed=5)
-    _, beside = by_language([0.5, *values], ["de", *["th"] * 30], name="m", resamples=50, seed=5)
-    _, other_seed = by_language(values, ["th"] * 30, name="m", resamples=50, seed=6)
-    assert alone["m/th"] == beside["m/th"] != other_seed["m/th"]
-
-
-def test_by_language_without_items_or_resamples():
-    metrics, details = by_language([], [], name="acc", resamples=10, seed=1)
-    assert math.isnan(metrics["acc"])
-    assert list(metrics) == ["acc"]
-    assert (details["acc"].n, details["acc"].low) == (0, None)
-    metrics, details = by_language([1.0], ["de"], name="acc", resamples=0, seed=1)
-    assert (metrics["acc"], details["acc"].low, details["acc/de"].low) == (1.0, None, None)
-    with pytest.raises(ValueError, match="one language a value"):
-        by_language([1.0], [], name="acc", resamples=10, seed=1)
-
-
-@given(st.lists(st.tuples(st.sampled_from([0.0, 0.5, 1.0]), st.sampled_from("abc")), min_size=1), st.randoms())
-def test_the_order_of_items_does_not_change_the_means(items, random):
-    shuffled = list(items)
-    random.shuffle(shuffled)
-    one, other = (
-        by_language(*zip(*order, strict=True), name="m", resamples=0, seed=1)[0] for order in (items, shuffled)
-    )
-    assert one == pytest.approx(other, abs=EXACT)

@@ -5,12 +5,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import minimize_scalar
 from tests.evaluation import reference
 from tests.tolerances import EXACT, FLOAT32, FLOAT64
 from torchmetrics.functional.classification import binary_auroc, binary_calibration_error
 
-from athlos.evaluation import calibration, metrics
+from athlos.evaluation import calibration
+from athlos.evaluation.metrics import Confidence
 
 CONF = np.array([0.97, 0.91, 0.86, 0.77, 0.63, 0.54, 0.33, 0.21])
 CORRECT = np.array([1.0, 1, 0, 1, 1, 0, 0, 0])
@@ -81,19 +81,19 @@ def test_torchmetrics_agrees_on_width_bins_and_auroc(items):
 
 
 def test_a_confidence_of_one_lies_in_the_last_bin_of_width():
-    bins = calibration.width_bins(np.array([0.95, 1.0, 0.0]), np.array([1.0, 0.0, 0.0]), num_bins=10)
-    assert [(bar.n, bar.accuracy) for bar in bins] == [(1, 0.0), (2, 0.5)]
+    bins = calibration.width_bins(np.array([0.95, 1.0, 0.0]), num_bins=10)
+    assert [list(group) for group in bins] == [[2], [0, 1]]
 
 
 def test_an_edge_belongs_to_the_bin_above_it():
-    bins = calibration.width_bins(np.array([0.6, 0.59]), np.array([1.0, 0.0]), num_bins=5)
-    assert [bar.n for bar in bins] == [1, 1]
+    bins = calibration.width_bins(np.array([0.6, 0.59]), num_bins=5)
+    assert [list(group) for group in bins] == [[1], [0]]
 
 
 def test_bins_of_mass_are_of_equal_count_and_not_of_equal_width():
     conf = np.array([0.01, 0.02, 0.03, 0.04, 0.05, 0.99])
-    assert [bar.n for bar in calibration.mass_bins(conf, np.ones(6), num_bins=3)] == [2, 2, 2]
-    assert [bar.n for bar in calibration.width_bins(conf, np.ones(6), num_bins=3)] == [5, 1]
+    assert [len(group) for group in calibration.mass_bins(conf, num_bins=3)] == [2, 2, 2]
+    assert [len(group) for group in calibration.width_bins(conf, num_bins=3)] == [5, 1]
 
 
 @given(UNTIED, st.randoms(use_true_random=False))
@@ -110,61 +110,6 @@ def test_errors_lie_between_zero_and_one(items):
     for measure in (calibration.ece_mass, calibration.ece_width, calibration.mce, calibration.brier, calibration.aurc):
         assert 0 <= measure(conf, correct) <= 1
     assert calibration.e_aurc(conf, correct) >= -EXACT
-
-
-@given(UNTIED, st.floats(0.2, 5))
-def test_temperature_leaves_the_ranking(items, temperature):
-    conf, correct = columns(items)
-    # Below the clipping bound two confidences would become one.
-    conf = 0.001 + 0.998 * conf
-    scaled = calibration.scale_temperature(conf, temperature)
-    assert calibration.auroc(scaled, correct) == pytest.approx(calibration.auroc(conf, correct), abs=EXACT, nan_ok=True)
-    assert calibration.aurc(scaled, correct) == pytest.approx(calibration.aurc(conf, correct), abs=EXACT)
-
-
-def test_one_temperature_changes_nothing_and_a_high_one_flattens():
-    assert calibration.scale_temperature(CONF, 1.0) == pytest.approx(CONF, abs=EXACT)
-    assert calibration.scale_temperature([1.0, 0.0], 1.0) == pytest.approx([1 - 1e-6, 1e-6], abs=EXACT)
-    assert calibration.scale_temperature([0.9], 1e6) == pytest.approx([0.5], abs=FLOAT64)
-
-
-def test_the_fitted_temperature_has_the_least_log_loss():
-    rng = np.random.default_rng(0)
-    truth = rng.uniform(0.05, 0.95, 400)
-    correct = (rng.uniform(size=400) < truth).astype(float)
-    conf = calibration.scale_temperature(truth, 0.4)  # overconfident: the right temperature is about 2.5
-    best = minimize_scalar(
-        lambda log_t: reference.log_loss(calibration.scale_temperature(conf, math.exp(log_t)), correct),
-        bounds=(-3, 3), method="bounded", options={"xatol": 1e-9},
-    )  # fmt: skip
-    fitted = calibration.fit_temperature(conf, correct)
-    assert fitted == pytest.approx(math.exp(best.x), rel=FLOAT32)
-    assert 2 < fitted < 3
-    before, after = (
-        calibration.ece_mass(conf, correct),
-        calibration.ece_mass(calibration.scale_temperature(conf, fitted), correct),
-    )
-    assert after < before
-
-
-def test_platt_finds_slope_and_bias_where_the_gradient_vanishes():
-    rng = np.random.default_rng(1)
-    conf = rng.uniform(0.02, 0.98, 500)
-    correct = (rng.uniform(size=500) < calibration.scale_platt(conf, 0.5, -1.0)).astype(float)
-    slope, bias = calibration.fit_platt(conf, correct)
-    logits = np.log(conf / (1 - conf))
-    residual = calibration.scale_platt(conf, slope, bias) - correct
-    assert np.mean(residual) == pytest.approx(0, abs=FLOAT64)
-    assert np.mean(residual * logits) == pytest.approx(0, abs=FLOAT64)
-    assert (slope, bias) == (pytest.approx(0.5, abs=0.2), pytest.approx(-1.0, abs=0.3))
-
-
-def test_separable_confidence_is_fitted_within_bounds():
-    conf, correct = np.array([0.6, 0.7, 0.3, 0.4]), np.array([1.0, 1, 0, 0])
-    assert calibration.fit_temperature(conf, correct) == pytest.approx(1e-3, rel=FLOAT32)
-    assert all(map(math.isfinite, calibration.fit_platt(conf, correct)))
-    with pytest.raises(ValueError, match="zero items"):
-        calibration.fit_temperature([math.nan], [1.0])
 
 
 def test_undefined_is_nan_and_unparsed_is_counted():
@@ -186,49 +131,14 @@ def test_impossible_input_is_refused(conf, correct, message):
         calibration.defined(conf, correct)
 
 
-def test_self_knowledge_check_values():
-    rows = [(True, True, True)] * 50 + [(True, False, False)] * 20 + [(False, False, True)] * 10
-    rows += [(False, False, False)] * 20
-    found = calibration.self_knowledge(*zip(*rows, strict=True))
-    assert (found.ar, found.kei, found.npv, found.cbs, found.cae) == pytest.approx(
-        (0.714286, 0.833333, 0.666667, 0.769231, 0.70), abs=FLOAT64
-    )
-
-
-def test_self_knowledge_with_all_refused_is_undefined_where_nothing_was_answered():
-    found = calibration.self_knowledge([False, False], [False, False], [False, False])
-    assert math.isnan(found.ar)
-    assert math.isnan(found.kei)
-    assert math.isnan(found.cbs)
-    assert (found.npv, found.cae) == (1.0, 1.0)
-
-
-CLASSES = {
-    metrics.EceMass: calibration.ece_mass, metrics.EceWidth: calibration.ece_width, metrics.Mce: calibration.mce,
-    metrics.Brier: calibration.brier, metrics.Auroc: calibration.auroc, metrics.Aurc: calibration.aurc,
-    metrics.EAurc: calibration.e_aurc,
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("metric_class", CLASSES, ids=lambda found: found.__name__)
-def test_many_updates_equal_one_and_the_pure_function(metric_class):
-    once, often = metric_class(), metric_class()
-    conf, correct = torch.tensor([*CONF, math.nan]), torch.tensor([*CORRECT, 1.0])
+def test_many_updates_equal_one_and_the_pure_measures():
+    once, often = Confidence(calibration.MEASURES), Confidence(calibration.MEASURES)
+    conf, correct = [*CONF, math.nan], [*CORRECT, 1.0]
     once.update(conf, correct)
-    for part_conf, part_correct in zip(conf.split(4), correct.split(4), strict=True):
-        often.update(part_conf, part_correct)
-    expected = CLASSES[metric_class](CONF, CORRECT)
-    assert once.compute().item() == often.compute().item() == pytest.approx(expected, abs=EXACT)
-    assert often.num_undefined == 1
-    assert once.compute().dtype == torch.float64
-
-
-def test_a_binned_metric_obeys_its_number_of_bins():
-    metric = metrics.EceWidth(num_bins=5)
-    metric.update(torch.tensor(CONF), torch.tensor(CORRECT))
-    assert metric.compute().item() == pytest.approx(0.3025, abs=FLOAT64)
-
-
-@pytest.mark.filterwarnings("ignore:The ``compute`` method")
-def test_a_metric_without_items_is_nan():
-    assert math.isnan(metrics.Brier().compute().item())
+    for start in (0, 4, 8):
+        often.update(conf[start : start + 4], correct[start : start + 4])
+    metrics, details = often.compute()
+    assert once.compute() == (metrics, details)
+    assert metrics == {name: measure(CONF, CORRECT) for name, measure in calibration.MEASURES.items()}
+    assert (metrics["calibration_accuracy"], metrics["mean_confidence"]) == (0.5, pytest.approx(CONF.mean(), abs=EXACT))
+    assert {(detail.n, detail.undefined) for detail in details.values()} == {(9, 1)}

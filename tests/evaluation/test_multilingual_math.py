@@ -10,7 +10,8 @@ from athlos.config.compose import run_config
 from athlos.data.records import MathRecord
 from athlos.errors import ConfigErrors, DataError
 from athlos.evaluation.macro import mean_of_parts, polymath_score
-from athlos.text.language import detector, language_consistent
+from athlos.text.consistency import language_consistent
+from athlos.text.language import detector
 
 RIGHT = {"latn": "tuta 7 + 5 = 12 qete.", "grek": "μιψω 7 + 5 = 12.", "hani": "今后 12。"}
 LAB = ["prompt_style=bare", "eval.shots=0", "eval.suites.math.language_detector=lab"]
@@ -103,6 +104,7 @@ def test_the_lab_detector():
         ("eval.suites.math.samples=2", "decoding=greedy gives one answer; use decoding=sampling"),
         ("+eval.suites.math.language_groups.low=[]", "language_groups.low: got no languages, expected at least one"),
         ("eval.suites.math.language_detector=labb", "eval.suites.math.language_detector: got 'labb'"),
+        ("eval.suites.math.language_detector=script", "py3langid, lingua, lab; it is 'py3langid' now"),
     ],
 )
 def test_values_out_of_range_are_told(override, told):

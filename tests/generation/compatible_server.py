@@ -56,10 +56,10 @@ class Failure:
     """What happens to one request instead of an answer."""
 
     status: int = 200
-    body: str = "{}"
+    body: str | bytes = "{}"
     headers: dict[str, str] = field(default_factory=dict)
     is_dropped: bool = False
-    """The connection is closed without a word."""
+    """The connection is closed, without a word or, where `headers` promise a longer body, in the middle of it."""
     is_silent: bool = False
     """Nothing is sent until the server ends."""
 
@@ -194,8 +194,8 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""
 
-    def send(self, status: int, body: str, headers: dict[str, str] | None = None) -> None:
-        content = body.encode()
+    def send(self, status: int, body: str | bytes, headers: dict[str, str] | None = None) -> None:
+        content = body.encode() if isinstance(body, str) else body
         self.send_response(status)
         for name, value in {"Content-Length": str(len(content)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -207,7 +207,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def is_let_in(self) -> bool:
         owner, shown = self.server.owner, self.headers.get("Authorization")
-        owner.headers.append(dict(self.headers))
+        owner.headers.append({name.title(): value for name, value in self.headers.items()})
         if owner.key and shown != f"Bearer {owner.key}":
             self.refuse(RefusedError(401, f"Incorrect API key provided: {shown}"))
             return False
@@ -244,6 +244,7 @@ class Handler(BaseHTTPRequestHandler):
             self.server.owner.ended.wait()
         if failure.is_dropped or failure.is_silent:
             self.close_connection = True
+        if failure.is_silent or (failure.is_dropped and not failure.headers):
             return
         self.send(failure.status, failure.body, failure.headers)
 

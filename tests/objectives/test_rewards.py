@@ -30,7 +30,7 @@ def config_of(*overrides: str, reward: str = "conjunction") -> ReasoningRewardCo
 
 def judged(response: str, *overrides: str, language: str = "de", answer: str = "12", truncated: bool = False) -> Judged:
     return judge(
-        response, language=language, answer=answer, detector=detector("script", ["de", "en", "th", "zh"]),
+        response, language=language, answer=answer, detector=detector("py3langid", ["de", "en", "th", "zh"]),
         config=config_of(*overrides), truncated=truncated,
     )  # fmt: skip
 
@@ -285,6 +285,7 @@ def test_a_sweep_over_methods_is_one_over_whole_recipes() -> None:
         (["reward=conjunction"], "reward: this method makes no responses to score; use reward=none"),
         ([*LANG, "reward=conj"], "reward: got 'conj'"),
         ([*LANG, "reward=conjunction", "reward.language_detector=labb"], "did you mean 'lab'"),
+        ([*LANG, "reward=conjunction", "reward.language_detector=script"], "it is 'py3langid' now"),
         ([*LANG, "reward=sum", "reward.parts.right.accuracy=false"], "reward.parts.right: lc, format and accuracy are"),
         ([*LANG, "reward=sum", "+reward.parts.right.lcc=true"], "reward.parts.right.lcc: unknown key"),
         ([*LANG, "reward=sum", "+reward.weights.righ=2"], "reward.weights.righ: no part has this name"),

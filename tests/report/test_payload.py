@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ from athlos.report import payload as module
 from athlos.report.payload import payload
 from athlos.report.reading import collect
 from athlos.report.writing import embedded_json, page, write_page
+
+LIBRARY = resources.files("athlos.report").joinpath("page", "uplot")
 
 
 def data_of(results: Path, *, num_predictions: int = 50) -> dict:
@@ -31,6 +34,24 @@ def test_config_is_split_into_what_differs_and_what_is_shared(tmp_path: Path):
     assert data["shared"]["model.name"] == "tiny"
     assert "results_dir" not in data["shared"]
     assert [run["group"] for run in data["runs"]] == [0, 1, 0, 1]
+
+
+def test_parts_are_shown_by_the_names_that_choose_them(tmp_path: Path):
+    write_run(tmp_path / "a", metrics={})
+    theirs = {"method._target_": "mine.module.MineModule",
+              "surgery._target_": "athlos.methods.lisa.surgery.LisaSurgery",
+              "data._target_": "athlos.data.sources.mgsm.MgsmSource", "data.name": "mgsm", "construct": None,
+              "eval.suites": {"math": {"_target_": "athlos.evaluation.suites.math.MathSuite"},
+                              "text": {"_target_": "athlos.evaluation.suites.perplexity.PerplexitySuite"}},
+              "generator._target_": "athlos.generation.openai_engine.OpenAIEngine"}  # fmt: skip
+    write_run(tmp_path / "b", config=theirs, metrics={})
+    columns = {column["key"]: column["values"] for column in data_of(tmp_path)["config"]}
+    assert columns["method"] == ["finetune", "MineModule"]
+    assert columns["surgery"] == ["none", "lisa"]
+    assert columns["data.name"] == ["sums", "mgsm"]
+    assert columns["eval.suites.text"] == ["perplexity"]
+    assert columns["generator"] == ["openai"]
+    assert not {key for key in columns if "_target_" in key} | {"data", "eval.suites.math"} & set(columns)
 
 
 def test_the_same_seed_twice_is_told(tmp_path: Path):
@@ -168,3 +189,14 @@ def test_claims_are_those_that_the_runs_say_something_on(tmp_path: Path):
     assert "20 items or rounds" in method
     records[0].is_imported = True
     assert payload(records, title="t", root="r", num_predictions=0)["claims"] == []
+
+
+def test_the_vendored_library_is_the_one_that_its_readme_names():
+    named = dict(re.findall(r"\| `(\S+)` \| `\S+` \| `([0-9a-f]{64})` \|", LIBRARY.joinpath("README.md").read_text()))
+    assert named == {name: hashlib.sha256(LIBRARY.joinpath(name).read_bytes()).hexdigest()
+                     for name in ("uPlot.iife.min.js", "uPlot.min.css")}  # fmt: skip
+
+
+def test_a_page_carries_the_licence_of_the_library(tmp_path: Path):
+    write_run(tmp_path / "a", metrics={})
+    assert LIBRARY.joinpath("LICENSE").read_text() in page(data_of(tmp_path))

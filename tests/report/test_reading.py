@@ -2,13 +2,16 @@
 
 import json
 import math
+import os
 from pathlib import Path
 
 import pytest
 from tests.report.run_folders import png, rows, write_run, write_sweep
 
 from athlos.errors import DataError
-from athlos.report.reading import MAX_LINE_BYTES, collect, read_run, run_places
+from athlos.report.payload import payload
+from athlos.report.reading import collect, read_run, run_places
+from athlos.report.writing import embedded_json
 
 
 def test_a_whole_folder_is_read(tmp_path: Path):
@@ -48,7 +51,8 @@ def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path):
     [
         ("config.yaml", "{{{", "config.yaml: cannot be read"),
         ("config.yaml", "- 1\n", "config.yaml: holds no mapping"),
-        ("config.yaml", "[" * 5000, "config.yaml: cannot be read"),
+        ("config.yaml", "study: !!python/object/apply:os.system ['true']\n", "config.yaml: cannot be read"),
+        ("config.yaml", "a: 2024-13-45\n", "config.yaml: cannot be read"),
         ("config.yaml", "\udcff", "config.yaml: cannot be read"),
         ("status.json", '{"state": "fini', "status.json: cannot be read"),
         ("status.json", "[]", "status.json: holds no object"),
@@ -57,8 +61,9 @@ def test_nothing_to_read_says_what_was_looked_for(tmp_path: Path):
         ("metrics.json", '{"test/acc": "high"}', "metrics.json: test/acc is no number"),
         ("metrics.json", '{"test/acc": true}', "metrics.json: test/acc is no number"),
         ("metric_details.json", "nope", "metric_details.json: cannot be read"),
-        ("provenance.json", '{"a": ' * 3000, "provenance.json: cannot be read"),
+        ("provenance.json", '{"a": "\udcff"}', "provenance.json: cannot be read"),
         ("events/metrics.jsonl", "nonsense\n{}\n[1]\n", "events/metrics.jsonl: 3 damaged lines left out"),
+        ("events/metrics.jsonl", '{"step": 1e99}\n', "events/metrics.jsonl: 1 damaged line left out"),
         ("predictions/math.jsonl", '{"id": 1}\n7\nnope\n', "predictions/math.jsonl: 2 damaged"),
         ("figures/plot.svg", "<svg/>", "figures/plot.svg: not shown; expected .png"),
     ],
@@ -94,15 +99,6 @@ def test_numbers_beyond_floats_are_undefined(tmp_path: Path):
     assert all(math.isnan(value) for value in metrics.values())
 
 
-def test_a_config_of_nested_aliases_is_refused(tmp_path: Path):
-    run = write_run(tmp_path / "run", metrics={})
-    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
-    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
-    (run / "config.yaml").write_text("\n".join(lines))
-    record = read_run(run, name="run")
-    assert (record.config, record.problems) == ({}, ["config.yaml: more than 20000 values"])
-
-
 def test_curves_are_in_order_and_the_last_of_a_step_counts(tmp_path: Path):
     curve = [{"step": step, "time": 0, "m": value} for step, value in [(5, 1.0), (2, 2.0), (5, 3.0), (9, None)]]
     record = read_run(write_run(tmp_path / "run", metrics={}, curve=curve), name="run")
@@ -123,14 +119,46 @@ def test_predictions_are_cut_and_counted(tmp_path: Path):
     assert read_run(run, name="run", num_predictions=0).predictions == {}
 
 
-def test_a_very_long_line_of_predictions_is_passed_over(tmp_path: Path):
+@pytest.mark.parametrize(
+    "file", ["status.json", "metrics.json", "metric_details.json", "provenance.json", "events/metrics.jsonl",
+             "predictions/math.jsonl"],
+)  # fmt: skip
+def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, file: str):
+    run = write_run(tmp_path / "run", metrics={"m": 1.0}, curve=[{"step": 1, "m": 1.0}], predictions={"math": rows(1)})
+    (run / file).unlink(missing_ok=True)
+    (run / file).mkdir()
+    assert any(problem.startswith(f"{file}: cannot be read") for problem in read_run(run, name="run").problems)
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "[NaN]", '{"a": [1e999]}', '"\\ud800"'])
+def test_values_that_json_or_utf8_do_not_know_reach_no_page(tmp_path: Path, value: str):
     run = write_run(tmp_path / "run", metrics={}, predictions={"math": rows(1)})
-    long = json.dumps({"id": 2, "prediction": "x" * (3 * MAX_LINE_BYTES)}) + "\n"
-    (run / "predictions" / "math.jsonl").write_text('{"id": 1}\n' + long + '{"id": 3}\n')
-    record = read_run(run, name="run")
-    assert [row["id"] for row in record.predictions["math"].rows] == [1, 3]
-    assert record.predictions["math"].total == 3
-    assert "1 damaged or very long" in record.problems[0]
+    for file in ("status.json", "metrics.json", "metric_details.json", "provenance.json"):
+        (run / file).write_text(f'{{"state": "finished", "start": {value}, "x": {value}}}')
+    (run / "predictions" / "math.jsonl").write_text(f'{{"a": {value}}}\n')
+    (run / "config.yaml").write_text('a: .nan\nb: [.inf]\nc: "\\uD800"\n? .nan\n: 1\n')
+    records = collect(tmp_path)
+    data = embedded_json(payload(records, title="t", root="r", num_predictions=50))
+    json.loads(data.encode(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert len(records[0].predictions["math"].rows) == 1
+
+
+ODD = ["\x1b[31mred", "two\nlines", "<img src=x onerror=alert(1)>", "\u202egnp.exe", "'\";--", "x" * 200]
+
+
+@pytest.mark.parametrize("name", [*(name.encode() for name in ODD), b"\xff\xfe"], ids=range(len(ODD) + 1))
+def test_odd_names_are_listed(tmp_path: Path, name: bytes):
+    decoded = os.fsdecode(name)
+    run = write_run(tmp_path / decoded, metrics={os.fsencode(decoded).decode("utf-8", "replace"): 1.0})
+    (run / "provenance.json").write_text("{}")
+    for folder in ("predictions", "figures"):
+        (run / folder).mkdir()
+    (run / "predictions" / f"{decoded}.jsonl").write_text('{"id": 1}\n[broken\n')
+    (run / "figures" / f"{decoded}.svg").write_text("<svg>")
+    (run / "figures" / f"{decoded}.png").write_bytes(png())
+    [record] = collect(tmp_path)
+    assert (len(record.figures), len(record.predictions), len(record.problems)) == (1, 1, 2)
+    assert all(problem.encode() and problem.isprintable() for problem in record.problems)
 
 
 def test_figures_are_found_in_subfolders(tmp_path: Path):

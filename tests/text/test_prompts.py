@@ -17,7 +17,8 @@ from athlos.data.records import (
     TextRecord,
 )
 from athlos.errors import ConfigError
-from athlos.text.language import detector, language_consistent
+from athlos.text.consistency import language_consistent
+from athlos.text.language import detector
 from athlos.text.maths import answers_equal, extract_answer
 from athlos.text.prompt_styles import PROMPT_STYLES, gold_answers, language_name
 from athlos.text.prompts import (
@@ -115,7 +116,7 @@ def test_english_steps_keep_the_question():
 
 @pytest.mark.parametrize("language", MGSM_LANGUAGES)
 def test_worked_problems_are_right_and_in_their_language(language):
-    judge = detector("script", MGSM_LANGUAGES)
+    judge = detector("py3langid", MGSM_LANGUAGES)
     shots = built_in_shots(MathRecord, "native_cot", language=language, num_shots=3)
     assert [shot.answer for shot in shots] == ["19", "15", "33"]
     for shot in shots:

@@ -2,13 +2,14 @@
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from athlos.cli.panels import visible
 from athlos.config.catalogue import METHODS
-from athlos.config.claims import Claim, all_claims
+from athlos.config.claims import Claim, Tag, all_claims
 from athlos.config.compose import conf_dir
 from athlos.errors import ConfigError, choices
 from athlos.report.ledger import Entry, Verdict, ledger, read_records
@@ -25,7 +26,7 @@ STYLES = {
 
 
 def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str = "table") -> None:
-    """Print the ledger of the named methods, or of all, as `table`, `json` or `markdown`.
+    """Print the ledger of the named methods, or of all, as `table`, `json`, `markdown` or `summary`.
 
     Raises `ConfigError` for a method without claims, `DataError` for a folder without runs. Damaged runs are named on
     the error stream and left out.
@@ -35,6 +36,8 @@ def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str
         print(json.dumps([_plain(entry) for entry in entries], indent=1, ensure_ascii=False))
     elif form == "markdown":
         print(markdown(entries))
+    elif form == "summary":
+        print(summary(entries))
     else:
         _print_table(entries)
 
@@ -84,6 +87,23 @@ def _plain(entry: Entry) -> dict[str, Any]:
             for row in entry.rows
         ],
     }  # fmt: skip
+
+
+def summary(entries: Sequence[Entry]) -> str:
+    """How many of each method's published claims have which verdict, as a Markdown table of all methods.
+
+    Bars that we set ourselves are no claims of a paper and are left out.
+    """
+    lines = [f"| method | {' | '.join(Verdict)} |", f"| --- |{' --- |' * len(Verdict)}"]
+    for method in METHODS:
+        if not method.title:
+            continue
+        verdicts = Counter(
+            entry.verdict for entry in entries if entry.method == method.slug and entry.claim.tag is not Tag.OURS
+        )
+        cells = [str(verdicts[verdict]) for verdict in Verdict] if verdicts else ["-"] * len(Verdict)
+        lines.append(f"| `{method.slug}` | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
 def markdown(entries: Sequence[Entry]) -> str:

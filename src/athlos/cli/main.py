@@ -61,7 +61,6 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor", parents=[debug], help="what is installed and reachable, and what that allows"
     )
-    doctor.add_argument("--data-dir", metavar="DIR", help="a folder of data folders to look through")
     doctor.add_argument("--json", action="store_true", help="print JSON")
 
     export = commands.add_parser("export", parents=[debug], help="Hugging Face weights of a finished run")
@@ -91,6 +90,9 @@ def parser() -> argparse.ArgumentParser:
     form = claims.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_const", dest="form", const="json", help="print JSON")
     form.add_argument("--markdown", action="store_const", dest="form", const="markdown", help="print Markdown")
+    form.add_argument(
+        "--summary", action="store_const", dest="form", const="summary", help="print the number of each verdict"
+    )
 
     cache = commands.add_parser(
         "cache", parents=[debug], help="what the cache holds; `athlos cache prune` removes from it"
@@ -177,7 +179,7 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         from athlos.cli.doctor import print_doctor
 
-        return print_doctor(data_dir=Path(options.data_dir) if options.data_dir else None, as_json=options.json)
+        return print_doctor(as_json=options.json)
     if options.command == "report":
         return _report(options)
     if options.command == "claims":

@@ -6,7 +6,7 @@ field is required unless it is given a default. The commands of the lab import t
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -48,12 +48,16 @@ class Choices:
     names: tuple[str, ...]
     words: str
     """`one of` or `any of`, in an error message."""
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    """Name that was accepted once -> the one that took its place."""
 
     def refusal(self, value: str) -> str:
         """What is expected in place of `value`; empty where it is accepted."""
         if value in self.names:
             return ""
-        return f"{self.words} {', '.join(self.names)}{did_you_mean(value, self.names)}"
+        new_name = self.renamed.get(value)
+        hint = f"; it is '{new_name}' now" if new_name else did_you_mean(value, self.names)
+        return f"{self.words} {', '.join(self.names)}{hint}"
 
 
 def at_least(low: float, *, default: Any = MISSING, why: str = "") -> Any:
@@ -75,9 +79,10 @@ def bounded(interval: str, *, default: Any = MISSING, why: str = "") -> Any:
     return field(default=default, metadata={ACCEPTS: accepted})
 
 
-def one_of(*names: str, default: Any = MISSING) -> Any:
-    """A field for one of these names."""
-    return field(default=default, metadata={ACCEPTS: Choices(names=names, words="one of")})
+def one_of(*names: str, default: Any = MISSING, renamed: Mapping[str, str] | None = None) -> Any:
+    """A field for one of these names; one that is `renamed` is refused with its new name."""
+    accepted = Choices(names=names, words="one of", renamed=renamed or {})
+    return field(default=default, metadata={ACCEPTS: accepted})
 
 
 def any_of(*names: str) -> Any:

@@ -1,4 +1,4 @@
-"""Options of `conf/` and keys of a run that had another name once: who types the old one is told the new one."""
+"""Options of `conf/`, keys and values that had another name once: who types the old one is told the new one."""
 
 RENAMED: dict[str, dict[str, str]] = {
     "experiment": {
@@ -112,6 +112,9 @@ MOVED: dict[str, str] = {
     "eval.circular": "eval.suites.picture_choices.circular",
 }
 """Old key -> where its value stands now; keys below an old one are now below the new one."""
+
+DETECTORS = {"script": "py3langid"}
+"""Value of `language_detector` -> what took its place; the records of two runs name `script`."""
 
 
 def new_key(key: str) -> str | None:

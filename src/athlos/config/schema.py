@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING
 
 from athlos.config.fields import above, any_of, at_least, bounded, one_of
+from athlos.config.renamed import DETECTORS
 
 OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run", "progress", "study", "tags")
 """Top-level keys that say where and how a run is recorded, not what it computes: not part of a run's identity."""
@@ -19,8 +20,8 @@ OPERATIONAL_KEYS = ("tracking", "results_dir", "run_dir", "cache_dir", "dry_run"
 
 DEFAULT_STYLE = "default"
 """The prompt style that stands for the first one of each type of record."""
-LANGUAGE_DETECTORS = ("script", "lingua", "py3langid", "lab")
-"""`script` (script range and character n-grams), two libraries, and the lab's own languages."""
+LANGUAGE_DETECTORS = ("py3langid", "lingua", "lab")
+"""Two libraries, and the scripts of the lab's languages; see `text/language.py`."""
 
 
 class Dtype(StrEnum):
@@ -114,7 +115,7 @@ class ObjectiveConfig(PartConfig):
 class RewardConfig(PartConfig):
     """Base of a reward: prompts and responses -> a number a response."""
 
-    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="script")
+    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="py3langid", renamed=DETECTORS)
     """Tells the language of responses and traces in training."""
 
     def errors(self, path: str) -> Iterator[str]:

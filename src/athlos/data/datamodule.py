@@ -18,7 +18,7 @@ from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
 from athlos.data.source import Source
 from athlos.errors import DataError
-from athlos.stages import StageStore
+from athlos.stages import StageStore, content_hash
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ class DataModule:
             identity = {
                 key: value
                 for key, value in data.items()
-                if key not in ("dir", "limit_train", "limit_val", "limit_test")
+                if key not in ("dir", "path", "limit_train", "limit_val", "limit_test")
             }
             made = self._made if split == self.config.data.train_split else None
             if made is not None and made.rows is not None:
@@ -151,6 +151,8 @@ class DataModule:
                 return self._rows[split]
             made_records = None if made is None else made.records
             inputs = {"data": self.source.fingerprint(split)} if made is None else {"made": made.key}
+            if self.source.holds_conversations:
+                inputs = {**inputs, "chat_template": content_hash(self.tokenizer.chat_template)}
             if self.pictures is not None:
                 identity = {**identity, "image_tokens": self.pictures.num_tokens}
             try:
@@ -163,6 +165,7 @@ class DataModule:
                     inputs=inputs,
                     config={"split": split, "limit": self.limit(split), "style": style, "source": identity},
                     stages=self.stages,
+                    on_error=self.source.bad,
                 )
             except DataError as error:
                 if error.file is None:

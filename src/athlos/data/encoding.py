@@ -9,6 +9,7 @@ T tokens of the whole split, R rows.
 
 import hashlib
 import logging
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from athlos.config.schema import Batching
-from athlos.data.records import InstructionRecord, Record
-from athlos.errors import DataError
+from athlos.data.conversations import encode_conversation
+from athlos.data.records import ChatRecord, InstructionRecord, PreferenceRecord, Record
+from athlos.errors import ConfigError, DataError
 from athlos.stages import Stage, StageStore, content_hash
 
 if TYPE_CHECKING:
@@ -26,9 +28,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODE_VERSION = 1
+ENCODE_VERSION = 2
 FLUSH_TOKENS = 1 << 20
-"""Tokens held in memory before they are written out."""
+"""Tokens held in memory before they are written out, and looked at together when targets are counted."""
 
 
 @dataclass(kw_only=True)
@@ -80,6 +82,10 @@ def tokenizer_hash(tokenizer: "PreTrainedTokenizerBase") -> str:
     return content_hash({"rules": tokenizer.backend_tokenizer.to_str(), "special": tokenizer.special_tokens_map})
 
 
+def raise_error(error: DataError) -> None:
+    raise error
+
+
 def encode_split(
     records: Callable[[], Iterator[Record]],
     *,
@@ -90,17 +96,30 @@ def encode_split(
     inputs: dict[str, str],
     config: dict[str, Any],
     stages: StageStore,
+    on_error: Callable[[DataError], None] = raise_error,
 ) -> Rows:
     """Encode a split once. `text_of` gives (prompt, completion); `inputs` and `config` identify the records.
 
-    Raises `DataError` when there is no row to train on, or when a completion does not fit into `max_length`.
+    A record whose completion does not fit into `max_length`, or whose conversation the chat template refuses, goes to
+    `on_error` and is left out. Raises `DataError` when there is no row to train on.
     """
     stage = Stage(
         name="encode",
         version=ENCODE_VERSION,
         inputs={**inputs, "tokenizer": tokenizer_hash(tokenizer)},
         config={**config, "max_length": max_length, "batching": batching.value},
-        build=lambda folder: _write(folder, records(), text_of, tokenizer, max_length, batching),
+        build=lambda folder: _write(
+            folder,
+            records(),
+            lambda record: encode_record(
+                record,
+                text_of=text_of,
+                tokenizer=tokenizer,
+                max_length=max_length if batching is Batching.bucket else None,
+            ),
+            batching,
+            on_error,
+        ),
     )
     return load_rows(stages.get(stage).path, max_length=max_length, batching=batching)
 
@@ -108,12 +127,11 @@ def encode_split(
 def _write(
     folder: Path,
     records: Iterator[Record],
-    text_of: Callable[[Record], tuple[str, str]],
-    tokenizer: "PreTrainedTokenizerBase",
-    max_length: int,
+    encode: Callable[[Record], tuple[list[int], list[bool]]],
     batching: Batching,
+    on_error: Callable[[DataError], None],
 ) -> None:
-    ends: list[int] = []
+    ends = array("q")
     pictures = Pictures()
     total = 0
     tokens: list[int] = []
@@ -127,14 +145,15 @@ def _write(
             targets.clear()
 
         for record in records:
+            try:
+                ids, is_target = encode(record)
+            except DataError as error:
+                on_error(error)
+                continue
             pictures.add(record)
-            prompt, completion = text_of(record)
-            prompt_ids, completion_ids = encode_pair(tokenizer, prompt, completion)
-            if batching is Batching.bucket:
-                prompt_ids = _fit(prompt_ids, completion_ids, max_length=max_length, identifier=record.identifier)
-            tokens += prompt_ids + completion_ids
-            targets += [False] * len(prompt_ids) + [True] * len(completion_ids)
-            total += len(prompt_ids) + len(completion_ids)
+            tokens += ids
+            targets += is_target
+            total += len(ids)
             ends.append(total)
             if len(tokens) >= FLUSH_TOKENS:
                 flush()
@@ -174,6 +193,40 @@ class Pictures:
         np.save(folder / "pictures.npy", np.asarray(self._shown, dtype=np.int64), allow_pickle=False)
 
 
+def encode_record(
+    record: Record,
+    *,
+    text_of: Callable[[Record], tuple[str, str]],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int | None = None,
+) -> tuple[list[int], list[bool]]:
+    """Token ids of a record, and for each whether it is a target.
+
+    With a `max_length` a prompt is cut from the left so that the row fits; a completion and a conversation are never
+    cut. Raises `DataError` for one that does not fit, and for preference pairs, which no objective trains on.
+    """
+    if isinstance(record, PreferenceRecord):
+        raise ConfigError(
+            f"record '{record.identifier}' is a preference pair, which no objective trains on yet; the better answers "
+            "alone are trained on by data.fields={prompt: prompt, completion: chosen}"
+        )
+    if isinstance(record, ChatRecord):
+        ids, is_target = encode_conversation(tokenizer, record)
+        if max_length is not None and len(ids) > max_length:
+            raise DataError(
+                f"record '{record.identifier}': its conversation has {len(ids)} tokens, train.max_length is "
+                f"{max_length}; data.on_bad=skip leaves such records out"
+            )
+        return ids, is_target
+    prompt_ids, completion_ids = encode_pair(tokenizer, *text_of(record))
+    if max_length is not None:
+        prefix = prefix_token(tokenizer)
+        prompt_ids = _fit(
+            prompt_ids, completion_ids, max_length=max_length, prefix=prefix, identifier=record.identifier
+        )
+    return prompt_ids + completion_ids, [False] * len(prompt_ids) + [True] * len(completion_ids)
+
+
 def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
     """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
     bos = prefix_token(tokenizer)
@@ -188,14 +241,37 @@ def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     return bos if bos is not None and tokenizer.encode("a")[:1] == [bos] else None
 
 
-def _fit(prompt_ids: list[int], completion_ids: list[int], *, max_length: int, identifier: str) -> list[int]:
-    """The prompt cut from the left so that the row fits; a completion is never cut."""
+def _fit(
+    prompt_ids: list[int], completion_ids: list[int], *, max_length: int, prefix: int | None, identifier: str
+) -> list[int]:
+    """`cut_prompt` for a row of `max_length` tokens; a completion is never cut."""
     room = max_length - len(completion_ids)
     if room < (1 if prompt_ids else 0):
         raise DataError(
             f"record '{identifier}': its completion has {len(completion_ids)} tokens, train.max_length is {max_length}"
         )
-    return prompt_ids[-room:] if prompt_ids and len(prompt_ids) > room else prompt_ids
+    return cut_prompt(prompt_ids, room=room, prefix=prefix)
+
+
+def cut_prompt(prompt_ids: list[int], *, room: int, prefix: int | None) -> list[int]:
+    """A prompt cut from the left to `room` >= 1 tokens; its `prefix_token` stays in front, as the model expects it."""
+    if len(prompt_ids) <= room:
+        return prompt_ids
+    if prefix is None:
+        return prompt_ids[-room:]
+    return [prefix, *prompt_ids[len(prompt_ids) - room + 1 :]]
+
+
+def targets_before(is_target_T: np.ndarray, places_P: np.ndarray) -> np.ndarray:
+    """Number of targets before each of these ascending places, int64 [P]; a file of targets is read once, in pieces."""
+    counts_P = np.zeros(len(places_P), dtype=np.int64)
+    before = 0
+    for start in range(0, len(is_target_T), FLUSH_TOKENS):
+        running = before + np.cumsum(is_target_T[start : start + FLUSH_TOKENS], dtype=np.int64)
+        here = slice(*np.searchsorted(places_P, [start, start + len(running)], side="right"))
+        counts_P[here] = running[places_P[here] - start - 1]
+        before = int(running[-1])
+    return counts_P
 
 
 def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
@@ -211,9 +287,8 @@ def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
         ends = np.minimum(starts + max_length, total)
     else:
         starts = np.concatenate([[0], ends[:-1]])
-    # Targets of a span, less its first token: a difference of running sums.
-    running = np.concatenate([[0], np.cumsum(is_target, dtype=np.int64)])
-    num_targets = running[ends] - running[starts] - is_target[starts]
+    # Targets of a span, less its first token.
+    num_targets = np.diff(targets_before(is_target, ends), prepend=0) - is_target[starts]
     kept = num_targets > 0
     if not kept.any():
         raise DataError("no targets to train on: every row is shorter than two tokens")

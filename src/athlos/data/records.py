@@ -139,6 +139,30 @@ class InstructionRecord(Record):
     """uint8 array [height, width, 3] of the picture, or nothing for text alone."""
 
 
+Messages = list[dict[str, Any]]
+"""Turns of a conversation, as chat templates take them: `role` and `content`, and what a tool call needs."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ChatRecord(Record):
+    """A conversation, whose turns of the assistant are trained on."""
+
+    messages: Messages
+    num_given: int = 0
+    """Messages at its front that are a prompt alone: no turn of the assistant among them is trained on."""
+    tools: list[dict[str, Any]] | None = None
+    """JSON schemas of the functions that the assistant may call."""
+
+
+@dataclass(kw_only=True, slots=True)
+class PreferenceRecord(Record):
+    """A prompt with a better and a worse answer: three texts, or three conversations."""
+
+    prompt: str | Messages
+    chosen: str | Messages
+    rejected: str | Messages
+
+
 @dataclass(kw_only=True, slots=True)
 class CaptionRecord(Record):
     """A picture with a caption in each of several languages."""

@@ -162,9 +162,9 @@ def _skip_space(text: str, start: int) -> int:
     return found.end()
 
 
-def tsv_rows(path: Path, on_error: OnError) -> Iterator[Row]:
-    """Rows of a tab-separated table with a header, streamed; quoted cells may hold tabs, quotes and line ends."""
-    reader = csv.reader((f"{line}\n" for line in escaped_lines(path)), delimiter="\t")
+def tsv_rows(path: Path, on_error: OnError, *, delimiter: str = "\t") -> Iterator[Row]:
+    """Rows of a table with a header, streamed; quoted cells may hold delimiters, quotes and line ends."""
+    reader = csv.reader((f"{line}\n" for line in escaped_lines(path)), delimiter=delimiter)
     header: list[str] | None = None
     before = 0
     try:

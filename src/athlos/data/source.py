@@ -40,6 +40,9 @@ class Source(ABC, Generic[ConfigT]):
     hub: ClassVar[str | None] = None
     """Data set on the Hugging Face hub with the same fields, read through `datasets` when `data.dir` is empty."""
 
+    holds_conversations: ClassVar[bool] = False
+    """Whether its rows depend on the chat template of the model."""
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
         self.num_bad = 0
@@ -110,13 +113,18 @@ class Source(ABC, Generic[ConfigT]):
         """sha256 over the names and bytes of the files of a split; the hub's data set name when there are none."""
         if not self.config.dir:
             return f"hub:{self.hub}:{split}"
-        digest = hashlib.sha256()
-        for path in self.files(split):
-            digest.update(path.name.encode())
-            with path.open("rb") as handle:
-                while chunk := handle.read(1 << 20):
-                    digest.update(chunk)
-        return digest.hexdigest()
+        return files_hash(self.files(split))
+
+
+def files_hash(paths: Iterable[Path]) -> str:
+    """sha256 over the names and bytes of files, in their order."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.name.encode())
+        with path.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def read_lines(path: Path, *, on_error: OnError | None = None) -> Iterator[tuple[int, str]]:

@@ -1,4 +1,4 @@
-"""Short-answer scores of a whole set, one list of item values a metric, ready for `by_language`."""
+"""Short-answer scores of a whole set, one list of item values a metric, ready for `MacroMean`."""
 
 from collections.abc import Mapping, Sequence
 
@@ -45,8 +45,3 @@ def em_gap(em_of_language: Mapping[str, float]) -> float:
 def em_std(em_of_language: Mapping[str, float]) -> float:
     """Standard deviation of EM over languages (divided by their number, for they are not a sample); nan without any."""
     return float(np.std(list(em_of_language.values()))) if em_of_language else float("nan")
-
-
-def relative_gain(value: float, baseline: float) -> float:
-    """(value - baseline) / baseline; nan for a baseline of 0."""
-    return (value - baseline) / baseline if baseline else float("nan")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.fields import at_least, one_of
 from athlos.config.registry import Part, registry
+from athlos.config.renamed import DETECTORS
 from athlos.config.schema import LANGUAGE_DETECTORS, RunningTextConfig, SuiteConfig
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class MathConfig(SuiteConfig):
     """Answers to each item; an item counts by their mean, and intervals resample items."""
     language_groups: dict[str, list[str]] = field(default_factory=dict)
     """Groups of languages by name, each with metrics of its own: `acc/<group>` and the like."""
-    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="script")
+    language_detector: str = one_of(*LANGUAGE_DETECTORS, default="py3langid", renamed=DETECTORS)
     """Tells the language of answers."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:

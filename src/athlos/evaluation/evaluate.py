@@ -78,7 +78,7 @@ def base_evaluation(
             "decoding": values["decoding"],
             "prompt_style": config.prompt_style,
             "engine": {key: value for key, value in values["engine"].items() if key != "batch_size"},
-            "data": {key: value for key, value in values["data"].items() if key != "dir"},
+            "data": {key: value for key, value in values["data"].items() if key not in ("dir", "path")},
             "limit": data.limit(split),
             "dtype": values["model"]["dtype"],
             "precision": config.hardware.precision,

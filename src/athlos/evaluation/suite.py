@@ -4,7 +4,7 @@ A suite reads records and a model (or a pipeline that answers requests) and retu
 the split: `acc`, `acc/de`, `ppl`. Undefined values are nan with a count, never 0.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -41,6 +41,11 @@ class SuiteResult:
     """Name -> PNG; stored as `figures/<name>.png` in the run folder."""
     signatures: dict[str, str] = field(default_factory=dict)
     """What two results must share to be compared: sacrebleu signature, normaliser, detector, prompt hash."""
+
+    def add(self, metrics: Mapping[str, float], details: Mapping[str, MetricDetail]) -> None:
+        """Take in what a metric of `athlos.evaluation.metrics` computed."""
+        self.metrics |= metrics
+        self.details |= details
 
 
 class Answerer(Protocol):

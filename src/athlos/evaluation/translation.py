@@ -9,9 +9,11 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
+from torchmetrics import Metric
+
+from athlos.config.schema import EvalConfig
 from athlos.evaluation.suite import MetricDetail
 from athlos.text.language import base_language
 
@@ -53,12 +55,6 @@ def _with_plain_numbers(metric: Any) -> Any:
     return metric
 
 
-def corpus_signature(metric: Any) -> str:
-    """The signature of a fresh metric with one reference; it holds no bootstrap, so that it names the score alone."""
-    metric.corpus_score(["a"], [["a"]])
-    return str(metric.get_signature())
-
-
 @contextmanager
 def _sacrebleu_seed(seed: int) -> Iterator[None]:
     """sacrebleu reads the seed of its bootstrap from the environment only."""
@@ -74,69 +70,44 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
                 os.environ[_SEED_VARIABLE] = before
 
 
-def corpus_scores(
-    hypotheses: Sequence[str], references: Sequence[str], *, target_language: str, resamples: int, seed: int
-) -> tuple[dict[str, float], dict[str, MetricDetail], dict[str, str]]:
-    """(metrics, details, signatures), each by `bleu`, `chrf`, `ter`. One reference a hypothesis.
+class CorpusScores(Metric):
+    """`bleu`, `chrf` and `ter` of one target language; fewer than two resamples or segments give no interval."""
 
-    No segments give nan with n 0; fewer than two resamples or segments give no interval. Raises ValueError for unequal
-    lengths.
-    """
-    if len(hypotheses) != len(references):
-        raise ValueError(f"expected one reference a hypothesis, got {len(hypotheses)} and {len(references)}")
-    metrics: dict[str, float] = {}
-    details: dict[str, MetricDetail] = {}
-    signatures = {name: corpus_signature(metric) for name, metric in corpus_metrics(target_language).items()}
-    for name, metric in corpus_metrics(target_language).items():
-        details[name] = MetricDetail(n=len(hypotheses))
-        if not hypotheses:
-            metrics[name] = float("nan")
-            continue
-        num_resamples = resamples if resamples > 1 and len(hypotheses) > 1 else 1
-        with _sacrebleu_seed(seed):
-            scored = _with_plain_numbers(metric)
-            score = scored.corpus_score(list(hypotheses), [list(references)], n_bootstrap=num_resamples)
-        metrics[name] = float(score.score)
-        if num_resamples > 1:
-            centre, half = float(score._mean), float(score._ci)
-            details[name].low, details[name].high = centre - half, centre + half
-    return metrics, details, signatures
+    hypotheses: list[str]
+    references: list[str]
 
+    def __init__(self, target_language: str, *, evaluation: EvalConfig) -> None:
+        super().__init__(sync_on_compute=False)
+        self.target_language, self.evaluation = target_language, evaluation
+        self.add_state("hypotheses", default=[])
+        self.add_state("references", default=[])
 
-@dataclass(frozen=True, kw_only=True)
-class PairedScore:
-    """One corpus metric of two systems: difference = system - baseline, p two-sided by sacrebleu's paired bootstrap."""
+    def update(self, hypotheses: Sequence[str], references: Sequence[str]) -> None:
+        """Add segments, one reference a hypothesis; raises ValueError for unequal lengths."""
+        if len(hypotheses) != len(references):
+            raise ValueError(f"expected one reference a hypothesis, got {len(hypotheses)} and {len(references)}")
+        self.hypotheses.extend(hypotheses)
+        self.references.extend(references)
 
-    baseline: float
-    system: float
-    difference: float
-    p: float
+    def compute(self) -> tuple[dict[str, float], dict[str, MetricDetail]]:
+        metrics, details = {}, {}
+        has_interval = self.evaluation.bootstrap > 1 and len(self.hypotheses) > 1
+        for name, metric in corpus_metrics(self.target_language).items():
+            with _sacrebleu_seed(self.evaluation.bootstrap_seed):
+                score = _with_plain_numbers(metric).corpus_score(
+                    self.hypotheses, [self.references], n_bootstrap=self.evaluation.bootstrap if has_interval else 1
+                )
+            metrics[name], details[name] = float(score.score), MetricDetail(n=len(self.hypotheses))
+            if has_interval:
+                centre, half = float(score._mean), float(score._ci)
+                details[name].low, details[name].high = centre - half, centre + half
+        return metrics, details
 
-
-def paired_corpus_test(
-    baseline: Sequence[str],
-    system: Sequence[str],
-    references: Sequence[str],
-    *,
-    target_language: str,
-    resamples: int = 1000,
-    seed: int = 12345,
-) -> dict[str, PairedScore]:
-    """Whether two systems differ on the same segments, by `bleu`, `chrf`, `ter`; sacrebleu's test, untouched."""
-    from sacrebleu.significance import PairedTest
-
-    metrics = corpus_metrics(target_language)
-    with _sacrebleu_seed(seed):
-        _, found = PairedTest(
-            [("baseline", list(baseline)), ("system", list(system))], metrics, [list(references)],
-            test_type="bs", n_samples=resamples,
-        )()  # fmt: skip
-    columns = {name.lower().rstrip("2"): column for name, column in found.items() if name != "System"}
-    scores = {}
-    for name in metrics:
-        before, after = columns[name]
-        scores[name] = PairedScore(
-            baseline=float(before.score), system=float(after.score),
-            difference=float(after.score - before.score), p=float(after.p_value),
-        )  # fmt: skip
-    return scores
+    @property
+    def signatures(self) -> dict[str, str]:
+        """sacrebleu's, by metric, for one reference and without a bootstrap, so that they name the score alone."""
+        signatures = {}
+        for name, metric in corpus_metrics(self.target_language).items():
+            metric.corpus_score(["a"], [["a"]])
+            signatures[name] = str(metric.get_signature())
+        return signatures

@@ -38,8 +38,7 @@ class HTTPEngineConfig(EngineConfig):
 
     is_remote: ClassVar[bool] = True
     operational: ClassVar[tuple[str, ...]] = (
-        "base_url", "api_key_variable", "max_in_flight", "connect_timeout", "read_timeout", "max_retries", "first_wait",
-        "longest_wait", "cache",
+        "base_url", "api_key_variable", "max_in_flight", "connect_timeout", "read_timeout", "max_retries", "cache",
     )  # fmt: skip
 
     base_url: str = MISSING
@@ -61,11 +60,9 @@ class HTTPEngineConfig(EngineConfig):
     read_timeout: float = 600.0
     """Longest silence of the server, in seconds, > 0. It says nothing before an answer is complete."""
     max_retries: int = 6
-    """A request that met a passing trouble is sent again at most so often, >= 0."""
-    first_wait: float = 0.5
-    """Seconds before the first retry, > 0; doubles with each further one, less up to half of it at random."""
-    longest_wait: float = 60.0
-    """Longest wait before a retry, in seconds; a server that asks for more ends the run."""
+    """A request that met a passing trouble is sent again at most so often, >= 0. The `openai` package waits half a
+    second and doubles that up to eight, or as long as the server asks; a server that asks for over two minutes ends
+    the run."""
     cache: str | None = "replies"
     """Folder of replies; a relative one lies below the cache folder of the run. null = ask anew each time."""
 
@@ -87,15 +84,11 @@ class VLLMEngineConfig(HTTPEngineConfig):
 
 def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:
     """One line for each value out of range. Values that could hold a secret are not repeated."""
-    at_least = {
-        "max_in_flight": (config.max_in_flight, 1),
-        "max_retries": (config.max_retries, 0),
-        "longest_wait": (config.longest_wait, config.first_wait),
-    }
-    for name, (value, least) in at_least.items():
+    for name, least in (("max_in_flight", 1), ("max_retries", 0)):
+        value = getattr(config, name)
         if value < least:
             yield f"{group}.{name}: got {value}, expected a number >= {least}"
-    for name in ("connect_timeout", "read_timeout", "first_wait"):
+    for name in ("connect_timeout", "read_timeout"):
         value = getattr(config, name)
         if not 0 < value < float("inf"):
             yield f"{group}.{name}: got {value}, expected a number > 0"

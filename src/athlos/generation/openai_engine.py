@@ -10,21 +10,22 @@ What a server means by its numbers is its own affair:
 - The seed: repeatable on one server with one load at best; no two servers draw alike.
 """
 
+import asyncio
 import hashlib
 import logging
-import random
-import threading
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from anyio.from_thread import start_blocking_portal
+
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.generation.http_config import Api, HTTPEngineConfig, OpenAIEngineConfig, http_errors
-from athlos.generation.in_flight import side_by_side
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.reply_cache import ReplyCache, request_key
-from athlos.generation.server_client import Counters, ServerClient
+from athlos.generation.server_client import ServerClient
 from athlos.generation.server_replies import Reply, as_sample, read_reply
 from athlos.stages import cache_dir
 
@@ -33,6 +34,8 @@ log = logging.getLogger(__name__)
 PATHS = {Api.completions: "/completions", Api.chat: "/chat/completions"}
 MAX_STOP_STRINGS = 4
 """OpenAI takes no more; the others are cut off here, after the fact."""
+COUNTERS = ("requests", "retries", "cache_hits", "prompt_tokens", "completion_tokens")
+"""What an engine has asked for so far: requests (retries among them), and the tokens that the server counted for it."""
 SEED_BITS = 31
 """Fits the signed 32-bit integers that some servers keep a seed in."""
 
@@ -69,17 +72,12 @@ class OpenAIEngine:
             raise ConfigErrors(errors)
         self.config = config
         self.base_url = config.base_url.rstrip("/")
-        self._counters = Counters()
+        self.counters = dict.fromkeys(COUNTERS, 0)
         self.cache: ReplyCache | None = None
         if config.cache is not None:
             self.cache = ReplyCache((cache_root or cache_dir()) / Path(config.cache).expanduser())
             size = self.cache.size()
             log.info("engine.cache: %s, %d replies, %.1f MB", self.cache.folder, size.num_replies, size.num_bytes / 1e6)
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """`requests` (retries among them), `retries`, `cache_hits`, and the tokens the server counted for us."""
-        return self._counters.as_dict()
 
     def generate(
         self,
@@ -96,30 +94,50 @@ class OpenAIEngine:
         fit into its context, `ModelError` when it stays away or answers nonsense.
         """
         self.check_rule(rule)
-        halt = threading.Event()
-        client = ServerClient(self.config, counters=self._counters, stop=halt)
-        found: dict[tuple[int, int], Sample] = {}
+        # The event loop runs in a thread of its own, since a notebook's thread already runs one. Leaving the block by
+        # an error or by ctrl-C cancels every request.
+        with start_blocking_portal() as portal:
+            return portal.call(
+                partial(self._generate, prompts, rule=rule, num_samples=num_samples, stop=stop, progress=progress)
+            )
+
+    async def _generate(
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        rule: SamplingRule,
+        num_samples: int,
+        stop: Sequence[str],
+        progress: Progress | None,
+    ) -> list[list[Sample]]:
+        samples: dict[tuple[int, int], Sample] = {}
         num_tokens = 0
-        arriving = None
-        try:
-            model = self.model_name(client)
-            questions = self.questions(prompts, model=model, rule=rule, num_samples=num_samples, stop=stop)
-            arriving = side_by_side(
-                lambda question: self._answer(client, question, num_prompts=len(prompts)),
-                questions, max_in_flight=self.config.max_in_flight, stop=halt, at_end=client.close,
-            )  # fmt: skip
-            for question, reply in arriving:
-                for prompt_index, first in question.places:
-                    for offset, sample in enumerate(self._samples(reply, stop=stop)):
-                        found[prompt_index, first + offset] = sample
-                        num_tokens += sample.num_tokens
-                if progress:
-                    progress(len(found), len(prompts) * num_samples, num_tokens)
-        finally:
-            halt.set()
-            if arriving is None:
-                client.close()
-        return [[found[index, sample] for sample in range(num_samples)] for index in range(len(prompts))]
+
+        def take(question: Question, reply: Reply) -> None:
+            nonlocal num_tokens
+            for prompt_index, first in question.places:
+                for offset, sample in enumerate(self._samples(reply, stop=stop)):
+                    samples[prompt_index, first + offset] = sample
+                    num_tokens += sample.num_tokens
+            if progress:
+                progress(len(samples), len(prompts) * num_samples, num_tokens)
+
+        async with ServerClient(self.config, counters=self.counters) as client:
+            model = await self.model_name(client)
+            unanswered = []
+            for question in self.questions(prompts, model=model, rule=rule, num_samples=num_samples, stop=stop):
+                if (kept := self._kept(question)) is not None:
+                    take(question, kept)
+                else:
+                    unanswered.append(question)
+            if unanswered:
+                await self.before_asking(client)
+
+            async def ask(question: Question) -> None:
+                take(question, await self._asked(client, question, num_prompts=len(prompts)))
+
+            await side_by_side(ask, unanswered, max_in_flight=self.config.max_in_flight)
+        return [[samples[index, sample] for sample in range(num_samples)] for index in range(len(prompts))]
 
     # What differs between servers
 
@@ -133,12 +151,12 @@ class OpenAIEngine:
                     "top_p; take engine=vllm or an engine that computes here"
                 )
 
-    def model_name(self, client: ServerClient) -> str:
+    async def model_name(self, client: ServerClient) -> str:
         assert self.config.model is not None
         return self.config.model
 
-    def before_asking(self, client: ServerClient) -> None:
-        """Called by each request that the cache does not hold."""
+    async def before_asking(self, client: ServerClient) -> None:
+        """Called once before requests that the cache does not hold."""
 
     def length_field(self) -> str:
         assert isinstance(self.config, OpenAIEngineConfig)
@@ -187,17 +205,21 @@ class OpenAIEngine:
             body["logprobs"] = True if self.config.api is Api.chat else 1
         return body
 
-    def _answer(self, client: ServerClient, question: Question, *, num_prompts: int) -> Reply:
-        """The reply from disk, else from the server."""
-        if self.cache is not None and (kept := self.cache.get(question.request)) is not None:
-            self._counters.add(cache_hits=1)
-            return Reply.from_dict(kept)
-        self.before_asking(client)
+    def _kept(self, question: Question) -> Reply | None:
+        """The reply on disk."""
+        kept = None if self.cache is None else self.cache.get(question.request)
+        if kept is None:
+            return None
+        self.counters["cache_hits"] += 1
+        return Reply.from_dict(kept)
+
+    async def _asked(self, client: ServerClient, question: Question, *, num_prompts: int) -> Reply:
+        """The reply of the server, which is kept on disk."""
         place = f"prompt {question.places[0][0] + 1} of {num_prompts}"
-        jitter = random.Random(request_key(question.request))
-        answer = client.post(PATHS[self.config.api], question.body, jitter=jitter, place=place)
+        answer = await client.post(PATHS[self.config.api], question.body, place=place)
         reply = read_reply(answer, api=self.config.api, num_choices=question.num_choices, place=place)
-        self._counters.add(prompt_tokens=reply.num_prompt_tokens, completion_tokens=reply.num_tokens)
+        self.counters["prompt_tokens"] += reply.num_prompt_tokens
+        self.counters["completion_tokens"] += reply.num_tokens
         if self.cache is not None:
             self.cache.put(question.request, asdict(reply))
         return reply
@@ -211,6 +233,25 @@ class OpenAIEngine:
             )
             for choice in reply.choices
         ]  # fmt: skip
+
+
+async def side_by_side(
+    ask: Callable[[Question], Awaitable[None]], questions: Sequence[Question], *, max_in_flight: int
+) -> None:
+    """Asks every question, `max_in_flight` of them at once. The first error cancels the others and is raised."""
+    room = asyncio.Semaphore(max_in_flight)
+
+    async def ask_in_turn(question: Question) -> None:
+        async with room:
+            await ask(question)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            for question in questions:
+                group.create_task(ask_in_turn(question))
+    except ExceptionGroup as errors:
+        first = errors.exceptions[0]
+        raise first from first.__cause__
 
 
 def sample_seed(seed: int, index: int) -> int:

@@ -1,35 +1,31 @@
-"""One server over HTTP: time-outs, retries, and errors in one line that names what to change.
+"""A server of OpenAI's API through the `openai` package, with errors in one line that name what to change.
 
-The key of the server leaves this file in one header only. What a server says is data from outside: it is read up to a
-limit, stripped of what could steer a terminal, and shown only inside an error.
+Retries, the waits between them, time-outs and connections are the package's. The key of the server leaves this file in
+one header only. What a server says is data from outside: it is read up to a limit, stripped of what could steer a
+terminal, and shown only inside an error.
 """
 
 import json
 import logging
-import math
 import os
-import random
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from collections.abc import Awaitable
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
+import openai
 
-from athlos import __version__
 from athlos.errors import AthlosError, ConfigError, DataError, ModelError, choices
 from athlos.generation.http_config import HTTPEngineConfig
-from athlos.generation.in_flight import Stopped
 
 log = logging.getLogger(__name__)
 
 PASSING_STATUSES = (408, 409, 429)
-"""Worth another try, and so is every status from 500 on."""
+"""Tried again by the package, and so is every status from 500 on."""
+RETRY_COUNT = "x-stainless-retry-count"
+"""Header in which the package says how often it has sent a request before."""
 NO_CREDIT = "insufficient_quota"
-"""Comes with status 429 too, but does not pass."""
+"""Comes with status 429, but does not pass."""
 CONTEXT_WORDS = ("context_length", "context length", "maximum context", "context size", "max_model_len")
 MAX_REPLY_BYTES = 64 << 20
 MAX_SHOWN = 300
@@ -37,168 +33,160 @@ MAX_LISTED = 10
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-@dataclass
-class Counters:
-    """What an engine has asked for so far, over all its calls. Tokens are those the server counted, not cached ones."""
+class ServerAwayError(ModelError):
+    """A server that could not be reached, or that met a passing trouble at every try. `reason` says what happened."""
 
-    requests: int = 0
-    retries: int = 0
-    cache_hits: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-
-    def add(self, **amounts: int) -> None:
-        with self.lock:
-            for name, amount in amounts.items():
-                setattr(self, name, getattr(self, name) + amount)
-
-    def as_dict(self) -> dict[str, int]:
-        names = ("requests", "retries", "cache_hits", "prompt_tokens", "completion_tokens")
-        with self.lock:
-            return {name: getattr(self, name) for name in names}
+    def __init__(self, config: HTTPEngineConfig, *, reason: str, num_tries: int) -> None:
+        self.reason = reason
+        super().__init__(
+            f"engine: {config.base_url.rstrip('/')}: {reason}; gave up after {num_tries} "
+            f"{'try' if num_tries == 1 else 'tries'} (engine.max_retries={config.max_retries})"
+        )
 
 
-class Passing(Exception):
-    """A trouble that may be gone at the next try. `wait` is what the server asked for, in seconds."""
+class BoundedClient(httpx2.AsyncClient):
+    """Counts its requests in `counters`, bounds what it reads of an answer, and ends retries where credit is out."""
 
-    def __init__(self, reason: str, *, wait: float | None = None) -> None:
-        self.reason, self.wait = reason, wait
-        super().__init__(reason)
-
-
-class ServerClient:
-    """Sends requests to `config.base_url`. Safe to use from several threads; `stop` ends all waiting at once."""
-
-    def __init__(self, config: HTTPEngineConfig, *, counters: Counters, stop: threading.Event) -> None:
-        self.config, self.counters, self.stop = config, counters, stop
-        self.base_url = config.base_url.rstrip("/")
-        self._key = read_key(config.api_key_variable)
-        # A proxy of the environment knows nothing of servers on this machine. Redirects are not followed: they would
-        # carry prompts, and the key, to a place nobody named.
-        self._http = httpx2.Client(
-            timeout=httpx2.Timeout(config.read_timeout, connect=config.connect_timeout),
-            limits=httpx2.Limits(max_connections=config.max_in_flight, max_keepalive_connections=config.max_in_flight),
+    def __init__(self, config: HTTPEngineConfig, *, counters: dict[str, int]) -> None:
+        self.config, self.counters = config, counters
+        # The engine bounds the requests under way. A proxy of the environment knows nothing of servers on this machine.
+        # Redirects are not followed: they would carry prompts, and the key, to a place nobody named.
+        super().__init__(
+            limits=httpx2.Limits(),
             trust_env=urlsplit(config.base_url).hostname not in LOOPBACK,
             follow_redirects=False,
         )
 
-    def close(self) -> None:
-        self._http.close()
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        self.counters["requests"] += 1
+        if retry := int(request.headers[RETRY_COUNT]):
+            self.counters["retries"] += 1
+            log.info("engine: asking %s again, retry %d of %d", request.url, retry, self.config.max_retries)
+        response = await super().send(request, **{**options, "stream": True})
+        body = bytearray()
+        try:
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_REPLY_BYTES:
+                    raise ModelError(f"engine: {request.url} sent more than {MAX_REPLY_BYTES >> 20} MB for one answer")
+        finally:
+            await response.aclose()
+        # The body is decoded here, so that what a compressed answer grows to is bounded too.
+        headers = [(name, value) for name, value in response.headers.multi_items() if name != "content-encoding"]
+        if response.status_code == 429 and NO_CREDIT.encode() in body:
+            headers.append(("x-should-retry", "false"))
+        return httpx2.Response(response.status_code, headers=headers, content=bytes(body), request=request)
 
-    def post(self, path: str, body: dict[str, Any], *, jitter: random.Random, place: str) -> dict[str, Any]:
-        """The server's answer. `place` names the prompt in errors. Raises `Stopped` when nobody waits any more."""
+
+class ServerClient:
+    """Sends requests to `config.base_url` as long as its `async with` block lasts."""
+
+    def __init__(self, config: HTTPEngineConfig, *, counters: dict[str, int]) -> None:
+        self.config = config
+        self.base_url = config.base_url.rstrip("/")
+        self._key = read_key(config.api_key_variable)
+        # The package looks for a key of its own where it is given none, so that the header is taken out instead.
+        self._headers: dict[str, str | openai.Omit] = {} if self._key else {"Authorization": openai.Omit()}
+        self._client = openai.AsyncOpenAI(
+            api_key=self._key or "none",
+            base_url=self.base_url,
+            timeout=httpx2.Timeout(config.read_timeout, connect=config.connect_timeout),
+            max_retries=config.max_retries,
+            http_client=BoundedClient(config, counters=counters),
+        )
+
+    async def __aenter__(self) -> "ServerClient":
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await self._client.close()
+
+    async def post(self, path: str, body: dict[str, Any], *, place: str) -> dict[str, Any]:
+        """The server's answer. `place` names the prompt in errors."""
+        # Written in ASCII: a prompt may hold half a surrogate pair, and the package's own JSON refuses it.
         content = json.dumps(body).encode()
-        for attempt in range(self.config.max_retries + 1):
-            if self.stop.is_set():
-                raise Stopped
-            self.counters.add(requests=1, retries=int(attempt > 0))
-            try:
-                return self._sent("POST", path, content=content, place=place)
-            except Passing as trouble:
-                if attempt == self.config.max_retries:
-                    raise ModelError(
-                        f"engine: {self.base_url}: {trouble.reason}; gave up after {attempt + 1} "
-                        f"{'tries' if attempt else 'try'} (engine.max_retries={attempt})"
-                    ) from trouble
-                wait = self._wait(trouble, attempt=attempt, jitter=jitter)
-                log.info("engine: %s; trying again in %.1f s", trouble.reason, wait)
-            if self.stop.wait(wait):
-                raise Stopped
-        raise AssertionError("the last attempt returns or raises")
+        return await self._answer(
+            self._client.post(path, content=content, cast_to=httpx2.Response, options={"headers": self._headers}),
+            place=place,
+        )
 
-    def models(self) -> list[str]:
-        """Names of the models that the server has, asked once without retries. Raises `Passing` when it is away."""
-        self.counters.add(requests=1)
-        answer = self._sent("GET", "/models", content=None, place="engine")
+    async def models(self) -> list[str]:
+        """Names of the models that the server has, asked once without retries."""
+        answer = await self._answer(
+            self._client.get("/models", cast_to=httpx2.Response, options={"headers": self._headers, "max_retries": 0}),
+            place="engine",
+        )
         entries = answer.get("data")
         if not isinstance(entries, list):
             raise ModelError(f"engine: {self.base_url}/models gives no list of models; is this a /v1 address?")
         return [str(entry["id"]) for entry in entries if isinstance(entry, dict) and "id" in entry]
 
-    def _wait(self, trouble: Passing, *, attempt: int, jitter: random.Random) -> float:
-        """Seconds until the next try: what the server asks for, else doubling, less up to half of it at random."""
-        longest = self.config.longest_wait
-        if trouble.wait is not None:
-            if trouble.wait > longest:
-                raise ModelError(
-                    f"engine: {self.base_url}: {trouble.reason} and asks to wait {trouble.wait:.0f} s, "
-                    f"more than engine.longest_wait={longest:g}"
-                ) from trouble
-            return trouble.wait
-        return min(longest, math.ldexp(self.config.first_wait, attempt)) * (1 - jitter.random() / 2)
-
-    def _sent(self, method: str, path: str, *, content: bytes | None, place: str) -> dict[str, Any]:
-        headers = {"Content-Type": "application/json", "User-Agent": f"athlos/{__version__}"}
-        if self._key:
-            headers["Authorization"] = f"Bearer {self._key}"
+    async def _answer(self, call: Awaitable[httpx2.Response], *, place: str) -> dict[str, Any]:
         try:
-            with self._http.stream(method, self.base_url + path, content=content, headers=headers) as response:
-                text = self._body(response)
-        except httpx2.ConnectTimeout as error:
-            raise Passing(f"no connection within {self.config.connect_timeout:g} s") from error
-        except httpx2.TimeoutException as error:
-            raise Passing(f"no answer within {self.config.read_timeout:g} s") from error
-        except httpx2.ConnectError as error:
-            raise Passing(f"no server answers ({self._shown(str(error))})") from error
-        except (httpx2.TransportError, httpx2.DecodingError) as error:
-            raise Passing(f"the connection broke ({type(error).__name__})") from error
-        if response.status_code in PASSING_STATUSES or response.status_code >= 500:
-            raise self._trouble(response, text)
-        if not response.is_success:
-            raise self._refusal(response, text, place=place)
-        try:
-            answer = json.loads(text)
+            answer = (await call).json()
+        except openai.APIStatusError as error:
+            raise await self._refusal(error, place=place) from error
+        except openai.APIConnectionError as error:
+            raise self._away(error, self._trouble(error.__cause__)) from error
         except (ValueError, RecursionError) as error:
-            raise Passing("the answer is not JSON") from error
+            raise ModelError(
+                f"engine: {self.base_url}: the answer is not JSON; engine.base_url usually ends in /v1"
+            ) from error
         if not isinstance(answer, dict):
-            raise ModelError(f"engine: {self.base_url}{path} answers with {type(answer).__name__}, expected an object")
+            raise ModelError(f"engine: {self.base_url} answers with {type(answer).__name__}, expected an object")
         return answer
 
-    def _body(self, response: httpx2.Response) -> bytes:
-        body = bytearray()
-        for chunk in response.iter_bytes():
-            body += chunk
-            if len(body) > MAX_REPLY_BYTES:
-                raise ModelError(f"engine: {self.base_url} sent more than {MAX_REPLY_BYTES >> 20} MB for one answer")
-        return bytes(body)
+    def _trouble(self, cause: BaseException | None) -> str:
+        """What kept a request from being answered."""
+        match cause:
+            case httpx2.ConnectTimeout():
+                return f"no connection within {self.config.connect_timeout:g} s"
+            case httpx2.TimeoutException():
+                return f"no answer within {self.config.read_timeout:g} s"
+            case httpx2.ConnectError():
+                return f"no server answers ({self._shown(str(cause))})"
+        return f"the connection broke ({type(cause).__name__})"
 
-    def _trouble(self, response: httpx2.Response, text: bytes) -> Passing | ModelError:
-        """The error of a status that passes, unless the server's own code says that it does not."""
-        code, message = _server_words(text)
-        if code == NO_CREDIT:
-            return ModelError(f"engine: {self.base_url}: no credit left: {self._shown(message)}")
-        return Passing(f"the server answers with status {response.status_code}", wait=retry_after(response.headers))
+    def _away(self, error: openai.APIError, reason: str) -> ServerAwayError:
+        num_tries = int(error.request.headers[RETRY_COUNT]) + 1
+        return ServerAwayError(self.config, reason=reason, num_tries=num_tries)
 
-    def _refusal(self, response: httpx2.Response, text: bytes, *, place: str) -> AthlosError:
-        """The error of a status that will not pass."""
-        status, variable = response.status_code, self.config.api_key_variable
+    async def _refusal(self, error: openai.APIStatusError, *, place: str) -> AthlosError:
+        """The error of a status that is none of success."""
+        status, variable = error.status_code, self.config.api_key_variable
         if status in (401, 403):
             # Not the server's own words: some repeat parts of the key.
             held = f"the key in ${variable}" if self._key else "a request without a key"
             advice = "" if self._key else f"; set ${variable}" if variable else "; name a variable that holds one"
             return ConfigError(f"engine.api_key_variable: {self.base_url} refuses {held} (status {status}){advice}")
-        code, message = _server_words(text)
+        code, message = _server_words(error)
         shown = self._shown(message)
+        if code == NO_CREDIT:
+            return ModelError(f"engine: {self.base_url}: no credit left: {shown}")
+        if status in PASSING_STATUSES or status >= 500:
+            wait = self._shown(error.response.headers.get("retry-after", ""))
+            asks = f" and asks to wait (Retry-After: {wait})" if wait else ""
+            return self._away(error, f"the server answers with status {status}{asks}")
         if any(word in f"{code} {message}".lower() for word in CONTEXT_WORDS):
             return DataError(
                 f"{place}: too long for the context of the server ({shown}); lower eval.shots, shorten the passages, "
                 "or lower decoding.max_new_tokens"
             )
-        if status == 404 and ("model" in f"{code} {message}".lower()):
-            return ConfigError(f"engine.model: {self.base_url} does not know '{self.config.model}'{self._served()}")
-        if status == 404 or response.is_redirect:
+        if status == 404 and "model" in f"{code} {message}".lower():
+            served = await self._served()
+            return ConfigError(f"engine.model: {self.base_url} does not know '{self.config.model}'{served}")
+        if status == 404 or status < 400:
             return ConfigError(
                 f"engine.base_url: nothing to ask at {self.base_url} (status {status}); it usually ends in /v1, and "
                 f"engine.api={self.config.api.value} must be one that the server offers"
             )
         return ModelError(f"{place}: {self.base_url} refuses the request (status {status}): {shown}")
 
-    def _served(self) -> str:
+    async def _served(self) -> str:
         """What the server has instead; nothing when it does not tell."""
         try:
-            names = [self._shown(name) for name in self.models()]
-        except (Passing, AthlosError):
+            names = [self._shown(name) for name in await self.models()]
+        except AthlosError:
             return ""
         return choices(str(self.config.model), names[:MAX_LISTED], label="served")
 
@@ -218,32 +206,8 @@ def read_key(variable: str | None) -> str:
     return key
 
 
-def retry_after(headers: httpx2.Headers, *, now: Callable[[], float] = time.time) -> float | None:
-    """Seconds that a server asks to wait, from `retry-after-ms` or `retry-after` (seconds or a date); none = nothing.
-
-    Source: RFC 9110, section 10.2.3.
-    """
-    milliseconds, value = headers.get("retry-after-ms"), headers.get("retry-after", "")
-    try:
-        seconds = float(milliseconds) / 1000 if milliseconds else float(value)
-    except ValueError:
-        try:
-            seconds = parsedate_to_datetime(value).timestamp() - now()
-        except ValueError:
-            return None
-    # A float may also be spelled "nan" or "inf": neither is a time to wait.
-    return max(0.0, seconds) if abs(seconds) < float("inf") else None
-
-
-def _server_words(text: bytes) -> tuple[str, str]:
-    """(code, message) of an error body, in any of the usual forms; else the body itself as the message."""
-    decoded = text.decode("utf-8", errors="replace")
-    try:
-        body = json.loads(decoded)
-    except (ValueError, RecursionError):
-        return "", decoded
-    inner = body.get("error", body) if isinstance(body, dict) else body
-    if not isinstance(inner, dict):
-        return "", str(inner)
-    message = inner.get("message") or inner.get("detail") or inner
-    return str(inner.get("code") or inner.get("type") or ""), str(message)
+def _server_words(error: openai.APIError) -> tuple[str, str]:
+    """(code, message) of an error's body, in any of the usual forms; else the body itself as the message."""
+    body = error.body
+    message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    return str(error.code or error.type or ""), str(message)

@@ -6,16 +6,15 @@ model unless the server was started with another `--logprobs-mode`. It applies m
 own engine after them: the two differ where min-p stands beside top-p.
 """
 
-import threading
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from athlos.errors import ConfigError, DataError, ModelError, choices
+from athlos.errors import ConfigError, DataError, ModelError
 from athlos.generation.http_config import VLLMEngineConfig
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.openai_engine import OpenAIEngine
-from athlos.generation.server_client import Passing, ServerClient
+from athlos.generation.server_client import ServerAwayError, ServerClient
 
 DEFAULT_PORT = 8000
 
@@ -32,27 +31,21 @@ class VLLMEngine(OpenAIEngine):
         super().__init__(config, model, tokenizer, cache_root=cache_root)
         self.sends_token_ids = config.prompt_as_token_ids
         self._served: list[str] | None = None
-        self._look = threading.Lock()
 
     def check_rule(self, rule: SamplingRule) -> None:
         """vLLM has a word for every field of a rule."""
 
-    def model_name(self, client: ServerClient) -> str:
+    async def model_name(self, client: ServerClient) -> str:
         if self.config.model is not None:
             return self.config.model
-        served = self._models(client)
+        served = await self._models(client)
         if len(served) != 1:
             raise ConfigError(f"engine.model: {self.base_url} serves {', '.join(served) or 'nothing'}; name one")
         return served[0]
 
-    def before_asking(self, client: ServerClient) -> None:
-        """Raises `ModelError` when no server answers, `ConfigError` when it serves another model."""
-        served = self._models(client)
-        if self.config.model is not None and self.config.model not in served:
-            raise ConfigError(
-                f"engine.model: {self.base_url} does not know '{self.config.model}'"
-                f"{choices(self.config.model, served, label='served')}"
-            )
+    async def before_asking(self, client: ServerClient) -> None:
+        """Raises `ModelError` at once, and says how to start a server, when none answers."""
+        await self._models(client)
 
     def length_field(self) -> str:
         return "max_tokens"
@@ -74,18 +67,17 @@ class VLLMEngine(OpenAIEngine):
             "return_token_ids": True,
         }
 
-    def _models(self, client: ServerClient) -> list[str]:
+    async def _models(self, client: ServerClient) -> list[str]:
         """What the server serves, asked once."""
-        with self._look:
-            if self._served is None:
-                try:
-                    self._served = client.models()
-                except Passing as trouble:
-                    raise ModelError(
-                        f"engine.base_url: {self.base_url}: {trouble.reason}; start one in an environment of its own: "
-                        f"{self._command()}"
-                    ) from trouble
-            return self._served
+        if self._served is None:
+            try:
+                self._served = await client.models()
+            except ServerAwayError as trouble:
+                raise ModelError(
+                    f"engine.base_url: {self.base_url}: {trouble.reason}; start one in an environment of its own: "
+                    f"{self._command()}"
+                ) from trouble
+        return self._served
 
     def _command(self) -> str:
         name = f" --served-model-name {self.config.model}" if self.config.model else ""

@@ -317,7 +317,7 @@ def _model_folder(source: Source) -> Path:
 
 
 def _content_files(folder: Path) -> list[Path]:
-    names = ("config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt")
+    names = ("config.json", "tokenizer.json", "tokenizer.model", "vocab.json", "merges.txt", "chat_template.jinja")
     return [*sorted(folder.glob("*.safetensors")), *(folder / name for name in names if (folder / name).is_file())]
 
 

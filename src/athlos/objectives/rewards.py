@@ -19,15 +19,8 @@ from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.errors import DataError
 from athlos.objectives.reward_config import FormatRule, ReasoningRewardConfig, RewardRule, SumConfig
 from athlos.parts import PartContext, Reward, Scores
-from athlos.text.language import (
-    CLOSING_THINK_TAG,
-    OPENING_THINK_TAG,
-    Detector,
-    base_language,
-    detector,
-    language_consistent,
-    prose,
-)
+from athlos.text.consistency import CLOSING_THINK_TAG, OPENING_THINK_TAG, language_consistent, prose
+from athlos.text.language import Detector, base_language, detector
 from athlos.text.matching import exact_match
 from athlos.text.maths import answers_equal, ascii_digits, extract_answer
 from athlos.text.normalisation import default_normaliser
@@ -67,7 +60,7 @@ def judge(
     """The parts of the reward of one response. One that was cut by length is neither well formed nor right.
 
     Thought and answer are checked apart where there are thinking tags, and texts of at most 15 letters without LaTeX
-    pass (`text.language.language_consistent`). Accuracy compares the last box, else the last number,
+    pass (`text.consistency.language_consistent`). Accuracy compares the last box, else the last number,
     behind the thought.
     """
     found = extract_answer(response.rsplit(CLOSING_THINK_TAG, 1)[-1])

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from scipy import stats
 
 from athlos.errors import ConfigError
 from athlos.runs.folder import now, to_json, write_atomically
@@ -52,16 +53,10 @@ def write_benchmark_record(folder: Path, *, name: str, options: Mapping[str, Any
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
     """Ends of the narrowest pair of order statistics that holds the median with at least 95 %; None below six values.
 
-    Distribution-free: x_(k) and x_(n+1-k) hold it with 1 - 2 P(Binomial(n, 1/2) < k).
+    Distribution-free, by the binomial distribution of how many values lie below the median.
     """
-    ordered, n = sorted(values), len(values)
-    found = None
-    for k in range(1, n // 2 + 1):
-        missed = 2 * sum(math.comb(n, i) for i in range(k)) / 2**n
-        if 1 - missed < COVERAGE:
-            break
-        found = ordered[k - 1], ordered[n - k]
-    return found
+    ends = stats.quantile_test(values, p=0.5).confidence_interval(COVERAGE)
+    return None if math.isnan(ends.low) else (float(ends.low), float(ends.high))
 
 
 def _numbers(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float | None]]:

@@ -1,7 +1,11 @@
-"""What metric names say: which direction is better, and which are one metric in several languages."""
+"""What names say: of a metric, its better direction and its language; of a class in a config, the part that it is."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import cache
+from typing import Any
+
+from athlos.config.registry import registry
 
 LOWER_IS_BETTER = (
     "ppl", "nll", "loss", "bits_per_byte", "ter", "wer", "cer", "ece_mass", "ece_width", "mce", "brier", "aurc",
@@ -16,6 +20,9 @@ DIRECTIONS = {name: -1 for name in LOWER_IS_BETTER} | {name: 1 for name in HIGHE
 """Last word of a metric's name -> 1 where greater is better, -1 where smaller is. Others have no known direction."""
 
 LANGUAGE = re.compile(r"[a-z]{2,3}(?:[-_](?:[A-Z][a-z]{3}|[A-Z]{2}|[0-9]{3}))*")
+
+NO_LANGUAGES = {*DIRECTIONS, "low", "mid"}
+"""Last words that look like a code: metrics, and groups of languages by their resources."""
 
 
 def direction(metric: str) -> int:
@@ -37,6 +44,35 @@ def by_language(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = {}
     for name in sorted(names):
         metric, _, last = name.rpartition("/")
-        if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in DIRECTIONS:
+        if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in NO_LANGUAGES:
             found.setdefault(metric, {})[last] = name
     return {metric: languages for metric, languages in found.items() if metric in names or len(languages) > 1}
+
+
+TARGET = "._target_"
+
+
+def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A flat config as people write it: `surgery: none` in place of `surgery._target_` and a class.
+
+    A part that is not registered is shown by the last word of its class. The line goes where the config names the part
+    anyway: in `data.name` beside `data._target_`, or in the key itself (`eval.suites.math`).
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if not key.endswith(TARGET) or not isinstance(value, str):
+            found[key] = value
+            continue
+        place = key.removesuffix(TARGET)
+        group = place.rpartition(".")[2]
+        slug = _slugs().get((group, value)) or _slugs().get(("", value)) or value.rpartition(".")[2]
+        if f"{place}.name" not in config and slug != group:
+            found[place] = slug
+    return found
+
+
+@cache
+def _slugs() -> dict[tuple[str, str], str]:
+    """(Group, class) -> name of the part; the class alone, under the group "", for parts that stand elsewhere."""
+    parts = [part for part in registry().parts.values() if part.target]
+    return {("", part.target): part.name for part in parts} | {(part.group, part.target): part.name for part in parts}

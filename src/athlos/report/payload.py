@@ -16,7 +16,7 @@ import athlos
 from athlos.report.comparison import value_columns
 from athlos.report.downsampling import downsample
 from athlos.report.ledger_text import page_claims
-from athlos.report.names import by_language, direction
+from athlos.report.names import by_language, direction, shown_config
 from athlos.report.reading import PNG
 from athlos.report.seeds import identity_key, t_quantile
 from athlos.runs.records import Curve, Predictions, RunRecord
@@ -56,7 +56,7 @@ def payload(
     _add_curves(runs, records, names=curve_names, notes=notes)
     texts = _add_predictions(runs, records, num_predictions=num_predictions, notes=notes)
     figures = _figures(records, notes=notes)
-    columns = value_columns([_clipped(record.config, MAX_CONFIG_TEXT) for record in records])
+    columns = value_columns([_clipped(shown_config(record.config), MAX_CONFIG_TEXT) for record in records])
     readable = [position for position, record in enumerate(records) if record.config]
     return {
         "title": title,

@@ -10,22 +10,11 @@ import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
+
+import yaml
 
 from athlos.errors import DataError
-from athlos.runs.bounded import (
-    as_number,
-    excess,
-    is_inside,
-    one_line,
-    open_inside,
-    parse_json,
-    parse_yaml,
-    printable,
-    read_inside,
-    reason_of,
-    shortened,
-)
 from athlos.runs.folder import flat
 from athlos.runs.records import (
     SUFFIX,
@@ -38,7 +27,13 @@ from athlos.runs.records import (
     is_step,
     read_records,
 )
+from athlos.runs.values import as_number, one_line, parse_json, printable, reason_of, shortened
 from athlos.training.events import RESERVED, events_file
+
+try:
+    from yaml import CSafeLoader as SafeLoader  # ten times faster; absent where PyYAML was built without libyaml
+except ImportError:
+    from yaml import SafeLoader
 
 log = logging.getLogger(__name__)
 
@@ -46,16 +41,9 @@ CONFIG, STATUS, METRICS = "config.yaml", "status.json", "metrics.json"
 DETAILS, PROVENANCE = "metric_details.json", "provenance.json"
 PREDICTIONS, FIGURES = "predictions", "figures"
 
-MAX_JSON_BYTES = 20_000_000
-"""A larger config, metrics or provenance file is no file of Athlos."""
-MAX_LINE_BYTES = 1_000_000
-"""A longer line of predictions is passed over."""
-MAX_ROWS_BYTES = 1_000_000_000
-"""A larger file of curves or predictions is not read."""
-MAX_FIGURE_BYTES = 100_000_000
+PNG = b"\x89PNG\r\n\x1a\n"
 MAX_NAMED = 10
 """Damaged lines of a records file that are named one by one."""
-PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def collect(
@@ -93,8 +81,7 @@ def collect(
 def run_places(results: Path) -> Iterator[Path]:
     """Run folders and records files below `results`, itself included; none inside a run folder or a hidden one.
 
-    `results` may be a link. Links to folders below it are not followed, with a warning: results come from anybody, and
-    a link can lead to anything of the reader.
+    `results` may be a link. Links to folders below it are not followed, with a warning: they may lead in a circle.
     """
     if is_records_file(results):
         yield results
@@ -128,54 +115,50 @@ def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves:
     """Read one run folder; never raises for what is in it."""
     record = RunRecord(path=folder, name=name)
     problems = record.problems
-    top = os.path.realpath(folder)
-    record.config = _config(folder / CONFIG, problems, top=top)
-    record.status = _json_object(folder / STATUS, problems, top=top)
+    record.config = _config(folder / CONFIG, problems)
+    record.status = _json_object(folder / STATUS, problems)
     state = record.status.get("state")
     record.state = state if isinstance(state, str) and state else "unknown"
     if record.state == "unknown":
         problems.append(f"{STATUS}: no state")
     is_done = record.state == "finished"
-    for metric, value in _json_object(folder / METRICS, problems, top=top, is_needed=is_done).items():
+    for metric, value in _json_object(folder / METRICS, problems, is_needed=is_done).items():
         number = as_number(value)
         if number is None:
             problems.append(f"{METRICS}: {shortened(metric)} is no number")
         else:
             record.metrics[metric] = number
-    for metric, detail in _json_object(folder / DETAILS, problems, top=top, is_needed=False).items():
+    for metric, detail in _json_object(folder / DETAILS, problems, is_needed=False).items():
         if isinstance(detail, Mapping):
             record.details[metric] = detail_of(detail)
-    record.provenance = _json_object(folder / PROVENANCE, problems, top=top, is_needed=is_done)
+    record.provenance = _json_object(folder / PROVENANCE, problems, is_needed=is_done)
     phases = record.provenance.get("phases", [])
     record.phases = [phase for phase in phases if isinstance(phase, dict)] if isinstance(phases, list) else []
     if with_curves:
-        record.curves = _curves(events_file(folder), problems, top=top)
+        record.curves = _curves(events_file(folder), problems)
     if num_predictions > 0:
-        record.predictions = _predictions(folder / PREDICTIONS, problems, top=top, limit=num_predictions)
-    record.figures = _figures(folder / FIGURES, problems, top=top)
+        record.predictions = _predictions(folder / PREDICTIONS, problems, limit=num_predictions)
+    record.figures = _figures(folder / FIGURES, problems)
     problems[:] = [one_line(problem) for problem in problems[:100]]  # a page is no place for more
     return record
 
 
-def _config(path: Path, problems: list[str], *, top: str) -> dict[str, Any]:
+def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        found = parse_yaml(read_inside(path, top=top, max_bytes=MAX_JSON_BYTES))
-    except (OSError, ValueError, TypeError) as error:
+        found = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+    except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(f"{CONFIG}: cannot be read: {reason_of(error)}")
         return {}
     if not isinstance(found, dict):
         problems.append(f"{CONFIG}: holds no mapping")
         return {}
-    if too_much := excess(found):
-        problems.append(f"{CONFIG}: {too_much}")
-        return {}
     return flat(_plain(found))
 
 
-def _json_object(path: Path, problems: list[str], *, top: str, is_needed: bool = True) -> dict[str, Any]:
+def _json_object(path: Path, problems: list[str], *, is_needed: bool = True) -> dict[str, Any]:
     """A JSON object; empty, with a problem, when it cannot be read. A missing file is one only where needed."""
     try:
-        found = parse_json(read_inside(path, top=top, max_bytes=MAX_JSON_BYTES))
+        found = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if is_needed:
             problems.append(f"{path.name}: missing")
@@ -183,8 +166,8 @@ def _json_object(path: Path, problems: list[str], *, top: str, is_needed: bool =
     except (OSError, ValueError) as error:
         problems.append(f"{path.name}: cannot be read: {reason_of(error)}")
         return {}
-    if not isinstance(found, dict) or (too_much := excess(found)):
-        problems.append(f"{path.name}: {too_much if isinstance(found, dict) else 'holds no object'}")
+    if not isinstance(found, dict):
+        problems.append(f"{path.name}: holds no object")
         return {}
     return found
 
@@ -200,19 +183,21 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, str | int | float) else str(value)
 
 
-def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
+def _curves(path: Path, problems: list[str]) -> dict[str, Curve]:
     """Curves by metric. Lines that are no records are passed over and counted; a half-written last one silently."""
     points: dict[str, dict[int, float]] = {}
     bad = 0
     try:
-        with open_inside(path, top=top, max_bytes=MAX_ROWS_BYTES) as handle:
-            for line in _lines(handle):
+        with path.open("rb") as handle:
+            for line in handle:
+                if not line.endswith(b"\n"):
+                    break
                 try:
-                    record = json.loads(line or b"")
+                    record = json.loads(line)
                     step = record["step"]
                     if not is_step(step):
                         raise TypeError("step")
-                except (ValueError, TypeError, KeyError, RecursionError):
+                except (ValueError, TypeError, KeyError):
                     bad += 1
                     continue
                 for metric, value in record.items():
@@ -220,7 +205,7 @@ def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
                         points.setdefault(metric, {})[step] = number  # a step written twice counts as written last
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError) as error:
+    except OSError as error:
         problems.append(f"events/{path.name}: cannot be read: {reason_of(error)}")
         return {}
     if bad:
@@ -228,80 +213,43 @@ def _curves(path: Path, problems: list[str], *, top: str) -> dict[str, Curve]:
     return {metric: curve_of(found) for metric, found in points.items()}
 
 
-def _lines(handle: BinaryIO) -> Iterator[bytes | None]:
-    """Every line that ends, None in place of a very long one; what stands behind the last line break is half a line."""
-    while line := handle.readline(MAX_LINE_BYTES):
-        is_whole = line.endswith(b"\n")
-        while not line.endswith(b"\n") and (rest := handle.readline(MAX_LINE_BYTES)):
-            line = rest
-        if line.endswith(b"\n"):
-            yield line if is_whole else None
-
-
-def _predictions(folder: Path, problems: list[str], *, top: str, limit: int) -> dict[str, Predictions]:
-    if not _is_folder_inside(folder, problems, top=top):
-        return {}
+def _predictions(folder: Path, problems: list[str], *, limit: int) -> dict[str, Predictions]:
     found = {}
     for path in sorted(folder.glob("*.jsonl")):
         try:
-            with open_inside(path, top=top, max_bytes=MAX_ROWS_BYTES) as handle:
-                found[printable(path.stem)] = _first_rows(handle, path.name, problems, limit=limit)
-        except (OSError, ValueError) as error:
+            found[printable(path.stem)] = _first_rows(path, problems, limit=limit)
+        except OSError as error:
             problems.append(f"{PREDICTIONS}/{path.name}: cannot be read: {reason_of(error)}")
     return found
 
 
-def _is_folder_inside(folder: Path, problems: list[str], *, top: str) -> bool:
-    if folder.is_dir() and not is_inside(folder, top=top):
-        problems.append(f"{folder.name}: not read: a link out of the run folder")
-        return False
-    return folder.is_dir()
-
-
-def _first_rows(handle: BinaryIO, name: str, problems: list[str], *, limit: int) -> Predictions:
+def _first_rows(path: Path, problems: list[str], *, limit: int) -> Predictions:
     rows: list[dict[str, Any]] = []
     bad = total = 0
-    while len(rows) < limit and (line := handle.readline(MAX_LINE_BYTES)):
-        total += 1
-        is_whole = line.endswith(b"\n") or len(line) < MAX_LINE_BYTES
-        while not line.endswith(b"\n") and (rest := handle.readline(MAX_LINE_BYTES)):
-            line = rest
-        try:
-            row = parse_json(line) if is_whole else None
-        except ValueError:
-            row = None
-        if isinstance(row, dict) and not excess(row):
-            rows.append(row)
-        else:
-            bad += 1
-    last = b"\n"
-    while chunk := handle.read(1 << 20):
-        total += chunk.count(b"\n")
-        last = chunk[-1:]
-    total += last != b"\n"
+    with path.open("rb") as handle:
+        for line in handle:
+            total += 1
+            if len(rows) == limit:
+                continue
+            try:
+                row = parse_json(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                bad += 1
     if bad:
-        problems.append(f"{PREDICTIONS}/{name}: {bad} damaged or very long lines left out")
+        problems.append(f"{PREDICTIONS}/{path.name}: {bad} damaged {'line' if bad == 1 else 'lines'} left out")
     return Predictions(rows=rows, total=total)
 
 
-def _figures(folder: Path, problems: list[str], *, top: str) -> list[Path]:
+def _figures(folder: Path, problems: list[str]) -> list[Path]:
     """PNG files below `figures/`. Other pictures are named as problems: an SVG may carry a script."""
-    if not _is_folder_inside(folder, problems, top=top):
-        return []
     found = []
     for path in sorted(folder.rglob("*")):
-        name = f"{FIGURES}/{shortened(path.relative_to(folder))}"
         if path.suffix.lower() == ".png":
-            try:
-                with open_inside(path, top=top, max_bytes=MAX_FIGURE_BYTES) as handle:
-                    is_png = handle.read(len(PNG)) == PNG
-            except (OSError, ValueError) as error:
-                problems.append(f"{name}: not shown: {reason_of(error)}")
-                continue
-            if is_png:
-                found.append(path)
-            else:
-                problems.append(f"{name}: not shown: no PNG")
+            found.append(path)
         elif path.suffix.lower() in (".svg", ".pdf", ".jpg", ".jpeg", ".gif", ".webp"):
-            problems.append(f"{name}: not shown; expected .png")
+            problems.append(f"{FIGURES}/{shortened(path.relative_to(folder))}: not shown; expected .png")
     return found

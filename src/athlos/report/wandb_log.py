@@ -1,165 +1,169 @@
-"""Records of a wandb run: its `run-<id>.wandb` file, a log of protobuf messages that wandb writes as the run goes.
+"""What a wandb run logged: the records of its file, as `wandb leet inspect --json` (wandb 0.31) prints them.
 
-wandb has no reader of this file in Python; its command `wandb leet inspect` joins nested names with dots, writes nan as
-text and takes a process for each run. So the frames are read here and the messages decoded by wandb's own classes. The
-tests compare the two. Frames: seven bytes that name the format, then the log format of LevelDB
-(https://github.com/google/leveldb/blob/main/doc/log_format.md) with a plain CRC-32 where LevelDB has a masked CRC-32C.
+wandb has no reader of its file in Python. Its command joins names that wandb nests with dots, and writes nan and the
+infinities as text, so a logged text `NaN` is taken for a number here.
 """
 
 import json
-import struct
-import zlib
-from collections.abc import Iterator
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from athlos.errors import DataError
+from athlos.runs.folder import flat
+from athlos.runs.values import as_number, one_line, parse_json
+from athlos.training.events import RESERVED
 
-IDENTITY = struct.pack("<4sHB", b":W&B", 0xBEE1, 0)
-BLOCK_BYTES = 2**15
-FRAME = struct.Struct("<IHB")
-"""Checksum of kind and content, length of the content, kind."""
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-MAX_RECORD_BYTES = 2**26
-"""A longer record is passed over: a curve's row is never that long, and a hostile file must not fill the memory."""
-
-MAX_LEVELS = 64
-
-KeyPath = tuple[str, ...]
+WANDB_KEYS = ("_step", "_runtime", "_timestamp", "_wandb")
+"""What wandb adds to every row and to the summary."""
+MEDIA = ("table-file", "image-file", "images/separated")
+NOT_FINITE = ("NaN", "Infinity", "-Infinity")
+KINDS = {str: "text", list: "list", dict: "object", type(None): "null"}
+"""What a value that is in no curve is counted as."""
 
 
+@dataclass
 class WandbLog:
-    """Iterate to get wandb's `Record` messages in the order written; afterwards the counters tell what was damaged.
+    """The records of one run, gathered in one pass; the curves go to `events` row by row, as lines of JSON."""
 
-    `num_damaged` counts places that were passed over (a wrong checksum loses the rest of its 32 KiB block);
-    `is_cut` is true when the file ends inside a record, as that of a killed run does. Raises `DataError` for a file
-    that cannot be read or is no log of wandb.
-    """
+    events: IO[str]
+    run: dict[str, Any] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, float | None] = field(default_factory=dict)
+    last: dict[str, float | None] = field(default_factory=dict)
+    """Last value of each curve."""
+    media: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Name -> wandb's description of the table or picture that was logged last under it."""
+    num_media: Counter[str] = field(default_factory=Counter)
+    """How often something was logged under each of these names."""
+    skipped: Counter[str] = field(default_factory=Counter)
+    """Kind of value -> how many values of the history are in no curve."""
+    damage: list[str] = field(default_factory=list)
+    """What could not be read, a line each."""
+    exit_code: int | None = None
+    """Nothing for a run without an end."""
+    runtime_s: float | None = None
+    last_time: float | None = None
+    """Seconds that the run took, and seconds since 1970 of its last row."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.num_records = self.num_damaged = 0
-        self.is_cut = False
+    @property
+    def metrics(self) -> dict[str, float | None]:
+        """Last value of each curve, and on top of it the numbers that wandb's summary holds."""
+        return self.last | self.summary
 
-    def __iter__(self) -> Iterator[Any]:
-        from google.protobuf.message import DecodeError
-        from wandb.proto import wandb_internal_pb2 as messages
+    def read(self, file: Path) -> None:
+        """Take all records of a file. Raises `DataError` for a file that wandb cannot read, or that holds no run."""
+        with tempfile.TemporaryFile() as printed:
+            self.damage += _inspect(file, printed)
+            printed.seek(0)
+            for line in printed:
+                try:
+                    record = parse_json(line)
+                except ValueError as error:
+                    self.damage.append(f"a record that is no JSON: {error}")
+                    continue
+                self._take(record["type"], record.get(record["type"], {}))
+        if not self.run and not self.last:
+            raise DataError("holds no run: it was killed before wandb wrote of it, or the file is not whole", file=file)
 
-        for content in self._contents():
-            try:
-                record = messages.Record.FromString(content)
-            except DecodeError:
-                self.num_damaged += 1
-                continue
-            self.num_records += 1
-            yield record
+    def _take(self, kind: str, content: dict[str, Any]) -> None:
+        if kind == "run":  # again, with all its values, when the program changes a name or a tag
+            self.run = content
+            _change(self.config, content.get("config", {}))
+        elif kind == "config":
+            _change(self.config, content)
+        elif kind == "summary":
+            plain, _ = _split(content.get("update", {}))
+            for name in _change(self.summary, {**content, "update": _numbers(plain)}):
+                self.last.pop(name, None)
+        elif kind == "environment":
+            self.environment |= content
+        elif kind == "exit":
+            self.exit_code = content.get("exit_code", 0)
+        elif kind == "history":
+            self._take_row(content.get("item", {}), step=content.get("step", {}).get("num"))
 
-    def _contents(self) -> Iterator[bytes]:
-        """The bytes of every whole record."""
-        try:
-            with self.path.open("rb") as file:
-                yield from self._joined(file)
-        except OSError as error:
-            raise DataError(error.strerror or str(error), file=self.path) from error
-
-    def _joined(self, file: BinaryIO) -> Iterator[bytes]:
-        """Records whose frames may lie in several blocks, made whole; those with a lost frame are dropped."""
-        parts: list[bytes] | None = None
-        size = 0
-        for kind, content in self._frames(file):
-            if kind in (FULL, FIRST):
-                parts, size = [], 0
-            if parts is None:  # a frame of a record whose beginning was lost
-                continue
-            size += len(content)
-            if kind == 0 or size > MAX_RECORD_BYTES:
-                self.num_damaged += kind != 0
-                parts = None
-                continue
-            parts.append(content)
-            if kind in (FULL, LAST):
-                yield b"".join(parts)
-                parts = None
-        self.is_cut |= parts is not None
-
-    def _frames(self, file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-        """(kind, content) of every whole frame; (0, b"") where some were lost."""
-        block = file.read(BLOCK_BYTES)
-        if not block.startswith(IDENTITY):
-            what = "is empty" if not block else "is cut in its first bytes" if IDENTITY.startswith(block) else ""
-            raise DataError(what or "is no log of wandb, or of a version that is not known", file=self.path)
-        position = len(IDENTITY)
-        while block:
-            while position + FRAME.size <= len(block):
-                checksum, length, kind = FRAME.unpack_from(block, position)
-                content = block[position + FRAME.size : position + FRAME.size + length]
-                whole = len(content) == length and FULL <= kind <= LAST
-                if not whole or zlib.crc32(content, zlib.crc32(bytes([kind]))) != checksum:
-                    break
-                yield kind, content
-                position += FRAME.size + length
-            rest = block[position:]
-            following = file.read(BLOCK_BYTES)
-            if len(rest) >= FRAME.size or any(rest):
-                # What ends inside the last block was being written when the run stopped; all else is damage.
-                self.is_cut |= not following
-                self.num_damaged += bool(following)
-                yield 0, b""
-            block, position = following, 0
-
-
-def key_path(item: Any) -> KeyPath:
-    """Name of an item of history, summary or config, one entry a level; in one piece where there are too many."""
-    levels = tuple(item.nested_key) or (item.key,)
-    return levels if len(levels) <= MAX_LEVELS else (".".join(levels),)
+    def _take_row(self, item: dict[str, Any], *, step: int | None) -> None:
+        row, objects = _split(item)
+        for name, description in objects.items():
+            if (kind := description.get("_type")) in MEDIA:
+                self.media[name] = description
+                self.num_media[name] += 1
+            else:
+                self.skipped[str(kind)[:40]] += 1
+        numbers = _numbers(row)
+        others = [value for name, value in row.items() if metric_name(name) not in numbers and not _is_wandb(name)]
+        self.skipped.update(KINDS[type(value)] for value in others)
+        self.runtime_s = _seconds(row.get("_runtime")) or self.runtime_s
+        self.last_time = _seconds(row.get("_timestamp")) or self.last_time
+        if numbers and step is not None:
+            self.last |= numbers
+            self.events.write(json.dumps({"step": step, "time": self.last_time, **numbers}) + "\n")
 
 
-def number(text: str) -> float | None:
-    """The value of an item of history where it is a number (a boolean is 0 or 1), nothing for all else."""
-    try:
-        return float(text)
-    except ValueError:
-        return {"true": 1.0, "false": 0.0}.get(text)
+def metric_name(name: str) -> str:
+    """The name of a curve; those that a row of ours takes for itself stand under `history/`."""
+    return f"history/{name}" if name in RESERVED else name
 
 
-def decoded(text: str) -> Any:
-    """A JSON value; text that is no JSON, or too deeply nested to read, as it is."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
+def _inspect(file: Path, printed: IO[bytes]) -> list[str]:
+    """Have wandb print the records of a file; returns what it says of damage, a line each."""
+    command = [sys.executable, "-P", "-m", "wandb", "leet", "inspect", "--json", str(file.resolve())]
+    offline = {"WANDB_MODE": "offline", "WANDB_ERROR_REPORTING": "false"}
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, stdout=printed, stderr=subprocess.PIPE, check=False, env=os.environ | offline
+    )
+    said = [one_line(line) for line in done.stderr.decode(errors="replace").splitlines() if line.strip()]
+    if done.returncode:
+        reason = said[-1].removeprefix("Error: ") if said else f"code {done.returncode}"
+        raise DataError(f"wandb cannot read it: {reason}", file=file)
+    return [line.removeprefix("wandb leet inspect: ") for line in said]
 
 
-class Updates:
-    """Nested values that come as changes: the last one of each name counts. Decoded once, at the end."""
-
-    def __init__(self) -> None:
-        self._texts: dict[KeyPath, str] = {}
-
-    def apply(self, record: Any) -> list[KeyPath]:
-        """Take the changes of a config or summary record; returns the removed names."""
-        for item in record.update:
-            path = key_path(item)
-            self._texts.pop(path, None)  # to the end: a later whole replaces earlier parts
-            self._texts[path] = item.value_json
-        removed = [key_path(item) for item in record.remove]
-        for path in removed:
-            for known in [known for known in self._texts if known[: len(path)] == path]:
-                del self._texts[known]
-        return removed
-
-    def nested(self) -> dict[str, Any]:
-        values: dict[str, Any] = {}
-        for path, text in self._texts.items():
-            put(values, path, decoded(text))
-        return values
+def _change(values: dict[str, Any], changes: Mapping[str, Any]) -> list[str]:
+    """Apply a record of updates and removals; returns the removed names."""
+    values |= changes.get("update", {})
+    names = [".".join(item.get("nested_key", ())) or item.get("key", "") for item in changes.get("remove", ())]
+    removed = [key for key in values if any(key == name or key.startswith(f"{name}.") for name in names)]
+    for key in removed:
+        del values[key]
+    return removed
 
 
-def put(values: dict[str, Any], path: KeyPath, value: Any) -> None:
-    """Set a nested value; a plain value that stands in the way is replaced."""
-    for key in path[:-1]:
-        inner = values.get(key)
-        if not isinstance(inner, dict):
-            inner = values[key] = {}
-        values = inner
-    values[path[-1]] = value
+def _split(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Plain values by dotted name, and the descriptions of tables, pictures and the like, which have a `_type`."""
+    plain = flat(values)
+    objects = {}
+    for name in [key.removesuffix("._type") for key in plain if key.endswith("._type")]:
+        parts = [key for key in plain if key.startswith(f"{name}.")]
+        objects[name] = {key.removeprefix(f"{name}."): plain.pop(key) for key in parts}
+    return plain, objects
+
+
+def _seconds(value: Any) -> float | None:
+    number = as_number(value)
+    return None if number is None or math.isnan(number) else number
+
+
+def _is_wandb(name: str) -> bool:
+    return name.partition(".")[0] in WANDB_KEYS
+
+
+def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """The logged numbers by the names of their curves: a boolean is 0 or 1, one that is not finite is null."""
+    found: dict[str, float | None] = {}
+    for name, value in values.items():
+        number = math.nan if isinstance(value, str) and value in NOT_FINITE else None
+        if isinstance(value, int | float):
+            number = as_number(float(value) if isinstance(value, bool) else value)
+        if number is not None and not _is_wandb(name):
+            found[metric_name(name)] = number if math.isfinite(number) else None
+    return found

@@ -15,16 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from athlos.errors import ConfigError
-from athlos.runs.bounded import printable
+from athlos.runs.values import printable
 
+LIBRARY = ("uplot/uPlot.iife.min.js", "uplot/uPlot.min.css", "uplot/LICENSE")
+"""What draws the curves: program, style, and the licence that each page carries."""
 PROGRAM = ("format.js", "data.js", "table.js", "charts.js", "sections.js", "predictions.js", "main.js")
 """Files of the program, in the order in which they need each other."""
 
 
 def page(data: Mapping[str, Any]) -> str:
     """The HTML of a report; `data` is what `payload` returns."""
-    style = _shipped("page.css")
-    program = "(() => {\n'use strict';\n" + "\n".join(_shipped(name) for name in PROGRAM) + "})();\n"
+    library, library_style, licence = map(_shipped, LIBRARY)
+    style = library_style + _shipped("page.css")
+    files = "\n".join([library, *map(_shipped, PROGRAM)])
+    program = f"/* uPlot:\n{licence}\n*/\n(() => {{\n'use strict';\n{files}}})();\n"
     policy = (
         f"default-src 'none'; script-src '{_source_hash(program)}'; style-src '{_source_hash(style)}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"

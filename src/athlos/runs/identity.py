@@ -11,7 +11,7 @@ CHANGES_WEIGHTS = (
 )  # fmt: skip
 """Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data` and
 `hardware` do in part."""
-ELSEWHERE = ("dir", "limit_test")
+ELSEWHERE = ("dir", "path", "limit_test")
 """Keys of `data` that do not change what is trained: where the files lie, whose content is hashed; test items."""
 
 

@@ -1,8 +1,8 @@
 """What is kept of a run for good: `experiments/<slug>/records.jsonl.gz`, one line of JSON a run. No torch here.
 
 A line holds name, config (dotted keys), status, metrics with their intervals, provenance with the command, curves and
-phases; no weights, no predictions, no figures, and no path of the machine. The same runs give the same bytes. A file is
-read as it came, from anybody: what is damaged is named with file and line and passed over.
+phases; no weights, no predictions, no figures, and no path of the machine. The same runs give the same bytes. What is
+damaged in a file is named with file and line and passed over.
 
 To change all lines of a file, read them, change them and write them back:
 
@@ -25,17 +25,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from athlos.errors import DataError
-from athlos.runs.bounded import as_number, excess, one_line, open_inside, parse_json, printable, reason_of, shortened
+from athlos.runs.values import as_number, one_line, parse_json, printable, reason_of, shortened
 
 RECORDS, SUFFIX = "records.jsonl.gz", ".jsonl.gz"
 
-MAX_FILE_BYTES = 100_000_000
-"""A larger file is not read."""
-MAX_TEXT_BYTES = 200_000_000
-"""Bytes of text in a file; what stands behind them is not read."""
-MAX_LINE_BYTES = 10_000_000
-"""A longer line is passed over."""
-MAX_LINES = 100_000
 MAX_STEP = 1 << 62
 
 PLACES = ("run_dir", "results_dir", "cache_dir")
@@ -223,9 +216,6 @@ def _part(line: Mapping[str, Any], key: str, *, kind: type = dict) -> Any:
     part = line.get(key, kind())
     if not isinstance(part, kind):
         raise ValueError(f"'{key}' is no {'object' if kind is dict else 'list'}")
-    # The points of curves are bounded by the length of the line alone.
-    if key != "curves" and (too_much := excess(part)):
-        raise ValueError(f"'{key}' has {too_much}")
     return part
 
 
@@ -267,30 +257,21 @@ def read_lines(file: Path, *, damage: list[DataError]) -> Iterator[tuple[int, di
 
     A file whose end is missing gives the lines before it.
     """
-    number = num_bytes = 0
+    number = 0
     try:
-        top = os.path.realpath(file.parent)
-        with open_inside(file, top=top, max_bytes=MAX_FILE_BYTES) as packed, gzip.open(packed) as text:
-            while line := text.readline(MAX_LINE_BYTES):
-                number, num_bytes = number + 1, num_bytes + len(line)
-                is_whole = line.endswith(b"\n")
-                while not line.endswith(b"\n") and (rest := text.readline(MAX_LINE_BYTES)):
-                    line, num_bytes = rest, num_bytes + len(rest)
-                    if num_bytes > MAX_TEXT_BYTES:
-                        break
-                if number > MAX_LINES or num_bytes > MAX_TEXT_BYTES:
-                    raise ValueError(f"more than {MAX_LINES} lines or {MAX_TEXT_BYTES} bytes")
+        with gzip.open(file) as text:
+            for number, line in enumerate(text, start=1):
                 try:
-                    yield number, _object(line, is_whole=is_whole)
+                    yield number, _object(line)
                 except ValueError as error:
                     damage.append(DataError(reason_of(error), file=file, line=number))
-    except (OSError, EOFError, ValueError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error) as error:
         damage.append(DataError(f"cannot be read beyond line {number}: {reason_of(error)}", file=file))
 
 
-def _object(line: bytes, *, is_whole: bool) -> dict[str, Any]:
-    if not is_whole:
-        raise ValueError(f"no line break at its end, or more than {MAX_LINE_BYTES} bytes")
+def _object(line: bytes) -> dict[str, Any]:
+    if not line.endswith(b"\n"):
+        raise ValueError("no line break at its end")
     value = parse_json(line)
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
@@ -300,7 +281,7 @@ def _object(line: bytes, *, is_whole: bool) -> dict[str, Any]:
 def add_records(file: Path, records: Iterable[RunRecord]) -> int:
     """Write records into a file, each in place of an older line of its study and name; returns how many it replaced.
 
-    Raises `DataError` for a damaged file, which is left as it is, and for a record that no reader would take.
+    Raises `DataError` for a damaged file, which is left as it is.
     """
     damage: list[DataError] = []
     lines = {_key(line): line for _, line in read_lines(file, damage=damage)} if file.exists() else {}
@@ -315,15 +296,12 @@ def add_records(file: Path, records: Iterable[RunRecord]) -> int:
 def write_lines(file: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     """Write a records file beside its place and rename it: lines by study and name, keys in order, no time stamp.
 
-    Raises `DataError` for a line that is too long, or when the file cannot be written.
+    Raises `DataError` when the file cannot be written.
     """
-    texts = []
-    for line in sorted(lines, key=_key):
-        text = json.dumps(line, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
-        if len(text) > MAX_LINE_BYTES:
-            run = shortened(line.get("run"))
-            raise DataError(f"the record of {run} has {len(text)} bytes, expected at most {MAX_LINE_BYTES}", file=file)
-        texts.append(text)
+    texts = [
+        json.dumps(line, sort_keys=True, allow_nan=False, separators=(",", ":")) + "\n"
+        for line in sorted(lines, key=_key)
+    ]
     scratch = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         scratch.write_bytes(gzip.compress("".join(texts).encode("ascii"), mtime=0))

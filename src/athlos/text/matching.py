@@ -5,12 +5,9 @@ An item without gold answers, or with a blank one, raises `DataError`: it cannot
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from typing import Any
 
 from athlos.errors import DataError
-from athlos.text.language import base_language
-from athlos.text.normalisation import UNSPACED_LANGUAGES, normalise
+from athlos.text.normalisation import normalise
 
 CLOSED_ANSWERS = frozenset({"yes", "no", "noanswer"})
 """Answers that share no credit with another one, whatever tokens they have in common."""
@@ -79,38 +76,3 @@ def clue_acc(prediction: str, gold: str) -> float:
 def answer_length(prediction: str, *, language: str, normaliser: str) -> int:
     """Tokens of the normalised prediction; stands beside every substring metric."""
     return len(normalise(prediction, normaliser=normaliser, language=language).split())
-
-
-class _UnicodeTokenizer:
-    """Tokens for `rouge_score` outside English: lower-cased words, characters where words are not spaced.
-
-    The tokenizer of `rouge_score` deletes everything but a-z and 0-9.
-    """
-
-    def __init__(self, language: str) -> None:
-        self.language = language
-
-    def tokenize(self, text: str) -> list[str]:
-        return normalise(text, normaliser="mkqa_unicode", language=self.language).split()
-
-
-@lru_cache(maxsize=64)
-def _rouge_scorer(language: str) -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
-
-    if language == "en":
-        return RougeScorer(["rouge1", "rougeL"], use_stemmer=True)
-    # Articles are words of a text: only the unspaced languages need their own code here.
-    return RougeScorer(
-        ["rouge1", "rougeL"], tokenizer=_UnicodeTokenizer(language if language in UNSPACED_LANGUAGES else "")
-    )
-
-
-def rouge_l(prediction: str, reference: str, *, language: str) -> float:
-    """ROUGE-L F in [0, 1] of `rouge_score`: stemmer for English, characters for unspaced scripts, else words."""
-    return float(_rouge_scorer(base_language(language)).score(reference, prediction)["rougeL"].fmeasure)
-
-
-def rouge_1_recall(prediction: str, reference: str, *, language: str) -> float:
-    """Share of the reference tokens in the prediction (clipped counts), tokens as in `rouge_l`."""
-    return float(_rouge_scorer(base_language(language)).score(reference, prediction)["rouge1"].recall)

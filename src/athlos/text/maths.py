@@ -242,6 +242,11 @@ def _plain_number(answer: str) -> tuple[Fraction, ...]:
     return (*readings, *(reading / 100 for reading in readings)) if is_percent else readings
 
 
+def number_values(answer: str) -> tuple[Fraction, ...]:
+    """What an answer that is one number can mean, without its sign and the English reading first; else empty."""
+    return tuple(abs(value) for value in _plain_number(_as_read(answer).strip()))
+
+
 def _fraction(match: re.Match[str]) -> tuple[Fraction, ...]:
     """The value of a match of `_FRACTION`, as a tuple of one; empty for a denominator of 0 and a number too long."""
     if len(match.group()) > MAX_NUMBER_CHARACTERS:

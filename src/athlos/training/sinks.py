@@ -1,17 +1,15 @@
-"""The three sinks. Each imports its library when it is opened, writes below the run's `events/`, and may raise.
+"""The three sinks. Each imports its library when it is opened, and may raise.
 
+wandb and TensorBoard write below the run's `events/`, trackio into its own folder.
 Guarding is the caller's work (`tracking.py`): what is raised here turns the sink off and nothing else.
 """
 
 import hashlib
+import io
 import json
 import os
-import select
-import subprocess
-import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,15 +22,11 @@ WANDB_DATA_VARIABLE = "WANDB_DATA_DIR"
 WANDB_INIT_SECONDS = 60.0
 WANDB_FINISH_SECONDS = 120.0
 """How long an online run waits for the upload; what is left can be sent later with `wandb sync`."""
-TRACKIO_STALL_SECONDS = 10.0
-TRACKIO_CLOSE_SECONDS = 60.0
-PRIVATE_VARIABLES = ("TRACKIO_", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_", "SPACE_", "WANDB_")
-"""Environment that the trackio process must not see: tokens, and settings that would send the run elsewhere."""
 
 
 @dataclass(kw_only=True)
 class RunInfo:
-    """What sinks show of a run. `last_step` is the last recorded step of a run that goes on, nothing for a new one."""
+    """What sinks show of a run."""
 
     run_dir: Path
     name: str
@@ -40,7 +34,6 @@ class RunInfo:
     study: str
     tags: list[str]
     config: dict[str, Any]
-    last_step: int | None
 
     @property
     def identifier(self) -> str:
@@ -117,11 +110,11 @@ class WandbSink:
             job_type=info.study,
             tags=info.tags,
             config=info.config,
-            resume="allow" if online else None,  # offline: a second folder with the same id, which `wandb sync` joins
+            resume="allow" if online else None,
             reinit="create_new",  # a run that another part of this process holds open stays untouched
             settings=settings,
         )
-        self._step = info.last_step or 0
+        self._step = 0
 
     def log(self, metrics: dict[str, float], *, step: int) -> None:
         self._step = step
@@ -165,11 +158,9 @@ class TensorboardSink:
     def __init__(self, config: TrackingConfig, info: RunInfo) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        # A run that goes on from an older checkpoint writes some steps again: the viewer then drops the first ones.
-        purge_step = None if info.last_step is None else info.last_step + 1
         folder = info.run_dir / "events" / "tensorboard"
-        self._writer = SummaryWriter(log_dir=str(folder), purge_step=purge_step, flush_secs=30)
-        self._step = info.last_step or 0
+        self._writer = SummaryWriter(log_dir=str(folder), flush_secs=30)
+        self._step = 0
         self._writer.add_text("config", _indented(json.dumps(info.config, indent=1, default=str)), self._step)
 
     def log(self, metrics: dict[str, float], *, step: int) -> None:
@@ -207,91 +198,51 @@ def _markdown(cell: Any) -> str:
 
 
 class TrackioSink:
-    """trackio in `events/trackio`, written by a process of its own.
+    """trackio, in its own folder on this machine (`TRACKIO_DIR`), where `trackio show` finds the runs of all folders.
 
-    trackio reads its folder from the environment once, when it is imported, so two runs of one process would share the
-    first one's folder; and it prints a write token. A process of its own has its own folder and prints nowhere.
+    trackio settles on that folder when it is imported, so a run folder cannot have one of its own. A run that is taken
+    up again tells its curve from the first step, so it is a new run of the same name there.
     """
 
     def __init__(self, config: TrackingConfig, info: RunInfo) -> None:
-        folder = info.run_dir / "events" / "trackio"
-        folder.mkdir(parents=True, exist_ok=True)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(PRIVATE_VARIABLES)}
-        environment |= {"TRACKIO_DIR": str(folder), "HF_HUB_OFFLINE": "1"}
-        writer = Path(__file__).with_name("trackio_writer.py")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(writer)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            start_new_session=True,  # ctrl-C is for the run; the writer ends when its input does
-        )
-        assert self._process.stdin is not None
-        os.set_blocking(self._process.stdin.fileno(), False)
-        self._step = info.last_step or 0
-        self._send(
-            "init",
-            project=config.project,
-            name=info.name,
-            group=info.group,
-            config=info.config | {"tags": info.tags, "study": info.study},
-        )
+        import trackio
 
-    def log(self, metrics: dict[str, float], *, step: int) -> None:
+        self._trackio = trackio
+        self._step = 0
+        with _quiet():
+            self._run = trackio.init(
+                project=config.project,
+                name=info.name,
+                group=info.group,
+                config=info.config | {"tags": info.tags, "study": info.study},
+                embed=False,
+                auto_log_gpu=False,
+                auto_log_cpu=False,
+            )
+
+    def log(self, metrics: dict[str, Any], *, step: int) -> None:
         self._step = step
-        self._send("log", metrics=metrics, step=step)
+        with _quiet():
+            self._run.log(metrics, step=step)
 
     def summary(self, metrics: dict[str, float]) -> None:
-        self._send("log", metrics=metrics, step=self._step)
+        self.log(metrics, step=self._step)
 
     def table(self, name: str, rows: list[dict[str, Any]]) -> None:
         columns, cells = columns_and_cells(rows)
-        self._send("table", name=name, columns=columns, data=cells, step=self._step)
+        self.log({name: self._trackio.Table(columns=columns, data=cells)}, step=self._step)
 
     def figure(self, name: str, path: Path) -> None:
-        self._send("figure", name=name, path=str(path.resolve()), step=self._step)
+        self.log({name: self._trackio.Image(str(path))}, step=self._step)
 
     def close(self, *, failed: bool) -> None:
-        process = self._process
-        try:
-            if process.poll() is None:
-                self._send("close")
-            process.wait(timeout=TRACKIO_CLOSE_SECONDS)
-        finally:
-            process.kill()  # nothing for a process that has ended
-            process.wait()
-            message = self._message()
-            for stream in (process.stdin, process.stdout):
-                if stream is not None:
-                    stream.close()
-        if process.returncode:
-            raise RuntimeError(message or f"the writer ended with code {process.returncode}")
+        with _quiet():
+            self._trackio.finish()  # of the run opened last; `Run.finish` alone would be called again at exit
 
-    def _send(self, operation: str, **values: Any) -> None:
-        """Hand one line to the writer; raises when it has ended, or takes nothing for `TRACKIO_STALL_SECONDS`."""
-        assert self._process.stdin is not None
-        pipe = self._process.stdin.fileno()
-        rest = memoryview((json.dumps({"operation": operation, **values}, default=str) + "\n").encode())
-        deadline = time.monotonic() + TRACKIO_STALL_SECONDS
-        while rest:
-            if self._process.poll() is not None:
-                raise RuntimeError(self._message() or f"the writer ended with code {self._process.returncode}")
-            _, writable, _ = select.select([], [pipe], [], 0.5)
-            if writable:
-                try:
-                    rest = rest[os.write(pipe, rest) :]
-                except BrokenPipeError:
-                    self._process.wait(timeout=TRACKIO_STALL_SECONDS)
-                    continue
-                deadline = time.monotonic() + TRACKIO_STALL_SECONDS
-            elif time.monotonic() > deadline:
-                raise TimeoutError(f"the writer took nothing for {TRACKIO_STALL_SECONDS:.0f} s")
 
-    def _message(self) -> str:
-        """The error the writer told before it ended; read once."""
-        stream = self._process.stdout
-        return "" if stream is None or stream.closed else stream.read().decode(errors="replace").strip()
+def _quiet() -> AbstractContextManager[Any]:
+    """trackio prints greetings and links; what it has to warn of it tells as warnings, which stay."""
+    return redirect_stdout(io.StringIO())
 
 
 SINKS: dict[str, Any] = {"wandb": WandbSink, "tensorboard": TensorboardSink, "trackio": TrackioSink}

@@ -12,10 +12,8 @@ from types import TracebackType
 from typing import Any
 
 from athlos.config.schema import TrackingConfig
-from athlos.training.events import EventWriter, read_events, truncate_events
+from athlos.training.events import EventWriter
 from athlos.training.sinks import SINKS, RunInfo, Sink, reason
-
-__all__ = ["MAX_TABLE_ROWS", "Tracking", "open_tracking", "read_events", "truncate_events"]
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +120,6 @@ def open_tracking(
             study=study,
             tags=list(tags),
             config=dict(plain_config),
-            last_step=max((record["step"] for record in read_events(run_dir)), default=None),
         )
         for name in config.sinks:
             try:

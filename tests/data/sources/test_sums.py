@@ -11,7 +11,8 @@ from athlos.data.sources.templated_sums import LANGUAGES, canonical, plural, spl
 from athlos.errors import ConfigErrors
 from athlos.lab.languages import CODES
 from athlos.lab.sums import Sums, check
-from athlos.text.language import detector, language_consistent
+from athlos.text.consistency import language_consistent
+from athlos.text.language import detector
 from athlos.text.maths import answers_equal, extract_answer
 from athlos.text.prompts import build_prompt, completion
 
@@ -90,7 +91,7 @@ def test_noise_is_in_training_traces_alone():
 
 def test_templates_give_right_solutions_in_their_language():
     source = source_of("data.num_train=80", data="templated_sums")
-    judges = [detector(name, LANGUAGES) for name in ("script", "lingua")]
+    judges = [detector(name, LANGUAGES) for name in ("py3langid", "lingua")]
     for record in source.records("train"):
         total = None
         for left, sign, right, result in EQUATION.findall(record.solution):
@@ -107,7 +108,7 @@ def test_templates_give_right_solutions_in_their_language():
 
 def test_a_solution_in_english_is_not_consistent_elsewhere():
     source = source_of("data.num_train=20", data="templated_sums")
-    judge = detector("script", LANGUAGES)
+    judge = detector("py3langid", LANGUAGES)
     for record in source.records("train"):
         assert language_consistent(record.english_solution, "en", judge)
         if record.language != "en":

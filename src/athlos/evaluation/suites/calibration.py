@@ -8,26 +8,15 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from athlos.config.schema import RunConfig
 from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
-from athlos.evaluation import calibration
+from athlos.evaluation.calibration import MEASURES, NUM_BINS
 from athlos.evaluation.config import CalibrationConfig, QuestionsConfig
-from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.evaluation.metrics import Confidence
+from athlos.evaluation.suite import Answerer, SuiteResult
 from athlos.evaluation.suites.math import MathSuite
 from athlos.evaluation.suites.qa import QuestionSuite
-
-MEASURES = {
-    "ece_mass": calibration.ece_mass,
-    "ece_width": calibration.ece_width,
-    "mce": calibration.mce,
-    "brier": calibration.brier,
-    "auroc": calibration.auroc,
-    "aurc": calibration.aurc,
-    "e_aurc": calibration.e_aurc,
-}
 
 
 def sequence_confidence(log_prob: float | None, num_tokens: int) -> float:
@@ -58,18 +47,14 @@ class CalibrationSuite:
         confidences = [sequence_confidence(row["log_prob"], row["num_tokens"]) for row in answered.predictions]
         for row, confidence in zip(answered.predictions, confidences, strict=True):
             row["confidence"] = None if math.isnan(confidence) else confidence
-        conf, correct, undefined = calibration.defined(confidences, [row[right] for row in answered.predictions])
         result = SuiteResult(
             predictions=answered.predictions,
             signatures={
                 **{f"calibration_{name}": text for name, text in answered.signatures.items()},
-                "calibration": f"confidence:seq_prob|right:{right}|bins:{calibration.NUM_BINS}",
+                "calibration": f"confidence:seq_prob|right:{right}|bins:{NUM_BINS}",
             },
         )
-        measured = {name: measure(conf, correct) for name, measure in MEASURES.items()}
-        measured["calibration_accuracy"] = float(np.mean(correct)) if len(correct) else math.nan
-        measured["mean_confidence"] = float(np.mean(conf)) if len(conf) else math.nan
-        for name, value in measured.items():
-            result.metrics[name] = value
-            result.details[name] = MetricDetail(n=len(answered.predictions), undefined=undefined)
+        measured = Confidence(MEASURES)
+        measured.update(confidences, [row[right] for row in answered.predictions])
+        result.add(*measured.compute())
         return result

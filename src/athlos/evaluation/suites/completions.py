@@ -1,9 +1,10 @@
 """Completions after their prompts, token by token, with one-hot labels: what models trained on any target share.
 
 Each record is prompt and completion as in training (no worked examples), the end of the text included; only completion
-tokens count. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins of equal count) of the next token, and of the
-model's own next-token distribution: `entropy` in nats, `topp/<p>` = least number of tokens that hold the mass p (for
-vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis` over the vocabulary, all means over tokens.
+tokens count, of a conversation those of the assistant's turns. Metrics: `ppl`, `nll` in nats, `acc` and `ece` (15 bins
+of equal count) of the next token, and of the model's own next-token distribution: `entropy` in nats, `topp/<p>` = least
+number of tokens that hold the mass p (for vocabularies up to 65,536, since it sorts), `logit_var` and `logit_kurtosis`
+over the vocabulary, all means over tokens.
 Where records know the truth (`meta.next_probs`, data=lab_answers): `kl_to_truth` = KL(truth || model) in nats a token,
 0 for the source itself.
 
@@ -19,12 +20,13 @@ import torch
 from torch import Tensor
 
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import encode_pair
-from athlos.data.records import Record
+from athlos.data.conversations import encode_conversation
+from athlos.data.encoding import cut_prompt, encode_pair, prefix_token
+from athlos.data.records import ChatRecord, Record
 from athlos.errors import ConfigError
-from athlos.evaluation.bootstrap import ratio_interval
 from athlos.evaluation.calibration import ece_mass
 from athlos.evaluation.config import CompletionsConfig
+from athlos.evaluation.metrics import Confidence, TokenMean
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states, project
@@ -34,6 +36,8 @@ CHUNK_TOKENS = 256
 TOP_PS = (0.1, 0.5, 0.9)
 MAX_SORTED = 65_536
 """Largest vocabulary whose probabilities are sorted: ten times the cost of all other scores together."""
+PER_RECORD = ("nll", "acc", "kl_to_truth")
+"""Scores whose sums stand in the rows of the predictions, and whose means have an interval over records."""
 MAX_KEPT = 4096
 """Largest vocabulary whose log-probabilities are kept for a comparison with the truth: that of a lab."""
 
@@ -67,13 +71,19 @@ class CompletionsSuite:
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         parts = one_by_one(batches, batch_scores, progress=progress, num_tokens=lambda part: len(part[1]))
         model.train(was_training)
-        names = parts[0][0]
-        scores = {name: np.concatenate([of_batch[name] for of_batch, _ in parts]) for name in names}
-        return self._result(scores, records, np.concatenate([item_N for _, item_N in parts]))
+        return self._result(parts, records)
 
-    def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], int]:
-        """Token ids and how many of them are prompt."""
+    def _row(self, record: Record, tokenizer: Any) -> tuple[list[int], list[bool]]:
+        """Token ids, and for each whether it counts; the first token of a row has nothing before it and does not."""
         style, room = self.run.prompt_style, self.config.max_length
+        if isinstance(record, ChatRecord):
+            ids, is_target = encode_conversation(tokenizer, record)
+            if len(ids) > room:
+                raise ConfigError(
+                    f"eval.suites.completions.max_length: got {room}, "
+                    f"but the conversation '{record.identifier}' has {len(ids)} tokens"
+                )
+            return ids, [False, *is_target[1:]]
         prompt, answer = encode_pair(
             tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
         )  # fmt: skip
@@ -82,19 +92,20 @@ class CompletionsSuite:
                 f"eval.suites.completions.max_length: got {room}, "
                 f"but the completion of '{record.identifier}' has {len(answer)} tokens"
             )
-        prompt = prompt[-(room - len(answer)) :]
-        return prompt + answer, max(1, len(prompt))  # the first token of a row has nothing before it
+        prompt = cut_prompt(prompt, room=room - len(answer), prefix=prefix_token(tokenizer))
+        is_answer = [False] * len(prompt) + [True] * len(answer)
+        return prompt + answer, [False, *is_answer[1:]]
 
-    def _scores(self, model: Any, rows: list[tuple[list[int], int]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    def _scores(self, model: Any, rows: list[tuple[list[int], list[bool]]]) -> tuple[dict[str, np.ndarray], np.ndarray]:
         """Scores of each counted token, and the row it belongs to."""
         device, longest = next(model.parameters()).device, max(len(ids) for ids, _ in rows)
         ids_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
         is_counted_BT = torch.zeros(len(rows), longest, dtype=torch.bool)
         mask_BT = torch.zeros(len(rows), longest, dtype=torch.int64)
-        for row, (ids, num_prompt) in enumerate(rows):
+        for row, (ids, is_counted) in enumerate(rows):
             ids_BT[row, : len(ids)] = torch.tensor(ids)
             mask_BT[row, : len(ids)] = 1
-            is_counted_BT[row, num_prompt : len(ids)] = True
+            is_counted_BT[row, : len(ids)] = torch.tensor(is_counted)
         batch = {
             "input_ids": ids_BT.to(device), "attention_mask": mask_BT.to(device),
             "position_ids": torch.arange(longest, device=device).expand(len(rows), longest),
@@ -111,32 +122,36 @@ class CompletionsSuite:
         row_of_N = torch.arange(len(rows))[:, None].expand_as(predicts_BT)[predicts_BT].numpy()
         return {name: np.concatenate(values) for name, values in parts.items()}, row_of_N
 
-    def _result(self, scores: dict[str, np.ndarray], records: Sequence[Record], item_N: np.ndarray) -> SuiteResult:
-        evaluation, count = self.run.eval, len(item_N)
-        metrics = {name: float(values.mean()) for name, values in scores.items() if name != "confidence"}
-        metrics["ppl"] = math.exp(metrics["nll"])
-        metrics["ece"] = ece_mass(scores["confidence"], scores["acc"])
-        details = {name: MetricDetail(n=count) for name in metrics}
-        sizes = np.bincount(item_N, minlength=len(records)).astype(np.float64)
-        sums = {
-            name: np.bincount(item_N, weights=scores[name], minlength=len(records))
-            for name in ("nll", "acc", "kl_to_truth")
-            if name in scores
+    def _result(
+        self, parts: Sequence[tuple[dict[str, np.ndarray], np.ndarray]], records: Sequence[Record]
+    ) -> SuiteResult:
+        means = {
+            name: TokenMean(name, num_items=len(records), evaluation=self.run.eval if name in PER_RECORD else None)
+            for name in parts[0][0]
+            if name != "confidence"
         }
-        for name, of_item in sums.items() if evaluation.bootstrap else ():
-            generator = np.random.default_rng(evaluation.bootstrap_seed)
-            low, high = ratio_interval(of_item, sizes, resamples=evaluation.bootstrap, generator=generator)
-            details[name] = MetricDetail(n=count, low=low, high=high)
-            if name == "nll":
-                details["ppl"] = MetricDetail(n=count, low=math.exp(low), high=math.exp(high))
-        predictions = [
-            {"id": record.identifier, "tokens": int(sizes[row]), **{name: float(sums[name][row]) for name in sums}}
-            for row, record in enumerate(records)
-        ]
-        return SuiteResult(
-            metrics=metrics, details=details, predictions=predictions,
-            signatures={"completions": f"rows:{len(records)}|tokens:{count}|style:{self.run.prompt_style}"},
-        )  # fmt: skip
+        calibration = Confidence({"ece": ece_mass})
+        for scores, item_N in parts:
+            calibration.update(scores["confidence"], scores["acc"])
+            for name, mean in means.items():
+                mean.update(scores[name], item_N)
+        _, sizes = means["nll"].sums()
+        sums = {name: means[name].sums()[0] for name in PER_RECORD if name in means}
+        result = SuiteResult(
+            predictions=[
+                {"id": record.identifier, "tokens": int(sizes[row]), **{name: float(sums[name][row]) for name in sums}}
+                for row, record in enumerate(records)
+            ],
+            signatures={"completions": f"rows:{len(records)}|tokens:{int(sizes.sum())}|style:{self.run.prompt_style}"},
+        )
+        for mean in means.values():
+            result.add(*mean.compute())
+        result.metrics["ppl"] = math.exp(result.metrics["nll"])
+        nll = result.details["nll"]
+        low, high = (None if end is None else math.exp(end) for end in (nll.low, nll.high))
+        result.details["ppl"] = MetricDetail(n=nll.n, low=low, high=high)
+        result.add(*calibration.compute())
+        return result
 
 
 def token_scores(logits_NV: Tensor, targets_N: Tensor) -> dict[str, np.ndarray]:

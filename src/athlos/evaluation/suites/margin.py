@@ -20,7 +20,7 @@ from athlos.data.encoding import prefix_token
 from athlos.data.records import MathRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.config import MarginConfig
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, SuiteResult
 from athlos.models.forward import hidden_states, project
@@ -75,11 +75,9 @@ class MarginSuite:
         languages = [record.language for record in problems]
         values = {"margin_acc": [float(margin > 0) for margin in margins], "margin": margins}
         for name, items in values.items():
-            metrics, details = by_language(
-                items, languages, name=name, resamples=self.run.eval.bootstrap, seed=self.run.eval.bootstrap_seed
-            )
-            result.metrics.update(metrics)
-            result.details.update(details)
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update(items, languages)
+            result.add(*mean.compute())
         return result
 
 

@@ -15,9 +15,10 @@ from athlos.data.records import MathRecord, Record
 from athlos.evaluation.asking import ask
 from athlos.evaluation.config import MathConfig
 from athlos.evaluation.macro import POLYMATH_WEIGHTS, mean_of_parts, polymath_score
-from athlos.evaluation.metrics import by_language
-from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
-from athlos.text.language import detector, language_consistent
+from athlos.evaluation.metrics import Computed, MacroMean
+from athlos.evaluation.suite import Answerer, SuiteResult
+from athlos.text.consistency import language_consistent
+from athlos.text.language import detector
 from athlos.text.maths import answers_equal, extract_answer
 
 
@@ -62,27 +63,27 @@ class MathSuite:
         items = asked.records[:: self.config.samples]
         for name, scores in values.items():
             means = item_means(scores, samples=self.config.samples)
-            for metrics, details in self._summaries(name, means, items):
-                result.metrics.update(metrics)
-                result.details.update(details)
+            for computed in self._summaries(name, means, items):
+                result.add(*computed)
         return result
 
-    def _summaries(
-        self, name: str, values: Sequence[float], items: Sequence[MathRecord]
-    ) -> Iterator[tuple[dict[str, float], dict[str, MetricDetail]]]:
+    def _summaries(self, name: str, values: Sequence[float], items: Sequence[MathRecord]) -> Iterator[Computed]:
         """Of all languages, of each group, and over the parts of a benchmark that has some."""
-        evaluation = self.run.eval
         languages = [record.language for record in items]
-        options = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
-        yield by_language(values, languages, name=name, **options)
+        yield self._macro(name, values, languages)
         for group, members in self.config.language_groups.items():
             chosen = [index for index, language in enumerate(languages) if language in members]
-            metrics, details = by_language(
-                [values[index] for index in chosen], [languages[index] for index in chosen], name=name, **options
+            metrics, details = self._macro(
+                name, [values[index] for index in chosen], [languages[index] for index in chosen]
             )
             yield {f"{name}/{group}": metrics[name]}, {f"{name}/{group}": details[name]}
         if name in ("acc", "lc_acc"):
             yield _over_parts(name, values, items), {}
+
+    def _macro(self, name: str, values: Sequence[float], groups: Sequence[str]) -> Computed:
+        mean = MacroMean(name, evaluation=self.run.eval)
+        mean.update(values, groups)
+        return mean.compute()
 
 
 def item_means(values: Sequence[float], *, samples: int) -> list[float]:

@@ -21,6 +21,7 @@ from athlos.data.encoding import prefix_token
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.config import PerplexityConfig
+from athlos.evaluation.metrics import total
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
@@ -121,6 +122,9 @@ def stream_nll(
         return nll, len(targets_N), rows.numel()
 
     batches = [spans[first : first + batch_size] for first in range(0, len(spans), batch_size)]
-    sums = one_by_one(batches, batch_nll, progress=progress, num_tokens=lambda read: read[2])
+    nll, count = total(), total()
+    for of_batch, scored, _ in one_by_one(batches, batch_nll, progress=progress, num_tokens=lambda read: read[2]):
+        nll.update(of_batch)
+        count.update(scored)
     model.train(was_training)
-    return sum(nll for nll, _, _ in sums), sum(count for _, count, _ in sums)
+    return nll.compute().item(), int(count.compute())

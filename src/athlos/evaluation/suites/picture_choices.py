@@ -20,7 +20,7 @@ from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.data.records import ChoiceRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.evaluation.config import PictureChoicesConfig
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.metrics import MacroMean, total
 from athlos.evaluation.picture_answers import Prompt, Reply, replies
 from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
@@ -108,7 +108,7 @@ class PictureChoiceSuite:
     def _result(
         self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[str]]
     ) -> SuiteResult:
-        evaluation, languages = self.run.eval, [item.language for item in items]
+        languages = [item.language for item in items]
         picks = [best_option(reply) for reply in words]
         right = [float(pick == item.answer_index) for pick, item in zip(picks, items, strict=True)]
         by_letter, valid, said = [], [], []
@@ -134,21 +134,22 @@ class PictureChoiceSuite:
                 f"|circular:{self.config.circular}|tokens:{self.run.decoding.max_new_tokens}"
             },
         )  # fmt: skip
-        settings = {"resamples": evaluation.bootstrap, "seed": evaluation.bootstrap_seed}
         for name, values in {"acc": right, "acc_letter": by_letter, "format_valid": valid}.items():
-            metrics, details = by_language(values, languages, name=name, **settings)
-            result.metrics |= metrics
-            result.details |= details
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update(values, languages)
+            result.add(*mean.compute())
         others = [place for place, language in enumerate(languages) if language != self.reference]
         for name, values in {"acc_non_english": right, "acc_letter_non_english": by_letter}.items():
-            metrics, details = by_language(
-                [values[place] for place in others], [languages[place] for place in others], name=name, **settings
-            )
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update([values[place] for place in others], [languages[place] for place in others])
+            metrics, details = mean.compute()
             result.metrics[name], result.details[name] = metrics[name], details[name]
         own = [place for place, language in enumerate(languages) if language == self.reference]
-        nll = [-words[place].log_probs[items[place].answer_index] for place in own]
-        tokens = sum(words[place].lengths[items[place].answer_index] for place in own)
-        result.metrics["english_loss"] = sum(nll) / tokens if tokens else float("nan")
+        nll, tokens = total(), total()
+        for place in own:
+            nll.update(-words[place].log_probs[items[place].answer_index])
+            tokens.update(words[place].lengths[items[place].answer_index])
+        result.metrics["english_loss"] = nll.compute().item() / tokens.compute().item() if own else float("nan")
         result.details["english_loss"] = MetricDetail(n=len(own))
         return result
 

@@ -15,7 +15,7 @@ from athlos.data.records import ParallelRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.asking import ask
 from athlos.evaluation.config import PremisesConfig
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, SuiteResult
 
 KINDS = ("fact", "document", "sum", "chain")
@@ -46,7 +46,6 @@ class PremisesSuite:
         if any(record.meta.get("kind") not in KINDS for record in probes):
             found = f"data={self.run.data.name} data.test_split={self.run.data.test_split}"
             raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
-        evaluation = self.run.eval
         asked = ask(
             self.run, answerer, records,
             record_type=QuestionRecord, suite="premises", shots_pool=shots_pool, progress=progress,
@@ -67,13 +66,12 @@ class PremisesSuite:
             for kind, dial in sorted(set(zip(kinds, dials, strict=True)))
         }
         for name, chosen in groups.items():
-            metrics, details = by_language(
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update(
                 [value for value, keep in zip(acc, chosen, strict=True) if keep],
                 [language for language, keep in zip(asked.languages, chosen, strict=True) if keep],
-                name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed,
-            )  # fmt: skip
-            result.metrics.update(metrics)
-            result.details.update(details)
+            )
+            result.add(*mean.compute())
         languages = list(dict.fromkeys(asked.languages))
         result.figures["premises"] = figure(result.metrics, languages=languages, details=result.details)
         return result

@@ -12,7 +12,7 @@ from athlos.data.records import QuestionRecord, Record
 from athlos.evaluation.answers import em_gap, em_std, score_answers
 from athlos.evaluation.asking import ask
 from athlos.evaluation.config import QuestionsConfig
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.text.normalisation import default_normaliser
 from athlos.text.prompt_styles import gold_answers
@@ -27,7 +27,6 @@ class QuestionSuite:
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        evaluation = self.run.eval
         asked = ask(
             self.run, answerer, records,
             record_type=QuestionRecord, suite="qa", shots_pool=shots_pool, progress=progress,
@@ -43,11 +42,9 @@ class QuestionSuite:
             },
         )
         for name, items in {**scores, "runaway_rate": asked.runaway}.items():
-            metrics, details = by_language(
-                items, asked.languages, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
-            )
-            result.metrics.update(metrics)
-            result.details.update(details)
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update(items, asked.languages)
+            result.add(*mean.compute())
         if len(languages) > 1:
             em_of_language = {language: result.metrics[f"em/{language}"] for language in languages}
             for name, spread in (("em_gap", em_gap), ("em_std", em_std)):

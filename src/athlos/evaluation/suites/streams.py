@@ -15,6 +15,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import Record, TextRecord
 from athlos.errors import ConfigError
 from athlos.evaluation.config import StreamsConfig
+from athlos.evaluation.metrics import total
 from athlos.evaluation.sharding import one_by_one
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.models.forward import hidden_states
@@ -55,9 +56,13 @@ class StreamsSuite:
             return nll, len(targets_N), -sum(row.meta["log_prob"] for row in batch_rows)
 
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        sums = one_by_one(batches, batch_sums, progress=progress, num_tokens=lambda batch: batch[1])
+        sums = total(), total(), total()
+        for of_batch in one_by_one(batches, batch_sums, progress=progress, num_tokens=lambda batch: batch[1]):
+            for metric, value in zip(sums, of_batch, strict=True):
+                metric.update(value)
         model.train(was_training)
-        nll, count, floor = (sum(column) for column in zip(*sums, strict=True))
+        nll, tokens, floor = (metric.compute().item() for metric in sums)
+        count = int(tokens)
         mean = nll / count
         return SuiteResult(
             metrics={"nll": mean, "ppl": math.exp(mean), "gap_to_floor": mean - floor / count, "floor": floor / count},

@@ -14,9 +14,9 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import ParallelRecord, Record
 from athlos.evaluation.asking import ask
 from athlos.evaluation.config import TranslationConfig
-from athlos.evaluation.metrics import by_language
+from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
-from athlos.evaluation.translation import corpus_scores
+from athlos.evaluation.translation import CorpusScores
 from athlos.text.language import base_language
 from athlos.text.normalisation import UNSPACED_LANGUAGES
 
@@ -30,7 +30,6 @@ class TranslationSuite:
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        evaluation = self.run.eval
         asked = ask(
             self.run, answerer, records,
             record_type=ParallelRecord, suite="translation", shots_pool=shots_pool, progress=progress,
@@ -47,33 +46,25 @@ class TranslationSuite:
         for language in languages:
             chosen = [index for index, of_item in enumerate(groups) if of_item == language]
             target = asked.languages[chosen[0]]
-            metrics, details, signatures = corpus_scores(
-                [asked.answers[index] for index in chosen],
-                [references[index] for index in chosen],
-                target_language=target,
-                resamples=evaluation.bootstrap,
-                seed=evaluation.bootstrap_seed,
-            )
-            hypotheses = " ".join(asked.answers[index] for index in chosen)
-            metrics["length_ratio"] = length_ratio(
-                hypotheses, " ".join(references[index] for index in chosen), language=target
-            )
+            hypotheses, golds = [asked.answers[index] for index in chosen], [references[index] for index in chosen]
+            scores = CorpusScores(target, evaluation=self.run.eval)
+            scores.update(hypotheses, golds)
+            metrics, details = scores.compute()
+            metrics["length_ratio"] = length_ratio(" ".join(hypotheses), " ".join(golds), language=target)
             details["length_ratio"] = MetricDetail(n=len(chosen))
             suffix = f"/{language}" if len(languages) > 1 else ""
             result.metrics.update({f"{name}{suffix}": value for name, value in metrics.items()})
             result.details.update({f"{name}{suffix}": detail for name, detail in details.items()})
-            result.signatures.update({f"sacrebleu_{name}{suffix}": text for name, text in signatures.items()})
+            result.signatures.update({f"sacrebleu_{name}{suffix}": text for name, text in scores.signatures.items()})
         if len(languages) > 1:
             for name in ("bleu", "chrf", "ter", "length_ratio"):
                 result.metrics[name] = math.fsum(result.metrics[f"{name}/{one}"] for one in languages) / len(languages)
                 result.details[name] = MetricDetail(n=len(asked.records))
         values = {"exact": exact, "runaway_rate": asked.runaway, "answer_tokens": asked.num_tokens}
         for name, items in values.items():
-            metrics, details = by_language(
-                items, groups, name=name, resamples=evaluation.bootstrap, seed=evaluation.bootstrap_seed
-            )
-            result.metrics.update(metrics)
-            result.details.update(details)
+            mean = MacroMean(name, evaluation=self.run.eval)
+            mean.update(items, groups)
+            result.add(*mean.compute())
         return result
 
 

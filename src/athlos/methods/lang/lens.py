@@ -16,7 +16,7 @@ from athlos.generation.local import eval_mode
 from athlos.generation.rollouts import Rollouts, sample_group
 from athlos.models.forward import causal_model, hidden_states, project
 from athlos.models.sites import backbone
-from athlos.text.language_profiles import script_of
+from athlos.text.scripts import script_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -13,13 +13,17 @@ from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.generation.rollouts import PolicyPrompt
 from athlos.methods.lang.config import HintConfig, HintLanguage, HintSchedule, HintSelect, HintUnit, LangConfig
-from athlos.text.language import Detector, base_language, language_consistent
-from athlos.text.maths import ascii_digits
+from athlos.text.consistency import language_consistent
+from athlos.text.language import Detector, base_language
+from athlos.text.maths import ascii_digits, number_values
 from athlos.text.prompts import build_prompt, completion
 from athlos.text.sentences import LATEX, Units, sentences, tokens
 
 ROUNDING = 1e-9
 """A share such as 1/2 that is computed a little too small must not lose a unit."""
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+"""A sign may be a minus between terms here, so that -12 also hides 12."""
+_BOX = re.compile(r"\\(?:boxed|fbox)\b")
 PROBE_EVERY = 8
 """With `switch.measure=probe` every eighth prompt of a language gets no hint."""
 
@@ -39,28 +43,47 @@ def native_or_english(record: MathRecord, config: HintConfig) -> tuple[str, str]
     return record.solution, record.language
 
 
-def without_answer(pieces: Sequence[str], answer: str) -> list[str]:
-    """Units up to the final answer: the trailing ones that state it go, and the first of these is cut before it.
+def without_answer(pieces: Sequence[str], answer: str, *, question: str) -> list[str]:
+    """Units up to the first place that states the final answer, in any script; a formula that does goes as a whole.
 
-    A unit states the answer if it holds the number or expression as a whole; a formula that holds it goes as a whole.
-    A trace whose last unit does not state it comes back as it is.
+    A number that the question gives is no result where it comes back in the trace: then only the trailing units that
+    state it go. A box always goes. Number words are not recognised.
     """
-    wanted = re.compile(rf"(?<![\w.,]){re.escape(ascii_digits(answer).strip())}(?![\w]|[.,]\d)")
-    kept = list(pieces)
-    last = ""
-    while kept and wanted.search(ascii_digits(kept[-1])):
-        last = kept.pop()
-    if last:
-        # Replacing digits by ASCII ones keeps lengths, as each is one character; direction marks would not.
-        found = wanted.search(ascii_digits(last))
-        assert found is not None
-        place = min(found.start(), len(last))
-        for span in LATEX.finditer(last):
-            if span.start() < place < span.end():
-                place = span.start()
-        if last[:place].strip():
-            kept.append(last[:place])
+    text = "".join(pieces)
+    places = _statements(text, answer)
+    if _statements(question, answer):
+        end = len(text)
+        for piece in reversed(pieces):
+            if not _statements(piece, answer):
+                break
+            end -= len(piece)
+        places = [place for place in places if place >= end]
+    places += [box.start() for box in _BOX.finditer(text)]
+    if not places:
+        return list(pieces)
+    place = min(places)
+    for span in LATEX.finditer(text):
+        if span.start() < place < span.end():
+            place = span.start()
+    kept = []
+    for piece in pieces:
+        if piece[:place].strip():
+            kept.append(piece[:place])
+        place = max(0, place - len(piece))
     return kept
+
+
+def _statements(text: str, answer: str) -> list[int]:
+    """Where a text holds the answer: a number of the same value in any script, or the same expression."""
+    # Character by character, since direction marks, which ASCII has none of, must not move the places.
+    text = "".join(ascii_digits(character) or character for character in text)
+    values = set(number_values(answer)[:1])
+    places = [number.start() for number in _NUMBER.finditer(text) if values & set(number_values(number.group()))]
+    expression = "".join(ascii_digits(answer).split())
+    if expression and not _NUMBER.fullmatch(expression.lstrip("-+")):
+        spaced = r"\s*".join(map(re.escape, expression))
+        places += [match.start() for match in re.finditer(rf"(?<![A-Za-z0-9]){spaced}(?![A-Za-z0-9])", text)]
+    return places
 
 
 def hint_units(record: MathRecord, config: HintConfig) -> Units:
@@ -69,7 +92,7 @@ def hint_units(record: MathRecord, config: HintConfig) -> Units:
     units = sentences(trace.strip(), language)
     if config.strip_answer:
         # By sentences for tokens too: behind the answer stand the words of its sentence, which do not state it.
-        units = Units(pieces=without_answer(units.pieces, record.answer), kind=units.kind)
+        units = Units(pieces=without_answer(units.pieces, record.answer, question=record.question), kind=units.kind)
     return units if config.unit is HintUnit.sentence else tokens("".join(units.pieces), language)
 
 

@@ -5,7 +5,7 @@ const RUNS = DATA.runs;
 const METRIC_AT = new Map(DATA.metrics.map((name, index) => [name, index]));
 const SHARED = new Map(Object.entries(DATA.shared));
 const CONFIG_AT = new Map(DATA.config.map((column) => [column.key, column]));
-const PARTS_FIRST = ["method._target_", "surgery._target_", "objective._target_", "selection._target_", "decoding._target_", "model.name", "data.name"];
+const PARTS_FIRST = ["method", "surgery", "objective", "selection", "decoding", "model.name", "data.name"];
 const GROUPS_FIRST = ["method", "surgery", "construct", "objective", "selection", "train", "data", "model", "decoding", "eval", "scale", "hardware", "seed"];
 const MAX_LABEL_KEYS = 4;
 
@@ -27,24 +27,19 @@ function configValue(run, key) {
   return column.of[run] < 0 ? undefined : column.values[column.of[run]];
 }
 
-function configText(value, key) {
+function configText(value) {
   if (value === undefined) return "\u2013";
-  if (typeof value === "string") {
-    if (!key || !key.endsWith("_target_")) return value === "" ? '""' : value;
-    const method = /^athlos\.methods\.([a-z0-9_]+)\./.exec(value);
-    return method ? method[1] : value.slice(value.lastIndexOf(".") + 1);
-  }
+  if (typeof value === "string") return value === "" ? '""' : value;
   if (typeof value === "number" && !Number.isInteger(value)) return String(Number(value.toPrecision(6)));
   return JSON.stringify(value);
 }
 
-/** `train.lr` as `lr` where no other differing key ends so; `method._target_` as `method`. */
+/** `train.lr` as `lr` where no other differing key ends so. */
 const SHORT_KEYS = new Map();
 function shortKey(key) {
   if (!SHORT_KEYS.size) {
     const keys = DATA.config.map((column) => column.key);
-    // The head of a group stands for it: `model.name` is `model`, `method._target_` is `method`.
-    const plain = (name) => (name.endsWith(".name") ? name.slice(0, -5) : name.endsWith("._target_") && !keys.includes(`${name.slice(0, -9)}.name`) ? name.slice(0, -9) : name);
+    const plain = (name) => (name.endsWith(".name") ? name.slice(0, -5) : name); // `model.name` stands for `model`
     for (const name of keys) {
       const words = plain(name).split(".");
       let length = 1;
@@ -79,7 +74,7 @@ function isFollowing(key, keys) {
   if (!rest.length || rest.join(".") === "name") return false;
   if (keys.includes(`${group}.name`)) return true;
   // Settings that not all choices of a part have.
-  return key !== `${group}._target_` && keys.includes(`${group}._target_`) && RUNS.some((run, index) => !run.unread && configValue(index, key) === undefined);
+  return keys.includes(group) && RUNS.some((run, index) => !run.unread && configValue(index, key) === undefined);
 }
 
 /** Short labels that tell runs apart: the fewest differing keys, then the folder's name. */
@@ -102,14 +97,14 @@ function labelsOf(runs, { withoutSeed = false } = {}) {
     reached = most;
   }
   chosen.sort((one, other) => pool.indexOf(one) - pool.indexOf(other));
-  const labels = runs.map((run) => chosen.map((key) => `${shortKey(key)} ${clipped(configText(configValue(run, key), key), 28)}`).join(", "));
+  const labels = runs.map((run) => chosen.map((key) => `${shortKey(key)} ${clipped(configText(configValue(run, key)), 28)}`).join(", "));
   const names = runs.map((run) => RUNS[run].name);
   const seen = new Map();
   for (const label of labels) seen.set(label, (seen.get(label) || 0) + 1);
   return labels.map((label, index) => {
     if (label && seen.get(label) === 1) return label;
     const name = clipped(names[index].split("/").pop(), 48);
-    return label && !withoutSeed ? `${label} (${name})` : label && withoutSeed ? label : name;
+    return label ? `${label} (${name})` : name;
   });
 }
 

@@ -72,11 +72,14 @@ new ResizeObserver(() => {
   }
 }).observe(document.body);
 
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (byId("chart")) drawChart(); });
+
 // On paper the details stand open, and the table shows what a reader may want of it.
 const MAX_PRINTED_ROWS = 300;
 const PRINTED_WIDTH = 1000; // pixels of A4 landscape within its margins
 let closed = [];
 addEventListener("beforeprint", () => {
+  document.documentElement.classList.add("paper");
   closed = [...document.querySelectorAll("details.run, details.notice")].filter((one) => !one.open);
   for (const one of closed) {
     if (one.unfold) one.unfold();
@@ -88,6 +91,7 @@ addEventListener("beforeprint", () => {
   if (byId("chart")) drawChart();
 });
 addEventListener("afterprint", () => {
+  document.documentElement.classList.remove("paper");
   for (const one of closed) one.open = false;
   STATE.rows = ROWS_AT_ONCE;
   CHART.width = null;

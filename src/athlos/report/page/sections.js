@@ -34,7 +34,7 @@ function differencesByRun(runs, keys) {
   const rows = keys.map((key) => {
     const values = runs.map((run) => configValue(run, key));
     return h("tr", {}, h("th", { scope: "row", class: "first mono" }, key), values.map((value) => h("td", { class: value === undefined ? "absent" : "" },
-      h("span", { class: "value", title: clipped(configText(value), 1000) }, h("bdi", {}, clipped(configText(value, key), 160))))));
+      h("span", { class: "value", title: clipped(configText(value), 1000) }, h("bdi", {}, clipped(configText(value), 160))))));
   });
   return h("table", {}, h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "first" }, "key"), runs.map((run, index) => h("th", { scope: "col" },
     h("span", { class: "value", title: RUNS[run].name }, h("bdi", {}, labels[index])))))), h("tbody", {}, rows));
@@ -44,7 +44,7 @@ function differencesByValue(runs, keys) {
   const rows = keys.map((key) => {
     const number = new Map();
     for (const run of runs) {
-      const text = configText(configValue(run, key), key);
+      const text = configText(configValue(run, key));
       number.set(text, (number.get(text) || 0) + 1);
     }
     const parts = [...number].sort(([one], [other]) => one.localeCompare(other, "en", { numeric: true })).slice(0, 12);
@@ -147,8 +147,8 @@ function languagesSection() {
   if (!metrics.length) return null;
   LANGUAGE.metric = metrics.find((name) => /\/(acc|em|bleu|f1|ppl)$/.test(name)) || metrics[0];
   return section("languages", "By language", "selected runs \u00d7 languages",
-    h("div", { class: "tools" }, h("label", { for: "language-metric" }, "Metric"), h("select", { id: "language-metric", onchange: (event) => { LANGUAGE.metric = event.target.value; drawLanguages(selectedRuns()); } },
-      metrics.map((name) => h("option", { value: name, selected: name === LANGUAGE.metric }, name)))), h("div", { id: "languages-body" }));
+    h("div", { class: "tools" }, h("span", { class: "pair" }, h("label", { for: "language-metric" }, "Metric"), h("select", { id: "language-metric", onchange: (event) => { LANGUAGE.metric = event.target.value; drawLanguages(selectedRuns()); } },
+      metrics.map((name) => h("option", { value: name, selected: name === LANGUAGE.metric }, name))))), h("div", { id: "languages-body" }));
 }
 
 function drawFigures(runs) {

@@ -24,7 +24,7 @@ function buildColumns() {
   for (const key of differingKeys(all).filter((one) => one !== "study")) {
     const of = (run) => configValue(run, key);
     const numbers = RUNS.every((_, run) => ["number", "undefined"].includes(typeof of(run)) || of(run) === null) && RUNS.some((_, run) => typeof of(run) === "number");
-    COLUMNS.push({ id: key, label: shortKey(key), kind: "Config", of, isNumber: numbers, show: (run) => configText(of(run), key) });
+    COLUMNS.push({ id: key, label: shortKey(key), kind: "Config", of, isNumber: numbers, show: (run) => configText(of(run)) });
   }
   const splits = ["test", "val", "train"];
   const place = (name) => (name.startsWith("cost/") ? 9 : (splits.indexOf(name.split("/")[0]) + 9) % 9);
@@ -75,7 +75,7 @@ function parsedFilter(text) {
     if (!column && !SHARED.has(key)) wrong.push(`no column \u201c${key}\u201d`);
     else if (value === "") continue; // still being typed
     else if (sign.match(/[<>]/) && Number.isNaN(Number(value))) wrong.push(`\u201c${value}\u201d is no number`);
-    else tests.push((run) => compares(column ? column.of(run) : configValue(run, key), column ? column.show?.(run) : configText(configValue(run, key), key), sign, value));
+    else tests.push((run) => compares(column ? column.of(run) : configValue(run, key), column ? column.show?.(run) : configText(configValue(run, key)), sign, value));
   }
   return { tests, wrong };
 }
@@ -96,7 +96,7 @@ function compares(raw, text, sign, wanted) {
 function haystack(run) {
   const one = RUNS[run];
   if (one.haystack === undefined) {
-    const values = DATA.config.map(({ key }) => configText(configValue(run, key), key));
+    const values = DATA.config.map(({ key }) => configText(configValue(run, key)));
     one.haystack = [one.name, one.study, one.state, one.error, one.imported ? "imported" : "", ...values].join("\n").toLowerCase();
   }
   return one.haystack;
@@ -228,8 +228,8 @@ function choose(run, isChosen) {
   selectionChanged();
 }
 
-/** Mark rows again, without losing the focus inside the table, and draw what depends on the choice. */
-function selectionChanged() {
+/** Mark what is chosen and drawn, without losing the focus inside the table. */
+function markRows() {
   const styles = selectedStyles();
   for (const row of byId("table").querySelectorAll("tbody tr")) {
     const run = Number(row.dataset.run);
@@ -237,6 +237,11 @@ function selectionChanged() {
     row.querySelector("input").checked = STATE.selected.has(run);
     row.querySelector(".swatch-place").replaceChildren(...(styles.has(run) ? [swatch(styles.get(run))] : []));
   }
+}
+
+/** Draw again what depends on the choice of runs. */
+function selectionChanged() {
+  markRows();
   drawCount();
   drawSelection();
 }

@@ -19,6 +19,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from athlos.config.fields import bounded
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.forms import Cells, Form, recognised
@@ -78,9 +79,9 @@ class OwnConfig(DataConfig):
     data set of the hub: `owner/name`, with a configuration `owner/name:configuration`."""
     fields: FieldsConfig = field(default_factory=FieldsConfig)
     """Columns whose names are not those of the fields: `{prompt: question, completion: answer}`."""
-    test_share: float = MISSING
+    test_share: float = bounded("[0, 0.5)")
     """Share of the training split that is set aside for `test`, and as much for `validation`, where the run wants them
-    and the data have none; in [0, 0.5), 0 = none."""
+    and the data have none; 0 = none."""
     language: str = "en"
     """Code of the language of the texts."""
     source_language: str | None = None
@@ -339,8 +340,6 @@ def _errors(config: RunConfig) -> Iterable[str]:
     assert isinstance(data, OwnConfig)
     if data.dir is not None:
         yield f"data.dir: got '{data.dir}', expected null: data=own reads data.path"
-    if not 0 <= data.test_share < 0.5:
-        yield f"data.test_share: got {data.test_share}, expected a number in [0, 0.5)"
     if (data.source_language is None) is not (data.target_language is None) or (
         data.languages is not None and data.source_language == data.target_language
     ):

@@ -129,7 +129,8 @@ def test_an_architecture_without_language_head_is_refused(stages: StageStore) ->
     ("text", "expected"),
     [
         ("random", Source(kind="random")),
-        ("hub:org/name@main", Source(kind="hub", reference="org/name", revision="main")),
+        ("hub:org/name@v1", Source(kind="hub", reference="org/name", revision="v1")),
+        ("hub:org/name", Source(kind="hub", reference="org/name", revision="main")),
         ("dir:~/x", Source(kind="dir", reference="~/x")),
         ("wheel:a==1", Source(kind="wheel", reference="a==1")),
     ],
@@ -141,7 +142,7 @@ def test_sources(text: str, expected: Source) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hub:org/name", r"expected hub:<repo>@<revision>"),
+        ("hub:org/name@", r"expected hub:<repo>@<revision>"),
         ("whel:a==1", r"did you mean 'wheel'\?"),
         ("random:3", "accepted: random"),
         ("dir:", "without a folder"),

@@ -1,9 +1,10 @@
 """What engines that compute in this process share: a model, its tokenizer, and the way from tokens to a sample."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 class LocalEngine(ABC):
     """Holds the model as it is: what trains or changes later is seen by the next call."""
+
+    name: ClassVar[str]
+    """Its name in the group `engine`."""
 
     def __init__(
         self, config: LocalEngineConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
@@ -55,8 +59,7 @@ class LocalEngine(ABC):
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
-        length: int = self.causal_model.config.get_text_config().max_position_embeddings
-        return length
+        return context_length(self.causal_model)
 
     def encode(self, text: str) -> list[int]:
         """A prompt is encoded as in training (`data/encoding.py`)."""
@@ -87,6 +90,13 @@ class LocalEngine(ABC):
             num_prompt_tokens=len(prompt.token_ids),
             finished=finished,
         )
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Most tokens that a model reads at once; the largest integer for one without a table of positions (Mamba)."""
+    config = model.config.get_text_config()
+    name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    return config.to_dict().get(name) or sys.maxsize
 
 
 def check_prompts(prompts: Sequence[Prompt], *, num_samples: int) -> None:

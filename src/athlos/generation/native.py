@@ -18,15 +18,17 @@ from athlos.generation.config import NativeConfig
 from athlos.generation.endings import StopStrings
 from athlos.generation.fused_attention import fused
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
+from athlos.generation.kv_cache import layer_windows
 from athlos.generation.linear import fast_linear
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
 from athlos.generation.prefill import Prefill
 from athlos.generation.rules import LogitsRule, check_rule, generator, needs_ids, next_tokens, token_log_probs
 from athlos.generation.step import DecoderStep
+from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import PreTrainedConfig
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 DROP_SHARE = 1 / 8
 """Finished rows leave when they are this share of the batch: leaving copies the cache of those that stay."""
@@ -34,6 +36,15 @@ JOIN_SHARE = 1 / 4
 """Waiting samples join when this share of the batch is free: reading four prompts costs little more than one."""
 LENGTH_DEPENDENT_ROPE = ("dynamic", "longrope")
 """Rotary embeddings whose angles change once a sequence passes the original length: for all rows of a batch at once."""
+
+
+def misfit(model: "PreTrainedModel") -> str | None:
+    """Why this engine cannot run a model; None where it can: it must find the decoder, and attention in all layers."""
+    try:
+        layer_windows(backbone(model).config)
+    except ModelError as error:
+        return str(error)
+    return None
 
 
 class NativeEngine(LocalEngine):

@@ -24,7 +24,7 @@ from athlos.generation.endings import StopStrings, cut, end_tokens
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.kv_cache import KVCache, Span, layer_windows, padded_ids
 from athlos.generation.linear import fast_linear
-from athlos.generation.local import check_prompts, eval_mode
+from athlos.generation.local import check_prompts, context_length, eval_mode
 from athlos.generation.native import check_rope
 from athlos.generation.step import DecoderStep
 from athlos.generation.transformers_engine import TransformersEngine
@@ -108,7 +108,7 @@ def sample_group(
     _check(group_size=group_size, max_new_tokens=max_new_tokens, temperature=temperature)
     ids = _encoded(tokenizer, prompts)
     inner = causal_model(model)
-    context: int = inner.config.get_text_config().max_position_embeddings
+    context = context_length(inner)
     longest = max(map(len, ids))
     if longest >= context:
         raise DataError(f"a prompt has {longest} tokens, the model's context {context}; shorten prompt or hint")

@@ -207,6 +207,10 @@ class Layer:
         return site.num_rows * (site.weight.shape[0] if site.is_of_experts else 1)
 
     @property
+    def is_ungated(self) -> bool:
+        return "up" in self.sites and "gate" not in self.sites
+
+    @property
     def has_experts(self) -> bool:
         return self.neuron_site is not None and self.neuron_site.is_of_experts
 
@@ -325,9 +329,9 @@ def chosen_sites(layers: Iterable[Layer], names: Iterable[str]) -> list[Site]:
             raise SurgeryError(f"site '{name}': unknown{near}; accepted: {', '.join(MATRIX_NAMES)}")
     chosen = list(layers)
     for layer in chosen:
-        is_ungated = {"up"} <= set(wanted) & set(layer.sites)
-        if gone := [name for name in wanted if name not in layer.sites and not (name == "gate" and is_ungated)]:
-            reason = "its FFN has no gate" if gone[0] == "gate" and "up" in layer.sites else "a surgery took it away"
+        says_up = layer.is_ungated and "up" in wanted
+        if gone := [name for name in wanted if name not in layer.sites and not (name == "gate" and says_up)]:
+            reason = "its FFN has no gate" if gone[0] == "gate" and layer.is_ungated else "a surgery took it away"
             raise SurgeryError(f"site '{gone[0]}': layer {layer.index} has none, {reason}")
     sites = [layer.sites[name] for layer in chosen for name in MATRIX_NAMES if name in wanted and name in layer.sites]
     for site in sites:
@@ -338,6 +342,15 @@ def chosen_sites(layers: Iterable[Layer], names: Iterable[str]) -> list[Site]:
                 f"{'module' if site.is_of_experts else 'matrix'}; name all of them (missing: {', '.join(absent)})"
             )
     return sites
+
+
+def check_operable(model: "PreTrainedModel") -> None:
+    """Raises `SurgeryError` for a model whose layers no surgery knows, though a selection may."""
+    if not backbone(model).is_llama_like:
+        raise SurgeryError(
+            f"surgery: {type(model).__name__} has layers that none knows; surgeries are written for Llama, Mistral, "
+            "Qwen2, Qwen3, Phi-3, Gemma 1 to 3 and models that name their layers as these do"
+        )
 
 
 def linear_paths(model: "PreTrainedModel") -> list[str]:

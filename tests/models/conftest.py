@@ -79,6 +79,12 @@ UNKNOWN_FAMILIES: dict[str, dict[str, Any]] = {
     "gptj": {"model_type": "gptj", **_SHORT, "rotary_dim": 4},
 }
 """Families whose sites nobody wrote down."""
+SCALED_FAMILIES: dict[str, dict[str, Any]] = {
+    "granite": {"model_type": "granite", **_NO_HEAD_DIM, "logits_scaling": 4.0},
+    "cohere": {key: value for key, value in _NO_HEAD_DIM.items() if key != "rms_norm_eps"}
+    | {"model_type": "cohere", "logit_scale": 0.25},
+}
+"""Families that multiply what the output matrix gives."""
 
 Build = Callable[[str], Any]
 
@@ -90,7 +96,7 @@ def tiny() -> Build:
     def make(family: str) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            architecture = {**FAMILIES, **OTHER_FAMILIES, **UNKNOWN_FAMILIES}[family]
+            architecture = {**FAMILIES, **OTHER_FAMILIES, **UNKNOWN_FAMILIES, **SCALED_FAMILIES}[family]
             model = build(hf_config(architecture), dtype=torch.float32, attn_implementation="eager")
             for parameter in model.parameters():
                 parameter.data.add_(0.02 * torch.randn_like(parameter))

@@ -4,18 +4,21 @@ B batch, T positions, H heads, S head size, J neurons.
 """
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
-from tests.models.conftest import OTHER_FAMILIES, UNKNOWN_FAMILIES, VOCAB, Build
+from tests.models.conftest import FAMILIES, OTHER_FAMILIES, SCALED_FAMILIES, UNKNOWN_FAMILIES, VOCAB, Build
 from tests.tolerances import EXACT, FLOAT32, SOFTMAX_FLOAT32
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
-from athlos.errors import SurgeryError
+from athlos.errors import ModelError, SurgeryError
 from athlos.models.config import LayersConfig, LoraConfig
+from athlos.models.flops import forward_flops, is_counted, step_flops
+from athlos.models.forward import check_logits, hidden_states, project
 from athlos.models.probe import ActivationProbe, activation_function
 from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import MATRIX_NAMES, Site, backbone, chosen_sites, knows_sites, linear_paths
@@ -173,7 +176,8 @@ def test_ends(family: str, tiny: Build) -> None:
     model = tiny(family)
     found = backbone(model)
     assert found.embedding.weight.shape == found.head.weight.shape == (VOCAB, WIDTH)
-    seen = Seen(model, {"norm": found.final_norm})
+    seen = Seen(model, {"norm": found.final_norm, "layer": found.layers[0].module})
+    assert seen.outputs["layer"].shape == (*IDS.shape, WIDTH)
     torch.testing.assert_close(found.head(seen.outputs["norm"]), seen.logits, atol=FLOAT32, rtol=FLOAT32)
     assert not found.is_llama_like
 
@@ -279,6 +283,56 @@ def test_lora_moves_alone_and_merges_exactly(family: str, tiny: Build, context: 
         merged = selection.merge(model)
         torch.testing.assert_close(merged(input_ids=IDS).logits, before, atol=FLOAT32, rtol=FLOAT32)
     assert set(dict(merged.named_parameters())) == names
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_FAMILIES, *UNKNOWN_FAMILIES, *SCALED_FAMILIES])
+def test_losses_rest_on_the_models_own_logits(family: str, tiny: Build) -> None:
+    model = tiny(family)
+    length = IDS.shape[1]
+    batch = {
+        "input_ids": IDS,
+        "attention_mask": torch.ones_like(IDS),
+        "position_ids": torch.arange(length).expand_as(IDS),
+    }
+    with torch.no_grad():
+        ours = project(model, hidden_states(model, batch))
+        torch.testing.assert_close(ours, model(input_ids=IDS).logits, atol=FLOAT32, rtol=FLOAT32)
+    check_logits(model)
+
+
+def test_a_model_whose_logits_are_made_otherwise_is_refused(tiny: Build) -> None:
+    model = tiny("granite")
+    model.config.logits_scaling = 1.0  # a scale that this model keeps where nobody looks
+    model.forward = lambda **inputs: SimpleNamespace(logits=model.lm_head(model.model(**inputs).last_hidden_state) / 4)
+    with pytest.raises(ModelError, match="no loss here would be its own"):
+        check_logits(model)
+
+
+@pytest.mark.parametrize(
+    ("family", "chosen", "backward"),
+    [
+        ("gpt2", None, 2 * (3 * (24 * 72 + 24 * 24 + 2 * 24 * 36) + 24 * VOCAB)),
+        # Attention parts of the top layer train: backward enters a serial FFN behind them, no parallel one beside.
+        ("gpt_neox", ["q", "k", "v", "o"], 24 * 72 + 2 * 24 * 24 + 24 * VOCAB),
+        ("gpt_neox_serial", ["q", "k", "v", "o"], 24 * 72 + 2 * 24 * 24 + 2 * 24 * 36 + 24 * VOCAB),
+    ],
+)
+def test_operations_by_hand(
+    family: str, chosen: list[str] | None, backward: int, tiny: Build, context: PartContext
+) -> None:
+    """Matrices of a layer: q, k and v of 24 x 72, o of 24 x 24, up and down of 24 x 36; every pair costs 4 x 24."""
+    model, rows, length = tiny(family), 2, 5
+    if chosen is not None:
+        LayersSelection(LayersConfig(layers=[2], sites=chosen)).apply(model, context=context)
+    entries = 3 * (24 * 72 + 24 * 24 + 2 * 24 * 36) + 24 * VOCAB
+    pairs = 4 * 24 * rows * length * (length + 1) // 2
+    assert forward_flops(model, num_rows=rows, length=length) == 2 * rows * length * entries + 3 * pairs
+    crossed = 2 * pairs * (3 if chosen is None else 1)
+    step = forward_flops(model, num_rows=rows, length=length) + 2 * rows * length * backward + crossed
+    assert step_flops(model, num_rows=rows, length=length) == step
+    assert is_counted(model)
+    assert not is_counted(tiny("mixtral"))
+    assert not is_counted(tiny("falcon"))
 
 
 @pytest.mark.parametrize("family", UNKNOWN_FAMILIES)

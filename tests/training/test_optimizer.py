@@ -1,14 +1,19 @@
 """AdamW on 16-bit weights: the steps of float32, kept over a resume; LoRA stays in float32 under bf16-true."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
+from tests.assembled import ready_to_train
 from torch import nn
 from torch.optim import AdamW
 
+from athlos.config.compose import run_config
+from athlos.training.callbacks import FolderCheckpoints
 from athlos.training.optimizer import MASTER, MasterAdamW
-from athlos.training.trainer import AdaptersInFloat32
+from athlos.training.trainer import AdaptersInFloat32, build_trainer, fit
 
 SETTINGS = {"lr": 1e-6, "betas": (0.9, 0.95), "eps": 1e-8, "weight_decay": 0.1}
 
@@ -80,3 +85,36 @@ def test_a_cast_to_16_bits_leaves_the_adapters_alone() -> None:
         assert not is_adapter or torch.equal(parameter, before[name])
     assert any(".lora_" in name for name in before)
     assert model(torch.ones(1, 4, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_lora_under_bf16_true_is_trained_and_kept_in_float32(tiny: list[str], tmp_path: Path) -> None:
+    run = run_config([*tiny, "selection=lora", "hardware.precision=bf16-true", "train.max_steps=4"])
+    assembly = ready_to_train(run)
+    module = assembly.module
+    module.before_training(context=assembly.context)
+    trainer = build_trainer(
+        run, callbacks=[FolderCheckpoints(tmp_path / "kept", every=4, on_saved=lambda: None)], run_dir=tmp_path
+    )
+    fit(trainer, module, checkpoint=None)
+    assert {parameter.dtype for name, parameter in module.named_parameters() if ".lora_" not in name} == {
+        torch.bfloat16
+    }
+    kept = load_file(tmp_path / "kept" / "step-00000004" / "model.safetensors")
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+    assert all(".lora_" in name for name in kept)
+
+
+def test_a_rate_below_what_bfloat16_holds_moves_every_matrix(tiny: list[str], tmp_path: Path) -> None:
+    run = run_config([*tiny, "model.dtype=bfloat16", "train.lr=1e-6", "train.max_steps=4"])
+    assembly = ready_to_train(run)
+    module = assembly.module
+    before = {name: parameter.detach().float() for name, parameter in module.model.named_parameters()}
+    module.before_training(context=assembly.context)
+    trainer = build_trainer(run, callbacks=[], run_dir=tmp_path)
+    fit(trainer, module, checkpoint=None)
+    [optimizer] = trainer.optimizers
+    for name, parameter in module.model.named_parameters():
+        master = optimizer.state[parameter][MASTER]
+        assert parameter.dtype == torch.bfloat16
+        assert not torch.equal(master, before[name]), name
+        assert torch.equal(parameter, master.bfloat16())

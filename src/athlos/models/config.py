@@ -48,7 +48,8 @@ class LoraConfig(SelectionConfig):
     dropout: float = 0.0
     """In [0, 1)."""
     sites: list[str] = field(default_factory=list)
-    """Which of q, k, v, o, gate, up, down get an update; empty = all seven."""
+    """Which of q, k, v, o, gate, up, down get an update; empty = all that a layer has, but the experts of a mixture.
+    Where sites are unknown, empty alone is accepted, for all linear layers."""
     layers: list[int] = field(default_factory=list)
     """Decoder layers with an update; empty = all."""
 

@@ -137,7 +137,7 @@ def load_model(
             content["trimmed"] = tokenizer_hash(vocabulary.tokenizer)
         _fit_vocabulary(model, tokenizer=tokenizer)
         _warn_of_differences(config, model=model)
-        if source.kind in ("dir", "hub"):  # the others are known
+        if source.kind in ("dir", "hub") and vision_parts(model) is None:  # the others are known
             check_logits(model)
         log.info("model %s: licence %s", config.name, license_name)
     if vision_parts(model) is not None:

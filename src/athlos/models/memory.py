@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOMENTS = 2
-"""AdamW keeps two numbers for each trainable one, in the format of the weights."""
+"""AdamW keeps two numbers in float32 for each trainable one, and a copy in float32 of one in 16 bits."""
 FLOAT32_BYTES = 4
 LOGIT_COPIES = 3
 """Logits, their log-probabilities and their gradient, in float32."""
@@ -127,7 +127,10 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
     gradients = sum(
         parameter.numel() * (sizes.weight if is_cast else parameter.element_size()) for parameter in trained
     )
-    optimizer = gradients * MOMENTS
+    optimizer = sum(
+        parameter.numel() * FLOAT32_BYTES * (MOMENTS + ((sizes.weight if is_cast else parameter.element_size()) == 2))
+        for parameter in trained
+    )
     if not is_cast:
         # Autocast keeps a 16-bit copy of each trainable float32 matrix for the step.
         weights += sum(parameter.numel() * sizes.compute for parameter in trained

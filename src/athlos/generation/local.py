@@ -11,7 +11,7 @@ from torch import nn
 from athlos.data.encoding import prefix_token
 from athlos.errors import ConfigError, DataError
 from athlos.generation.config import LocalEngineConfig
-from athlos.generation.endings import cut, decode, end_tokens
+from athlos.generation.endings import end_tokens
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.rules import LogitsRule
 from athlos.models.forward import causal_model
@@ -62,34 +62,18 @@ class LocalEngine(ABC):
         return context_length(self.causal_model)
 
     def encode(self, text: str) -> list[int]:
-        """A prompt is encoded as in training (`data/encoding.py`)."""
-        prefix = prefix_token(self.tokenizer)
-        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return list(ids) if prefix is None else [prefix, *ids]
+        return encoded_prompt(self.tokenizer, text)
 
     def ends(self, end_token_ids: Sequence[int] | None) -> tuple[int, ...]:
         """What ends an answer: the given tokens, or those that model and tokenizer name."""
         return end_tokens(self.causal_model, self.tokenizer) if end_token_ids is None else tuple(end_token_ids)
 
-    def sample(
-        self,
-        prompt: Prompt,
-        token_ids: list[int],
-        log_probs: list[float],
-        *,
-        ends: Sequence[int],
-        stop: Sequence[str],
-        finished: bool,
-    ) -> Sample:
-        shown = token_ids[:-1] if token_ids[-1] in ends else token_ids
-        return Sample(
-            text=cut(decode(self.tokenizer, shown), stop),
-            token_ids=token_ids,
-            log_probs=log_probs,
-            num_tokens=len(token_ids),
-            num_prompt_tokens=len(prompt.token_ids),
-            finished=finished,
-        )
+
+def encoded_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """A prompt is encoded as in training (`data/encoding.py`)."""
+    prefix = prefix_token(tokenizer)
+    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return list(ids) if prefix is None else [prefix, *ids]
 
 
 def context_length(model: "PreTrainedModel") -> int:

@@ -8,10 +8,10 @@ import torch
 
 from athlos.errors import ModelError
 from athlos.generation.config import NativeConfig
-from athlos.generation.fused_attention import fused
+from athlos.generation.cpu.fused_attention import fused
+from athlos.generation.cpu.linear import fast_linear
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import layer_windows
-from athlos.generation.linear import fast_linear
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
 from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.rules import LogitsRule, check_rule

@@ -20,10 +20,10 @@ from torch.nn.utils.rnn import pad_sequence
 from athlos.data.records import Record
 from athlos.errors import ConfigErrors, DataError, ModelError
 from athlos.generation.config import TransformersConfig
+from athlos.generation.cpu.linear import fast_linear
 from athlos.generation.endings import end_tokens
 from athlos.generation.interface import Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import padded_ids
-from athlos.generation.linear import fast_linear
 from athlos.generation.local import check_prompts, context_length, encoded_prompt, eval_mode
 from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.step import DecoderStep

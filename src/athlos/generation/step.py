@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from athlos.generation.cpu.llama_step import LlamaStep, fits
 from athlos.generation.kv_cache import KVCache, layer_windows
-from athlos.generation.llama_step import LlamaStep, fits
 from athlos.generation.masks import Masks
 from athlos.models.forward import head_rule
 from athlos.models.sites import backbone

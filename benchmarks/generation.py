@@ -1,7 +1,7 @@
 """The native engine against `transformers.generate` on the same prompts, in one process, alternating.
 
     python benchmarks/generation.py [--model small/tiny_llama|small/smollm2_135m] [--repeats N]
-        [--without onednn fused written_out]
+        [--cases group ragged] [--without onednn fused written_out] [--processor-time]
 
 Two cases a model. `group`: 8 samples of one prompt of 256 tokens, 64 new tokens each; transformers gets it as one call
 with `num_return_sequences=8`. `ragged`: 16 prompts of 8 to 128 tokens whose answers end after 8 to 256 tokens, spread
@@ -11,7 +11,8 @@ second of each side, and the ratio of the native engine to each other one (media
 two runs of one round).
 
 All sides compute in float32 with the same weights and threads. `--without` adds the native engine without one of its
-kernels for CPUs as a side of its own: what is removed from the engine by `engine.<name>=false`.
+kernels for CPUs as a side of its own: what is removed from the engine by `engine.<name>=false`. `--processor-time`
+counts the seconds that this process computed, for a machine on which others compute too (with one thread).
 """
 
 import argparse
@@ -118,15 +119,18 @@ def ragged(loaded: LoadedModel, native: dict[str, NativeEngine]) -> dict[str, Si
     return {**{name: partial(ours, engine) for name, engine in native.items()}, "transformers": plain}
 
 
-def compare(name: str, sides: dict[str, Side], *, repeats: int) -> dict[str, float]:
+CASES = {"group": group, "ragged": ragged}
+
+
+def compare(name: str, sides: dict[str, Side], *, repeats: int, clock: Callable[[], float]) -> dict[str, float]:
     """Runs the sides in turn, every second round backwards; the first round warms up."""
     rounds: list[dict[str, float]] = []
     for repeat in range(repeats + 1):
         speeds = {}
         for side in list(sides)[:: 1 if repeat % 2 else -1]:
-            start = time.perf_counter()
+            start = clock()
             num_tokens = sides[side]()
-            speeds[side] = num_tokens / (time.perf_counter() - start)
+            speeds[side] = num_tokens / (clock() - start)
         if repeat:
             rounds.append(speeds)
     result = {f"{side}_tokens_per_s": round(statistics.median(speeds[side] for speeds in rounds), 1) for side in sides}
@@ -146,18 +150,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--processor-time", action="store_true")
     parser.add_argument("--without", nargs="+", choices=KERNELS, default=())
     options = parser.parse_args()
     print(f"{'case':<28}{'side':<24}{'tokens/s':>10}{'native/':>8}   from to")
+    clock = time.process_time if options.processor_time else time.perf_counter
     results: dict[str, Any] = {"threads": torch.get_num_threads()}
     for model in options.model or MODELS:
         loaded = load_model(run_config([f"model={model}"]).model, seed=1, stages=StageStore(cache_dir()))
         # The weights' own generation config would bring penalties and end tokens into the other side.
         loaded.model.generation_config = GenerationConfig()
         native = engines(loaded, without=options.without)
-        for case in (group, ragged):
-            name = f"{model}/{case.__name__}"
-            results[name] = compare(name, case(loaded, native), repeats=options.repeats)
+        for case in options.cases:
+            name = f"{model}/{case}"
+            results[name] = compare(name, CASES[case](loaded, native), repeats=options.repeats, clock=clock)
     print(json.dumps(results))
 
 

@@ -1,15 +1,18 @@
 """The native engine against `transformers.generate` on the same prompts, in one process, alternating.
 
-    python benchmarks/generation.py [--model small/tiny_llama|small/smollm2_135m] [--repeats N] [--plain-linear]
+    python benchmarks/generation.py [--model small/tiny_llama|small/smollm2_135m] [--repeats N]
+        [--cases group ragged] [--without onednn fused written_out] [--processor-time]
 
 Two cases a model. `group`: 8 samples of one prompt of 256 tokens, 64 new tokens each; transformers gets it as one call
 with `num_return_sequences=8`. `ragged`: 16 prompts of 8 to 128 tokens whose answers end after 8 to 256 tokens, spread
 geometrically; transformers gets all rows in one call, left-padded, and a stopping criterion ends each at its length.
-Only useful tokens count: those up to a row's own end. Prints both sides and ends in one JSON line: useful tokens a
-second of each side, their ratio (median over the repeats, each the quotient of two runs side by side).
+Only useful tokens count: those up to a row's own end. Prints all sides and ends in one JSON line: useful tokens a
+second of each side, and the ratio of the native engine to each other one (median over the repeats, each the quotient of
+two runs of one round).
 
-Both sides compute in float32 with the same weights and threads. `--plain-linear` leaves out what the native engine
-gains from oneDNN's matrix products (`engine.onednn=false`), so that the loop alone is compared.
+All sides compute in float32 with the same weights and threads. `--without` adds the native engine without one of its
+kernels for CPUs as a side of its own: what is removed from the engine by `engine.<name>=false`. `--processor-time`
+counts the seconds that this process computed, for a machine on which others compute too (with one thread).
 """
 
 import argparse
@@ -17,6 +20,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -32,6 +36,7 @@ from athlos.stages import StageStore, cache_dir
 
 MODELS = ("small/tiny_llama", "small/smollm2_135m")
 GROUP_SIZE, GROUP_PROMPT, GROUP_NEW = 8, 256, 64
+KERNELS = ("onednn", "fused", "written_out")
 RAGGED_ROWS, RAGGED_PROMPTS, RAGGED_NEW = 16, (8, 128), (8, 256)
 PROMPT_SEED = 20240
 
@@ -59,7 +64,18 @@ def token_rows(lengths: Sequence[int], *, vocab_size: int) -> list[list[int]]:
     return [torch.randint(vocab_size, (length,), generator=generator).tolist() for length in lengths]
 
 
-def group(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
+def engines(loaded: LoadedModel, *, without: Sequence[str]) -> dict[str, NativeEngine]:
+    """The engine as a user gets it, and without each of the kernels."""
+    left_out: dict[str, dict[str, Any]] = {"native": {}, **{f"without_{name}": {name: False} for name in without}}
+    return {
+        side: NativeEngine(
+            NativeConfig(_target_="", batch_size=RAGGED_ROWS, **values), model=loaded.model, tokenizer=loaded.tokenizer
+        )
+        for side, values in left_out.items()
+    }
+
+
+def group(loaded: LoadedModel, native: dict[str, NativeEngine]) -> dict[str, Side]:
     [row] = token_rows([GROUP_PROMPT], vocab_size=len(loaded.tokenizer))
     ids = torch.tensor([row])
     options = GenerationConfig(
@@ -68,7 +84,7 @@ def group(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
     )  # fmt: skip
     rule = SamplingRule(temperature=1.0)
 
-    def native() -> int:
+    def ours(engine: NativeEngine) -> int:
         prompt = Prompt(token_ids=row, max_new_tokens=GROUP_NEW)
         [samples] = engine.generate([prompt], rule=rule, num_samples=GROUP_SIZE, end_token_ids=())
         return sum(sample.num_tokens for sample in samples)
@@ -77,10 +93,10 @@ def group(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
         out = loaded.model.generate(ids, attention_mask=torch.ones_like(ids), generation_config=options)
         return out[:, GROUP_PROMPT:].numel()
 
-    return native, plain
+    return {**{name: partial(ours, engine) for name, engine in native.items()}, "transformers": plain}
 
 
-def ragged(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
+def ragged(loaded: LoadedModel, native: dict[str, NativeEngine]) -> dict[str, Side]:
     limits = spread(*RAGGED_NEW, RAGGED_ROWS)
     lengths = spread(*RAGGED_PROMPTS, RAGGED_ROWS)
     lengths = [lengths[(5 * row) % RAGGED_ROWS] for row in range(RAGGED_ROWS)]  # long answers to short prompts too
@@ -90,7 +106,7 @@ def ragged(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
     options = GenerationConfig(max_new_tokens=max(limits), do_sample=False, use_cache=True, pad_token_id=0)
 
-    def native() -> int:
+    def ours(engine: NativeEngine) -> int:
         prompts = [Prompt(token_ids=row, max_new_tokens=limit) for row, limit in zip(rows, limits, strict=True)]
         answers = engine.generate(prompts, rule=SamplingRule(), end_token_ids=())
         return sum(sample.num_tokens for [sample] in answers)
@@ -100,31 +116,33 @@ def ragged(loaded: LoadedModel, engine: NativeEngine) -> tuple[Side, Side]:
         loaded.model.generate(ids, attention_mask=mask, generation_config=options, stopping_criteria=stopping)
         return sum(limits)
 
-    return native, plain
+    return {**{name: partial(ours, engine) for name, engine in native.items()}, "transformers": plain}
 
 
-def compare(name: str, sides: tuple[Side, Side], *, repeats: int) -> dict[str, float]:
-    """Runs both sides in turn; the first round warms up."""
-    speeds: list[tuple[float, float]] = []
+CASES = {"group": group, "ragged": ragged}
+
+
+def compare(name: str, sides: dict[str, Side], *, repeats: int, clock: Callable[[], float]) -> dict[str, float]:
+    """Runs the sides in turn, every second round backwards; the first round warms up."""
+    rounds: list[dict[str, float]] = []
     for repeat in range(repeats + 1):
-        measured = []
-        for side in sides if repeat % 2 else sides[::-1]:
-            start = time.perf_counter()
-            num_tokens = side()
-            measured.append(num_tokens / (time.perf_counter() - start))
-        native, plain = measured if repeat % 2 else measured[::-1]
+        speeds = {}
+        for side in list(sides)[:: 1 if repeat % 2 else -1]:
+            start = clock()
+            num_tokens = sides[side]()
+            speeds[side] = num_tokens / (clock() - start)
         if repeat:
-            speeds.append((native, plain))
-    ratios = [native / plain for native, plain in speeds]
-    result = {
-        "native_tokens_per_s": round(statistics.median(native for native, _ in speeds), 1),
-        "transformers_tokens_per_s": round(statistics.median(plain for _, plain in speeds), 1),
-        "ratio": round(statistics.median(ratios), 2),
-    }
-    print(
-        f"{name:<24}{result['native_tokens_per_s']:>12.0f}{result['transformers_tokens_per_s']:>14.0f}"
-        f"{result['ratio']:>8.2f}   {min(ratios):.2f} to {max(ratios):.2f}"
-    )
+            rounds.append(speeds)
+    result = {f"{side}_tokens_per_s": round(statistics.median(speeds[side] for speeds in rounds), 1) for side in sides}
+    for side in sides:
+        ratios = [speeds["native"] / speeds[side] for speeds in rounds]
+        if side != "native":
+            key = "ratio" if side == "transformers" else f"over_{side}_ratio"
+            result[key] = round(statistics.median(ratios), 3)
+        print(
+            f"{name:<28}{side:<24}{result[f'{side}_tokens_per_s']:>10.0f}{statistics.median(ratios):>8.2f}"
+            f"   {min(ratios):.2f} to {max(ratios):.2f}"
+        )
     return result
 
 
@@ -132,19 +150,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", choices=MODELS, action="append")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--plain-linear", action="store_true")
+    parser.add_argument("--cases", nargs="+", choices=list(CASES), default=list(CASES))
+    parser.add_argument("--processor-time", action="store_true")
+    parser.add_argument("--without", nargs="+", choices=KERNELS, default=())
     options = parser.parse_args()
-    print(f"{'useful tokens a second':<24}{'native':>12}{'transformers':>14}{'ratio':>8}   from to")
-    results: dict[str, Any] = {"threads": torch.get_num_threads(), "onednn": not options.plain_linear}
+    print(f"{'case':<28}{'side':<24}{'tokens/s':>10}{'native/':>8}   from to")
+    clock = time.process_time if options.processor_time else time.perf_counter
+    results: dict[str, Any] = {"threads": torch.get_num_threads()}
     for model in options.model or MODELS:
         loaded = load_model(run_config([f"model={model}"]).model, seed=1, stages=StageStore(cache_dir()))
         # The weights' own generation config would bring penalties and end tokens into the other side.
         loaded.model.generation_config = GenerationConfig()
-        config = NativeConfig(_target_="", batch_size=RAGGED_ROWS, onednn=not options.plain_linear)
-        engine = NativeEngine(config, model=loaded.model, tokenizer=loaded.tokenizer)
-        for case in (group, ragged):
-            name = f"{model}/{case.__name__}"
-            results[name] = compare(name, case(loaded, engine), repeats=options.repeats)
+        native = engines(loaded, without=options.without)
+        for case in options.cases:
+            name = f"{model}/{case}"
+            results[name] = compare(name, CASES[case](loaded, native), repeats=options.repeats, clock=clock)
     print(json.dumps(results))
 
 

@@ -34,9 +34,9 @@ from typing import Any
 
 import torch
 
-from athlos.generation.fused_attention import fused
+from athlos.generation.cpu.fused_attention import fused
+from athlos.generation.cpu.linear import fast_linear
 from athlos.generation.kv_cache import KVCache
-from athlos.generation.linear import fast_linear
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import LisaSurgery, shared_attentions
 from athlos.models.architecture import build, hf_config
@@ -63,7 +63,7 @@ ARMS = (*BASES, *OURS)
 COMPILED = ("fused", IN_DECODER, LISA)
 PAIRS = (
     (LISA, "eager"), (LISA, "sdpa"), (LISA, "fused"), (IN_DECODER, "eager"), (IN_DECODER, "sdpa"),
-    (UNFUSED, "written_out"),
+    (UNFUSED, "sdpa"), (UNFUSED, "written_out"),
 )  # fmt: skip
 
 

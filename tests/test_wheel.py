@@ -1,4 +1,4 @@
-"""The built wheel carries conf/ and the shipped data: a user without a checkout can run."""
+"""The built wheel carries conf/, the shipped data and the kernel's source: a user without a checkout can run."""
 
 import os
 import subprocess
@@ -37,3 +37,4 @@ def test_an_installed_wheel_composes_and_lists(tmp_path: Path):
     assert (carried / "data" / "shipped" / "shakespeare" / "train.txt").is_file()
     page = {str(path.relative_to(ROOT / "src")) for path in (ROOT / "src/athlos/report/page").rglob("*.*")}
     assert {str(path.relative_to(carried.parent)) for path in (carried / "report/page").rglob("*.*")} == page
+    assert (carried / "generation" / "cpu" / "fused_attention.cpp").is_file()  # compiled by the user's machine

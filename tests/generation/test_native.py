@@ -11,7 +11,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import ModelError
-from athlos.generation import batch, linear
+from athlos.generation import batch
+from athlos.generation.cpu import linear
 from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.prefixes import shared_prefixes

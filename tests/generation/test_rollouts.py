@@ -1,13 +1,15 @@
 """Rollouts against transformers, against a whole forward pass, and as draws."""
 
+import copy
+
 import pytest
 import torch
-from tests.generation.tiny_models import CONFIGS, END, NEW_TOKENS, encode, plain, tiny
+from tests.generation.tiny_models import CONFIGS, END, NEW_TOKENS, VOCAB, encode, plain, tiny
 from tests.tolerances import LOGITS_FLOAT32
 from transformers import AutoModelForCausalLM, Lfm2Config
 
 from athlos.errors import ConfigErrors, DataError
-from athlos.generation import rollouts
+from athlos.generation import batch
 from athlos.generation.rollouts import response_log_probs, sample_group
 from athlos.models.tokenizers import byte_tokenizer
 
@@ -15,8 +17,9 @@ RAGGED = ["hello there", "x", "a rather longer prompt than the others are, by fa
 
 
 def sampled(model, prompts=RAGGED, *, seed=0, **values):
-    options = {"group_size": 3, "max_new_tokens": NEW_TOKENS, "temperature": 1.0, **values}
-    return sample_group(model, byte_tokenizer(), prompts, generator=torch.Generator().manual_seed(seed), **options)
+    source = torch.Generator().manual_seed(seed)
+    options = {"group_size": 3, "max_new_tokens": NEW_TOKENS, "temperature": 1.0, "generator": source, **values}
+    return sample_group(model, byte_tokenizer(), prompts, **options)
 
 
 def tokens(rollouts):
@@ -97,6 +100,49 @@ def test_draws_follow_the_generator_and_differ_within_a_group():
     assert len({tuple(row) for row in tokens(first)[:3]}) == 3
 
 
+def twin(model, prompts, *, group_size, max_new_tokens, temperature, seed):
+    """Responses as loops: all rows under way draw from one generator, a row of noise each in the order of the samples.
+
+    Rows that ended draw on until they are an eighth of those under way, and leave then.
+    """
+    model, source = copy.deepcopy(model).double(), torch.Generator().manual_seed(seed)
+    asked = [prompt.token_ids for prompt in encode(prompts) for _ in range(group_size)]
+    rows, ended = [[] for _ in asked], [False for _ in asked]
+    under_way = list(range(len(asked)))
+    for _ in range(max_new_tokens):
+        noise = torch.empty(len(under_way), VOCAB).uniform_(generator=source).double()
+        for row, row_noise in zip(under_way, noise, strict=True):
+            if not ended[row]:
+                logits = model(torch.tensor([asked[row] + rows[row]])).logits[0, -1] / temperature
+                rows[row].append(int((logits - (-row_noise.log()).log()).argmax()))
+                ended[row] = rows[row][-1] == END
+        done = [row for row in under_way if ended[row]]
+        if len(done) >= len(under_way) / 8:
+            under_way = [row for row in under_way if not ended[row]]
+    return rows
+
+
+@pytest.mark.parametrize("temperature", [0.7, 1.0])
+def test_draws_are_those_of_a_naive_twin(temperature):
+    model = tiny()
+    prompts = [*RAGGED, RAGGED[1]]
+    expected = twin(model, prompts, group_size=2, max_new_tokens=30, temperature=temperature, seed=4)
+    found = sampled(model, prompts, seed=4, group_size=2, max_new_tokens=30, temperature=temperature)
+    assert len({len(row) for row in expected}) > 2  # some ended early and left, else this shows little
+    assert tokens(found) == expected
+
+
+def test_prompts_are_read_at_once_as_given():
+    """Equal ones too: the shape of a pass, and so the rounding, depends on number and lengths of the prompts alone."""
+    model, seen = tiny(), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, inputs: seen.append(inputs["input_ids"].tolist()), with_kwargs=True
+    )
+    sampled(model, ["ab", "c", "ab"], max_new_tokens=2)
+    assert seen[0] == [[97, 98], [0, 99], [97, 98]]
+    assert [len(ids) for ids in seen] == [3, 9]
+
+
 def test_frequencies_are_the_softmax_under_the_temperature():
     model = tiny()
     found = sampled(model, prompts=["x"], group_size=4000, max_new_tokens=1, temperature=1.5)
@@ -126,7 +172,7 @@ def test_mode_and_weights_are_left_as_they_are():
 
 def test_the_cache_grows(monkeypatch):
     expected = sampled(tiny(), temperature=0.0, max_new_tokens=60)
-    monkeypatch.setattr(rollouts, "GROWTH", 7)
+    monkeypatch.setattr(batch, "GROWTH", 7)
     assert tokens(sampled(tiny(), temperature=0.0, max_new_tokens=60)) == tokens(expected)
     assert expected.response_ids.shape[1] == 60
 
@@ -141,6 +187,7 @@ def test_responses_end_with_the_context():
         ({"group_size": 0}, "group_size: got 0, expected an integer >= 1"),
         ({"max_new_tokens": 0}, "max_new_tokens: got 0, expected an integer >= 1"),
         ({"temperature": -1.0}, "temperature: got -1.0, expected a number >= 0"),
+        ({"generator": None}, "generator: got None, expected a torch.Generator above temperature 0"),
     ],
 )
 def test_numbers_out_of_range(values, told):

@@ -39,6 +39,53 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
 }
 
+_ENDS = {key: _DECODER[key] for key in ("vocab_size", "pad_token_id", "bos_token_id", "eos_token_id")}
+_SHORT = {**_ENDS, "n_embd": 24, "n_layer": 3, "n_head": 4, "n_positions": 64}
+_PLAIN = {key: value for key, value in _NO_HEAD_DIM.items() if key not in ("num_key_value_heads", "rms_norm_eps")}
+_OPT = {key: value for key, value in _PLAIN.items() if key != "intermediate_size"}
+OTHER_FAMILIES: dict[str, dict[str, Any]] = {
+    "gpt2": {"model_type": "gpt2", **_SHORT, "n_inner": 36},
+    "gpt_neox": {"model_type": "gpt_neox", **_PLAIN},
+    "gpt_neox_serial": {"model_type": "gpt_neox", **_PLAIN, "use_parallel_residual": False},
+    "opt": {"model_type": "opt", **_OPT, "ffn_dim": 36, "word_embed_proj_dim": 24},
+    "olmo2": {"model_type": "olmo2", **_NO_HEAD_DIM},
+    "qwen2_moe": {
+        "model_type": "qwen2_moe",
+        **_NO_HEAD_DIM,
+        "num_experts": 3,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 12,
+        "shared_expert_intermediate_size": 20,
+    },
+    "mixtral": {
+        "model_type": "mixtral",
+        **_NO_HEAD_DIM,
+        "intermediate_size": 12,
+        "num_local_experts": 3,
+        "num_experts_per_tok": 2,
+    },
+}
+"""Families whose sites are known for selections and probes, and which no surgery changes. 36 neurons a layer."""
+UNKNOWN_FAMILIES: dict[str, dict[str, Any]] = {
+    "mamba": {"model_type": "mamba", **_ENDS, "hidden_size": 24, "num_hidden_layers": 2, "state_size": 4},
+    "falcon": {
+        "model_type": "falcon",
+        **_ENDS,
+        "hidden_size": 24,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+    },
+    "bloom": {"model_type": "bloom", **_ENDS, "hidden_size": 24, "n_layer": 2, "n_head": 4},
+    "gptj": {"model_type": "gptj", **_SHORT, "rotary_dim": 4},
+}
+"""Families whose sites nobody wrote down."""
+SCALED_FAMILIES: dict[str, dict[str, Any]] = {
+    "granite": {"model_type": "granite", **_NO_HEAD_DIM, "logits_scaling": 4.0},
+    "cohere": {key: value for key, value in _NO_HEAD_DIM.items() if key != "rms_norm_eps"}
+    | {"model_type": "cohere", "logit_scale": 0.25},
+}
+"""Families that multiply what the output matrix gives."""
+
 Build = Callable[[str], Any]
 
 
@@ -49,7 +96,8 @@ def tiny() -> Build:
     def make(family: str) -> Any:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(7)
-            model = build(hf_config(FAMILIES[family]), dtype=torch.float32, attn_implementation="eager")
+            architecture = {**FAMILIES, **OTHER_FAMILIES, **UNKNOWN_FAMILIES, **SCALED_FAMILIES}[family]
+            model = build(hf_config(architecture), dtype=torch.float32, attn_implementation="eager")
             for parameter in model.parameters():
                 parameter.data.add_(0.02 * torch.randn_like(parameter))
         return model.eval()

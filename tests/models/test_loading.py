@@ -1,5 +1,6 @@
 """Random models are reproducible, folders load as safetensors only, and each mistake is one line that names its key."""
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,8 @@ def test_an_architecture_without_language_head_is_refused(stages: StageStore) ->
     ("text", "expected"),
     [
         ("random", Source(kind="random")),
-        ("hub:org/name@main", Source(kind="hub", reference="org/name", revision="main")),
+        ("hub:org/name@v1", Source(kind="hub", reference="org/name", revision="v1")),
+        ("hub:org/name", Source(kind="hub", reference="org/name", revision="main")),
         ("dir:~/x", Source(kind="dir", reference="~/x")),
         ("wheel:a==1", Source(kind="wheel", reference="a==1")),
     ],
@@ -141,7 +143,7 @@ def test_sources(text: str, expected: Source) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("hub:org/name", r"expected hub:<repo>@<revision>"),
+        ("hub:org/name@", r"expected hub:<repo>@<revision>"),
         ("whel:a==1", r"did you mean 'wheel'\?"),
         ("random:3", "accepted: random"),
         ("dir:", "without a folder"),
@@ -251,6 +253,77 @@ def test_a_broken_or_absent_folder_is_one_line(folder: Path, stages: StageStore,
         load_model(dir_config(tmp_path / "nowhere"), seed=1, stages=stages)
     (folder / "model.safetensors").write_bytes(b"\x08")
     with pytest.raises(ModelError, match="cannot be loaded") as caught:
+        load_model(dir_config(folder), seed=1, stages=stages)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_in_shards_is_whole(folder: Path, stages: StageStore) -> None:
+    whole = load_model(dir_config(folder), seed=1, stages=stages)
+    (folder / "model.safetensors").unlink()
+    whole.model.save_pretrained(folder, max_shard_size="20KB")
+    shards = list(folder.glob("*.safetensors"))
+    assert len(shards) > 1
+    again = load_model(dir_config(folder), seed=1, stages=stages)
+    assert all(
+        torch.equal(left, right) for left, right in zip(whole.model.parameters(), again.model.parameters(), strict=True)
+    )
+    shards[0].unlink()
+    with pytest.raises(ModelError, match=shards[0].name) as caught:
+        load_model(dir_config(folder), seed=1, stages=stages)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_is_no_model_folder_says_what_it_is(folder: Path, stages: StageStore) -> None:
+    weights = folder / "model.safetensors"
+    kept = weights.read_bytes()
+    weights.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n")
+    with pytest.raises(ModelError, match=r"is a pointer of Git LFS, no weights; run `git lfs pull` there"):
+        load_model(dir_config(folder), seed=1, stages=stages)
+    weights.unlink()
+    with pytest.raises(ModelError, match=r"found none; download them beside config\.json"):
+        load_model(dir_config(folder), seed=1, stages=stages)
+    weights.write_bytes(kept)
+    (folder / "config.json").rename(folder / "adapter_config.json")
+    with pytest.raises(ModelError, match="a LoRA adapter alone; merge it into its model"):
+        load_model(dir_config(folder), seed=1, stages=stages)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eos_token": None}, "names no end-of-sequence token; expected"),
+        (None, "no tokenizer in .*; put its tokenizer.json and tokenizer_config.json there"),
+    ],
+)
+def test_a_tokenizer_that_cannot_be_used_says_what_it_lacks(
+    changes: dict[str, Any] | None, message: str, folder: Path, stages: StageStore
+) -> None:
+    path = folder / "tokenizer_config.json"
+    if changes is None:
+        path.unlink()
+        (folder / "tokenizer.json").unlink()
+    else:
+        path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | changes), encoding="utf-8")
+    with pytest.raises(ModelError, match=message) as caught:
+        load_model(dir_config(folder), seed=1, stages=stages)
+    assert "\n" not in str(caught.value)
+
+
+def test_code_of_a_models_author_is_told_and_not_run(
+    folder: Path, stages: StageStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = folder / "config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    values["auto_map"] = {"AutoConfig": "own.OwnConfig", "AutoModelForCausalLM": "own.OwnModel"}
+    (folder / "own.py").write_text("raise SystemExit('this code was run')\n", encoding="utf-8")
+    path.write_text(json.dumps(values), encoding="utf-8")
+    with caplog.at_level(logging.INFO):
+        assert type(load_model(dir_config(folder), seed=1, stages=stages).model).__name__ == "LlamaForCausalLM"
+    assert len([line for line in caplog.messages if "(auto_map), which is not run" in line]) == 1
+    path.write_text(json.dumps(values | {"model_type": "own"}), encoding="utf-8")
+    with pytest.raises(
+        ModelError, match=r"needs code of its own \(auto_map\), which is not run; accepted: arch"
+    ) as caught:
         load_model(dir_config(folder), seed=1, stages=stages)
     assert "\n" not in str(caught.value)
 

@@ -29,8 +29,8 @@ from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 from athlos.parts import PartContext
 
-OWN = ("lab/", "small/decoder_2m", "small/depth_", "small/gemma3_lite0", "small/plast_emoji_base", "small/tiny_llama",
-       "paper/depth_")  # fmt: skip
+OWN = ("own", "lab/", "small/decoder_2m", "small/depth_", "small/gemma3_lite0", "small/plast_emoji_base",
+       "small/tiny_llama", "paper/depth_")  # fmt: skip
 """Beginnings of models made here, which nobody published."""
 NAMED = [name for name in group_options("model") if not name.startswith(OWN)]
 ROWS, LENGTH = 2, 48

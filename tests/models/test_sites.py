@@ -5,7 +5,7 @@ import torch
 from tests.models.conftest import FAMILIES, VOCAB, Build
 from tests.tolerances import FLOAT32
 from torch import nn
-from transformers import AutoModelForCausalLM, GPT2Config
+from transformers import AutoModelForCausalLM
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from athlos.errors import SurgeryError
@@ -138,19 +138,24 @@ def test_decoder_layers_return_tensors(tiny: Build) -> None:
         assert isinstance(seen[0], torch.Tensor), family
 
 
-def test_an_unknown_architecture_says_what_was_looked_for_and_found() -> None:
-    config = GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=VOCAB, bos_token_id=1, eos_token_id=2)
+def test_an_unknown_architecture_says_what_was_looked_for_and_found(tiny: Build) -> None:
     with pytest.raises(SurgeryError, match=r"looked for a decoder with 'layers'.*found transformer, lm_head") as caught:
-        backbone(AutoModelForCausalLM.from_config(config))
-    assert "examples: transformer, transformer.wte, transformer.wpe" in str(caught.value)
+        backbone(tiny("gptj"))
+    assert "examples: transformer, transformer.wte, transformer.drop; sites are known of Llama" in str(caught.value)
 
 
 def test_a_layer_with_other_names_says_so() -> None:
-    config = CONFIG_MAPPING["opt"](
-        hidden_size=8, ffn_dim=8, num_hidden_layers=1, num_attention_heads=2, vocab_size=VOCAB, word_embed_proj_dim=8
+    shape = CONFIG_MAPPING["opt"](
+        hidden_size=8,
+        ffn_dim=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        vocab_size=VOCAB,
+        word_embed_proj_dim=8,
+        do_layer_norm_before=False,
     )
-    with pytest.raises(SurgeryError, match="looked for"):
-        backbone(AutoModelForCausalLM.from_config(config))
+    with pytest.raises(SurgeryError, match="looked for 'final_layer_norm'"):  # as OPT-350m, which has none at the end
+        backbone(AutoModelForCausalLM.from_config(shape))
 
 
 def test_layers_by_index(tiny: Build) -> None:

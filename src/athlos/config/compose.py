@@ -6,6 +6,7 @@ seconds, not the night.
 
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
@@ -52,9 +53,26 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
         try:
-            return compose("run", overrides=overrides, return_hydra_config=return_hydra_config)
+            config = compose("run", overrides=overrides, return_hydra_config=return_hydra_config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_one_line(error, overrides)) from error
+    _leave_architecture_to_folder(config, overrides)
+    return config
+
+
+def _leave_architecture_to_folder(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Take away what the chosen model's file says of its architecture where the command line names another folder.
+
+    The folder's own config file says it better; what the command line itself says of the architecture stays.
+    """
+    keys = [item.lstrip("+~").partition("=")[0] for item in overrides]
+    if "model.source" not in keys or "model.architecture" in keys:
+        return
+    kind, _, path = str(OmegaConf.select(config, "model.source")).partition(":")
+    if kind == "dir" and (Path(path).expanduser() / "config.json").is_file():
+        said = [key.split(".")[2] for key in keys if key.startswith("model.architecture.")]
+        architecture = config.model.architecture
+        config.model.architecture = {name: value for name, value in architecture.items() if name in said}
 
 
 def run_config(overrides: Sequence[str]) -> RunConfig:

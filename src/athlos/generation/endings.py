@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from athlos.generation.interface import Prompt, Sample
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -43,3 +45,25 @@ def cut(text: str, stop: Sequence[str]) -> str:
     """The text up to the first stop string."""
     places = [place for place in (text.find(string) for string in stop if string) if place >= 0]
     return text[: min(places)] if places else text
+
+
+def sample_of(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompt: Prompt,
+    token_ids: list[int],
+    log_probs: list[float],
+    *,
+    ends: Sequence[int],
+    stop: Sequence[str],
+    finished: bool,
+) -> Sample:
+    """What was generated after a prompt, with its text: without end token, cut at the first stop string."""
+    shown = token_ids[:-1] if token_ids[-1] in ends else token_ids
+    return Sample(
+        text=cut(decode(tokenizer, shown), stop),
+        token_ids=token_ids,
+        log_probs=log_probs,
+        num_tokens=len(token_ids),
+        num_prompt_tokens=len(prompt.token_ids),
+        finished=finished,
+    )

@@ -1,16 +1,17 @@
 """What engines that compute in this process share: a model, its tokenizer, and the way from tokens to a sample."""
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from torch import nn
 
 from athlos.data.encoding import prefix_token
 from athlos.errors import ConfigError, DataError
 from athlos.generation.config import LocalEngineConfig
-from athlos.generation.endings import cut, decode, end_tokens
+from athlos.generation.endings import end_tokens
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.rules import LogitsRule
 from athlos.models.forward import causal_model
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 class LocalEngine(ABC):
     """Holds the model as it is: what trains or changes later is seen by the next call."""
+
+    name: ClassVar[str]
+    """Its name in the group `engine`."""
 
     def __init__(
         self, config: LocalEngineConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
@@ -55,38 +59,28 @@ class LocalEngine(ABC):
     @property
     def context(self) -> int:
         """Most tokens of prompt and answer together."""
-        length: int = self.causal_model.config.get_text_config().max_position_embeddings
-        return length
+        return context_length(self.causal_model)
 
     def encode(self, text: str) -> list[int]:
-        """A prompt is encoded as in training (`data/encoding.py`)."""
-        prefix = prefix_token(self.tokenizer)
-        ids = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
-        return list(ids) if prefix is None else [prefix, *ids]
+        return encoded_prompt(self.tokenizer, text)
 
     def ends(self, end_token_ids: Sequence[int] | None) -> tuple[int, ...]:
         """What ends an answer: the given tokens, or those that model and tokenizer name."""
         return end_tokens(self.causal_model, self.tokenizer) if end_token_ids is None else tuple(end_token_ids)
 
-    def sample(
-        self,
-        prompt: Prompt,
-        token_ids: list[int],
-        log_probs: list[float],
-        *,
-        ends: Sequence[int],
-        stop: Sequence[str],
-        finished: bool,
-    ) -> Sample:
-        shown = token_ids[:-1] if token_ids[-1] in ends else token_ids
-        return Sample(
-            text=cut(decode(self.tokenizer, shown), stop),
-            token_ids=token_ids,
-            log_probs=log_probs,
-            num_tokens=len(token_ids),
-            num_prompt_tokens=len(prompt.token_ids),
-            finished=finished,
-        )
+
+def encoded_prompt(tokenizer: "PreTrainedTokenizerBase", text: str) -> list[int]:
+    """A prompt is encoded as in training (`data/encoding.py`)."""
+    prefix = prefix_token(tokenizer)
+    ids = tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    return list(ids) if prefix is None else [prefix, *ids]
+
+
+def context_length(model: "PreTrainedModel") -> int:
+    """Most tokens that a model reads at once; the largest integer for one without a table of positions (Mamba)."""
+    config = model.config.get_text_config()
+    name = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+    return config.to_dict().get(name) or sys.maxsize
 
 
 def check_prompts(prompts: Sequence[Prompt], *, num_samples: int) -> None:

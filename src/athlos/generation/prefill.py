@@ -21,17 +21,25 @@ class Prefilled:
 
 
 class Prefill:
-    """`order` holds the indices of the prompts as they are best read: like beginnings together, the longest first."""
+    """`order` holds the indices of the prompts as they are best read: like beginnings together, the longest first.
 
-    def __init__(self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool) -> None:
+    With `reads_as_given` it is the order of the prompts, and equal ones are read each by itself: so the shape of what
+    is read, and with it the rounding, depends on number and length of the prompts alone.
+    """
+
+    def __init__(
+        self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool, reads_as_given: bool
+    ) -> None:
         self.step = step
         texts = [tuple(prompt) for prompt in prompts]
-        self.distinct = list(dict.fromkeys(texts))
+        self.distinct = texts if reads_as_given else list(dict.fromkeys(texts))
         number_of = {text: number for number, text in enumerate(self.distinct)}
-        self.number = [number_of[text] for text in texts]
+        self.number = list(range(len(texts))) if reads_as_given else [number_of[text] for text in texts]
         """Of each prompt: its index among the distinct ones."""
         self.shared = shared_prefixes(self.distinct) if share_prefixes else [None] * len(self.distinct)
-        self.order = sorted(range(len(prompts)), key=lambda index: self._place(self.number[index]))
+        self.order = list(range(len(prompts)))
+        if not reads_as_given:
+            self.order.sort(key=lambda index: self._place(self.number[index]))
         self._prefixes: dict[int, KVCache] = {}
         self._kept: dict[int, Prefilled] = {}
 

@@ -1,10 +1,10 @@
 """Groups of samples of the model that is being trained, with the log-probabilities it drew them with.
 
-A prompt is read once for its whole group, and rows that end leave the batch. The loop is the native engine's: its
-masks, its static cache, its written-out Llama step; decoders it does not fit go through transformers' own loop. All
-draws come from one generator, so a call depends on its state and on the batch, unlike an engine's samples.
+The loop is the native engine's (`loop.py`): a prompt is read once for its whole group, and rows that end leave the
+batch. Decoders it does not fit go through transformers' own loop. All draws come from one generator, so a call depends
+on its state and on the batch, unlike an engine's samples.
 
-P prompts, G samples of each, B = P * G rows (row p * G + g is sample g of prompt p), A rows under way, V vocabulary.
+P prompts, G samples of each, B = P * G rows (row p * G + g is sample g of prompt p).
 """
 
 import math
@@ -15,29 +15,23 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from athlos.data.encoding import prefix_token
 from athlos.data.records import Record
 from athlos.errors import ConfigErrors, DataError, ModelError
 from athlos.generation.config import TransformersConfig
-from athlos.generation.endings import StopStrings, cut, end_tokens
-from athlos.generation.interface import Prompt, SamplingRule
-from athlos.generation.kv_cache import KVCache, Span, layer_windows, padded_ids
-from athlos.generation.linear import fast_linear
-from athlos.generation.local import check_prompts, eval_mode
-from athlos.generation.native import check_rope
+from athlos.generation.cpu.linear import fast_linear
+from athlos.generation.endings import end_tokens
+from athlos.generation.interface import Prompt, Sample, SamplingRule
+from athlos.generation.kv_cache import padded_ids
+from athlos.generation.local import check_prompts, context_length, encoded_prompt, eval_mode
+from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.step import DecoderStep
 from athlos.generation.transformers_engine import TransformersEngine
 from athlos.models.forward import causal_model, hidden_states, project
-from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-DROP_SHARE = 1 / 8
-"""Finished rows leave when they are this share of the batch: leaving copies the cache of those that stay."""
-GROWTH = 128
-"""Columns allocated ahead."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,43 +95,49 @@ def sample_group(
 ) -> Rollouts:
     """`group_size` samples of each prompt. The model is left in the mode it came in.
 
-    `temperature` 0 takes the most probable token, with its log-probability at temperature 1, and reads no generator;
-    else None draws from torch's own. A prompt is encoded as in training (`data/encoding.py`). Raises `ConfigErrors` for
-    numbers out of range and `DataError` for no prompts, an empty one, or one that leaves no room in the context.
+    `temperature` 0 takes the most probable token, with its log-probability at temperature 1, and needs no generator. A
+    prompt is encoded as in training (`data/encoding.py`). Raises `ConfigErrors` for numbers out of range and
+    `DataError` for no prompts, an empty one, or one that leaves no room in the context.
     """
-    _check(group_size=group_size, max_new_tokens=max_new_tokens, temperature=temperature)
-    ids = _encoded(tokenizer, prompts)
+    _check(group_size=group_size, max_new_tokens=max_new_tokens, temperature=temperature, generator=generator)
     inner = causal_model(model)
-    context: int = inner.config.get_text_config().max_position_embeddings
-    longest = max(map(len, ids))
-    if longest >= context:
-        raise DataError(f"a prompt has {longest} tokens, the model's context {context}; shorten prompt or hint")
-    limit = min(max_new_tokens, context - longest)
-    asked = [Prompt(token_ids=one, max_new_tokens=limit) for one in ids]
-    check_prompts(asked, num_samples=group_size)
+    asked = _asked(inner, tokenizer, prompts, max_new_tokens=max_new_tokens)
     try:
-        check_rope(inner.config.get_text_config(), asked)
-        layer_windows(backbone(inner).config)
+        check_model(inner, asked)
     except ModelError:
-        return _by_transformers(inner, tokenizer, asked, group_size, temperature, generator, stop)
+        samples = _by_transformers(inner, tokenizer, asked, group_size, temperature, generator, stop)
+        rollouts = _joined(asked, samples, group_size=group_size, device=inner.device)
+        # The engine gives the log-probabilities of the plain model.
+        with eval_mode(inner), torch.no_grad():
+            rollouts.log_probs = response_log_probs(inner, rollouts, temperature=temperature or 1.0)
+        return rollouts
     with ExitStack() as stack:
         stack.enter_context(eval_mode(inner))
         stack.enter_context(fast_linear(inner))
         stack.enter_context(torch.inference_mode())
-        loop = _Loop(
-            DecoderStep(inner, written_out=True), asked,
-            group_size=group_size, temperature=temperature, generator=generator,
-            ends=end_tokens(inner, tokenizer), stop=StopStrings(tokenizer, stop),
-        )  # fmt: skip
-        loop.run()
-    return loop.rollouts(tokenizer, stop)
+        loop = DecodeLoop(
+            step=DecoderStep(inner, written_out=True),
+            tokenizer=tokenizer,
+            prompts=asked,
+            num_samples=group_size,
+            batch_size=len(asked) * group_size,
+            rule=SamplingRule(temperature=temperature),
+            ends=end_tokens(inner, tokenizer),
+            stop=stop,
+            reads_as_given=True,
+            shared_generator=generator,
+            log_prob_temperature=temperature or 1.0,
+        )
+        samples = loop.run()
+    return _joined(asked, samples, group_size=group_size, device=inner.device)
 
 
-def _check(*, group_size: int, max_new_tokens: int, temperature: float) -> None:
+def _check(*, group_size: int, max_new_tokens: int, temperature: float, generator: torch.Generator | None) -> None:
     accepted = {
         "group_size": (group_size, group_size >= 1, "an integer >= 1"),
         "max_new_tokens": (max_new_tokens, max_new_tokens >= 1, "an integer >= 1"),
         "temperature": (temperature, 0 <= temperature < math.inf, "a number >= 0"),
+        "generator": (generator, generator is not None or temperature == 0, "a torch.Generator above temperature 0"),
     }
     errors = [
         f"{name}: got {value}, expected {what}" for name, (value, is_good, what) in accepted.items() if not is_good
@@ -146,143 +146,20 @@ def _check(*, group_size: int, max_new_tokens: int, temperature: float) -> None:
         raise ConfigErrors(errors)
 
 
-def _encoded(tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str]) -> list[list[int]]:
+def _asked(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[str], *, max_new_tokens: int
+) -> list[Prompt]:
+    """The encoded prompts, all with the longest response that the context leaves to the longest of them."""
     if not prompts:
         raise DataError("rollouts: got no prompts")
-    prefix = prefix_token(tokenizer)
-    first = [] if prefix is None else [prefix]
-    return [[*first, *tokenizer.encode(prompt, add_special_tokens=False, verbose=False)] for prompt in prompts]
-
-
-class _Loop:
-    """One call of `sample_group`. All rows start in the same column; token t of every row is made in pass t."""
-
-    def __init__(
-        self,
-        step: DecoderStep,
-        prompts: Sequence[Prompt],
-        *,
-        group_size: int,
-        temperature: float,
-        generator: torch.Generator | None,
-        ends: Sequence[int],
-        stop: StopStrings,
-    ) -> None:
-        self.step, self.group_size, self.temperature, self.generator = step, group_size, temperature, generator
-        self.stop, self.limit, device = stop, prompts[0].max_new_tokens, step.device
-        self.ends_E = torch.tensor(list(ends), dtype=torch.int64, device=device)
-        self.ids = [prompt.token_ids for prompt in prompts]
-        rows = len(prompts) * group_size
-        self.ids_BL = torch.zeros(rows, self.limit, dtype=torch.int64, device=device)
-        self.log_probs_BL = torch.zeros(rows, self.limit, device=device)
-        self.lengths_B = torch.full((rows,), self.limit, device=device)
-        self.truncated_B = torch.ones(rows, dtype=torch.bool, device=device)
-
-    def run(self) -> None:
-        logits_PV, cache, pad_P = self._read()
-        alive_A = torch.arange(len(self.ids_BL), device=self.step.device)
-        of_row_A = alive_A // self.group_size
-        logits_AV, pad_A = logits_PV.index_select(0, of_row_A), pad_P.index_select(0, of_row_A)
-        cache = self._kept(cache, of_row_A, pad_A, made=0)
-        done_A = torch.zeros_like(alive_A, dtype=torch.bool)
-        most_padding = int(pad_A.max())
-        for made in range(self.limit):
-            tokens_A, log_probs_A = self._choose(logits_AV)
-            self.ids_BL[alive_A, made] = tokens_A  # what ended rows get here lies behind their length
-            self.log_probs_BL[alive_A, made] = log_probs_A
-            ended_A = ~done_A & self._ended(tokens_A, alive_A, made=made)
-            self.truncated_B[alive_A[ended_A]] = False
-            self.lengths_B[alive_A[ended_A]] = made + 1
-            done_A |= ended_A
-            num_done = int(done_A.sum())
-            if num_done == len(alive_A) or made + 1 == self.limit:
-                return
-            if num_done >= DROP_SHARE * len(alive_A) or cache.length == cache.capacity:
-                kept_K = (~done_A).nonzero()[:, 0]
-                alive_A, pad_A, tokens_A, done_A = (
-                    table.index_select(0, kept_K) for table in (alive_A, pad_A, tokens_A, done_A)
-                )
-                length = cache.length
-                cache = self._kept(cache, kept_K, pad_A, made=made)
-                pad_A = pad_A - (length - cache.length)
-                most_padding = int(pad_A.max())
-            logits_AV = self.step(tokens_A[:, None], cache, pad_B=pad_A, most_padding=most_padding)
-
-    def _read(self) -> tuple[Tensor, KVCache, Tensor]:
-        """Logits [P, V] behind each prompt, the cache of all prompts, and their padding [P]."""
-        width = max(map(len, self.ids))
-        pads = [width - len(one) for one in self.ids]
-        pad_P = torch.tensor(pads, device=self.step.device)
-        cache = self.step.new_cache(capacity=width)
-        ids_PL = padded_ids(self.ids, width=width, fill=0, device=self.step.device)
-        return self.step(ids_PL, cache, pad_B=pad_P, most_padding=max(pads)), cache, pad_P
-
-    def _kept(self, cache: KVCache, rows_A: Tensor, pad_A: Tensor, *, made: int) -> KVCache:
-        """The given rows, without columns that are padding in all of them, and with room to grow."""
-        length = cache.length - int(pad_A.min())
-        room = min(GROWTH, self.limit - made)
-        return KVCache.gathered(
-            [Span(cache=cache, rows=rows_A, end=cache.length)], length=length, capacity=length + room
-        )
-
-    def _choose(self, logits_AV: Tensor) -> tuple[Tensor, Tensor]:
-        """The next token of each row and its log-probability under the temperature, [A] each.
-
-        A draw is the largest of logit plus Gumbel noise, -log(-log(u)) of one uniform u a token of the vocabulary.
-        """
-        if self.temperature == 0:
-            tokens_A = logits_AV.argmax(dim=-1)
-        else:
-            logits_AV = logits_AV if self.temperature == 1 else logits_AV / self.temperature
-            noise_AV = torch.empty_like(logits_AV).uniform_(generator=self.generator)
-            tokens_A = (logits_AV - noise_AV.log_().neg_().log_()).argmax(dim=-1)
-        chosen_A = logits_AV.gather(1, tokens_A[:, None]).squeeze(1)
-        return tokens_A, chosen_A - logits_AV.logsumexp(dim=-1)
-
-    def _ended(self, tokens_A: Tensor, alive_A: Tensor, *, made: int) -> Tensor:
-        ended_A = (tokens_A[:, None] == self.ends_E).any(dim=1)
-        if self.stop:
-            tails = self.ids_BL[alive_A, max(0, made + 1 - self.stop.num_tokens) : made + 1].tolist()
-            ended_A |= torch.tensor([self.stop.ends(tail) for tail in tails], device=ended_A.device)
-        return ended_A
-
-    def rollouts(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> Rollouts:
-        """Copies, made outside inference mode, so that autograd may save them."""
-        return _made(
-            tokenizer, self.ids, self.ids_BL.clone(), self.log_probs_BL.clone(), self.lengths_B.clone(),
-            self.truncated_B.clone(), ends=self.ends_E.tolist(), stop=stop, group_size=self.group_size,
-        )  # fmt: skip
-
-
-def _made(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: Sequence[Sequence[int]],
-    ids_BL: Tensor,
-    log_probs_BL: Tensor,
-    lengths_B: Tensor,
-    truncated_B: Tensor,
-    *,
-    ends: Sequence[int],
-    stop: Sequence[str],
-    group_size: int,
-) -> Rollouts:
-    width, longest = max(map(len, prompts)), int(lengths_B.max())
-    prompt_ids = padded_ids(prompts, width=width, fill=0, device=ids_BL.device)
-    pad_P = torch.tensor([width - len(one) for one in prompts], device=ids_BL.device)
-    mask_BL = torch.arange(longest, device=ids_BL.device) < lengths_B[:, None]
-    shown = [row[:length] for row, length in zip(ids_BL.tolist(), lengths_B.tolist(), strict=True)]
-    shown = [row[:-1] if row[-1] in ends else row for row in shown]
-    texts = tokenizer.batch_decode(shown, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return Rollouts(
-        prompt_ids=prompt_ids,
-        prompt_mask=(torch.arange(width, device=ids_BL.device) >= pad_P[:, None]).long(),
-        response_ids=ids_BL[:, :longest] * mask_BL,
-        response_mask=mask_BL.long(),
-        log_probs=log_probs_BL[:, :longest] * mask_BL,
-        texts=[cut(text, stop) for text in texts],
-        truncated=truncated_B,
-        group_size=group_size,
-    )
+    ids = [encoded_prompt(tokenizer, prompt) for prompt in prompts]
+    context = context_length(model)
+    longest = max(map(len, ids))
+    if longest >= context:
+        raise DataError(f"a prompt has {longest} tokens, the model's context {context}; shorten prompt or hint")
+    asked = [Prompt(token_ids=row, max_new_tokens=min(max_new_tokens, context - longest)) for row in ids]
+    check_prompts(asked, num_samples=1)
+    return asked
 
 
 def _by_transformers(
@@ -293,31 +170,35 @@ def _by_transformers(
     temperature: float,
     generator: torch.Generator | None,
     stop: Sequence[str],
-) -> Rollouts:
-    """The same for any decoder, one sample at a time: its loop is right whatever the layers keep between tokens.
-
-    Log-probabilities come from a forward pass, since the engine gives those of the plain model.
-    """
-    if temperature:
-        device = generator.device if generator is not None else torch.device("cpu")
+) -> list[list[Sample]]:
+    """The same for any decoder, one sample at a time: its loop is right whatever the layers keep between tokens."""
+    if generator is not None and temperature > 0:
         for prompt in prompts:
-            prompt.seed = int(torch.randint(2**31, (), generator=generator, device=device))
+            prompt.seed = int(torch.randint(2**31, (), generator=generator, device=generator.device))
     engine = TransformersEngine(TransformersConfig(_target_="", batch_size=1), model=model, tokenizer=tokenizer)
-    rule = SamplingRule(temperature=temperature)
-    found = engine.generate(prompts, rule=rule, num_samples=group_size, stop=stop)
-    samples = [sample for group in found for sample in group]
-    lengths_B = torch.tensor([sample.num_tokens for sample in samples], device=model.device)
-    longest = int(lengths_B.max())
-    ids = [sample.token_ids + [0] * (longest - sample.num_tokens) for sample in samples]
-    made = _made(
-        tokenizer, [prompt.token_ids for prompt in prompts], torch.tensor(ids, device=model.device),
-        torch.zeros(len(ids), longest, device=model.device), lengths_B,
-        torch.tensor([not sample.finished for sample in samples], device=model.device),
-        ends=engine.ends(None), stop=stop, group_size=group_size,
-    )  # fmt: skip
-    with eval_mode(model), torch.no_grad():
-        made.log_probs = response_log_probs(model, made, temperature=temperature or 1.0)
-    return made
+    return engine.generate(prompts, rule=SamplingRule(temperature=temperature), num_samples=group_size, stop=stop)
+
+
+def _joined(
+    prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], *, group_size: int, device: torch.device
+) -> Rollouts:
+    """The tables of a batch of rollouts, made outside inference mode, so that autograd may save them."""
+    rows = [sample for of_prompt in samples for sample in of_prompt]
+    ids = [prompt.token_ids for prompt in prompts]
+    width = max(map(len, ids))
+    pads_P = torch.tensor([width - len(prompt) for prompt in ids], device=device)
+    lengths_B = torch.tensor([sample.num_tokens for sample in rows], device=device)
+    log_probs = [torch.tensor(sample.log_probs, dtype=torch.float32, device=device) for sample in rows]
+    return Rollouts(
+        prompt_ids=padded_ids(ids, width=width, fill=0, device=device),
+        prompt_mask=(torch.arange(width, device=device) >= pads_P[:, None]).long(),
+        response_ids=pad_sequence([torch.tensor(sample.token_ids, device=device) for sample in rows], batch_first=True),
+        response_mask=(torch.arange(int(lengths_B.max()), device=device) < lengths_B[:, None]).long(),
+        log_probs=pad_sequence(log_probs, batch_first=True),
+        texts=[sample.text for sample in rows],
+        truncated=torch.tensor([not sample.finished for sample in rows], device=device),
+        group_size=group_size,
+    )
 
 
 def response_log_probs(model: "PreTrainedModel", rollouts: Rollouts, *, temperature: float) -> Tensor:

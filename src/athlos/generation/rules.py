@@ -53,13 +53,13 @@ def next_tokens(
     *,
     rule: SamplingRule,
     ids_BT: Tensor | None = None,
-    generators: Sequence[torch.Generator | None] = (),
+    generators: torch.Generator | Sequence[torch.Generator | None] = (),
     extra_rules: Sequence[LogitsRule] = (),
 ) -> Tensor:
     """The next token of each row, [B]: penalty, then further rules, then temperature and truncation, then the draw.
 
-    `ids_BT` is read by the penalty and by further rules; `generators`, one a row, above temperature 0 (a row without
-    one gets no noise). Leaves the logits as they are.
+    `ids_BT` is read by the penalty and by further rules; `generators`, above temperature 0 (see `draw`). Leaves the
+    logits as they are.
     """
     if rule.repetition_penalty != 1:
         assert ids_BT is not None
@@ -69,7 +69,7 @@ def next_tokens(
         logits_BV = extra_rule(logits_BV, ids_BT)
     if rule.temperature == 0:
         return logits_BV.argmax(dim=-1)
-    return draw(truncated(logits_BV / rule.temperature, rule), generators)
+    return draw(truncated(tempered(logits_BV, rule.temperature), rule), generators)
 
 
 def needs_ids(rule: SamplingRule, extra_rules: Sequence[LogitsRule]) -> bool:
@@ -84,6 +84,10 @@ def penalised(logits_BV: Tensor, ids_BT: Tensor, *, penalty: float) -> Tensor:
     return torch.where(
         seen_BV[:, :num_tokens], torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV
     )
+
+
+def tempered(logits_BV: Tensor, temperature: float) -> Tensor:
+    return logits_BV if temperature == 1 else logits_BV / temperature
 
 
 def truncated(logits_BV: Tensor, rule: SamplingRule) -> Tensor:
@@ -120,15 +124,19 @@ def _nucleus(logits_BV: Tensor, sorted_BK: Tensor | None, *, top_p: float) -> Te
     return sorted_BK.gather(1, num_kept_B1 - 1)
 
 
-def draw(logits_BV: Tensor, generators: Sequence[torch.Generator | None]) -> Tensor:
-    """A token of each row, [B]. With u uniform in [0, 1), -log(-log(u)) is Gumbel noise.
+def draw(logits_BV: Tensor, generators: torch.Generator | Sequence[torch.Generator | None]) -> Tensor:
+    """A token of each row, [B], with noise from one generator for all rows at once, or from one a row (None: no noise).
 
-    Made of u, for torch's own exponential noise takes seven times as long. A probability is off by 2^-24 at most.
+    With u uniform in [0, 1), -log(-log(u)) is Gumbel noise. Made of u, for torch's own exponential noise takes seven
+    times as long. A probability is off by 2^-24 at most.
     """
-    noise_BV = torch.full_like(logits_BV, 0.5)
-    for row_V, source in zip(noise_BV, generators, strict=True):
-        if source is not None:
-            row_V.uniform_(generator=source)
+    if isinstance(generators, torch.Generator):
+        noise_BV = torch.empty_like(logits_BV).uniform_(generator=generators)
+    else:
+        noise_BV = torch.full_like(logits_BV, 0.5)
+        for row_V, source in zip(noise_BV, generators, strict=True):
+            if source is not None:
+                row_V.uniform_(generator=source)
     return (logits_BV - noise_BV.log_().neg_().log_()).argmax(dim=-1)
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from athlos.generation.cpu.llama_step import LlamaStep, fits
 from athlos.generation.kv_cache import KVCache, layer_windows
-from athlos.generation.llama_step import LlamaStep, fits
 from athlos.generation.masks import Masks
+from athlos.models.forward import head_rule
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class DecoderStep:
         self.decoder, self.head = found.decoder, found.head
         self.windows = layer_windows(found.config)
         self.masks = Masks(found.config, self.windows)
-        self.soft_cap = getattr(found.config, "final_logit_softcapping", None)
+        self.head_rule = head_rule(found.config)
         weight = next(found.embedding.parameters())
         self.device, self.dtype = weight.device, weight.dtype
         self.num_heads = found.num_heads
@@ -55,8 +56,7 @@ class DecoderStep:
         """
         for piece_BT in ids_BT.split(self._columns_at_once(*ids_BT.shape, cache=cache), dim=1):
             hidden_BD = self._columns(piece_BT, cache, pad_B=pad_B, most_padding=most_padding)
-        logits_BV: Tensor = self.head(hidden_BD).float()
-        return logits_BV if self.soft_cap is None else self.soft_cap * (logits_BV / self.soft_cap).tanh()
+        return self.head_rule(self.head(hidden_BD).float())
 
     def _columns_at_once(self, rows: int, count: int, *, cache: KVCache) -> int:
         if not self.hands_on:

@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 from transformers.generation import LogitsProcessor, StoppingCriteria
 
-from athlos.generation.endings import StopStrings
+from athlos.generation.endings import StopStrings, sample_of
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import padded_ids
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
@@ -98,8 +98,8 @@ class TransformersEngine(LocalEngine):
         generated = sequences[:, width:].tolist()
         log_probs = torch.stack(chooser.log_probs, dim=1).tolist()
         return [
-            self.sample(
-                prompt, generated[row][:count], log_probs[row][:count],
+            sample_of(
+                self.tokenizer, prompt, generated[row][:count], log_probs[row][:count],
                 ends=ends, stop=stop, finished=stopper.finished[row],
             )
             for row, ((prompt, _), count) in enumerate(zip(batch, stopper.num_tokens, strict=True))

@@ -47,7 +47,8 @@ class LoraConfig(SelectionConfig):
     """The update is scaled by alpha / rank."""
     dropout: float = bounded("[0, 1)", default=0.0)
     sites: list[str] = any_of(*SITE_NAMES[:-1])
-    """What gets an update; empty = all seven matrices."""
+    """What gets an update; empty = all that a layer has, but the experts of a mixture. Where sites are unknown, empty
+    alone is accepted, for all linear layers."""
     layers: list[int] = field(default_factory=list)
     """Decoder layers with an update; empty = all."""
 

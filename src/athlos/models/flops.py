@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from athlos.models.sites import Backbone, Layer, backbone
+from athlos.models.sites import Backbone, Layer, backbone, knows_sites
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -20,6 +21,14 @@ FLOPS_PER_ENTRY = 2
 """Forward operations for one token and one entry of a matrix."""
 ATTENTION_PRODUCTS = 2
 """Queries with keys, and probabilities with values."""
+
+
+def is_counted(model: "PreTrainedModel") -> bool:
+    """Whether the count fits a model: its sites are known, and each token passes the same matrices.
+
+    The experts of a mixture that transformers brings are no linear layers, so theirs are not counted.
+    """
+    return knows_sites(model) and not any(layer.has_experts for layer in backbone(model).layers)
 
 
 def forward_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pictures: int = 0) -> float:
@@ -84,9 +93,9 @@ def gradient_reach(found: Backbone) -> list[Reach]:
         )
         middle = stream or scores or own["o"]
         middle = middle or any(own.get(role, False) for role in ("attention_output", "attention_sum"))
-        ffn_input = middle or own.get("ffn_input", False)
+        ffn_input = (stream if layer.is_parallel else middle) or own.get("ffn_input", False)
         gate, up = ffn_input or own.get("gate", False), ffn_input or own.get("up", False)
-        stream = gate or up or trains(layer.module)
+        stream = middle or gate or up or trains(layer.module)
         result.append(
             Reach(attention_input=attention_input, scores=scores, middle=middle, ffn_input=ffn_input, gate=gate, up=up,
                   end=stream)
@@ -177,9 +186,9 @@ def _text_parts(found: Backbone) -> Iterator[nn.Module]:
     yield found.head
 
 
-def linears(module: nn.Module) -> Iterator[nn.Linear]:
-    """Every linear layer in a module, LoRA's own among them."""
-    return (inner for inner in module.modules() if isinstance(inner, nn.Linear))
+def linears(module: nn.Module) -> Iterator[nn.Linear | Conv1D]:
+    """Every linear layer in a module, GPT-2's transposed ones and LoRA's own among them."""
+    return (inner for inner in module.modules() if isinstance(inner, nn.Linear | Conv1D))
 
 
 def _entries(module: nn.Module) -> int:
@@ -208,10 +217,11 @@ def _site_backward_entries(module: nn.Module, *, has_gradient: bool) -> int:
     total, inputs = 0, _inputs(module)
     for linear in linears(module):
         entries = linear.weight.numel()
-        needs_input = has_gradient if linear.in_features == inputs else linear.weight.requires_grad
+        needs_input = has_gradient if _inputs(linear) == inputs else linear.weight.requires_grad
         total += entries * needs_input + entries * linear.weight.requires_grad
     return total
 
 
 def _inputs(module: nn.Module) -> int:
-    return next(linears(module)).in_features
+    first = next(linears(module))
+    return first.nx if isinstance(first, Conv1D) else first.in_features

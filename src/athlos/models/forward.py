@@ -3,13 +3,22 @@
 B batch, T positions, N chosen positions, D width, V vocabulary.
 """
 
-from collections.abc import Mapping
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
 
+import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
+from athlos.errors import ModelError
 from athlos.models.vision_language import decoder_inputs, has_pictures
+
+PROBE_TOKENS = 4
+"""Tokens of the row on which logits are compared."""
+SAME_LOGITS = 0.02
+"""Largest difference of two ways to the same logits, over the greatest of them: a cap in 16 bits loses a percent."""
 
 
 def causal_model(model: nn.Module) -> PreTrainedModel:
@@ -25,16 +34,50 @@ def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     words = (
         {"inputs_embeds": decoder_inputs(inner, batch)} if has_pictures(batch) else {"input_ids": batch["input_ids"]}
     )
-    output = inner.base_model(
-        **words, attention_mask=batch["attention_mask"], position_ids=batch["position_ids"], use_cache=False
-    )
+    if takes_positions(type(inner.base_model)):
+        words["position_ids"] = batch["position_ids"]
+    output = inner.base_model(**words, attention_mask=batch["attention_mask"], use_cache=False)
     hidden_BTD: Tensor = output.last_hidden_state
     return hidden_BTD
 
 
+@cache
+def takes_positions(decoder: type[nn.Module]) -> bool:
+    """Whether a decoder is told positions; Mamba has none, and Bloom reads them off the mask."""
+    return "position_ids" in inspect.signature(decoder.forward).parameters
+
+
 def project(model: nn.Module, hidden_ND: Tensor) -> Tensor:
-    """Logits [N, V] in float32, with the model's soft cap where its config names one (Gemma 2)."""
+    """Logits [N, V] in float32."""
     inner = causal_model(model)
-    logits_NV: Tensor = inner.get_output_embeddings()(hidden_ND).float()
-    cap = inner.config.get_text_config().to_dict().get("final_logit_softcapping")
-    return logits_NV if cap is None else cap * (logits_NV / cap).tanh()
+    return head_rule(inner.config.get_text_config())(inner.get_output_embeddings()(hidden_ND).float())
+
+
+def head_rule(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:
+    """What a family does to the products of the output matrix: Granite and Cohere scale them, Gemma 2 caps them."""
+    values = config.to_dict()
+    cap, scale = values.get("final_logit_softcapping"), 1.0
+    if config.model_type.startswith("granite"):
+        scale = 1 / values["logits_scaling"]
+    elif config.model_type.startswith("cohere"):
+        scale = values["logit_scale"]
+
+    def logits(products_NV: Tensor) -> Tensor:
+        scaled_NV = products_NV if scale == 1.0 else scale * products_NV
+        return scaled_NV if cap is None else cap * (scaled_NV / cap).tanh()
+
+    return logits
+
+
+@torch.no_grad()
+def check_logits(model: PreTrainedModel) -> None:
+    """Raises `ModelError` where the logits of a model are not those that `project` gives, on which all losses rest."""
+    ids_BT = torch.arange(PROBE_TOKENS)[None]
+    row = {"input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT), "position_ids": ids_BT}
+    own_TV = model(input_ids=ids_BT, use_cache=False).logits[0].float()
+    difference = (project(model, hidden_states(model, row)[0]) - own_TV).abs().max()
+    if not difference <= SAME_LOGITS * own_TV.abs().max():
+        raise ModelError(
+            f"model.source: the logits of a {model.config.model_type} model are not its output matrix over its last "
+            f"hidden states (they differ by {difference:.2g}), so no loss here would be its own"
+        )

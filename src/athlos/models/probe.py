@@ -1,6 +1,6 @@
 """Which FFN neurons fire on which language: counts taken while the model reads, one pass, no activations kept.
 
-B batch rows (texts), T positions, J neurons of a layer, L layers, X languages.
+B batch rows (texts), T positions, J neurons of a layer, L layers, X languages; N tokens, D width, E experts.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from transformers.activations import ACT2FN
 from athlos.errors import DataError, SurgeryError
 from athlos.models.forward import causal_model
 from athlos.models.neuron_counts import NeuronCounts
-from athlos.models.sites import Backbone, backbone
+from athlos.models.sites import Backbone, Layer, Site, backbone
 
 if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
@@ -33,9 +33,11 @@ class ActivationProbe:
             probe.add("en", batch, mask_BT)
         counts = probe.take()
 
-    The gate is read before its activation function: SiLU and GELU are positive exactly where their input is, so one
-    count serves both kinds. Of a vision-language model the text decoder is watched; its mask must leave the picture's
-    positions out. `with_sums=False` leaves the mean activation out, which costs a second activation function.
+    A neuron is read before its activation function: SiLU, GELU and ReLU are positive exactly where their input is, so
+    one count serves all kinds. It is the gate where the FFN has one, else the row of `up`. In a mixture the neurons are
+    those of all routed experts, expert after expert; one fires on a token that was sent to its expert and opens its
+    gate. Of a vision-language model the text decoder is watched; its mask must leave the picture's positions out.
+    `with_sums=False` leaves the mean activation out, which costs a second activation function.
     """
 
     def __init__(self, model: "PreTrainedModel", *, languages: Sequence[str], with_sums: bool = True) -> None:
@@ -56,10 +58,8 @@ class ActivationProbe:
     def __enter__(self) -> Self:
         try:
             for layer in self._layers:
-                if "gate" not in layer.sites:
-                    raise SurgeryError(f"probe: {layer.path} has no gate matrix; found {', '.join(layer.sites)}")
-                site = layer.sites["gate"]
-                self._handles.append(site.module.register_forward_hook(self._hook(layer.index, rows=site.rows)))
+                site = _neurons(layer, num_neurons=self._shape[-1])
+                self._handles.append(site.module.register_forward_hook(self._hook(layer.index, site=site)))
         except BaseException:
             self._remove()
             raise
@@ -125,11 +125,13 @@ class ActivationProbe:
             "text_shares": np.zeros(self._shape),
         }  # fmt: skip
 
-    def _hook(self, index: int, *, rows: slice) -> Callable[..., None]:
-        def after(module: Any, arguments: Any, output: Tensor) -> None:
+    def _hook(self, index: int, *, site: Site) -> Callable[..., None]:
+        def after(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
             if self._mask_BT is None:  # a forward pass that is not ours
                 return
-            gate_BTJ = output[..., rows]
+            gate_BTJ = routed_gates(site, *arguments[:2]) if site.is_of_experts else output[..., site.rows]
+            if gate_BTJ.ndim == 2 and len(gate_BTJ) == self._mask_BT.numel():  # OPT and mixtures give a list of tokens
+                gate_BTJ = gate_BTJ.unflatten(0, self._mask_BT.shape)
             if gate_BTJ.shape[:2] != self._mask_BT.shape:
                 raise DataError(
                     f"probe: the mask is {list(self._mask_BT.shape)} and layer {index} saw {list(gate_BTJ.shape[:2])} "
@@ -140,6 +142,29 @@ class ActivationProbe:
             self._pending[index] = (count_fired(gate_BTJ, mask_BT), sums_J)
 
         return after
+
+
+def _neurons(layer: Layer, *, num_neurons: int) -> Site:
+    """The matrix whose outputs are the neurons of a layer; raises `SurgeryError` where there is none of that size."""
+    site = layer.neuron_site
+    if site is None:
+        raise SurgeryError(f"probe: {layer.path} has no gate matrix; found {', '.join(layer.sites)}")
+    if layer.num_neurons != num_neurons:
+        raise SurgeryError(f"probe: {layer.path} has {layer.num_neurons} neurons, the first layer {num_neurons}")
+    return site
+
+
+def routed_gates(site: Site, hidden_ND: Tensor, experts_NK: Tensor) -> Tensor:
+    """[N, E J]: gates of the experts that a token was sent to, zero for the others.
+
+    They are computed again, since transformers keeps no gates: what the experts are called with are the tokens and the
+    indices of the K experts of each.
+    """
+    gates = []
+    for expert, weight_JD in enumerate(site.own_weight):
+        is_sent_N = (experts_NK == expert).any(-1)
+        gates.append(torch.where(is_sent_N[:, None], hidden_ND @ weight_JD.T, 0))
+    return torch.cat(gates, dim=-1)
 
 
 def count_fired(gate_BTJ: Tensor, mask_BT: Tensor) -> Tensor:
@@ -160,5 +185,6 @@ def masked_sum(values_BTJ: Tensor, mask_BT: Tensor) -> Tensor:
 def activation_function(found: Backbone) -> Callable[[Tensor], Tensor]:
     """The function behind the gate, as the model's config names it."""
     values: dict[str, Any] = found.config.to_dict()
-    function: Callable[[Tensor], Tensor] = ACT2FN[values.get("hidden_activation") or values["hidden_act"]]
+    names = ("hidden_activation", "hidden_act", "activation_function")
+    function: Callable[[Tensor], Tensor] = ACT2FN[next(values[name] for name in names if values.get(name))]
     return function

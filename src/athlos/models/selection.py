@@ -10,7 +10,17 @@ from athlos.config.schema import RunConfig
 from athlos.errors import SurgeryError
 from athlos.models.config import AllConfig, LayersConfig, LoraConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
-from athlos.models.sites import MATRIX_NAMES, Layer, backbone, chosen_layers, chosen_sites, parameters_of
+from athlos.models.sites import (
+    ATTENTION_MATRICES,
+    MATRIX_NAMES,
+    Layer,
+    backbone,
+    chosen_layers,
+    chosen_sites,
+    knows_sites,
+    linear_paths,
+    parameters_of,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -82,7 +92,9 @@ class LayersSelection:
 class LoraSelection:
     """Low-rank updates beside the chosen matrices, through PEFT; everything else is frozen.
 
-    PEFT's layers are put into the model itself, so it keeps its class, its `generate` and its module names.
+    PEFT's layers are put into the model itself, so it keeps its class, its `generate` and its module names. With no
+    sites named these are all matrices of a layer, without the experts of a mixture, which are no linear layers; in a
+    model whose sites are unknown, all linear layers below the output matrix.
     """
 
     def __init__(self, config: LoraConfig) -> None:
@@ -90,11 +102,9 @@ class LoraSelection:
 
     def apply(self, model: "PreTrainedModel", *, context: OfRun) -> tuple["PreTrainedModel", PartReport]:
         import peft
+        from transformers.pytorch_utils import Conv1D
 
-        found = backbone(model)
-        layers = chosen_layers(found, self.config.layers or range(len(found.layers)))
-        sites = chosen_sites(layers, self.config.sites or MATRIX_NAMES)
-        paths = sorted({site.path for site in sites})
+        paths, words = self._chosen(model)
         settings = peft.LoraConfig(
             r=self.config.rank,
             lora_alpha=self.config.alpha,
@@ -102,9 +112,10 @@ class LoraSelection:
             # One pattern that matches these names in full: PEFT takes names in a list as endings, which also fit the
             # vision tower of a vision-language model.
             target_modules="|".join(re.escape(path) for path in paths),
+            fan_in_fan_out=isinstance(model.get_submodule(paths[0]), Conv1D),
             bias="none",
         )
-        on_meta = sites[0].weight.is_meta
+        on_meta = next(model.parameters()).is_meta
         # PEFT draws from torch's global state; the fork gives it the run's seed and leaves the caller's state alone.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(context.config.seed)
@@ -118,8 +129,22 @@ class LoraSelection:
                 f"lora: wanted updates at {len(paths)} matrices, PEFT made {len(adapted)}; examples wanted: "
                 f"{', '.join(paths[:3])}; examples made: {', '.join(adapted[:3]) or 'none'}"
             )
-        names = ", ".join(self.config.sites or ["all matrices"])
-        return model, _report(model, chosen=f"LoRA rank {self.config.rank} on {names} of layers {_ranges(layers)}")
+        return model, _report(model, chosen=f"LoRA rank {self.config.rank} on {words}")
+
+    def _chosen(self, model: "PreTrainedModel") -> tuple[list[str], str]:
+        """Dotted names of the matrices, sorted, and what they are in words."""
+        if not (self.config.sites or self.config.layers or knows_sites(model)):
+            paths = sorted(linear_paths(model))
+            return paths, f"{len(paths)} linear layers"
+        found = backbone(model)
+        layers = chosen_layers(found, self.config.layers or range(len(found.layers)))
+        names, words = self.config.sites, ", ".join(self.config.sites or ["all matrices"])
+        if not names and any(layer.has_experts for layer in layers):
+            names, words = list(ATTENTION_MATRICES), "q, k, v, o (the experts get none)"
+        sites = chosen_sites(layers, names or MATRIX_NAMES)
+        if of_experts := [site.path for site in sites if site.is_of_experts]:
+            raise SurgeryError(f"lora: {of_experts[0]} holds experts, no linear layer; name sites among q, k, v, o")
+        return sorted({site.path for site in sites}), f"{words} of layers {_ranges(layers)}"
 
     def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
         """Add the updates to their matrices and take PEFT's layers out, in place; training it further is over."""

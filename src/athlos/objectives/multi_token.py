@@ -13,7 +13,6 @@ from transformers import PreTrainedModel
 from athlos.config.part_report import PartReport
 from athlos.data.batches import Unit
 from athlos.models.forward import causal_model, hidden_states
-from athlos.models.sites import backbone
 from athlos.objectives.config import MultiTokenConfig
 from athlos.objectives.next_token import gather_targets, next_token_nll
 from athlos.parts import Loss, PartContext
@@ -39,7 +38,7 @@ class MultiTokenObjective(nn.Module):
 
     def prepare(self, model: PreTrainedModel, *, context: PartContext) -> PartReport:
         """Make the heads, in float32: in 16 bits small updates would round away."""
-        width = backbone(causal_model(model)).hidden_size
+        width = causal_model(model).get_output_embeddings().weight.shape[1]
         self.heads_JDD = nn.Parameter(torch.zeros(self.config.num_future, width, width))
         size = self.heads_JDD.numel()
         return PartReport(

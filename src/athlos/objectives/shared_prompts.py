@@ -56,9 +56,9 @@ def target_states(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> tupl
 
 
 def _masks(model: "PreTrainedModel") -> Masks | None:
-    """The masks of a decoder that takes them ready-made; None for other kernels and for layers without attention."""
-    config = backbone(model).config
+    """The masks of a decoder that takes them ready-made; None for other kernels, unknown and attention-free layers."""
     try:
+        config = backbone(model).config
         masks = Masks(config, layer_windows(config))
     except ModelError:
         return None

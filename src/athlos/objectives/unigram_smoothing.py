@@ -17,7 +17,6 @@ from athlos.data.batches import Unit
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
 from athlos.models.forward import causal_model, hidden_states
-from athlos.models.sites import backbone
 from athlos.objectives.config import UnigramSmoothingConfig
 from athlos.objectives.next_token import gather_targets, next_token_nll
 from athlos.parts import Loss, PartContext
@@ -50,7 +49,7 @@ class UnigramSmoothingObjective:
         split = context.config.data.train_split
         assert split is not None
         rows = context.data.rows(split)
-        vocab_size = len(backbone(causal_model(model)).head.get_parameter("weight"))
+        vocab_size = len(causal_model(model).get_output_embeddings().weight)
         stage = Stage(
             name="unigram_counts",
             version=COUNTS_VERSION,

@@ -1,6 +1,7 @@
 """Config -> weights, data and parts, wired: for the training of a phase, and for the evaluation of what it left."""
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,18 +15,23 @@ from athlos.data.datamodule import DataModule, build_source
 from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
 from athlos.data.records import Record
 from athlos.errors import ConfigError
-from athlos.generation.config import NativeConfig, SelfGeneratorConfig
+from athlos.generation.config import NativeConfig, SelfGeneratorConfig, TransformersConfig
 from athlos.generation.interface import Engine
-from athlos.generation.native import NativeEngine
+from athlos.generation.native import NativeEngine, misfit
+from athlos.generation.transformers_engine import TransformersEngine
 from athlos.judging.interface import Judge
+from athlos.models.config import NoSurgeryConfig
 from athlos.models.forward import causal_model
 from athlos.models.loading import LoadedModel, load_model
+from athlos.models.sites import check_operable
 from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
 from athlos.parts import PartContext
 from athlos.retrieval.interface import Index
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
 from athlos.training.module import MethodModule
+
+log = logging.getLogger(__name__)
 
 LoadModel = Callable[[], LoadedModel]
 
@@ -96,6 +102,7 @@ def for_training(
     if (report := objective.prepare(model, context=context)) is not None:
         reports.append(report)
     module = _module(run, model=model, objective=objective, context=context)
+    _tell_engine(run, module)
     module.prepare(context=context)
     return Assembly(module=module, context=context, selection=selection, reports=reports)
 
@@ -116,6 +123,8 @@ def for_evaluation(
         model.requires_grad_(False)
     objective = get_class(run.objective._target_)(run.objective)
     module = _module(run, model=model, objective=objective, context=context)
+    if not run.num_steps:
+        _tell_engine(run, module)
     module.prepare(context=context)
     return Assembly(module=module, context=context, reports=reports)
 
@@ -123,9 +132,13 @@ def for_evaluation(
 def _operated(run: RunConfig, model: Any, *, context: PartContext) -> tuple[Any, PartReport]:
     """The model behind the run's surgery, whose new weights are drawn by the run's seed.
 
+    Raises `SurgeryError` where surgeries do not know the layers.
+
     Modules of torch draw from its global state; the fork gives it the seed and leaves the caller's state alone. Without
     it the draws would hang on what the process did before, such as the other runs of a sweep.
     """
+    if not isinstance(run.surgery, NoSurgeryConfig):
+        check_operable(model)
     with torch.random.fork_rng():
         torch.manual_seed(run.seed)
         operated: tuple[Any, PartReport] = get_class(run.surgery._target_)(run.surgery).apply(model, context=context)
@@ -174,8 +187,25 @@ def build_engine(run: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
     if run.engine.is_remote:
         remote: Engine = engine_class(run.engine, cache_root=cache_dir(run.cache_dir))
         return remote
+    if isinstance(run.engine, NativeConfig):
+        return _native(run.engine, model=model, tokenizer=tokenizer)
     engine: Engine = engine_class(run.engine, model=model, tokenizer=tokenizer)
     return engine
+
+
+def _native(config: NativeConfig, *, model: Any, tokenizer: Any) -> Engine:
+    """The native engine, or, for a model that it does not fit, that of transformers."""
+    if misfit(causal_model(model)):
+        loop = TransformersConfig(_target_="", batch_size=config.batch_size)
+        return TransformersEngine(loop, model=model, tokenizer=tokenizer)
+    return NativeEngine(config, model=model, tokenizer=tokenizer)
+
+
+def _tell_engine(run: RunConfig, module: MethodModule[Any]) -> None:
+    """Say that another engine answers than the run names, once: before the training, where there is one."""
+    if isinstance(run.engine, NativeConfig) and isinstance(module.engine, TransformersEngine):
+        model_type = causal_model(module.model).config.model_type
+        log.info("engine: transformers, since engine=native does not know the layers of a %s model", model_type)
 
 
 def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine:
@@ -186,7 +216,7 @@ def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine:
         return build_engine(run, model=None, tokenizer=None)
     # Not the run's engine: that is evaluation's, and what it writes must not change a training.
     config = NativeConfig(_target_="", batch_size=run.eval.batch_size)
-    return NativeEngine(config, model=loaded.model, tokenizer=loaded.tokenizer)
+    return _native(config, model=loaded.model, tokenizer=loaded.tokenizer)
 
 
 def _check_tower(run: RunConfig, model: Any) -> None:

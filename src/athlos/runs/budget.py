@@ -12,10 +12,11 @@ from typing import Any
 from hydra.utils import get_class
 
 from athlos.config.schema import RunConfig
-from athlos.models.flops import step_flops
+from athlos.models.config import NoSurgeryConfig
+from athlos.models.flops import is_counted, step_flops
 from athlos.models.freeze import TrainableShare, trainable_share
 from athlos.models.memory import Memory, memory_of, meta_model
-from athlos.models.sites import backbone
+from athlos.models.sites import backbone, check_operable, vision_parts
 from athlos.parts import PartContext
 from athlos.stages import StageStore, cache_dir
 
@@ -24,6 +25,7 @@ CARDS_GB = (12, 16, 24, 40, 48, 80, 141)
 """Memory of common cards."""
 SHARD_CARDS_GB = (80, 141)
 SHARD_COUNTS = (2, 4, 8, 16, 32, 64)
+NOT_COUNTED = "not counted for this architecture"
 USABLE = 0.9
 """Share of a card that a run can fill: the rest goes to the driver, workspaces and fragments."""
 
@@ -36,10 +38,10 @@ class Budget:
     selection: str
     """What the surgery and the selection said they did."""
     share: TrainableShare
-    memory: Memory
-    """On one device."""
+    memory: Memory | None
+    """On one device; None for layers that are not counted."""
     tokens_per_step: int
-    flops_per_step: float
+    flops_per_step: float | None
     hardware: str
     metrics: dict[str, float]
     """What the surgery and the selection count themselves."""
@@ -54,11 +56,11 @@ class Budget:
             ("parameters", f"{self.share.total:,}"),
             ("trainable", f"{self.share.trainable:,} ({self.share.share:.2%})"),
             ("trainable without embeddings", f"{self.share.share_without_embeddings:.2%}"),
-            *((f"memory: {kind.replace('_', ' ')}", _size(vars(memory)[kind])) for kind in kinds),
-            ("memory: training", _size(memory.training)),
-            ("memory: evaluation", _size(memory.evaluation)),
+            *((f"memory: {kind.replace('_', ' ')}", _size(vars(memory)[kind])) for kind in kinds if memory),
+            ("memory: training", _size(memory.training) if memory else NOT_COUNTED),
+            ("memory: evaluation", _size(memory.evaluation) if memory else NOT_COUNTED),
             ("tokens a step", f"{self.tokens_per_step:,}"),
-            ("FLOPs a step", f"{self.flops_per_step:.3g}"),
+            ("FLOPs a step", NOT_COUNTED if self.flops_per_step is None else f"{self.flops_per_step:.3g}"),
             *((name, f"{value:,.6g}") for name, value in self.metrics.items()),
             ("hardware", self.hardware),
         ]
@@ -73,28 +75,36 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     model: Any = meta_model(config.model)
     context = PartContext(config=config, stages=StageStore(cache_dir(config.cache_dir)))
     summaries, metrics = [], {}
+    if not isinstance(config.surgery, NoSurgeryConfig):
+        check_operable(model)
     for part in (config.surgery, config.selection):
         model, report = get_class(part._target_)(part).apply(model, context=context)
         summaries.append(report.summary)
         metrics |= report.metrics
-    found = backbone(model)
     rows, length = config.train.batch_size, config.train.max_length
-    pictures = rows if found.vision_tower is not None else 0
-    memory = memory_of(model, config=config, logit_tokens=logit_tokens)
+    pictures = rows if vision_parts(model) is not None else 0
+    memory, flops, layers = None, None, ""
+    if is_counted(model):
+        layers = f", {len(backbone(model).layers)} layers"
+        flops = step_flops(model, num_rows=rows, length=length, num_pictures=pictures)
+        if not any(layer.is_ungated for layer in backbone(model).layers):
+            memory = memory_of(model, config=config, logit_tokens=logit_tokens)
     return Budget(
-        model=f"{config.model.name} ({model.config.model_type}, {len(found.layers)} layers)",
+        model=f"{config.model.name} ({model.config.model_type}{layers})",
         selection="; ".join(summaries),
         share=trainable_share(model),
         memory=memory,
         tokens_per_step=rows * length,
-        flops_per_step=step_flops(model, num_rows=rows, length=length, num_pictures=pictures),
+        flops_per_step=flops,
         hardware=_hardware(memory, config=config),
         metrics=metrics,
     )
 
 
-def _hardware(memory: Memory, *, config: RunConfig) -> str:
+def _hardware(memory: Memory | None, *, config: RunConfig) -> str:
     """The smallest plain hardware that holds the peak, in words."""
+    if memory is None:
+        return NOT_COUNTED
     devices = config.hardware.devices * config.hardware.num_nodes
     if config.hardware.accelerator == "cpu":
         return f"{devices} x CPU with {math.ceil(memory.peak * devices / GIB / USABLE)} GB of memory in all"

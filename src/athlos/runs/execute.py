@@ -268,7 +268,7 @@ class _Execution:
             "hardware": provenance.hardware(),
             "seed": run.seed,
             "model": model,
-            "engine": {"name": engine_signature(run), **getattr(module.engine, "counters", {})},
+            "engine": {"name": self._engine_name(module), **getattr(module.engine, "counters", {})},
             "data": {
                 "name": run.data.name,
                 "splits": {split: module.data.source.fingerprint(split) for split in sorted(filter(None, splits))},
@@ -283,6 +283,12 @@ class _Execution:
             "signatures": signatures(dict(results)),
             "bootstrap": {"resamples": run.eval.bootstrap, "seed": run.eval.bootstrap_seed},
         }
+
+    def _engine_name(self, module: "MethodModule[Any]") -> str:
+        """The engine that answered, which is not always the one that the run names (`assemble.build_engine`)."""
+        from athlos.generation.local import LocalEngine
+
+        return module.engine.name if isinstance(module.engine, LocalEngine) else engine_signature(self.run)
 
     def _next_steps(self) -> list[str]:
         """Where a reader of the end panel may want to look."""

@@ -3,7 +3,7 @@
 from typing import Any
 
 from athlos.config.compose import plain
-from athlos.config.schema import RunConfig
+from athlos.config.schema import Dtype, RunConfig
 
 CHANGES_WEIGHTS = (
     "seed", "surgery", "construct", "objective", "selection", "reward", "judge", "corpus", "index", "prompt_style",
@@ -28,6 +28,8 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)
     identity["precision"] = run.hardware.precision
+    if run.model.dtype is not Dtype.float32 or run.hardware.precision == "bf16-true":
+        identity["steps_on"] = "float32 copies"  # before, weights of 16 bits were stepped on as they are
     if run.eval.every:
         identity |= {"eval": values["eval"], "decoding": values["decoding"]}
         identity["engine"] = _without(values["engine"], run.engine.operational)

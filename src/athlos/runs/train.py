@@ -186,7 +186,7 @@ class _Training:
     def _fit(self, assembly: "Assembly") -> dict[str, float]:
         """Train to the end; returns what the curve, the clock and the validation split say."""
         from athlos.evaluation.evaluate import evaluate, named
-        from athlos.models.flops import step_flops
+        from athlos.models.flops import is_counted, step_flops
         from athlos.models.forward import causal_model
         from athlos.training import callbacks
         from athlos.training.trainer import build_trainer, fit
@@ -228,7 +228,9 @@ class _Training:
             metrics |= {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("val/")}
         curve_log.close()
         mean_length = min(run.train.max_length, curve.tokens / max(1, curve.rows))
-        flops = step_flops(module.model, num_rows=run.train.batch_size, length=round(mean_length))
+        flops = math.nan
+        if is_counted(module.model):
+            flops = step_flops(module.model, num_rows=run.train.batch_size, length=round(mean_length))
         return metrics | {
             "cost/flops": trainer.global_step * flops,
             "cost/tokens": float(curve.tokens),

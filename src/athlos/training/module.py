@@ -10,7 +10,6 @@ import torch
 from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
-from torch.optim import AdamW
 from torch.optim.lr_scheduler import LambdaLR
 
 from athlos.config.schema import MethodConfig, RunConfig, Schedule, TrainConfig
@@ -24,6 +23,7 @@ from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
 from athlos.parts import Loss, Objective, PartContext
+from athlos.training.optimizer import MasterAdamW
 
 if TYPE_CHECKING:
     from torch.utils.data import DataLoader
@@ -194,7 +194,7 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
         checkpoint["state_dict"] = {name: value for name, value in checkpoint["state_dict"].items() if name in trains}
 
 
-def build_optimizer(model: torch.nn.Module, train: TrainConfig, *, beside: Iterable[nn.Parameter] = ()) -> AdamW:
+def build_optimizer(model: torch.nn.Module, train: TrainConfig, *, beside: Iterable[nn.Parameter] = ()) -> MasterAdamW:
     """AdamW over what trains in the model, and `beside` it; matrices decay, vectors (norms, biases) do not.
 
     Raises `TrainingError` where nothing of the model trains.
@@ -208,7 +208,7 @@ def build_optimizer(model: torch.nn.Module, train: TrainConfig, *, beside: Itera
         {"params": [p for p in trains if p.ndim < 2], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
-    return AdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.adam_eps)
+    return MasterAdamW(groups, lr=train.lr, betas=(train.beta1, train.beta2), eps=train.adam_eps)
 
 
 def lr_factor(step: int, num_steps: int, *, train: TrainConfig) -> float:

@@ -11,12 +11,17 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from peft.tuners.lora import LoraModel
 from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.plugins.precision import HalfPrecision
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
 
 from athlos.config.schema import HardwareConfig, RunConfig
 from athlos.errors import AthlosError, ConfigError, TrainingError
 from athlos.training.checkpoints import FolderCheckpointIO
+
+LORA_PREFIX = f".{LoraModel.prefix}"
+"""In the names of LoRA's own parameters, as PEFT calls them."""
 
 
 def set_threads(hardware: HardwareConfig) -> None:
@@ -61,6 +66,17 @@ class WholeCheckpointFSDP2(ModelParallelStrategy):
             self.checkpoint_io.save_checkpoint(checkpoint, filepath)
 
 
+class AdaptersInFloat32(HalfPrecision):
+    """`bf16-true` casts all weights but those of LoRA, whose small updates would round away."""
+
+    def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
+        kept = [(parameter, parameter.data) for name, parameter in module.named_parameters() if LORA_PREFIX in name]
+        module = super().convert_module(module)
+        for parameter, data in kept:
+            parameter.data = data
+        return module
+
+
 def build_strategy(hardware: HardwareConfig) -> Strategy | str:
     if hardware.strategy == "ddp":
         return DDPStrategy(process_group_backend="gloo" if hardware.accelerator == "cpu" else None)
@@ -84,12 +100,13 @@ def build_trainer(config: RunConfig, *, callbacks: Sequence[Callback], run_dir: 
         )
     if hardware.accelerator == "cpu" and hardware.precision == "16-mixed":
         raise ConfigError("hardware.precision: got '16-mixed' on a CPU, expected 32-true, bf16-mixed or bf16-true")
+    is_cast = hardware.precision == "bf16-true"
     return pl.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
         num_nodes=hardware.num_nodes,
         strategy=build_strategy(hardware),
-        precision=hardware.precision,  # type: ignore[arg-type]
+        precision=None if is_cast else hardware.precision,  # type: ignore[arg-type]
         max_steps=config.num_steps,
         accumulate_grad_batches=config.num_accumulated,
         gradient_clip_val=train.clip_norm or None,
@@ -103,7 +120,7 @@ def build_trainer(config: RunConfig, *, callbacks: Sequence[Callback], run_dir: 
         enable_progress_bar=False,
         enable_model_summary=False,
         callbacks=list(callbacks),
-        plugins=[FolderCheckpointIO()],
+        plugins=[FolderCheckpointIO(), *([AdaptersInFloat32("bf16-true")] if is_cast else [])],
         default_root_dir=run_dir,
         use_distributed_sampler=False,
     )

@@ -4,14 +4,14 @@ from typing import Any
 
 import pytest
 import torch
-from tests.generation.test_fused_attention import needs_compiler
+from tests.generation.cpu.test_fused_attention import needs_compiler
 from tests.methods.lisa import test_kv_sharing
 from tests.methods.lisa.test_surgery import FAMILIES, PURE, applied, ids_of, stirred
 from tests.tolerances import FLOAT32
 
-from athlos.generation import fused_attention
 from athlos.generation import step as step_module
-from athlos.generation.llama_step import fits
+from athlos.generation.cpu import fused_attention
+from athlos.generation.cpu.llama_step import fits
 from athlos.generation.step import DecoderStep
 from athlos.methods.lisa.surgery import directly_shared
 from athlos.models.architecture import build, hf_config

@@ -18,7 +18,7 @@ from athlos.data.records import Record
 from athlos.evaluation.config import ThroughputConfig
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.generation.interface import Prompt, SamplingRule
-from athlos.generation.local import LocalEngine
+from athlos.generation.local import LocalEngine, context_length
 
 PROMPT_TOKENS = 128
 NEW_TOKENS = 32
@@ -37,7 +37,7 @@ class ThroughputSuite:
     ) -> SuiteResult:
         """Reads no record: the work is the same on all data."""
         rows = self.run.eval.batch_size
-        context = answerer.model.config.get_text_config().max_position_embeddings
+        context = context_length(answerer.model)
         num_prompt = min(PROMPT_TOKENS, context // 2)
         num_new = max(2, min(NEW_TOKENS, context - num_prompt))
         generator = torch.Generator().manual_seed(PROMPT_SEED)

@@ -36,6 +36,8 @@ from athlos.methods.lang.prompts import (
     shown_units,
 )
 from athlos.methods.lang.schedule import HintSwitch, hint_share
+from athlos.models.forward import causal_model
+from athlos.models.sites import backbone
 from athlos.parts import PartContext, Scores
 from athlos.text.language import detector
 from athlos.training.module import Measured
@@ -50,6 +52,8 @@ class LangModule(RolloutModule[LangConfig, HintedPrompt]):
         super().before_training(context=context)
         assert context.data is not None
         method = self.method
+        if method.lens_prompts:
+            backbone(causal_model(self.model))  # the lens needs it after training: what it lacks is told now
         self.cuts: Counter[str] = Counter()  # hints by how their trace was cut, on this device
         train = self._math_records(self.config.data.train_split)
         records = check_records(

@@ -18,7 +18,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, StaticCache
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
-from athlos.generation.fused_attention import Alignment, attend
+from athlos.generation.cpu.fused_attention import Alignment, attend
 from athlos.methods.lisa.score_parts import Aligner, LowRank, wide, without_autocast
 from athlos.models.sites import Backbone
 
@@ -167,7 +167,7 @@ def carry_scores(decoder: nn.Module) -> None:
     def before(module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         return arguments, {ARGUMENT: LayerScores(is_kept=torch.is_grad_enabled()), **keywords}
 
-    vars(before)["gives_layer_arguments"] = True  # all it does: see generation/llama_step.py
+    vars(before)["gives_layer_arguments"] = True  # all it does: see generation/cpu/llama_step.py
     vars(before)["hands_scores_on"] = True  # they grow with queries times columns: see generation/step.py
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 

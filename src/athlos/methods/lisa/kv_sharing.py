@@ -204,7 +204,7 @@ def carry_keys(decoder: nn.Module, *, owners_above: list[int], passes: int, grad
                 made = {owner: (key[:, :, -rows:], value[:, :, -rows:]) for owner, (key, value) in found.items()}
         return arguments, {**keywords, ARGUMENT: LayerKeys(kernel=kernel, before=made)}
 
-    vars(before)["gives_layer_arguments"] = not owners_above  # else it runs the decoder: see generation/llama_step.py
+    vars(before)["gives_layer_arguments"] = not owners_above  # else it runs the decoder: see `LlamaStep`
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 

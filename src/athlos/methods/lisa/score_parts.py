@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from athlos.generation.fused_attention import Alignment
+from athlos.generation.cpu.fused_attention import Alignment
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu, "silu": functional.silu, "relu": functional.relu, "none": lambda values: values,

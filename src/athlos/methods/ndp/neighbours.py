@@ -27,7 +27,6 @@ from athlos.methods.ndp.similarity import one_hot
 from athlos.methods.ndp.smoothing import Distributions, Floats, Ints
 from athlos.methods.ndp.targets import entropies, mixed
 from athlos.models.forward import causal_model, hidden_states
-from athlos.models.sites import backbone
 from athlos.objectives.distillation import load_teacher
 from athlos.objectives.next_token import gather_targets
 from athlos.parts import Loss, PartContext
@@ -61,7 +60,7 @@ class NeighbourObjective:
         else:
             loaded = load_teacher(self.config.teacher, context=context)
             teacher, fingerprint = loaded.model, loaded.fingerprint
-        vocab_size = len(backbone(causal_model(model)).head.get_parameter("weight"))
+        vocab_size = len(causal_model(model).get_output_embeddings().weight)
         values = {name: value for name, value in asdict(self.config).items() if name not in _NOT_IN_TARGETS}
         stage = Stage(
             name="knn_targets",

@@ -28,7 +28,7 @@ def layer_gradients(config: SlamConfig, model: "PreTrainedModel", *, context: Pa
     assert context.config.data.train_split is not None
     found = backbone(causal_model(model))
     names = config.ffn_parts or ["up", "down"]
-    weights = [[site.module.weight for site in chosen_sites([layer], names)] for layer in found.layers]
+    weights = [[site.weight for site in chosen_sites([layer], names)] for layer in found.layers]
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     rows = context.data.rows(context.config.data.train_split)
     sums = [torch.zeros(()) for _ in weights]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from athlos.config.part_report import PartReport
+from athlos.errors import SurgeryError
 from athlos.methods.slam.config import NeuronMask, SlamConfig, Trained
 from athlos.methods.slam.probing import COUNTS, Choice, chosen, probe_product, statistic
 from athlos.models.config import LoraConfig
@@ -122,8 +123,11 @@ class SlamSelection:
 
 
 def _mask_gradients(site: Site, mask_J: Tensor) -> None:
+    if site.is_fused:
+        raise SurgeryError(f"selection.neuron_mask: {site.path} holds {', '.join(site.parts)} in one module")
     weight, bias = site.weight, site.module.bias
-    shape = (1, -1) if site.name == "down" else (-1, 1)
+    neurons_dim = 1 - site.rows_dim if site.name == "down" else site.rows_dim
+    shape = (1, -1) if neurons_dim == 1 else (-1, 1)
     weight.register_hook(lambda gradient: gradient * mask_J.to(gradient.device).reshape(shape))
     if site.name != "down" and isinstance(bias, torch.nn.Parameter):
         bias.register_hook(lambda gradient: gradient * mask_J.to(gradient.device))

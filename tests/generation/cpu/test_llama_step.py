@@ -5,9 +5,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tests.generation.tiny_models import encode, engine, tiny
 
-from athlos.generation import llama_step
+from athlos.generation.cpu import llama_step
+from athlos.generation.cpu.llama_step import LlamaStep, fits
 from athlos.generation.interface import SamplingRule
-from athlos.generation.llama_step import LlamaStep, fits
 from athlos.models.sites import backbone
 
 GREEDY = SamplingRule()

@@ -11,8 +11,8 @@ from tests.tolerances import LOGITS_FLOAT32
 from torch import Tensor
 from torch.nn import functional
 
-from athlos.generation import fused_attention
-from athlos.generation.fused_attention import Alignment, Shape, attend, fused
+from athlos.generation.cpu import fused_attention
+from athlos.generation.cpu.fused_attention import Alignment, Shape, attend, fused
 from athlos.generation.kv_cache import KVCache
 
 needs_compiler = pytest.mark.skipif(

@@ -1,7 +1,8 @@
 """Faster float32 matrix products on CPUs, for a while and without touching weights.
 
-PyTorch hands float32 products to MKL, which on CPUs of other makers takes slow code (measured on an AMD EPYC with
-AVX-512: oneDNN is 2.0 times as fast on 256 rows and 1.2 to 1.7 times on 4 to 16). Same numbers up to rounding.
+PyTorch hands float32 products to MKL, which on CPUs of other makers takes slow code for some shapes. Measured on the
+machine of the room's record (`cpu/__init__.py`), one thread, 1 to 256 rows: oneDNN is 1.2 to 1.5 times as fast at the
+output layer of SmolLM2 and 0.8 to 1.1 times at its other layers. Same numbers up to rounding.
 """
 
 from collections.abc import Callable, Iterator

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llama import modeling_llama as llama
 
-from athlos.generation.fused_attention import attend, is_on
+from athlos.generation.cpu.fused_attention import attend, is_on
 from athlos.generation.kv_cache import KVCache, KVLayer
 from athlos.models.sites import Backbone, Layer
 

@@ -1,13 +1,21 @@
 """README.md and docs/ tell what is there."""
 
+import json
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from athlos.cli.claims import computed, summary
 from athlos.config.catalogue import METHODS
 from athlos.config.compose import group_options, run_config, sweep_configs
 from athlos.config.registry import GROUPS, registry
+from athlos.models.architecture import build, hf_config
+from athlos.models.tokenizers import byte_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -54,3 +62,31 @@ def test_the_printed_run_commands_compose():
             assert len(sweep_configs(overrides)) > 1, command
         else:
             run_config(overrides)
+
+
+@pytest.mark.slow
+def test_the_commands_for_ones_own_file_and_model_do_what_they_say(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+):
+    monkeypatch.chdir(tmp_path)
+    architecture = {"model_type": "gpt2", "n_embd": 16, "n_layer": 3, "n_head": 2, "n_positions": 512}
+    tokens = {"vocab_size": 259, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 258}
+    build(hf_config({**architecture, **tokens}), dtype=torch.float32).save_pretrained("my-model")
+    byte_tokenizer().save_pretrained("my-model")
+    records = [{"prompt": f"{number} + 1 =", "completion": f" {number + 1}"} for number in range(100)]
+    Path("mine.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    page = TEXT[TEXT.index("## Your own file, your own model") :]
+    lora, layers, export = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:3])
+    folder = ""
+    for command in (lora, layers):
+        code, out, error = run(*command, "train.max_steps=2", "tracking=none", "hardware=cpu_smoke")
+        assert code == 0, error
+        folder = out.splitlines()[-1]
+        metrics = json.loads((Path(folder) / "metrics.json").read_text())
+        assert metrics["test/nll"] > 0
+        assert ("test/nll_base" in metrics) == (command is lora)
+        assert Path(folder).parent == tmp_path / "results" / "adhoc"
+    code, _, error = run(*(folder if word == "results/adhoc/<run>" else word for word in export))
+    assert code == 0, error
+    assert AutoModelForCausalLM.from_pretrained("my-new-model").config.model_type == "gpt2"
+    assert AutoTokenizer.from_pretrained("my-new-model").encode("a") == [97]

@@ -178,7 +178,7 @@ def activation_bytes(
     hooks += [layer.module.register_forward_hook(lambda *_: entered.clear()) for layer in found.layers]
     was_training = found.decoder.training
     mixed = torch.autocast("cpu", AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
-    with saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
+    with quiet_transformers(), saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
         output = functional_call(found.decoder.train(), tensors, (), {**words, "use_cache": False})
         functional_call(found.head, head_tensors, output.last_hidden_state)
     found.decoder.train(was_training)

@@ -87,8 +87,7 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     if is_counted(model):
         layers = f", {len(backbone(model).layers)} layers"
         flops = step_flops(model, num_rows=rows, length=length, num_pictures=pictures)
-        if not any(layer.is_ungated for layer in backbone(model).layers):
-            memory = memory_of(model, config=config, logit_tokens=logit_tokens)
+        memory = memory_of(model, config=config, logit_tokens=logit_tokens)
     return Budget(
         model=f"{config.model.name} ({model.config.model_type}{layers})",
         selection="; ".join(summaries),

@@ -29,7 +29,7 @@ from athlos.stages import StageStore
 class Scripted:
     """An answerer that says what `texts` holds for each record; keeps the requests."""
 
-    model = tokenizer = None
+    model = tokenizer = engine = None
 
     def __init__(self, texts, *, log_probs=None, finished=True):
         self.texts, self.log_probs, self.finished = texts, log_probs or {}, finished

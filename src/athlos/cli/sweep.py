@@ -10,7 +10,13 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from athlos.config.compose import checked, conf_dir, expand_sweep, sweep_configs
+from athlos.config.compose import (
+    checked,
+    conf_dir,
+    expand_sweep,
+    leave_architecture_to_folder,
+    sweep_configs,
+)
 from athlos.config.overrides import readable
 from athlos.config.registry import registry
 from athlos.config.schema import RunConfig
@@ -71,9 +77,11 @@ def _job(config: DictConfig) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("athlos").setLevel(logging.INFO)
     registry()
+    overrides = HydraConfig.get().overrides.task
     try:
+        leave_architecture_to_folder(config, overrides)
         run = checked(config)
-        execute(run, watcher=Terminal() if run.progress else None, overrides=HydraConfig.get().overrides.task)
+        execute(run, watcher=Terminal() if run.progress else None, overrides=overrides)
     except AthlosError as error:
         print_error(error)
         return error.exit_code

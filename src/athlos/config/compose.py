@@ -56,11 +56,11 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
             config = compose("run", overrides=overrides, return_hydra_config=return_hydra_config)
         except (HydraException, OmegaConfBaseException) as error:
             raise ConfigError(_one_line(error, overrides)) from error
-    _leave_architecture_to_folder(config, overrides)
+    leave_architecture_to_folder(config, overrides)
     return config
 
 
-def _leave_architecture_to_folder(config: DictConfig, overrides: Sequence[str]) -> None:
+def leave_architecture_to_folder(config: DictConfig, overrides: Sequence[str]) -> None:
     """Take away what the chosen model's file says of its architecture where the command line names another folder.
 
     The folder's own config file says it better; what the command line itself says of the architecture stays.

@@ -14,6 +14,7 @@ def folders(results: Path) -> list[Path]:
     return sorted(results.glob("[!.]*/*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_makes_skips_and_redoes_runs(tiny, run, tmp_path):
     command = ["run", "-m", *tiny, "seed=1,2,3", "train.max_steps=3"]
     code, out, _ = run(*command)

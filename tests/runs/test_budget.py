@@ -27,6 +27,7 @@ def test_a_budget_counts_states_by_hand() -> None:
     assert {"parameters", "trainable", "memory: weights", "FLOPs a step", "hardware"} <= set(labels)
 
 
+@pytest.mark.slow
 def test_precision_selection_and_sharding_change_the_right_kinds() -> None:
     base = ["scale=paper", "model=paper/llama2_7b"]
     full = budget(run_config(base)).memory

@@ -48,6 +48,7 @@ def key(place: Path, *overrides: str) -> str:
     return start_of(configured(*overrides), stages=StageStore(place / "cache")).key
 
 
+@pytest.mark.slow
 def test_the_first_run_trains_the_base_and_leaves_only_the_product(place):
     [training] = trainings(place / "first")
     [product] = [path for path in (place / "cache" / "training").iterdir() if path.is_dir()]

@@ -19,7 +19,7 @@ less."""
 SLACK = 0.005
 
 
-@pytest.mark.parametrize("name", ["lingua", "py3langid"])
+@pytest.mark.parametrize("name", [pytest.param("lingua", marks=pytest.mark.slow), "py3langid"])
 def test_the_libraries_name_the_language_of_a_sentence(name):
     pytest.importorskip(name)
     found = detector(name, sorted(SENTENCES))

@@ -4,6 +4,9 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+INTERRUPTED = 130
+"""Exit code after ctrl-C or SIGTERM: the shell's own for a program that a signal ended."""
+
 
 class AthlosError(Exception):
     """Base of all errors that end a run with a clear line. `exit_code` is the process exit code."""

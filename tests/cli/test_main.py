@@ -1,5 +1,9 @@
 """`athlos run` on the command line: one line and an exit code for each mistake, and what `--cfg` prints."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 import yaml
 
@@ -53,3 +57,16 @@ def test_cfg_prints_the_config_and_makes_no_folder(tiny, run, tmp_path):
 def test_a_missing_data_folder_is_told_before_the_model_is_loaded(tiny, run):
     code, _, err = run("run", *tiny, "data.dir=/no/such/folder", "model.source=dir:/no/such/model")
     assert (code, "data.dir: '/no/such/folder' is not a folder" in err) == (3, True)
+
+
+def test_sigterm_ends_a_command_as_ctrl_c_does():
+    code = (
+        "import os, signal, sys; from athlos.cli import main as entry; "
+        "entry._dispatch = lambda options: os.kill(os.getpid(), signal.SIGTERM) or signal.pause(); "
+        "sys.exit(entry.main(['list', 'methods']))"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "SLURM_JOB_ID"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.returncode, done.stderr.startswith("interrupted")) == (130, True), done.stderr

@@ -89,7 +89,7 @@ def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_killed_run_goes_on_as_if_uninterrupted(tiny, run, tmp_path, signal_number):
     """Killed in mid-training, then the same command: same curve, same metrics, data order and dropout included."""
     longer = [*tiny, "train.max_steps=300", "train.val_every=70", "train.checkpoint_every=20",
@@ -100,9 +100,10 @@ def test_a_killed_run_goes_on_as_if_uninterrupted(tiny, run, tmp_path, signal_nu
     folder = wait_for_step(tmp_path / "results", 50, process)
     process.send_signal(signal_number)
     _, err = process.communicate(timeout=60)
-    if signal_number == signal.SIGINT:
+    if signal_number != signal.SIGKILL:
         assert process.returncode == 130
-        assert json.loads((folder / "status.json").read_text())["state"] == "interrupted"
+        status = json.loads((folder / "status.json").read_text())
+        assert (status["state"], status["exit_code"]) == ("interrupted", 130)
         assert "interrupted" in err
         assert "Traceback" not in err
     else:
@@ -123,6 +124,8 @@ def test_a_run_killed_during_the_evaluation_does_not_train_again(tiny, run, tmp_
         code, _, _ = run("run", *tiny)
     assert code == 130
     folder = only_run(tmp_path / "results")
+    status = json.loads((folder / "status.json").read_text())
+    assert (status["state"], status["exit_code"]) == ("interrupted", 130)
     assert run("run", *tiny)[0] == 0
     stages = json.loads((folder / "provenance.json").read_text())["stages"]
     assert [stage["reused"] for stage in stages if stage["name"] == "training"] == [True]

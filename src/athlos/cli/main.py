@@ -3,14 +3,14 @@
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
 from athlos import __version__
-from athlos.errors import AthlosError, ConfigError
-
-INTERRUPTED = 130
+from athlos.errors import INTERRUPTED, AthlosError, ConfigError
 
 EXAMPLES = """examples:
   athlos run                                        a tiny model learns Shakespeare, on any laptop
@@ -140,6 +140,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Threads that spin while they wait cost a factor of ten once another job wants the same cores; read by OpenMP when
     # torch is imported, so it stands here.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _take_sigterm_as_ctrl_c()
     try:
         return _dispatch(options)
     except KeyboardInterrupt:
@@ -160,6 +161,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         text = f"internal: {type(error).__name__}: {error}; run again with --debug for the traceback"
         _print_error(AthlosError(text))
         return 1
+
+
+def _take_sigterm_as_ctrl_c() -> None:
+    """A run that is told to end writes its state first. Slurm's jobs are left alone, which the trainer requeues."""
+    is_ours = signal.getsignal(signal.SIGTERM) is signal.SIG_DFL and "SLURM_JOB_ID" not in os.environ
+    if is_ours and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def _print_error(error: AthlosError) -> None:

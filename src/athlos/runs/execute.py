@@ -49,8 +49,8 @@ def execute(run: RunConfig, *, watcher: Watcher | None = None, overrides: Sequen
         folder.started()
         try:
             _Execution(run=run, folder=folder, watcher=watcher or Watcher(), overrides=overrides, begun=start).do()
-        except KeyboardInterrupt as error:
-            folder.failed(error, wall_s=time.monotonic() - start, state="interrupted")
+        except KeyboardInterrupt:
+            folder.interrupted(wall_s=time.monotonic() - start)
             raise
         except AthlosError as error:
             folder.failed(error, wall_s=time.monotonic() - start)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from athlos.config.compose import identifying, identity, part_names, plain
 from athlos.config.schema import RunConfig
-from athlos.errors import ConfigError, TrainingError
+from athlos.errors import INTERRUPTED, ConfigError, TrainingError
 from athlos.stages import content_hash
 
 FINAL = "final"
@@ -164,9 +164,15 @@ class RunFolder:
     def finished(self, *, wall_s: float) -> None:
         self._write_status("finished", end=now(), wall_s=self.resumed_wall_s + wall_s)
 
-    def failed(self, error: BaseException, *, wall_s: float, state: str = "failed") -> None:
+    def interrupted(self, *, wall_s: float) -> None:
         self._write_status(
-            state,
+            "interrupted", end=now(), wall_s=self.resumed_wall_s + wall_s, exit_code=INTERRUPTED,
+            error="KeyboardInterrupt", message="the same command goes on",
+        )  # fmt: skip
+
+    def failed(self, error: BaseException, *, wall_s: float) -> None:
+        self._write_status(
+            "failed",
             end=now(),
             wall_s=self.resumed_wall_s + wall_s,
             error=type(error).__name__,

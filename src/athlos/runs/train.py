@@ -144,12 +144,15 @@ class _Training:
     log_point: LogPoint
     saved: Callable[[], None]
     is_writer: bool
+    checkpoint: Path | None = None
+    """What a killed process left."""
 
     def do(self, assemble: "Callable[[], Assembly]") -> None:
         from athlos.runs import provenance
         from athlos.training.checkpoints import trained_weights
 
         provenance.reset_peak()
+        self.checkpoint = latest(self.folder / CHECKPOINTS)
         assembly = assemble()
         metrics = {**assembly.metrics, **self._sizes(assembly)}
         metrics |= self._fit(assembly)
@@ -170,12 +173,11 @@ class _Training:
         parameters = list(assembly.module.model.parameters())
         total = sum(parameter.numel() for parameter in parameters)
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
-        checkpoint = latest(self.folder / CHECKPOINTS)
         if self.is_writer:
             self.watcher.training_starts(
                 self.run, phase=self.phase, parts=[report.summary for report in assembly.reports], total_params=total,
                 trainable_params=trainable, license=_license(assembly, self.run),
-                resumed_from=None if checkpoint is None else step_of(checkpoint),
+                resumed_from=None if self.checkpoint is None else step_of(self.checkpoint),
             )  # fmt: skip
         return {
             "cost/trainable_params": float(trainable),
@@ -192,8 +194,7 @@ class _Training:
         from athlos.training.trainer import build_trainer, fit
 
         run, module = self.run, assembly.module
-        checkpoint = latest(self.folder / CHECKPOINTS)
-        curve_log = self._curve_log(resumed_from=0 if checkpoint is None else step_of(checkpoint))
+        curve_log = self._curve_log(resumed_from=0 if self.checkpoint is None else step_of(self.checkpoint))
         curve = callbacks.Curve(curve_log, self.watcher, log_every=run.train.log_every)
         clock = callbacks.Clock()
         hooks: list[Any] = [
@@ -218,7 +219,7 @@ class _Training:
         module.before_training(context=assembly.context)
         trainer = build_trainer(run, callbacks=hooks, run_dir=self.folder)
         try:
-            fit(trainer, module, checkpoint=checkpoint)
+            fit(trainer, module, checkpoint=self.checkpoint)
         finally:
             self.watcher.training_stops()
         metrics = dict(curve.stability.metrics)

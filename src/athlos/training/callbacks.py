@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from athlos.data.batches import Batch
 from athlos.errors import NumericalError
-from athlos.training.checkpoints import latest, step_folder, step_of
+from athlos.training.checkpoints import remove_older, step_folder
 from athlos.training.module import MethodModule
 from athlos.training.stability import Stability
 
@@ -133,7 +133,7 @@ class Clock(Callback):
 
 
 class FolderCheckpoints(Callback):
-    """Saves a resumable checkpoint every `every` steps and keeps the newest one."""
+    """Saves a resumable checkpoint every `every` steps and keeps the newest ones."""
 
     def __init__(self, folder: Path, *, every: int, on_saved: Callable[[], None]) -> None:
         self.folder, self.every, self.on_saved = folder, every, on_saved
@@ -144,11 +144,9 @@ class FolderCheckpoints(Callback):
         at_border = (batch_index + 1) % module.config.num_accumulated == 0
         if at_border and step != self._saved and (step % self.every == 0 or step == module.config.num_steps):
             self._saved = step
-            older = latest(self.folder)
             trainer.save_checkpoint(step_folder(self.folder, step))
             if trainer.is_global_zero:
-                if older is not None and step_of(older) != step:
-                    trainer.strategy.checkpoint_io.remove_checkpoint(older)
+                remove_older(self.folder)
                 self.on_saved()
 
 

@@ -1,23 +1,30 @@
 """Resumable checkpoints as folders: weights in safetensors, the rest of the state beside them.
 
-A checkpoint holds what trains, not the frozen base. It is written aside and renamed, the older one is removed only
-then, so a killed run always finds a whole one. Nothing is unpickled: the state is read with `weights_only=True`.
+A checkpoint holds what trains, not the frozen base. It is written aside and renamed, an older one is removed only
+then, so a killed run always finds a whole one; two are kept, in case the disk damages the newer. Nothing is unpickled:
+the state is read with `weights_only=True`.
 """
 
+import logging
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.plugins.io import CheckpointIO
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from athlos.errors import TrainingError
 
+log = logging.getLogger(__name__)
+
 WEIGHTS, STATE = "model.safetensors", "state.pt"
 STEP_DIGITS = 8
+NUM_KEPT = 2
 FULL_DISK_BYTES = 1 << 20
 """Less free space than this is a full disk; torch's own message does not say so."""
 
@@ -32,10 +39,32 @@ def step_of(folder: Path) -> int:
 
 
 def latest(checkpoints: Path) -> Path | None:
-    """The whole checkpoint of the greatest step; scratch folders of killed runs are not looked at."""
-    parts = (WEIGHTS, STATE)
-    whole = [folder for folder in checkpoints.glob("step-*") if all((folder / part).is_file() for part in parts)]
-    return max(whole, default=None)
+    """The whole checkpoint of the greatest step; scratch folders of killed runs are not looked at.
+
+    A damaged one is passed over with a warning. Raises `TrainingError` where all are damaged.
+    """
+    folders = sorted(checkpoints.glob("step-*"), reverse=True)
+    whole = next(filter(_is_whole, folders), None)
+    if folders and whole is None:
+        raise TrainingError(f"checkpoint {folders[0]} is damaged, and so is every one before it; delete {checkpoints}")
+    if folders and whole != folders[0]:
+        log.warning("checkpoint %s is damaged; going on from step %d", folders[0], step_of(whole))
+    return whole
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether both files are there to their ends: safetensors begins with its length, and a zip ends with a table."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt"):
+            return zipfile.is_zipfile(folder / STATE)
+    except (OSError, SafetensorError):
+        return False
+
+
+def remove_older(checkpoints: Path) -> None:
+    """Keep the newest `NUM_KEPT`."""
+    for folder in sorted(checkpoints.glob("step-*"))[:-NUM_KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 class FolderCheckpointIO(CheckpointIO):

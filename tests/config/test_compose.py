@@ -1,9 +1,14 @@
 """Composing: what is accepted, and the one clear line for what is not."""
 
+import dataclasses
+import json
+from typing import Any
+
 import pytest
 from omegaconf import OmegaConf
+from tests.test_experiments import FOLDER, command_of
 
-from athlos.config.compose import compose_dict, expand_sweep, group_options, identity, run_config, sweep_configs
+from athlos.config.compose import compose_dict, expand_sweep, group_options, identity, plain, run_config, sweep_configs
 from athlos.config.renamed import MOVED, RENAMED
 from athlos.config.schema import Batching
 from athlos.errors import ConfigError, ConfigErrors
@@ -226,3 +231,20 @@ def test_precedence_is_command_line_then_experiment_then_scale():
     assert run_config(["scale=paper", "model=small/tiny_llama"]).model.name == "tiny_llama"
     assert run_config(["scale=paper", "experiment=finetune/tiny"]).train.max_steps == 120
     assert run_config(["experiment=finetune/tiny", "train.max_steps=3"]).train.max_steps == 3
+
+
+def container(config: Any) -> Any:
+    """What OmegaConf itself makes of a config."""
+    return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=() if name == "lisa/lab" else pytest.mark.slow) for name in group_options("experiment")],
+)
+def test_plain_values_are_those_of_omegaconf(name: str):
+    """By their JSON, so that an integer in place of a number and another order of keys would be seen."""
+    run = run_config(command_of(FOLDER / f"{name}.yaml"))
+    for config in (run, *(phase.run for phase in run.method.phases(run))):
+        assert json.dumps(plain(config)) == json.dumps(container(config))
+    assert plain(dataclasses.replace(run.train, batching=Batching.pack))["batching"] == "pack"

@@ -185,6 +185,7 @@ def test_wandb_offline_two_runs_of_one_process_in_one_group(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("wandb")
+    pytest.importorskip("openai")  # in its presence wandb would advertise its tracer
     secret = "s3cr3t" * 7
     monkeypatch.setenv("WANDB_API_KEY", secret)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

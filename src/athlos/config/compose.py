@@ -4,8 +4,10 @@ Every job of a sweep is composed and checked before the first one starts, so tha
 seconds, not the night.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterator, Sequence
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -145,11 +147,22 @@ def sweep_configs(overrides: Sequence[str]) -> list[RunConfig]:
     return configs
 
 
-def plain(config: RunConfig) -> dict[str, Any]:
-    """Plain nested values of a config: what `config.yaml` holds."""
-    container = OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
-    assert isinstance(container, dict)
-    return {str(key): value for key, value in container.items()}
+def plain(config: Any) -> dict[str, Any]:
+    """Plain nested values of a config: what `config.yaml` holds.
+
+    Equal to OmegaConf's container of it, which takes a hundred times as long, and a run asks often.
+    """
+    return {info.name: _plain(getattr(config, info.name)) for info in dataclasses.fields(config)}
+
+
+def _plain(node: Any) -> Any:
+    if dataclasses.is_dataclass(node):
+        return plain(node)
+    if isinstance(node, dict):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(value) for value in node]
+    return node.name if isinstance(node, Enum) else node
 
 
 def identity(config: RunConfig) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from athlos.config.schema import TrackingConfig
 EXTRAS = {"tensorboard": "tensorboard", "trackio": "trackio"}
 """Extra of Athlos that brings the library of a sink; wandb comes with Athlos itself."""
 WANDB_DATA_VARIABLE = "WANDB_DATA_DIR"
+WANDB_WEAVE_VARIABLE = "WANDB_DISABLE_WEAVE"
 WANDB_INIT_SECONDS = 60.0
 WANDB_FINISH_SECONDS = 120.0
 """How long an online run waits for the upload; what is left can be sent later with `wandb sync`."""
@@ -83,6 +84,8 @@ class WandbSink:
         self._events = info.run_dir / "events"
         self._events.mkdir(parents=True, exist_ok=True)
         online = config.wandb_mode == "online"
+        # Where openai is imported, wandb would advertise its tracer Weave, and start it where it is installed.
+        os.environ.setdefault(WANDB_WEAVE_VARIABLE, "true")
         settings = wandb.Settings(
             silent=True,
             console="off",

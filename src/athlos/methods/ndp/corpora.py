@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from hydra.utils import get_class
-from omegaconf import OmegaConf
 
+from athlos.config.compose import plain
 from athlos.config.schema import Batching, DataConfig
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.records import Record
@@ -177,8 +177,6 @@ def domain_documents(config: DataConfig, *, context: PartContext, shard_tokens: 
             if is_clean(text_of(record), held_out) is are_clean:
                 yield record
 
-    identity = OmegaConf.to_container(OmegaConf.structured(config), enum_to_str=True)
-    assert isinstance(identity, dict)
     rows = encode_split(
         lambda: records(are_clean=True),
         text_of=lambda record: ("", text_of(record)),
@@ -186,7 +184,7 @@ def domain_documents(config: DataConfig, *, context: PartContext, shard_tokens: 
         max_length=MONO_LENGTH,
         batching=Batching.bucket,
         inputs={"data": source.fingerprint(split), "held_out": content_hash(sorted(held_out))},
-        config={"split": split, "source": {name: value for name, value in identity.items() if name != "dir"}},
+        config={"split": split, "source": {name: value for name, value in plain(config).items() if name != "dir"}},
         stages=context.stages,
     )
     left_out = sum(1 for _ in records(are_clean=False))

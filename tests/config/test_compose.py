@@ -2,13 +2,27 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
 from tests.test_experiments import FOLDER, command_of
 
-from athlos.config.compose import compose_dict, expand_sweep, group_options, identity, plain, run_config, sweep_configs
+from athlos.config.compose import (
+    compose_dict,
+    conf_dir,
+    expand_sweep,
+    group_options,
+    identity,
+    plain,
+    run_config,
+    sweep_configs,
+)
 from athlos.config.renamed import MOVED, RENAMED
 from athlos.config.schema import Batching
 from athlos.errors import ConfigError, ConfigErrors
@@ -87,7 +101,7 @@ def test_a_mistake_gives_one_line_that_names_the_key(overrides: list[str], expec
         (["eval.suites.perplexity.max_length=32"], "stride: got 64, expected at most eval.suites.perplexity.max"),
         (["eval=completions", "eval.suites.completions.max_length=2"], "completions.max_length: got 2"),
     ],
-)  # fmt: skip
+)
 def test_a_mistake_about_suites_says_where_the_value_belongs(overrides: list[str], expected: str):
     with pytest.raises(ConfigError) as caught:
         run_config(overrides)
@@ -233,15 +247,67 @@ def test_precedence_is_command_line_then_experiment_then_scale():
     assert run_config(["experiment=finetune/tiny", "train.max_steps=3"]).train.max_steps == 3
 
 
+def by_hydra(overrides: list[str]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose("run", overrides=overrides)
+
+
+EXPERIMENTS = [
+    pytest.param(name, marks=() if name == "lisa/lab" else pytest.mark.slow) for name in group_options("experiment")
+]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_a_composition_is_hydras(name: str):
+    """Choices and values apart, as jobs of a sweep share the first, or all at once."""
+    overrides = command_of(FOLDER / f"{name}.yaml")
+    assert OmegaConf.to_yaml(compose_dict(overrides)) == OmegaConf.to_yaml(by_hydra(overrides))
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["seed=3", "train.lr=1e-4", "data=shakespeare", "seed=4"],
+        ["+suite@eval.suites.text=perplexity", "eval.suites.text.stride=7", "~suite@eval.suites.perplexity"],
+        ["+model.architecture.attention_dropout=0.5", "model.tokenizer.kind=byte", "~model.architecture.head_dim"],
+        ["reward=sum", "+reward@reward.parts.em=exact_match", "++tracking.tags=[a,b]", "selection=slam/random"],
+        ["surgery=lisa", "surgery.layers={select: last_k, count: 2}", "results_dir=/tmp/a b"],
+    ],
+)
+def test_values_and_choices_in_any_order_are_hydras(overrides: list[str]):
+    for ordered in (overrides, overrides[::-1]):
+        try:
+            expected = OmegaConf.to_yaml(by_hydra(ordered))
+        except HydraException:
+            with pytest.raises(ConfigError):
+                compose_dict(ordered)
+        else:
+            assert OmegaConf.to_yaml(compose_dict(ordered)) == expected
+
+
+def test_a_composition_leaves_no_trace_in_the_next():
+    first = OmegaConf.to_yaml(compose_dict([]))
+    changed = compose_dict(["model.architecture.hidden_size=8"])
+    changed.train.lr = 7
+    assert OmegaConf.to_yaml(compose_dict([])) == first
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    monkeypatch.setattr("athlos.config.compose.conf_dir", lambda: tmp_path / "conf")
+    assert compose_dict(["model=small/tiny_llama"]).model.name == "tiny_llama"
+    path = tmp_path / "conf" / "model" / "small" / "tiny_llama.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("name: tiny_llama", "name: renamed"), encoding="utf-8")
+    assert compose_dict(["model=small/tiny_llama"]).model.name == "renamed"
+
+
 def container(config: Any) -> Any:
     """What OmegaConf itself makes of a config."""
     return OmegaConf.to_container(OmegaConf.structured(config), resolve=True, enum_to_str=True)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=() if name == "lisa/lab" else pytest.mark.slow) for name in group_options("experiment")],
-)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_plain_values_are_those_of_omegaconf(name: str):
     """By their JSON, so that an integer in place of a number and another order of keys would be seen."""
     run = run_config(command_of(FOLDER / f"{name}.yaml"))

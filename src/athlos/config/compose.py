@@ -4,17 +4,22 @@ Every job of a sweep is composed and checked before the first one starts, so tha
 seconds, not the night.
 """
 
+import copy
 import dataclasses
+import os
 import re
 from collections.abc import Iterator, Sequence
 from enum import Enum
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -52,14 +57,53 @@ def compose_dict(overrides: Sequence[str], *, return_hydra_config: bool = False)
         raise ConfigErrors(misplaced)
     registry()
     overrides = readable(overrides)
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
-        try:
-            config = compose("run", overrides=overrides, return_hydra_config=return_hydra_config)
-        except (HydraException, OmegaConfBaseException) as error:
-            raise ConfigError(_one_line(error, overrides)) from error
+    try:
+        if return_hydra_config or any(item.lstrip("+~").startswith("hydra") for item in overrides):
+            config = _composed(overrides, return_hydra_config=return_hydra_config)
+        else:
+            values, choices = _values_and_choices(overrides)
+            config = copy.deepcopy(_composed_once(tuple(choices), newest=_newest_change(conf_dir())))
+            ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_one_line(error, overrides)) from error
     leave_architecture_to_folder(config, overrides)
     return config
+
+
+def _composed(overrides: Sequence[str], *, return_hydra_config: bool = False) -> DictConfig:
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), job_name="athlos", version_base="1.3"):
+        return compose("run", overrides=list(overrides), return_hydra_config=return_hydra_config)
+
+
+@lru_cache(maxsize=128)
+def _composed_once(choices: tuple[str, ...], *, newest: float) -> DictConfig:
+    """The composition of choices of groups, which is what takes Hydra its time: the jobs of a sweep share it."""
+    return _composed(choices)
+
+
+def _newest_change(folder: Path) -> float:
+    """When a file or a folder in it was changed last: an edited YAML file is read again."""
+    return max(
+        entry.stat().st_mtime
+        for place, _, names in os.walk(folder)
+        for entry in (Path(place), *(Path(place, name) for name in names))
+    )
+
+
+def _values_and_choices(overrides: Sequence[str]) -> tuple[list[Override], list[str]]:
+    """The overrides that give a key a value, which Hydra applies when all is composed; and the others."""
+    keys = {info.name for info in dataclasses.fields(RunConfig)} - set(GROUPS)
+    values, choices = [], []
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        key = override.key_or_group
+        is_value = key in keys or ("." in key and "/" not in key)
+        if is_value and override.package is None and not override.is_sweep_override():
+            values.append(override)
+        else:
+            assert override.input_line is not None
+            choices.append(override.input_line)
+    return values, choices
 
 
 def leave_architecture_to_folder(config: DictConfig, overrides: Sequence[str]) -> None:

@@ -67,10 +67,14 @@ def main() -> None:
             ratios.append(ours[-1] / theirs[-1])
             print(f"round {repeat}: athlos {ours[-1]:.0f} tokens/s, plain loop {theirs[-1]:.0f} tokens/s")
     result = {
-        "model": options.model, "tokens": count, "athlos_tokens_per_s": round(statistics.median(ours), 1),
-        "plain_tokens_per_s": round(statistics.median(theirs), 1), "ratio": round(statistics.median(ratios), 3),
-        "ppl": math.exp(nll / count), "relative_difference": abs(math.expm1((nll - plain_nll) / count)),
-    }  # fmt: skip
+        "model": options.model,
+        "tokens": count,
+        "athlos_tokens_per_s": round(statistics.median(ours), 1),
+        "plain_tokens_per_s": round(statistics.median(theirs), 1),
+        "ratio": round(statistics.median(ratios), 3),
+        "ppl": math.exp(nll / count),
+        "relative_difference": abs(math.expm1((nll - plain_nll) / count)),
+    }
     print(json.dumps(result))
 
 

@@ -79,9 +79,15 @@ def group(loaded: LoadedModel, native: dict[str, NativeEngine]) -> dict[str, Sid
     [row] = token_rows([GROUP_PROMPT], vocab_size=len(loaded.tokenizer))
     ids = torch.tensor([row])
     options = GenerationConfig(
-        max_new_tokens=GROUP_NEW, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, use_cache=True,
-        num_return_sequences=GROUP_SIZE, pad_token_id=0,
-    )  # fmt: skip
+        max_new_tokens=GROUP_NEW,
+        do_sample=True,
+        temperature=1.0,
+        top_k=0,
+        top_p=1.0,
+        use_cache=True,
+        num_return_sequences=GROUP_SIZE,
+        pad_token_id=0,
+    )
     rule = SamplingRule(temperature=1.0)
 
     def ours(engine: NativeEngine) -> int:

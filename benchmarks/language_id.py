@@ -20,11 +20,30 @@ from athlos.text.language import CANDIDATES, Detector, LinguaDetector, Py3Langid
 from athlos.text.normalisation import UNSPACED_LANGUAGES
 
 NTREX = {
-    "ar": "ref.arb", "bn": "ref.ben", "cs": "ref.ces", "de": "ref.deu", "en": "src.eng", "es": "ref.spa",
-    "fi": "ref.fin", "fr": "ref.fra", "hi": "ref.hin", "id": "ref.ind", "it": "ref.ita", "ja": "ref.jpn",
-    "ko": "ref.kor", "nl": "ref.nld", "pl": "ref.pol", "pt": "ref.por", "ru": "ref.rus", "sw": "ref.swa",
-    "te": "ref.tel", "th": "ref.tha", "tr": "ref.tur", "vi": "ref.vie", "zh": "ref.zho-CN",
-}  # fmt: skip
+    "ar": "ref.arb",
+    "bn": "ref.ben",
+    "cs": "ref.ces",
+    "de": "ref.deu",
+    "en": "src.eng",
+    "es": "ref.spa",
+    "fi": "ref.fin",
+    "fr": "ref.fra",
+    "hi": "ref.hin",
+    "id": "ref.ind",
+    "it": "ref.ita",
+    "ja": "ref.jpn",
+    "ko": "ref.kor",
+    "nl": "ref.nld",
+    "pl": "ref.pol",
+    "pt": "ref.por",
+    "ru": "ref.rus",
+    "sw": "ref.swa",
+    "te": "ref.tel",
+    "th": "ref.tha",
+    "tr": "ref.tur",
+    "vi": "ref.vie",
+    "zh": "ref.zho-CN",
+}
 DETECTORS = {"py3langid": Py3LangidDetector, "lingua": LinguaDetector}
 DRIFT_LANGUAGES = ("en", "zh")
 SETS = ("templated_sums", "mgsm", "mmath")

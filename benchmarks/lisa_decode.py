@@ -46,10 +46,16 @@ from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 
 NUM_LAYERS = 30
 SMOLLM2 = {
-    "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": NUM_LAYERS,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": NUM_LAYERS,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
+    "tie_word_embeddings": True,
     "max_position_embeddings": 16384,
-}  # fmt: skip
+}
 CONTEXTS = (512, 1024, 2048, 4096, 8192)
 PREFILLS = (512, 2048)
 RANK, HIDDEN = 10, 16
@@ -62,9 +68,14 @@ OURS = (IN_DECODER, LISA, UNFUSED)
 ARMS = (*BASES, *OURS)
 COMPILED = ("fused", IN_DECODER, LISA)
 PAIRS = (
-    (LISA, "eager"), (LISA, "sdpa"), (LISA, "fused"), (IN_DECODER, "eager"), (IN_DECODER, "sdpa"),
-    (UNFUSED, "sdpa"), (UNFUSED, "written_out"),
-)  # fmt: skip
+    (LISA, "eager"),
+    (LISA, "sdpa"),
+    (LISA, "fused"),
+    (IN_DECODER, "eager"),
+    (IN_DECODER, "sdpa"),
+    (UNFUSED, "sdpa"),
+    (UNFUSED, "written_out"),
+)
 
 
 def arms(
@@ -91,7 +102,7 @@ def arms(
                 "share_point": "logits",
                 "align": {"hidden": HIDDEN, "activation": "gelu", "residual": True, "has_mix": True},
                 "low_rank": {"rank": RANK, "gate": "none", "has_bias": False},
-            }  # fmt: skip
+            }
             LisaSurgery.rebuild(model, plan)
             with torch.no_grad():
                 for attention in shared_attentions(model):
@@ -217,9 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     steps, formulas = arms(ExitStack(), shared=options.shared, wanted=options.arms)
     sizes = counted_bytes(steps)
     results: dict[str, Any] = {
-        "threads": torch.get_num_threads(), "shared": options.shared, "budget_mb": options.budget_mb,
-        "cache_bytes_per_token": sizes, "cache_bytes_by_formula": formulas,
-    }  # fmt: skip
+        "threads": torch.get_num_threads(),
+        "shared": options.shared,
+        "budget_mb": options.budget_mb,
+        "cache_bytes_per_token": sizes,
+        "cache_bytes_by_formula": formulas,
+    }
     for name in steps:
         print(f"cache bytes a token, {name}: {sizes[name]:.0f}, by formula {formulas[name]}")
     print(f"{'case':<16}{'arm, or ratio of two':<28}{'rows':>5}{'tokens/s':>12}")

@@ -49,7 +49,7 @@ WIDTHS = {49152: 576, 262144: 640}
 ARMS = {
     "ndp": [],
     "ndp_leak": ["objective.smooth=temp_batch", "objective.zero_prob=0.05"],
-}  # fmt: skip
+}
 
 
 def rows_of(*, num: int, length: int, vocab: int, seed: int) -> Rows:
@@ -62,9 +62,12 @@ def rows_of(*, num: int, length: int, vocab: int, seed: int) -> Rows:
     is_target[:, :PROMPT] = False
     ends = np.arange(1, num + 1) * length
     return Rows(
-        tokens_T=tokens.reshape(-1), is_target_T=is_target.reshape(-1), starts_R=ends - length, ends_R=ends,
+        tokens_T=tokens.reshape(-1),
+        is_target_T=is_target.reshape(-1),
+        starts_R=ends - length,
+        ends_R=ends,
         num_targets_R=np.full(num, length - PROMPT),
-    )  # fmt: skip
+    )
 
 
 def table_of(rows: Rows, folder: Path, *, kind: str, vocab: int) -> CountTable:
@@ -83,9 +86,15 @@ def objective_of(rows: Rows, folder: Path, *, name: str, vocab: int) -> NdpObjec
     target_folder = folder / f"targets-{name}"
     target_folder.mkdir()
     write_targets(
-        target_folder, rows, config, sup=table_of(rows, folder, kind="sup", vocab=vocab),
-        clm=table_of(rows, folder, kind="clm", vocab=vocab), min_length=1, vocab_size=vocab, joins_first=False,
-    )  # fmt: skip
+        target_folder,
+        rows,
+        config,
+        sup=table_of(rows, folder, kind="sup", vocab=vocab),
+        clm=table_of(rows, folder, kind="clm", vocab=vocab),
+        min_length=1,
+        vocab_size=vocab,
+        joins_first=False,
+    )
     objective = NdpObjective(config)
     objective.read(target_folder)
     return objective
@@ -94,9 +103,15 @@ def objective_of(rows: Rows, folder: Path, *, name: str, vocab: int) -> NdpObjec
 def batches_of(rows: Rows, *, batch: int) -> Iterator[Batch]:
     plan = BatchPlan(lengths_R=rows.ends_R - rows.starts_R, batch_size=batch, batching=Batching.bucket, seed=0)
     stream = TrainStream(
-        rows, plan, micro_batch_size=batch, rank=0, world_size=1, pad_id=0, first_step=0,
+        rows,
+        plan,
+        micro_batch_size=batch,
+        rank=0,
+        world_size=1,
+        pad_id=0,
+        first_step=0,
         last_step=plan.steps_per_epoch,
-    )  # fmt: skip
+    )
     return (one for _ in cycle([0]) for one in stream)
 
 
@@ -125,11 +140,16 @@ def measure(options: argparse.Namespace, vocab: int, folder: Path) -> dict[str, 
     width = options.width or WIDTHS.get(vocab, WIDTHS[49152])
     model = AutoModelForCausalLM.from_config(
         LlamaConfig(
-            vocab_size=vocab, hidden_size=width, intermediate_size=3 * width, num_hidden_layers=options.layers,
-            num_attention_heads=width // 64, num_key_value_heads=width // 64, tie_word_embeddings=True,
+            vocab_size=vocab,
+            hidden_size=width,
+            intermediate_size=3 * width,
+            num_hidden_layers=options.layers,
+            num_attention_heads=width // 64,
+            num_key_value_heads=width // 64,
+            tie_word_embeddings=True,
         ),
         attn_implementation="sdpa",
-    ).train()  # fmt: skip
+    ).train()
     # One optimizer for all arms: the model is the same, and so are its steps' costs.
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5)
     rows = rows_of(num=options.num_rows, length=options.length, vocab=vocab, seed=0)
@@ -158,13 +178,15 @@ def measure(options: argparse.Namespace, vocab: int, folder: Path) -> dict[str, 
         "ratio": {name: round(statistics.median(_quotients(times[name], times["one_hot"])), 4) for name in ARMS},
         ROUNDS: {f"ratio/{name}": _quotients(times[name], times["one_hot"]) for name in ARMS},
         "read_share": {
-            name: round(_read_seconds(objectives[name], batches_of(rows, batch=options.rows))
-                        / statistics.median(times[name]), 5)
+            name: round(
+                _read_seconds(objectives[name], batches_of(rows, batch=options.rows)) / statistics.median(times[name]),
+                5,
+            )
             for name in ARMS
         },
         "read_ms_32x512": round(1e3 * _read_32x512(folder, vocab), 2),
         "multi_candidate_share": round(objectives["ndp"].targets.seen["diag/multi_candidate_share"], 4),
-    }  # fmt: skip
+    }
 
 
 def _quotients(one: Sequence[float], other: Sequence[float]) -> list[float]:

@@ -104,9 +104,15 @@ def memory_mb(field: str) -> float:
 def tables_arm(folder: Path, *, builder: str, setting_mb: int, threads: int, limit: int = 0) -> dict[str, Any]:
     rows = load_corpus(folder, limit=limit)
     config = NdpConstructConfig(
-        _target_="", n=N, dedup=False, builder=Builder(builder), memory_mb=setting_mb, shard_tokens=0, threads=threads,
+        _target_="",
+        n=N,
+        dedup=False,
+        builder=Builder(builder),
+        memory_mb=setting_mb,
+        shard_tokens=0,
+        threads=threads,
         collision_sample=0,
-    )  # fmt: skip
+    )
     before = memory_mb("VmRSS")
     with tempfile.TemporaryDirectory(dir=folder) as cache:
         start, cpu = time.perf_counter(), time.process_time()
@@ -123,9 +129,13 @@ def tables_arm(folder: Path, *, builder: str, setting_mb: int, threads: int, lim
         built = memory_mb("VmHWM") - before
         prefixes, size = sum(table.num_rows for table in tables), sum(table.num_bytes for table in tables)
     return {
-        "tokens_per_s": found.num_tokens / seconds, "tokens_per_cpu_s": found.num_tokens / cpu, "prefixes": prefixes,
-        "bytes_per_prefix": size / prefixes, "built_mb": built, "shards": len(found),
-    }  # fmt: skip
+        "tokens_per_s": found.num_tokens / seconds,
+        "tokens_per_cpu_s": found.num_tokens / cpu,
+        "prefixes": prefixes,
+        "bytes_per_prefix": size / prefixes,
+        "built_mb": built,
+        "shards": len(found),
+    }
 
 
 def lists_of(rows: Rows) -> list[tuple[list[int], int]]:
@@ -194,9 +204,13 @@ def python_arm(folder: Path, *, kind: str, limit: int, collects: bool) -> dict[s
     built = memory_mb("VmHWM") - before
     prefixes = num_prefixes(made) if kind == "trie" else sum(len(table) for table in made)
     return {
-        "tokens_per_s": num_tokens / seconds, "tokens_per_cpu_s": num_tokens / cpu, "prefixes": prefixes,
-        "bytes_per_prefix": built * (1 << 20) / prefixes, "built_mb": built, "tokens": num_tokens,
-    }  # fmt: skip
+        "tokens_per_s": num_tokens / seconds,
+        "tokens_per_cpu_s": num_tokens / cpu,
+        "prefixes": prefixes,
+        "bytes_per_prefix": built * (1 << 20) / prefixes,
+        "built_mb": built,
+        "tokens": num_tokens,
+    }
 
 
 def num_prefixes(tries: list[Any]) -> int:

@@ -38,18 +38,31 @@ from athlos.training.module import build_optimizer
 
 IMAGE_TOKEN, NUM_IMAGE_TOKENS, NUM_SELECTED = 8191, 4, 3
 SHAPE = {
-    "model_type": "llava", "image_token_index": IMAGE_TOKEN, "image_seq_length": NUM_IMAGE_TOKENS,
-    "vision_feature_layer": -1, "vision_feature_select_strategy": "full", "tie_word_embeddings": True,
+    "model_type": "llava",
+    "image_token_index": IMAGE_TOKEN,
+    "image_seq_length": NUM_IMAGE_TOKENS,
+    "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
+    "tie_word_embeddings": True,
     "text_config": {
-        "model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 8192,
+        "model_type": "gemma3_text",
+        "hidden_size": 640,
+        "intermediate_size": 2048,
+        "num_hidden_layers": 18,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 256,
+        "vocab_size": 8192,
         "tie_word_embeddings": True,
     },
     "vision_config": {
-        "model_type": "athlos_vision", "encoder": "efficientnet_lite0", "image_size": 128, "num_tokens_a_side": 2,
+        "model_type": "athlos_vision",
+        "encoder": "efficientnet_lite0",
+        "image_size": 128,
+        "num_tokens_a_side": 2,
         "hidden_size": 1280,
     },
-}  # fmt: skip
+}
 
 
 class Arm:
@@ -90,9 +103,11 @@ def batch_of(*, rows: int, length: int) -> dict[str, torch.Tensor]:
     labels_BT[:, : length // 2] = -100
     positions_BT = torch.arange(length).expand(rows, length).contiguous()
     return {
-        "input_ids": ids_BT, "labels": labels_BT, "attention_mask": torch.ones_like(ids_BT),
+        "input_ids": ids_BT,
+        "labels": labels_BT,
+        "attention_mask": torch.ones_like(ids_BT),
         "position_ids": positions_BT,
-    }  # fmt: skip
+    }
 
 
 def processor_seconds(work: Callable[[], None]) -> float:

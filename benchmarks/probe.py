@@ -26,23 +26,42 @@ from athlos.models.architecture import build, hf_config
 from athlos.models.probe import ActivationProbe
 
 SMOLLM2 = {
-    "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-    "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
-}  # fmt: skip
-GEMMA3 = {
-    "model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
-    "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 8192,
+    "model_type": "llama",
+    "hidden_size": 576,
+    "intermediate_size": 1536,
+    "num_hidden_layers": 30,
+    "num_attention_heads": 9,
+    "num_key_value_heads": 3,
+    "vocab_size": 49152,
     "tie_word_embeddings": True,
-}  # fmt: skip
+}
+GEMMA3 = {
+    "model_type": "gemma3_text",
+    "hidden_size": 640,
+    "intermediate_size": 2048,
+    "num_hidden_layers": 18,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 1,
+    "head_dim": 256,
+    "vocab_size": 8192,
+    "tie_word_embeddings": True,
+}
 """Its vocabulary is cut: the decoder alone runs, and 262,144 random rows only take memory."""
 IMAGE_TOKEN, NUM_PATCHES = 8191, 16
 LLAVA = {
-    "model_type": "llava", "text_config": GEMMA3 | {"model_type": "llama"}, "image_token_index": IMAGE_TOKEN,
+    "model_type": "llava",
+    "text_config": GEMMA3 | {"model_type": "llama"},
+    "image_token_index": IMAGE_TOKEN,
     "vision_config": {
-        "model_type": "clip_vision_model", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 4,
-        "num_attention_heads": 4, "image_size": 32, "patch_size": 8,
+        "model_type": "clip_vision_model",
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": 32,
+        "patch_size": 8,
     },
-}  # fmt: skip
+}
 MODELS = {"smollm2": SMOLLM2, "gemma3": GEMMA3, "llava": LLAVA}
 LANGUAGE = "x"
 

@@ -52,10 +52,17 @@ GROUP, NEW_TOKENS = 8, 48
 LENGTHS = {"short": 40, "long": 240, "sparse": 240, "ends": 240}
 LR, CLIP = 1e-4, 1.0
 SIZES = {
-    "vocab_size": 259, "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 6,
-    "num_key_value_heads": 6, "max_position_embeddings": 512, "eos_token_id": END, "pad_token_id": PAD,
+    "vocab_size": 259,
+    "hidden_size": 192,
+    "intermediate_size": 512,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 6,
+    "max_position_embeddings": 512,
+    "eos_token_id": END,
+    "pad_token_id": PAD,
     "bos_token_id": 257,
-}  # fmt: skip
+}
 """1.9 M parameters."""
 
 
@@ -110,10 +117,17 @@ class AthlosSide:
         self.tokenizer = byte_tokenizer()
         self.objective = PolicyObjective(
             PolicyConfig(
-                _target_="", group_size=GROUP, temperature=1.0, max_new_tokens=NEW_TOKENS,
-                adv_std=AdvantageStd["sample"], clip_low=0.2, clip_high=0.2, denominator=Denominator.sequence, kl=0.0,
+                _target_="",
+                group_size=GROUP,
+                temperature=1.0,
+                max_new_tokens=NEW_TOKENS,
+                adv_std=AdvantageStd["sample"],
+                clip_low=0.2,
+                clip_high=0.2,
+                denominator=Denominator.sequence,
+                kl=0.0,
             )
-        )  # fmt: skip
+        )
         trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(trains, lr=LR)
         self.generator = torch.Generator().manual_seed(0)
@@ -126,9 +140,14 @@ class AthlosSide:
         first = self.step * self.num_prompts
         chosen = [self.prompts[(first + index) % len(self.prompts)] for index in range(self.num_prompts)]
         rollouts = sample_group(
-            self.model, self.tokenizer, chosen, group_size=GROUP, max_new_tokens=NEW_TOKENS, temperature=1.0,
+            self.model,
+            self.tokenizer,
+            chosen,
+            group_size=GROUP,
+            max_new_tokens=NEW_TOKENS,
+            temperature=1.0,
             generator=self.generator,
-        )  # fmt: skip
+        )
         sampled = time.perf_counter()
         rewards_PG = torch.tensor([self.reward(text) for text in rollouts.texts]).view(-1, GROUP)
         advantages_PG = group_advantages(rewards_PG, std=AdvantageStd["sample"])
@@ -169,18 +188,39 @@ def trl_trainer(model: Any, prompts: Sequence[str], *, case: str, num_prompts: i
         return [reward(text) for text in completions]
 
     config = GRPOConfig(
-        output_dir=folder, per_device_train_batch_size=num_prompts * GROUP, num_generations=GROUP,
-        max_completion_length=NEW_TOKENS, temperature=1.0, beta=0.0, loss_type="grpo", epsilon=0.2, num_iterations=1,
-        learning_rate=LR, lr_scheduler_type="constant", max_grad_norm=CLIP, max_steps=steps, use_cpu=True, bf16=False,
-        gradient_checkpointing=False, report_to=[], save_strategy="no", logging_steps=10_000, disable_tqdm=True,
-        shuffle_dataset=False, dataloader_num_workers=0, seed=0,
-    )  # fmt: skip
+        output_dir=folder,
+        per_device_train_batch_size=num_prompts * GROUP,
+        num_generations=GROUP,
+        max_completion_length=NEW_TOKENS,
+        temperature=1.0,
+        beta=0.0,
+        loss_type="grpo",
+        epsilon=0.2,
+        num_iterations=1,
+        learning_rate=LR,
+        lr_scheduler_type="constant",
+        max_grad_norm=CLIP,
+        max_steps=steps,
+        use_cpu=True,
+        bf16=False,
+        gradient_checkpointing=False,
+        report_to=[],
+        save_strategy="no",
+        logging_steps=10_000,
+        disable_tqdm=True,
+        shuffle_dataset=False,
+        dataloader_num_workers=0,
+        seed=0,
+    )
     tokenizer = byte_tokenizer()
     tokenizer.padding_side = "left"
     return GRPOTrainer(
-        model=model, reward_funcs=rewards, args=config, processing_class=tokenizer,
+        model=model,
+        reward_funcs=rewards,
+        args=config,
+        processing_class=tokenizer,
         train_dataset=Dataset.from_dict({"prompt": list(prompts)}),
-    )  # fmt: skip
+    )
 
 
 def whole_steps(case: str, *, num_prompts: int, steps: int) -> dict[str, Any]:
@@ -195,14 +235,15 @@ def whole_steps(case: str, *, num_prompts: int, steps: int) -> dict[str, Any]:
     samples = num_prompts * GROUP
     ratios = [other / own for other, own in zip(turns.trl_s[1:], turns.athlos_s[1:], strict=True)]
     result = {
-        "prompt_tokens": LENGTHS[case], "samples": samples,
+        "prompt_tokens": LENGTHS[case],
+        "samples": samples,
         "athlos_samples_per_s": round(samples / statistics.median(turns.athlos_s[1:]), 2),
         "trl_samples_per_s": round(samples / statistics.median(turns.trl_s[1:]), 2),
         "athlos_over_trl": round(statistics.median(ratios), 3),
         "athlos_tokens_a_sample": round(athlos.num_tokens / (samples * athlos.step), 1),
         "last_step_s": {name: round(seconds, 4) for name, seconds in athlos.parts.items()},
         ROUNDS: {"athlos_over_trl": [round(ratio, 4) for ratio in ratios]},
-    }  # fmt: skip
+    }
     print(
         f"step  {case:<8} athlos {result['athlos_samples_per_s']:>8.1f}  trl {result['trl_samples_per_s']:>8.1f} "
         f"samples/s   x{result['athlos_over_trl']:.2f}   ({min(ratios):.2f} to {max(ratios):.2f})"
@@ -266,9 +307,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore")
     transformers_logging.set_verbosity_error()
     results: dict[str, Any] = {
-        "threads": torch.get_num_threads(), "group_size": GROUP, "new_tokens": NEW_TOKENS, "prompts": options.prompts,
+        "threads": torch.get_num_threads(),
+        "group_size": GROUP,
+        "new_tokens": NEW_TOKENS,
+        "prompts": options.prompts,
         "parameters": sum(parameter.numel() for parameter in base_model(ends=False).parameters()),
-    }  # fmt: skip
+    }
     for case in options.cases:
         results[f"step_{case}"] = whole_steps(case, num_prompts=options.prompts, steps=options.steps)
         if case != "sparse":

@@ -48,16 +48,36 @@ from athlos.runs.provenance import reset_peak
 from athlos.training.module import build_optimizer
 
 SHAPES: dict[str, tuple[int, int, dict[str, Any]]] = {
-    "smollm2": (5, 27, {
-        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
-    }),
-    "gemma3": (3, 33, {
-        "model_type": "gemma3_text", "hidden_size": 640, "intermediate_size": 2048, "num_hidden_layers": 18,
-        "num_attention_heads": 4, "num_key_value_heads": 1, "head_dim": 256, "vocab_size": 262144,
-        "tie_word_embeddings": True,
-    }),
-}  # fmt: skip
+    "smollm2": (
+        5,
+        27,
+        {
+            "model_type": "llama",
+            "hidden_size": 576,
+            "intermediate_size": 1536,
+            "num_hidden_layers": 30,
+            "num_attention_heads": 9,
+            "num_key_value_heads": 3,
+            "vocab_size": 49152,
+            "tie_word_embeddings": True,
+        },
+    ),
+    "gemma3": (
+        3,
+        33,
+        {
+            "model_type": "gemma3_text",
+            "hidden_size": 640,
+            "intermediate_size": 2048,
+            "num_hidden_layers": 18,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 1,
+            "head_dim": 256,
+            "vocab_size": 262144,
+            "tie_word_embeddings": True,
+        },
+    ),
+}
 """Trained layers, the LoRA rank of about as many parameters, architecture."""
 ARMS = ("transformers", "full", "layers", "slam", "lora")
 PASSES = 2.6
@@ -132,9 +152,11 @@ def batch_of(shape: str, *, rows: int, length: int, targets: int) -> dict[str, t
     labels_BT[:, : length - targets] = -100
     positions_BT = torch.arange(length).expand(rows, length).contiguous()
     return {
-        "input_ids": ids_BT, "labels": labels_BT, "attention_mask": torch.ones_like(ids_BT),
+        "input_ids": ids_BT,
+        "labels": labels_BT,
+        "attention_mask": torch.ones_like(ids_BT),
         "position_ids": positions_BT,
-    }  # fmt: skip
+    }
 
 
 def measure(shape: str, names: Sequence[str], options: argparse.Namespace) -> dict[str, Any]:

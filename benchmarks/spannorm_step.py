@@ -43,9 +43,11 @@ RATIOS = (("spannorm", "prenorm"), ("spannorm", "llama"), ("prenorm", "llama"))
 def shape_of(options: argparse.Namespace) -> dict[str, Any]:
     heads = options.hidden // 16 if options.hidden < 512 else options.hidden // 64
     return {
-        "hidden_size": options.hidden, "intermediate_size": options.hidden * 8 // 3, "num_attention_heads": heads,
+        "hidden_size": options.hidden,
+        "intermediate_size": options.hidden * 8 // 3,
+        "num_attention_heads": heads,
         "num_hidden_layers": options.layers,
-    }  # fmt: skip
+    }
 
 
 def model_of(shape: dict[str, Any], placement: str | None) -> Any:
@@ -53,15 +55,14 @@ def model_of(shape: dict[str, Any], placement: str | None) -> Any:
     torch.manual_seed(0)
     model: Any = build(
         hf_config({"model_type": "llama", "vocab_size": VOCABULARY, "tie_word_embeddings": True, **shape}),
-        dtype=torch.float32, attn_implementation="sdpa",
-    )  # fmt: skip
+        dtype=torch.float32,
+        attn_implementation="sdpa",
+    )
     if placement is None:
         return model
     config = run_config(["surgery=spannorm", f"surgery.placement={placement}", "train.max_steps=0"])
     nothing: Any = None
-    context = PartContext(
-        config=config, tokenizer=nothing, stages=StageStore(Path()), model_fingerprint="benchmark"
-    )  # fmt: skip
+    context = PartContext(config=config, tokenizer=nothing, stages=StageStore(Path()), model_fingerprint="benchmark")
     surgery: Any = config.surgery
     return SpanNormSurgery(surgery).apply(model, context=context)[0]
 
@@ -115,12 +116,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
     ids_BT = torch.randint(3, VOCABULARY, (options.rows, options.length), generator=torch.Generator().manual_seed(0))
-    models = {name: model_of(shape_of(options), name if name != "llama" else None)
-              for name in ("llama", "prenorm", "spannorm")}  # fmt: skip
+    models = {
+        name: model_of(shape_of(options), name if name != "llama" else None)
+        for name in ("llama", "prenorm", "spannorm")
+    }
     batch = {
-        "input_ids": ids_BT[:PROBE_ROWS], "attention_mask": torch.ones_like(ids_BT[:PROBE_ROWS]),
+        "input_ids": ids_BT[:PROBE_ROWS],
+        "attention_mask": torch.ones_like(ids_BT[:PROBE_ROWS]),
         "position_ids": torch.arange(options.length).expand_as(ids_BT[:PROBE_ROWS]),
-    }  # fmt: skip
+    }
     runs = {name: step_of(model, ids_BT) for name, model in models.items()}
     runs["probe"] = lambda: profile(models["spannorm"], batch)
     times: dict[str, list[float]] = {name: [] for name in runs}

@@ -34,9 +34,7 @@ def context_as_loaded(run: RunConfig) -> PartContext:
     stages = StageStore(cache_dir(run.cache_dir))
     start = chain.start_of(run, stages=stages)
     loaded = assemble.load(run, start.model, stages=stages)
-    return PartContext(
-        config=run, stages=stages, data=assemble.open_data(run, loaded, stages=stages), start=loaded
-    )  # fmt: skip
+    return PartContext(config=run, stages=stages, data=assemble.open_data(run, loaded, stages=stages), start=loaded)
 
 
 def suite_of(run: RunConfig) -> Suite:

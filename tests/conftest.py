@@ -57,14 +57,28 @@ def text_dir(tmp_path: Path) -> Path:
 def tiny(tmp_path: Path, text_dir: Path, cache: Path) -> list[str]:
     """Overrides of a run of 12 steps in two seconds, with results and cache of its own."""
     return [
-        "data=shakespeare", f"data.dir={text_dir}", f"results_dir={tmp_path / 'results'}", "tracking=none",
-        "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24",
-        "model.architecture.num_hidden_layers=2", "model.architecture.num_attention_heads=2",
-        "model.architecture.num_key_value_heads=1", "train.max_steps=12", "train.batch_size=4",
-        "train.micro_batch_size=2", "train.max_length=32", "train.val_every=5", "train.val_batches=2",
-        "train.checkpoint_every=4", "train.log_every=1", "eval.suites.perplexity.max_length=32",
-        "eval.suites.perplexity.stride=32", "eval.suites.perplexity.limit_tokens=300", "study=tiny",
-    ]  # fmt: skip
+        "data=shakespeare",
+        f"data.dir={text_dir}",
+        f"results_dir={tmp_path / 'results'}",
+        "tracking=none",
+        "model.architecture.hidden_size=16",
+        "model.architecture.intermediate_size=24",
+        "model.architecture.num_hidden_layers=2",
+        "model.architecture.num_attention_heads=2",
+        "model.architecture.num_key_value_heads=1",
+        "train.max_steps=12",
+        "train.batch_size=4",
+        "train.micro_batch_size=2",
+        "train.max_length=32",
+        "train.val_every=5",
+        "train.val_batches=2",
+        "train.checkpoint_every=4",
+        "train.log_every=1",
+        "eval.suites.perplexity.max_length=32",
+        "eval.suites.perplexity.stride=32",
+        "eval.suites.perplexity.limit_tokens=300",
+        "study=tiny",
+    ]
 
 
 @pytest.fixture

@@ -45,10 +45,27 @@ LEVEL_OF = {name: level for level, names in enumerate(LEVELS) for name in names}
 
 SITES_FILE = "models/sites.py"
 SUBMODULES = (
-    "self_attn", "q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj", "q_norm", "k_norm", "mlp", "gate_proj", "up_proj",
-    "down_proj", "gate_up_proj", "embed_tokens", "lm_head", "input_layernorm", "post_attention_layernorm",
-    "pre_feedforward_layernorm", "post_feedforward_layernorm", "rotary_emb",
-)  # fmt: skip
+    "self_attn",
+    "q_proj",
+    "k_proj",
+    "v_proj",
+    "o_proj",
+    "qkv_proj",
+    "q_norm",
+    "k_norm",
+    "mlp",
+    "gate_proj",
+    "up_proj",
+    "down_proj",
+    "gate_up_proj",
+    "embed_tokens",
+    "lm_head",
+    "input_layernorm",
+    "post_attention_layernorm",
+    "pre_feedforward_layernorm",
+    "post_feedforward_layernorm",
+    "rotary_emb",
+)
 SUBMODULE = re.compile(rf"(?<!\w)(?:{'|'.join(SUBMODULES)})(?!\w)")
 
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
@@ -322,9 +339,14 @@ def heavy_modules(code: str) -> list[str]:
     """Which of the heavy packages are loaded after `code` has run in a fresh interpreter."""
     report = f"\nimport sys\nprint('loaded:', *[name for name in {HEAVY!r} if name in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code + report], capture_output=True, text=True, check=False, cwd=ROOT, timeout=120,
+        [sys.executable, "-c", code + report],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1].split()[1:]
 

@@ -62,8 +62,10 @@ def test_products_are_listed_by_stage_the_largest_first(tmp_path: Path):
     large = store.get(Stage(name="table", version=2, build=lambda folder: (folder / "t").write_bytes(b"x" * 9000)))
     listed = cache_contents(tmp_path).products
     assert [(entry.stage, entry.key) for entry in listed] == [
-        ("encode", other.key), ("table", large.key), ("table", small.key),
-    ]  # fmt: skip
+        ("encode", other.key),
+        ("table", large.key),
+        ("table", small.key),
+    ]
     assert {entry.state for entry in listed} == {State.READY}
     manifest_size = (small.path / "stage.json").stat().st_size
     assert (listed[2].size, listed[2].freed) == (1000 + manifest_size,) * 2

@@ -27,10 +27,17 @@ for arguments in json.loads(sys.argv[1]):
 """
 """Several commands of Athlos in one process, a line of JSON each: code, stdout, stderr."""
 SMALL = (
-    "tracking=none", "train.max_steps=64", "train.val_batches=1", "method.warmup_steps=60",
-    "construct.num_questions=16", "data.num_test=4", "data.sums.min_steps=1", "data.sums.max_steps=1",
-    "data.sums.max_start=5", "data.sums.max_operand=2",
-)  # fmt: skip
+    "tracking=none",
+    "train.max_steps=64",
+    "train.val_batches=1",
+    "method.warmup_steps=60",
+    "construct.num_questions=16",
+    "data.num_test=4",
+    "data.sums.min_steps=1",
+    "data.sums.max_steps=1",
+    "data.sums.max_start=5",
+    "data.sums.max_operand=2",
+)
 """`rehearse/tiny` in seconds: sums so few that a model knows some of them by heart after 60 steps."""
 
 
@@ -55,9 +62,13 @@ class Tree:
         """A process of Python in the copy, with a cache of its own."""
         source, cache = str(self.root / "src"), str(self.root / "cache")
         return subprocess.run(
-            [sys.executable, *arguments], cwd=self.root, capture_output=True, text=True, timeout=250,
+            [sys.executable, *arguments],
+            cwd=self.root,
+            capture_output=True,
+            text=True,
+            timeout=250,
             env={**os.environ, "PYTHONPATH": source, "ATHLOS_CACHE": cache},
-        )  # fmt: skip
+        )
 
     def athlos(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         done = self.python("-m", "athlos.cli.main", *arguments)
@@ -128,8 +139,9 @@ def test_each_printed_file_passes_the_linter(tree: Tree):
     folders = [str(tree.root / "src/athlos/methods" / method) for method in METHODS]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", "--no-cache", "--config", str(ROOT / "pyproject.toml"), *folders],
-        capture_output=True, text=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -43,8 +43,13 @@ def test_an_experiment_runs(
         if item.startswith("data.dir=../shared/data/"):
             folder = request.getfixturevalue("shared_data")
             overrides[position] = f"data.dir={folder / item.removeprefix('data.dir=../shared/data/')}"
-    overrides += ["hardware=cpu_smoke", f"results_dir={tmp_path}", f"cache_dir={real_stages().root}",
-                  "decoding.max_new_tokens=8", "tracking=none"]  # fmt: skip
+    overrides += [
+        "hardware=cpu_smoke",
+        f"results_dir={tmp_path}",
+        f"cache_dir={real_stages().root}",
+        "decoding.max_new_tokens=8",
+        "tracking=none",
+    ]
     if "perplexity" in run_config(overrides).eval.suites:
         overrides.append("eval.suites.perplexity.limit_tokens=2000")
     config = run_config(overrides)

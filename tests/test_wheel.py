@@ -16,8 +16,10 @@ ROOT = Path(__file__).resolve().parent.parent
 def test_an_installed_wheel_composes_and_lists(tmp_path: Path):
     built = subprocess.run(
         [sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", str(tmp_path), str(ROOT)],
-        capture_output=True, text=True, timeout=280,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
     if "hatchling" in built.stderr and built.returncode:
         pytest.skip("the package index is out of reach: no hatchling to build with")
     assert built.returncode == 0, built.stderr
@@ -29,9 +31,12 @@ def test_an_installed_wheel_composes_and_lists(tmp_path: Path):
     assert {str(path.relative_to(carried)) for path in (carried / "conf").rglob("*.yaml")} == names
     done = subprocess.run(
         [sys.executable, "-m", "athlos.cli.main", "run", "--cfg", "experiment=finetune/tiny"],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
         env={**os.environ, "PYTHONPATH": str(tmp_path / "installed")},
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert "study: finetune_tiny" in done.stdout
     assert (carried / "data" / "shipped" / "shakespeare" / "train.txt").is_file()

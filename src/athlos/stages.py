@@ -210,10 +210,16 @@ class StageStore:
                 scratch.mkdir(exist_ok=True)
                 stage.build(scratch)
                 record = {
-                    "stage": stage.name, "version": stage.version, "key": stage.key, "config": dict(stage.config),
-                    "inputs": dict(stage.inputs), "seconds": time.monotonic() - start, "started": started,
-                    "made": _now(), "files": _file_sizes(scratch),
-                }  # fmt: skip
+                    "stage": stage.name,
+                    "version": stage.version,
+                    "key": stage.key,
+                    "config": dict(stage.config),
+                    "inputs": dict(stage.inputs),
+                    "seconds": time.monotonic() - start,
+                    "started": started,
+                    "made": _now(),
+                    "files": _file_sizes(scratch),
+                }
                 (scratch / MANIFEST).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
                 scratch.rename(target)
         finally:

@@ -57,8 +57,9 @@ def test_json_holds_everything(run: Run, cache: Path, tmp_path: Path, products: 
     assert set(by_key) == {product.key for product in products}
     folders = by_key[products[0].key]["run_folders"]
     assert {folder["path"]: folder["exists"] for folder in folders} == {
-        str(tmp_path / "run"): True, str(tmp_path / "gone"): False,
-    }  # fmt: skip
+        str(tmp_path / "run"): True,
+        str(tmp_path / "gone"): False,
+    }
     files = [path for path in cache.rglob("*") if path.is_file()]
     assert listing["total_bytes"] == sum(path.stat().st_size for path in files)
     assert {other["name"] for other in listing["others"]} == {"kernels", "users"}
@@ -118,8 +119,19 @@ def test_an_empty_cache_says_so(run: Run, cache: Path):
 
 def test_sizes_and_ages_are_rounded():
     assert [readable_size(size) for size in (0, 999, 1000, 12_345, 1_500_000, 2_340_000_000)] == [
-        "0 B", "999 B", "1.0 kB", "12.3 kB", "1.5 MB", "2.3 GB",
-    ]  # fmt: skip
+        "0 B",
+        "999 B",
+        "1.0 kB",
+        "12.3 kB",
+        "1.5 MB",
+        "2.3 GB",
+    ]
     assert [readable_age(age) for age in (0, 59, 60, 3_599, 3_600, 86_399, 2.9 * 86_400)] == [
-        "now", "now", "1 min", "59 min", "1 h", "23 h", "2 d",
-    ]  # fmt: skip
+        "now",
+        "now",
+        "1 min",
+        "59 min",
+        "1 h",
+        "23 h",
+        "2 d",
+    ]

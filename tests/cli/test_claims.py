@@ -24,9 +24,11 @@ def results(tmp_path: Path) -> Path:
     """A benchmark's record with a ratio that no committed record has."""
     details = {"ratio/spannorm/prenorm": {"n": 20, "undefined": 0, "low": 0.9, "high": 1.0}}
     write_run(
-        tmp_path / "results" / "step", config={**STEP, "seed": None, "options.layers": 7},
-        metrics={"ratio/spannorm/prenorm": 0.95125}, details=details,
-    )  # fmt: skip
+        tmp_path / "results" / "step",
+        config={**STEP, "seed": None, "options.layers": 7},
+        metrics={"ratio/spannorm/prenorm": 0.95125},
+        details=details,
+    )
     return tmp_path / "results"
 
 
@@ -54,9 +56,12 @@ def test_people_read_the_same_numbers(run: Run, results: Path):
     code, printed, error = run("claims", "spannorm", "--runs", str(results), "--markdown")
     assert (code, error) == (0, "")
     for text in (
-        "step, spannorm / prenorm layers=7 hidden=256 | 0.9513 [0.9, 1] |", "one run over its 20 items or rounds",
-        "| 128 layers | second-hand (note) |", "not measured: GPUs for 6.5 B parameters", "012345678",
-    ):  # fmt: skip
+        "step, spannorm / prenorm layers=7 hidden=256 | 0.9513 [0.9, 1] |",
+        "one run over its 20 items or rounds",
+        "| 128 layers | second-hand (note) |",
+        "not measured: GPUs for 6.5 B parameters",
+        "012345678",
+    ):
         assert text in printed
 
 
@@ -99,10 +104,10 @@ def test_a_damaged_folder_is_named_and_the_rest_is_shown(run: Run, results: Path
 
 def test_names_in_a_run_folder_are_not_interpreted(run: Run, results: Path):
     write_run(
-        results / "odd", config={**STEP, "seed": None, "options.hidden": "\x1b[31m|[bold]"}, metrics={
-            "ratio/spannorm/prenorm": 1.5
-        },
-    )  # fmt: skip
+        results / "odd",
+        config={**STEP, "seed": None, "options.hidden": "\x1b[31m|[bold]"},
+        metrics={"ratio/spannorm/prenorm": 1.5},
+    )
     code, printed, _ = run("claims", "spannorm", "--runs", str(results))
     assert code == 0
     assert "\x1b" not in printed

@@ -32,8 +32,12 @@ def test_packages_are_compared_with_their_range_and_the_tested_version(monkeypat
     monkeypatch.setattr(doctor, "tested_pins", lambda: {"same": "2.5", "other": "2.5", "old": "2.5"})
     found = by_name(doctor.packages())
     assert {name: check.state for name, check in found.items() if name != "python"} == {
-        "same": OK, "other": WARN, "absent": MISSING, "unpinned": OK, "old": MISSING,
-    }  # fmt: skip
+        "same": OK,
+        "other": WARN,
+        "absent": MISSING,
+        "unpinned": OK,
+        "old": MISSING,
+    }
     assert "tested with 2.5" in found["other"].advice
     assert (found["absent"].detail, found["absent"].advice) == ("not installed", "pip install 'absent>=2'")
     assert (found["old"].detail, found["old"].advice) == ("1.0", "pip install 'old>=2'")

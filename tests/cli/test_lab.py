@@ -182,8 +182,9 @@ def test_pictures_have_each_kind_of_question_and_a_grid() -> None:
     found = of_kind("pictures")
     assert len({sample[0].label for sample in found}) == 6
     for [line] in found:
-        assert all(re.fullmatch(r"(\.\.|[rgbywv][o#^+])( (\.\.|[rgbywv][o#^+])){2}", row)
-                   for row in line.text.split("\n")[:3])  # fmt: skip
+        assert all(
+            re.fullmatch(r"(\.\.|[rgbywv][o#^+])( (\.\.|[rgbywv][o#^+])){2}", row) for row in line.text.split("\n")[:3]
+        )
 
 
 def test_streams_tell_their_entropy_and_floor() -> None:
@@ -251,9 +252,11 @@ def into_a_closed_pipe(*options: str) -> None:
         "sys.exit(code or 3 * ('torch' in sys.modules))"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": ":".join(sys.path), "PYTHONUTF8": "1", "PYTHONUNBUFFERED": ""},
-    ) as process:  # fmt: skip
+    ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()

@@ -85,8 +85,12 @@ def test_files_are_described_by_the_sentence_at_their_top(tmp_path: Path, monkey
 
 
 def test_every_shipped_model_data_set_and_experiment_says_what_it_is() -> None:
-    silent = [(kind, row["name"]) for kind in ("models", "data", "experiments") for row in listing.list_table(kind)
-              if not row["summary"]]  # fmt: skip
+    silent = [
+        (kind, row["name"])
+        for kind in ("models", "data", "experiments")
+        for row in listing.list_table(kind)
+        if not row["summary"]
+    ]
     assert silent == []
 
 
@@ -146,9 +150,12 @@ def test_listing_imports_nothing_heavy_and_answers_within_a_second() -> None:
     for _ in range(5):  # processor time, and the best of five: other work on the machine is not ours
         start = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, timeout=60,
+            [sys.executable, "-c", code],
+            capture_output=True,
+            text=True,
+            timeout=60,
             env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
-        )  # fmt: skip
+        )
         end = resource.getrusage(resource.RUSAGE_CHILDREN)
         seconds.append(end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime)
         assert done.returncode == 0, done.stdout[-200:] + done.stderr

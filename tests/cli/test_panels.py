@@ -49,9 +49,14 @@ def start(run_dir: Path, **changes: object) -> None:
     terminal.run_starts(config, run_dir=run_dir)
     terminal.trained("warmup", Product(name="training", key="abc", path=run_dir, reused=True, seconds=3.0))
     terminal.training_starts(
-        config, phase="tune", parts=["lora: 12 sites"], total_params=134_515_008, trainable_params=1_345_150,
-        license="Apache-2.0", resumed_from=20,
-    )  # fmt: skip
+        config,
+        phase="tune",
+        parts=["lora: 12 sites"],
+        total_params=134_515_008,
+        trainable_params=1_345_150,
+        license="Apache-2.0",
+        resumed_from=20,
+    )
     terminal.training_stops()
     terminal.trained("tune", Product(name="training", key="def", path=run_dir, reused=False, seconds=3.21))
 
@@ -63,10 +68,27 @@ def test_the_panels_before_and_around_a_training_say_what_runs(
     shown = capsys.readouterr()
     assert shown.out == ""  # stdout holds the run folder alone
     text = " ".join(ESCAPES.sub("", shown.err).split())
-    for part in ("my_study", "finetune", "selection=lora", "objective=next_token", "tiny_llama", "random", "Apache-2.0",
-                 "134.5 M", "1.3 M (1.00%) train", "shakespeare", "30 steps of 32 rows", "step 20",
-                 "my_study: training tune", "lora: 12 sites", "training warmup: reused", "training abc",
-                 "training tune: trained in 3.2 s", "training def", "run folder, wandb"):  # fmt: skip
+    for part in (
+        "my_study",
+        "finetune",
+        "selection=lora",
+        "objective=next_token",
+        "tiny_llama",
+        "random",
+        "Apache-2.0",
+        "134.5 M",
+        "1.3 M (1.00%) train",
+        "shakespeare",
+        "30 steps of 32 rows",
+        "step 20",
+        "my_study: training tune",
+        "lora: 12 sites",
+        "training warmup: reused",
+        "training abc",
+        "training tune: trained in 3.2 s",
+        "training def",
+        "run folder, wandb",
+    ):
         assert part in text
     assert str(tmp_path) in text.replace(" ", "").replace("│", "") or str(tmp_path) in text
 

@@ -111,8 +111,9 @@ def test_report_and_claims_read_records_and_folders_side_by_side(tmp_path: Path,
     assert json.dumps("more/run") in page
     files = [Path("experiments") / "demo" / RECORDS, Path("experiments")]
     assert [(record.name, record.seed) for record in read_records(files).usable] == [
-        ("experiments/demo/run", 1), ("experiments/demo/more/run", 2),
-    ], "a run that is met twice counts once"  # fmt: skip
+        ("experiments/demo/run", 1),
+        ("experiments/demo/more/run", 2),
+    ], "a run that is met twice counts once"
 
 
 def test_a_damaged_line_is_named_by_the_readers(

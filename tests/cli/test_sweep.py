@@ -116,10 +116,21 @@ def test_a_dry_sweep_tells_what_each_job_needs_and_runs_none(tiny, run, tmp_path
 def test_a_launcher_that_cannot_start_is_told_in_one_line(tiny, launcher: str, told: str):
     # In a process of its own: launchers change the streams of theirs.
     done = subprocess.run(
-        [sys.executable, "-m", "athlos.cli.main", "run", "-m", *tiny, "train.max_steps=0,1",
-         *f"hydra/launcher={launcher}".split()],
-        capture_output=True, text=True, timeout=120, env={**os.environ, "PATH": ""},
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "athlos.cli.main",
+            "run",
+            "-m",
+            *tiny,
+            "train.max_steps=0,1",
+            *f"hydra/launcher={launcher}".split(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, "PATH": ""},
+    )
     assert (done.returncode, done.stderr.count("error:")) == (2, 1)
     assert "hydra/launcher=" in done.stderr or "hydra.launcher" in done.stderr
     assert told in done.stderr

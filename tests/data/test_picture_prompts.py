@@ -6,11 +6,29 @@ from athlos.data.picture_prompts import IMAGE_TOKEN, asked, listed, read_letter,
 from athlos.errors import ConfigError
 
 ANSWERS = [
-    ("A", "A"), ("B.", "B"), ("(C)", "C"), ("D: a cat", "D"), ("The answer is B", "B"), ("Answer: C", "C"),
-    ("Ｂ", "B"), ("（Ｃ）", "C"), ("答案是B。", "B"), ("答え：D", "D"), ("В", "B"), ("Ответ: С", "C"), ("Это А.", "A"),
-    ("Η απάντηση: Β", "B"), ("उत्तर: A।", "A"), ("คำตอบ: C", "C"), ("A cat on a mat", None), ("B or C", None),
-    ("", None), ("banana", None), ("E", None), ("I think D", "D"),
-]  # fmt: skip
+    ("A", "A"),
+    ("B.", "B"),
+    ("(C)", "C"),
+    ("D: a cat", "D"),
+    ("The answer is B", "B"),
+    ("Answer: C", "C"),
+    ("Ｂ", "B"),
+    ("（Ｃ）", "C"),
+    ("答案是B。", "B"),
+    ("答え：D", "D"),
+    ("В", "B"),
+    ("Ответ: С", "C"),
+    ("Это А.", "A"),
+    ("Η απάντηση: Β", "B"),
+    ("उत्तर: A।", "A"),
+    ("คำตอบ: C", "C"),
+    ("A cat on a mat", None),
+    ("B or C", None),
+    ("", None),
+    ("banana", None),
+    ("E", None),
+    ("I think D", "D"),
+]
 
 
 @pytest.mark.parametrize(("text", "letter"), ANSWERS)

@@ -32,23 +32,36 @@ def emoji(tmp_path: Path):
     for number, animal in enumerate(ANIMALS):
         for kind in ("man", "woman"):
             german = animal if animal == "elk" else f"{animal}-{kind}-de"
-            rows.append({
-                "i": len(rows), "hexcode": f"{len(rows):04X}", "emoji": "x", "group": "animals", "subgroup": "all",
-                "label": {"en": animal if animal == "elk" else f"{kind} {animal}", "de": german},
-                "tags": {"en": [], "de": []},
-            })  # fmt: skip
+            rows.append(
+                {
+                    "i": len(rows),
+                    "hexcode": f"{len(rows):04X}",
+                    "emoji": "x",
+                    "group": "animals",
+                    "subgroup": "all",
+                    "label": {"en": animal if animal == "elk" else f"{kind} {animal}", "de": german},
+                    "tags": {"en": [], "de": []},
+                }
+            )
             pictures.append(np.full((4, 4, 3), 2 * number + (kind == "man"), dtype=np.uint8))
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     np.savez(tmp_path / "images_32x32.npz", images=np.stack(pictures))
 
     def make(*overrides: str):
         return build_source(
-            run_config([
-                "data=emoji_questions", f"data.dir={tmp_path}", "data.languages=[en,de]", "train.batching=bucket",
-                "data.split_shares={train: 0.5, val: 0.0, test: 0.5}", "data.num_options=2", "data.val_split=null",
-                *overrides,
-            ])
-        )  # fmt: skip
+            run_config(
+                [
+                    "data=emoji_questions",
+                    f"data.dir={tmp_path}",
+                    "data.languages=[en,de]",
+                    "train.batching=bucket",
+                    "data.split_shares={train: 0.5, val: 0.0, test: 0.5}",
+                    "data.num_options=2",
+                    "data.val_split=null",
+                    *overrides,
+                ]
+            )
+        )
 
     return make
 
@@ -106,10 +119,16 @@ def test_items_without_enough_captions_in_their_group_are_left_out(emoji, caplog
 
 @pytest.mark.parametrize(
     ("label", "stem"),
-    [("man: red hair", "person"), ("woman: bald", "person"), ("cat with wry smile", "cat wry smile"),
-     ("three o’clock", "clock"), ("three-thirty", "clock"), ("woman running facing right", "running"),
-     ("man running", "running")],
-)  # fmt: skip
+    [
+        ("man: red hair", "person"),
+        ("woman: bald", "person"),
+        ("cat with wry smile", "cat wry smile"),
+        ("three o’clock", "clock"),
+        ("three-thirty", "clock"),
+        ("woman running facing right", "running"),
+        ("man running", "running"),
+    ],
+)
 def test_label_stems(label: str, stem: str):
     assert label_stem(label) == stem
 
@@ -137,9 +156,15 @@ def test_bad_values_are_one_line(override: str, message: str):
 
 def encoded(tmp_path: Path, records: list[InstructionRecord], *, batching: Batching = Batching.bucket):
     return encode_split(
-        lambda: iter(records), text_of=lambda record: (record.prompt, record.completion), tokenizer=byte_tokenizer(),
-        max_length=20, batching=batching, inputs={}, config={}, stages=StageStore(tmp_path),
-    )  # fmt: skip
+        lambda: iter(records),
+        text_of=lambda record: (record.prompt, record.completion),
+        tokenizer=byte_tokenizer(),
+        max_length=20,
+        batching=batching,
+        inputs={},
+        config={},
+        stages=StageStore(tmp_path),
+    )
 
 
 def instruction(number: int, *, size: int = 2) -> InstructionRecord:
@@ -156,9 +181,12 @@ def test_rows_find_their_picture_and_each_is_kept_once(tmp_path: Path):
     assert batch["picture_features"].tolist() == [[2.0], [1.0]]
     assert batch["labels"][0, :2].tolist() == [-100, -100]  # the prompt
     assert batch["labels"][1, -1] == -100  # padding
-    assert "picture_features" not in collate(encoded(tmp_path / "text", [
-        InstructionRecord(identifier="t", prompt="a", completion="b")
-    ]), np.array([0]), pad_id=0, step_targets=1)  # fmt: skip
+    assert "picture_features" not in collate(
+        encoded(tmp_path / "text", [InstructionRecord(identifier="t", prompt="a", completion="b")]),
+        np.array([0]),
+        pad_id=0,
+        step_targets=1,
+    )
 
 
 def test_pictures_of_two_sizes_packed_rows_and_missing_ones_raise(tmp_path: Path):
@@ -173,8 +201,9 @@ def test_pictures_of_two_sizes_packed_rows_and_missing_ones_raise(tmp_path: Path
 
 @pytest.mark.shared
 def test_real_emoji_have_enough_items_in_every_split(shared_data: Path):
-    source = build_source(run_config(["data=emoji_questions", f"data.dir={shared_data / 'emoji_captions'}",
-                                      "train.batching=bucket"]))  # fmt: skip
+    source = build_source(
+        run_config(["data=emoji_questions", f"data.dir={shared_data / 'emoji_captions'}", "train.batching=bucket"])
+    )
     counts = {split: len(list(source.items(split))) for split in ("train", "val", "test")}
     assert counts["train"] > 900
     assert counts["test"] > 100

@@ -68,8 +68,10 @@ def test_table_cells_may_hold_tabs_quotes_and_line_ends(tmp_path: Path) -> None:
     text = 'id\ttext\r\n1\t"a ""b""\tc\nd"\r\n2\tshort\n3\n4\tदो\n'
     rows, errors = read(tmp_path / "a.tsv", text)
     assert [(row.line, row.values) for row in rows] == [
-        (2, {"id": "1", "text": 'a "b"\tc\nd'}), (4, {"id": "2", "text": "short"}), (6, {"id": "4", "text": "दो"}),
-    ]  # fmt: skip
+        (2, {"id": "1", "text": 'a "b"\tc\nd'}),
+        (4, {"id": "2", "text": "short"}),
+        (6, {"id": "4", "text": "दो"}),
+    ]
     [error] = errors
     assert (error.line, error.reason) == (5, "1 columns, the header has 2")
 

@@ -24,9 +24,13 @@ class Holder:
     def __init__(self) -> None:
         torch.manual_seed(0)
         config = LlamaConfig(
-            vocab_size=259, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2,
+            vocab_size=259,
+            hidden_size=16,
+            intermediate_size=24,
+            num_hidden_layers=1,
+            num_attention_heads=2,
             num_key_value_heads=1,
-        )  # fmt: skip
+        )
         self.model: Any = AutoModelForCausalLM.from_config(config).eval()
         self.tokenizer: Any = byte_tokenizer()
 

@@ -27,9 +27,14 @@ def lab_items(**said):
 
 def test_groups_are_means_over_their_languages():
     records, answerer = lab_items(
-        latn_1=RIGHT["latn"], latn_2="wrong 13", grek_1=RIGHT["grek"], hani_1=RIGHT["latn"], hani_2=RIGHT["hani"],
-        hani_3="13", hani_4="13",
-    )  # fmt: skip
+        latn_1=RIGHT["latn"],
+        latn_2="wrong 13",
+        grek_1=RIGHT["grek"],
+        hani_1=RIGHT["latn"],
+        hani_2=RIGHT["hani"],
+        hani_3="13",
+        hani_4="13",
+    )
     groups = ["+eval.suites.math.language_groups.high=[latn]", "+eval.suites.math.language_groups.low=[grek,hani]"]
     result = suite("math", *LAB, *groups).evaluate(answerer, records)
     metrics = result.metrics

@@ -52,8 +52,14 @@ def plain_loop(model, tokens, *, length: int, stride: int, prefix: int | None) -
 @pytest.mark.parametrize(("length", "stride"), [(16, 16), (16, 5), (64, 64), (200, 200)])
 def test_equals_a_plain_loop(prefix, length, stride):
     torch.manual_seed(0)
-    config = LlamaConfig(vocab_size=50, hidden_size=16, intermediate_size=24, num_hidden_layers=2,
-                         num_attention_heads=2, num_key_value_heads=1)  # fmt: skip
+    config = LlamaConfig(
+        vocab_size=50,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+    )
     model = AutoModelForCausalLM.from_config(config).eval()
     tokens = torch.randint(2, 50, (131,), generator=torch.Generator().manual_seed(1))
     expected = plain_loop(model, tokens, length=length, stride=stride, prefix=prefix)

@@ -38,17 +38,29 @@ WORDS = [
 def answerer() -> Any:
     tokenizer = word_tokenizer(WORDS)
     shape = {
-        "model_type": "llava", "image_token_index": 260, "image_seq_length": 4, "vision_feature_layer": -1,
+        "model_type": "llava",
+        "image_token_index": 260,
+        "image_seq_length": 4,
+        "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
         "text_config": {
-            "model_type": "llama", "vocab_size": len(tokenizer), "hidden_size": 24, "intermediate_size": 36,
-            "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.3,
+            "model_type": "llama",
+            "vocab_size": len(tokenizer),
+            "hidden_size": 24,
+            "intermediate_size": 36,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "initializer_range": 0.3,
         },
         "vision_config": {
-            "model_type": "athlos_vision", "encoder": "tiny_cnn", "image_size": 8, "num_tokens_a_side": 2,
+            "model_type": "athlos_vision",
+            "encoder": "tiny_cnn",
+            "image_size": 8,
+            "num_tokens_a_side": 2,
             "hidden_size": 8,
         },
-    }  # fmt: skip
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(hf_config(shape)).eval()
@@ -101,9 +113,14 @@ def test_the_mean_decides_and_not_the_sum():
 def choice(number: int, language: str, *, answer: int = 0, **changes: Any) -> ChoiceRecord:
     pixels = np.full((8, 8, 3), 20 * number, dtype=np.uint8)
     values = {
-        "identifier": f"{language}-{number}", "language": language, "question": "what" if language == "en" else "quoi",
-        "choices": ["red", "green", "blue"], "answer_index": answer, "pixels": pixels, **changes,
-    }  # fmt: skip
+        "identifier": f"{language}-{number}",
+        "language": language,
+        "question": "what" if language == "en" else "quoi",
+        "choices": ["red", "green", "blue"],
+        "answer_index": answer,
+        "pixels": pixels,
+        **changes,
+    }
     return ChoiceRecord(**values)
 
 
@@ -160,8 +177,18 @@ def test_encoded_pictures_and_missing_ones():
 
 
 def test_a_model_of_text_and_data_without_questions_are_refused(answerer: Any):
-    text = build(hf_config({"model_type": "llama", "vocab_size": 40, "hidden_size": 8, "intermediate_size": 8,
-                            "num_hidden_layers": 1, "num_attention_heads": 2}))  # fmt: skip
+    text = build(
+        hf_config(
+            {
+                "model_type": "llama",
+                "vocab_size": 40,
+                "hidden_size": 8,
+                "intermediate_size": 8,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+            }
+        )
+    )
     with pytest.raises(ConfigError, match="sees no pictures"):
         suite().evaluate(SimpleNamespace(model=text, tokenizer=answerer.tokenizer), [choice(0, "en")])
     with pytest.raises(ConfigError, match="no such questions"):
@@ -185,8 +212,16 @@ def test_mmbench_files_are_read_and_asked_in_circles(answerer: Any, tmp_path):
     ]
     for name in ("EN", "CN"):
         (tmp_path / f"MMBench_DEV_{name}.tsv").write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
-    config = run_config(["data=mmbench", f"data.dir={tmp_path}", "train.max_steps=0", "eval=picture_choices",
-                         "eval.suites.picture_choices.circular=true", "decoding.max_new_tokens=2"])  # fmt: skip
+    config = run_config(
+        [
+            "data=mmbench",
+            f"data.dir={tmp_path}",
+            "train.max_steps=0",
+            "eval=picture_choices",
+            "eval.suites.picture_choices.circular=true",
+            "decoding.max_new_tokens=2",
+        ]
+    )
     records = list(build_source(config).read("dev"))
     result = suite_of(config).evaluate(answerer, records)
     assert {row["language"] for row in result.predictions} == {"en", "zh"}

@@ -41,24 +41,34 @@ class Scripted:
             Prediction(
                 identifier=request.identifier,
                 text=" nonsense" if request.identifier in self.wrong else f" {request.record.answers[0]}\nand more",
-                num_prompt_tokens=3, num_tokens=2, log_prob=-1.0, finished=True,
+                num_prompt_tokens=3,
+                num_tokens=2,
+                log_prob=-1.0,
+                finished=True,
             )
             for request in requests
-        ]  # fmt: skip
+        ]
 
 
 def probe(kind: str, dial: str, language: str, index: int = 0) -> QuestionRecord:
     answer = f"{index + 1} + 2 = {index + 3} kofi. Zuko teke {index + 3} kofi." if kind == "sum" else GOLD
     passages = [Passage(title="", text="A B C.", is_supporting=True)] if kind == "document" else []
     return QuestionRecord(
-        identifier=f"{kind}-{dial}-{index}-{language}", language=language, question="who?", answers=[answer],
-        passages=passages, meta={"kind": kind, "dial": dial},
-    )  # fmt: skip
+        identifier=f"{kind}-{dial}-{index}-{language}",
+        language=language,
+        question="who?",
+        answers=[answer],
+        passages=passages,
+        meta={"kind": kind, "dial": dial},
+    )
 
 
 SETTINGS = {
-    "fact": ("none", "rare", "frequent", "background"), "document": ("1", "2"), "sum": ("1", "2"), "chain": ("2", "3"),
-}  # fmt: skip
+    "fact": ("none", "rare", "frequent", "background"),
+    "document": ("1", "2"),
+    "sum": ("1", "2"),
+    "chain": ("2", "3"),
+}
 PROBES = [
     probe(kind, dial, language, index)
     for kind, dials in SETTINGS.items()
@@ -67,9 +77,15 @@ PROBES = [
     for index in range(2)
 ]
 WRONG = {
-    "fact-none-0-latn", "fact-none-1-latn", "fact-none-0-hani", "fact-none-1-hani", "fact-rare-0-hani",
-    "chain-3-0-latn", "sum-2-1-latn", "document-2-0-hani",
-}  # fmt: skip
+    "fact-none-0-latn",
+    "fact-none-1-latn",
+    "fact-none-0-hani",
+    "fact-none-1-hani",
+    "fact-rare-0-hani",
+    "chain-3-0-latn",
+    "sum-2-1-latn",
+    "document-2-0-hani",
+}
 
 
 def config(*overrides: str) -> RunConfig:
@@ -88,26 +104,46 @@ def evaluated(records=PROBES, *, wrong: set[str] = WRONG) -> SuiteResult:
 @pytest.mark.parametrize(
     ("answer", "gold", "kind", "expected"),
     [
-        ("Mero", "Mero", "fact", True), (" Mero ", "Mero", "chain", True), ("mero", "Mero", "fact", False),
-        ("Mero Mero", "Mero", "document", False), ("", "Mero", "fact", False),
+        ("Mero", "Mero", "fact", True),
+        (" Mero ", "Mero", "chain", True),
+        ("mero", "Mero", "fact", False),
+        ("Mero Mero", "Mero", "document", False),
+        ("", "Mero", "fact", False),
         ("3 + 4 = 7 a. B c 7 a.", "3 + 4 = 7 x. B c 7 x.", "sum", True),
         ("9 + 9 = 1 a. B c 7 a.", "3 + 4 = 7 a. B c 7 a.", "sum", True),
         ("3 + 4 = 7 a. B c 8 a.", "3 + 4 = 7 a. B c 7 a.", "sum", False),
-        ("7", "B c 7 a.", "sum", True), ("17", "B c 7 a.", "sum", False), ("no number", "B c 7 a.", "sum", False),
+        ("7", "B c 7 a.", "sum", True),
+        ("17", "B c 7 a.", "sum", False),
+        ("no number", "B c 7 a.", "sum", False),
         ("", "B c 7 a.", "sum", False),
     ],
-)  # fmt: skip
+)
 def test_what_is_right(answer: str, gold: str, kind: str, expected: bool) -> None:
     assert is_right(answer, gold, kind=kind) is expected
 
 
 def test_metrics_by_kind_setting_and_language() -> None:
     metrics = evaluated().metrics
-    expected = {"acc_fact_none": 0.0, "acc_fact_rare": 0.75, "acc_fact_rare/latn": 1.0, "acc_fact_rare/hani": 0.5,
-                "acc_fact_frequent": 1.0, "acc_fact_background": 1.0, "acc_fact": 11 / 16, "acc_fact/latn": 0.75,
-                "acc_fact/hani": 0.625, "acc_document": 0.875, "acc_document_2": 0.75, "acc_sum_1": 1.0,
-                "acc_sum_2": 0.75, "acc_sum_2/latn": 0.5, "acc_chain_2": 1.0, "acc_chain_3": 0.5,
-                "acc_chain_3/latn": 0.5, "acc_chain": 0.75}  # fmt: skip
+    expected = {
+        "acc_fact_none": 0.0,
+        "acc_fact_rare": 0.75,
+        "acc_fact_rare/latn": 1.0,
+        "acc_fact_rare/hani": 0.5,
+        "acc_fact_frequent": 1.0,
+        "acc_fact_background": 1.0,
+        "acc_fact": 11 / 16,
+        "acc_fact/latn": 0.75,
+        "acc_fact/hani": 0.625,
+        "acc_document": 0.875,
+        "acc_document_2": 0.75,
+        "acc_sum_1": 1.0,
+        "acc_sum_2": 0.75,
+        "acc_sum_2/latn": 0.5,
+        "acc_chain_2": 1.0,
+        "acc_chain_3": 0.5,
+        "acc_chain_3/latn": 0.5,
+        "acc_chain": 0.75,
+    }
     assert {name: metrics[name] for name in expected} == pytest.approx(expected)
     plain = {name for name in metrics if "/" not in name}
     assert plain == {f"acc_{kind}" for kind in SETTINGS} | {
@@ -127,8 +163,12 @@ def test_rows_and_details() -> None:
     assert {identifier for identifier, row in rows.items() if not row["acc"]} == WRONG
     row = rows["fact-rare-1-latn"]
     assert (row["kind"], row["dial"], row["gold"], row["prediction"], row["language"]) == (
-        "fact", "rare", GOLD, GOLD, "latn",
-    )  # fmt: skip
+        "fact",
+        "rare",
+        GOLD,
+        GOLD,
+        "latn",
+    )
     assert set(result.details) == set(result.metrics)
     assert result.details["acc_fact_rare"].n == 4
     half = result.details["acc_fact_rare/hani"]
@@ -207,9 +247,11 @@ def test_a_figure_without_intervals_is_drawn() -> None:
 
 def test_the_base_evaluation_is_stored_without_figures_and_read_again(tmp_path) -> None:
     data = SimpleNamespace(
-        eval_records=lambda split: PROBES, shots_pool=list, limit=lambda split: None,
+        eval_records=lambda split: PROBES,
+        shots_pool=list,
+        limit=lambda split: None,
         source=SimpleNamespace(fingerprint=lambda split: "text"),
-    )  # fmt: skip
+    )
     answerer, stages = Scripted(WRONG), StageStore(tmp_path)
 
     def measured() -> dict[str, SuiteResult]:

@@ -236,10 +236,12 @@ def test_nobody_waits_for_ever(tmp_path: Path, ending: str) -> None:
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(rank), str(tmp_path / "store"), ending],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     said, errors = processes[0].communicate(timeout=120)
     assert processes[0].returncode == 0, errors
     if ending == "hangs":

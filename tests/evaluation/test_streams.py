@@ -15,8 +15,15 @@ from athlos.lab.streams import Streams
 from athlos.models.architecture import build, hf_config
 from athlos.models.tokenizers import byte_tokenizer
 
-CHAIN = ["data=lab_streams", "eval=streams", "data.stream.copy_rate=0", "data.stream.recall_rate=0",
-         "data.stream.num_symbols=8", "data.num_test=48", "data.length=24"]  # fmt: skip
+CHAIN = [
+    "data=lab_streams",
+    "eval=streams",
+    "data.stream.copy_rate=0",
+    "data.stream.recall_rate=0",
+    "data.stream.num_symbols=8",
+    "data.num_test=48",
+    "data.length=24",
+]
 
 
 def bigram_model(config: Any) -> Any:

@@ -73,15 +73,29 @@ SAID = {
 def test_math_scores_by_language():
     result = suite("math").evaluate(Scripted(SAID, finished=False), MATHS)
     expected = {
-        "acc": 0.5, "acc/en": 1.0, "acc/de": 0.0, "lc": 0.75, "lc/en": 0.5, "lc/de": 1.0,
-        "lc_acc": 0.25, "lc_acc/en": 0.5, "lc_acc/de": 0.0, "answer_tokens": 4.0, "runaway_rate": 0.75,
-    }  # fmt: skip
+        "acc": 0.5,
+        "acc/en": 1.0,
+        "acc/de": 0.0,
+        "lc": 0.75,
+        "lc/en": 0.5,
+        "lc/de": 1.0,
+        "lc_acc": 0.25,
+        "lc_acc/en": 0.5,
+        "lc_acc/de": 0.0,
+        "answer_tokens": 4.0,
+        "runaway_rate": 0.75,
+    }
     assert {name: result.metrics[name] for name in expected} == expected
     assert (result.details["acc"].n, result.details["acc/de"].n) == (4, 2)
     row = result.predictions[0]
     assert (row["id"], row["prediction"], row["extracted"], row["gold"], row["acc"], row["finished"]) == (
-        "en1", "First 2 and then 3 makes the five we wanted. The answer is 5.", "5", "5", 1.0, True,
-    )  # fmt: skip
+        "en1",
+        "First 2 and then 3 makes the five we wanted. The answer is 5.",
+        "5",
+        "5",
+        1.0,
+        True,
+    )
     assert result.predictions[3]["extracted"] is None
     json.dumps(result.predictions, allow_nan=False)
 
@@ -182,9 +196,14 @@ def test_question_scores():
     result = suite("qa").evaluate(Scripted(QA_SAID), questions())
     assert [row["em"] for row in result.predictions] == [1.0, 0.0, 0.0, 1.0]
     expected = {
-        "em": 0.5, "em/en": 0.5, "cover_em/en": 1.0, "contains_not_em/en": 0.5, "answer_tokens/en": 2.5,
-        "em_gap": 0.0, "em_std": 0.0,
-    }  # fmt: skip
+        "em": 0.5,
+        "em/en": 0.5,
+        "cover_em/en": 1.0,
+        "contains_not_em/en": 0.5,
+        "answer_tokens/en": 2.5,
+        "em_gap": 0.0,
+        "em_std": 0.0,
+    }
     assert {name: result.metrics[name] for name in expected} == expected
     assert result.metrics["f1/en"] == pytest.approx((1 + 2 / 3) / 2)
     assert result.signatures["normaliser"] == "de:mkqa_unicode|en:squad"
@@ -287,9 +306,12 @@ def test_a_metric_of_two_suites_takes_their_names():
     }
     metrics, details = named(results, split="test", suffix="_base")
     assert metrics == {
-        "test/em_base": 0.5, "test/qa_answer_tokens_base": 2.0, "test/qa_answer_tokens_base/de": 3.0,
-        "test/acc_base": 1.0, "test/math_answer_tokens_base": 4.0,
-    }  # fmt: skip
+        "test/em_base": 0.5,
+        "test/qa_answer_tokens_base": 2.0,
+        "test/qa_answer_tokens_base/de": 3.0,
+        "test/acc_base": 1.0,
+        "test/math_answer_tokens_base": 4.0,
+    }
     assert list(details) == ["test/math_answer_tokens_base"]
     assert list(named({"qa": results["qa"]}, split="test")[0])[1] == "test/answer_tokens"
 
@@ -297,9 +319,11 @@ def test_a_metric_of_two_suites_takes_their_names():
 def test_a_base_evaluation_is_not_shared_between_prompt_styles(tmp_path):
     records, stages = problems(de1="7"), StageStore(tmp_path)
     data = SimpleNamespace(
-        eval_records=lambda split: records, shots_pool=list, limit=lambda split: None,
+        eval_records=lambda split: records,
+        shots_pool=list,
+        limit=lambda split: None,
         source=SimpleNamespace(fingerprint=lambda split: "text"),
-    )  # fmt: skip
+    )
     answerer = Scripted({"de1": "7"})
     answerer.model = torch.nn.Identity()  # has no weights to move
     for style in ("default", "bare", "default"):

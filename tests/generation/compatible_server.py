@@ -27,18 +27,35 @@ CONTEXT = 96
 PRINTABLE = [*range(32, 127), EOS]
 """The served model says nothing else, so that each token is one character of its answer."""
 PLAIN_FIELDS = {
-    "model", "prompt", "messages", "max_tokens", "max_completion_tokens", "temperature", "top_p", "n", "stop",
-    "logprobs", "seed",
-}  # fmt: skip
+    "model",
+    "prompt",
+    "messages",
+    "max_tokens",
+    "max_completion_tokens",
+    "temperature",
+    "top_p",
+    "n",
+    "stop",
+    "logprobs",
+    "seed",
+}
 VLLM_FIELDS = {"top_k", "min_p", "repetition_penalty", "return_token_ids"}
 
 
 def tiny_model() -> PreTrainedModel:
     sizes = {
-        "vocab_size": 259, "hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "num_hidden_layers": 2, "max_position_embeddings": CONTEXT,
-        "initializer_range": 0.4, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": EOS,
-    }  # fmt: skip
+        "vocab_size": 259,
+        "hidden_size": 48,
+        "intermediate_size": 64,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "num_hidden_layers": 2,
+        "max_position_embeddings": CONTEXT,
+        "initializer_range": 0.4,
+        "pad_token_id": 256,
+        "bos_token_id": 257,
+        "eos_token_id": EOS,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
         return AutoModelForCausalLM.from_config(LlamaConfig(**sizes)).eval()

@@ -169,11 +169,14 @@ def test_missing_pad_token_and_silence(name, caplog):
 def requests(texts, *, seeds=None, stops=None):
     return [
         Request(
-            identifier=f"r{row}", prompt=text, record=None, seed=seeds[row] if seeds else row,
+            identifier=f"r{row}",
+            prompt=text,
+            record=None,
+            seed=seeds[row] if seeds else row,
             stop=stops[row] if stops else [],
         )
         for row, text in enumerate(texts)
-    ]  # fmt: skip
+    ]
 
 
 def greedy(**values):
@@ -266,11 +269,24 @@ def test_prompt_without_tokens_is_named(name):
 
 
 SENTENCES = (
-    "The harbour was quiet that morning, and", "Im Garten hinter dem Haus", "Q: What is 17 + 25?\nA:",
-    "def mean(values):\n    return", "Il était une fois", "Вчера вечером мы", "once", "List three rivers of Europe: 1.",
-    "昨日の天気は", "Water boils at", "The opposite of cold is", "The capital of Portugal is",
-    "Zwei Äpfel und drei Birnen", "To be, or not to be, that is", "SELECT name FROM", "Dear Sir or Madam,", "E = mc",
-)  # fmt: skip
+    "The harbour was quiet that morning, and",
+    "Im Garten hinter dem Haus",
+    "Q: What is 17 + 25?\nA:",
+    "def mean(values):\n    return",
+    "Il était une fois",
+    "Вчера вечером мы",
+    "once",
+    "List three rivers of Europe: 1.",
+    "昨日の天気は",
+    "Water boils at",
+    "The opposite of cold is",
+    "The capital of Portugal is",
+    "Zwei Äpfel und drei Birnen",
+    "To be, or not to be, that is",
+    "SELECT name FROM",
+    "Dear Sir or Madam,",
+    "E = mc",
+)
 
 
 def long_texts():

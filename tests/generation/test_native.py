@@ -251,10 +251,17 @@ def test_layers_that_are_no_attention_are_named():
 def longrope():
     values = {**SIZES, "max_position_embeddings": 64}
     return Phi3Config(
-        **values, num_hidden_layers=1, original_max_position_embeddings=32,
-        rope_parameters={"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 32,
-                         "short_factor": [1.0] * 6, "long_factor": [4.0] * 6},
-    )  # fmt: skip
+        **values,
+        num_hidden_layers=1,
+        original_max_position_embeddings=32,
+        rope_parameters={
+            "rope_type": "longrope",
+            "rope_theta": 1e4,
+            "original_max_position_embeddings": 32,
+            "short_factor": [1.0] * 6,
+            "long_factor": [4.0] * 6,
+        },
+    )
 
 
 def test_rope_that_changes_with_the_length():

@@ -119,9 +119,12 @@ def test_greedy_equals_local_generation(server, api):
     assert [done for done, _, _ in seen] == [1, 2, 3, 4, 5]
     assert seen[-1] == (5, 5, total)
     assert engine.counters == {
-        "requests": 5, "retries": 0, "cache_hits": 0, "completion_tokens": total,
+        "requests": 5,
+        "retries": 0,
+        "cache_hits": 0,
+        "completion_tokens": total,
         "prompt_tokens": sum(len(text.encode()) for text in TEXTS),
-    }  # fmt: skip
+    }
     assert {frozenset(body) - {"prompt", "messages"} for body in server.bodies} == {
         frozenset({"model", "max_tokens", "temperature", "top_p", "logprobs"})
     }
@@ -271,9 +274,12 @@ def test_vllm_is_sent_every_stop_string(vllm_server):
 )
 def test_the_stop_string_complete_first_cuts(stop, text, num_kept):
     choice = Choice(
-        text="one two three", reason="length", tokens=["one", " two", " three"], token_ids=[1, 2, 3],
+        text="one two three",
+        reason="length",
+        tokens=["one", " two", " three"],
+        token_ids=[1, 2, 3],
         log_probs=[-1.0, -2.0, -3.0],
-    )  # fmt: skip
+    )
     sample = as_sample(choice, stop=stop, num_prompt_tokens=1, num_tokens=3)
     assert sample.text == text
     assert sample.token_ids == [1, 2, 3][:num_kept]
@@ -622,9 +628,7 @@ def test_a_kept_reply_is_no_request(server, tmp_path, cache):
     assert engine.cache.folder == cache / "kept"
     again = openai(server, cache="kept", connect_timeout=1.0, max_in_flight=2)
     assert again.generate(prompts_of(seed=1), rule=WARM, num_samples=2) == first
-    assert again.counters == {
-        "requests": 0, "retries": 0, "cache_hits": 10, "prompt_tokens": 0, "completion_tokens": 0
-    }  # fmt: skip
+    assert again.counters == {"requests": 0, "retries": 0, "cache_hits": 10, "prompt_tokens": 0, "completion_tokens": 0}
     assert len(server.bodies) == 10
     files = cached(cache)
     asked = [json.loads(file.read_text())["request"] for file in files]

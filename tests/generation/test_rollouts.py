@@ -30,10 +30,17 @@ def convolutional():
     """A decoder that keeps more than keys and values between tokens: the native loop refuses it."""
     torch.manual_seed(0)
     config = Lfm2Config(
-        vocab_size=259, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, layer_types=["conv", "full_attention"], initializer_range=0.4, eos_token_id=END,
+        vocab_size=259,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        layer_types=["conv", "full_attention"],
+        initializer_range=0.4,
+        eos_token_id=END,
         max_position_embeddings=256,
-    )  # fmt: skip
+    )
     return AutoModelForCausalLM.from_config(config).eval()
 
 

@@ -105,10 +105,17 @@ def test_further_rules_come_before_the_temperature():
 @pytest.mark.parametrize(
     "values",
     [
-        {"temperature": -1.0}, {"temperature": math.inf}, {"temperature": math.nan}, {"top_k": -1}, {"top_p": 0.0},
-        {"top_p": 1.1}, {"min_p": 1.0}, {"min_p": -0.1}, {"repetition_penalty": 0.0},
+        {"temperature": -1.0},
+        {"temperature": math.inf},
+        {"temperature": math.nan},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": 1.0},
+        {"min_p": -0.1},
+        {"repetition_penalty": 0.0},
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_named(values):
     [name] = values
     with pytest.raises(ConfigErrors, match=f"{name}: got .*expected"):

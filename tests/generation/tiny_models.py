@@ -22,14 +22,23 @@ VOCAB, END = 259, 258
 NEW_TOKENS = 12
 WINDOW = 16
 SIZES = {
-    "vocab_size": VOCAB, "hidden_size": 48, "intermediate_size": 64, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.4,
-    "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": END,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+    "initializer_range": 0.4,
+    "pad_token_id": 256,
+    "bos_token_id": 257,
+    "eos_token_id": END,
+}
 LOCAL_AND_FULL = {
-    "num_hidden_layers": 3, "head_dim": 12, "sliding_window": WINDOW,
+    "num_hidden_layers": 3,
+    "head_dim": 12,
+    "sliding_window": WINDOW,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
-}  # fmt: skip
+}
 CONFIGS = {
     "llama": lambda: LlamaConfig(**SIZES, num_hidden_layers=2),
     "qwen2": lambda: Qwen2Config(**SIZES, num_hidden_layers=2),
@@ -69,9 +78,14 @@ def plain(model, prompt, *, max_new_tokens=NEW_TOKENS, **options):
     """(token ids, their log-probabilities) of a greedy answer, one row, by transformers alone."""
     ids = torch.tensor([prompt.token_ids])
     out = model.generate(
-        ids, max_new_tokens=max_new_tokens, do_sample=False, attention_mask=torch.ones_like(ids),
-        return_dict_in_generate=True, output_logits=True, **options,
-    )  # fmt: skip
+        ids,
+        max_new_tokens=max_new_tokens,
+        do_sample=False,
+        attention_mask=torch.ones_like(ids),
+        return_dict_in_generate=True,
+        output_logits=True,
+        **options,
+    )
     chosen = out.sequences[0, ids.shape[1] :].tolist()
     logs = [logits[0].log_softmax(-1)[token].item() for logits, token in zip(out.logits, chosen, strict=True)]
     return chosen, logs

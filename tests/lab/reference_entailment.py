@@ -34,9 +34,7 @@ def derived(triples):
 def joined(known):
     """The same with paths put together, up to a length."""
     while True:
-        new = {
-            (x, p + q, z) for x, p, y in known for u, q, z in known if y == u and len(p) + len(q) <= LONGEST
-        }  # fmt: skip
+        new = {(x, p + q, z) for x, p, y in known for u, q, z in known if y == u and len(p) + len(q) <= LONGEST}
         if new <= known:
             return known
         known = known | new

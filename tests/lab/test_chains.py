@@ -14,7 +14,7 @@ from athlos.lab.chains import (
     joints,
     node_clause,
     node_text,
-)  # fmt: skip
+)
 from athlos.lab.facts import QuestionWording, asked_of
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import Exposure, World, WorldConfig

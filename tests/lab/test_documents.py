@@ -17,7 +17,7 @@ from athlos.lab.documents import (
     make_cited,
     passages,
     retrieval_corpus,
-)  # fmt: skip
+)
 from athlos.lab.entailment import Judge, Verdict
 from athlos.lab.facts import Claim, StatementWording, facts_of, statement
 from athlos.lab.world import Exposure, World, WorldConfig, apportion
@@ -133,8 +133,9 @@ def test_distractors_are_near_the_question(world):
 def test_noise_and_language_leave_the_question_as_it_is(world):
     questions = {
         make_case(world, DocumentConfig(distractor_share=share), index=3, language=code).question
-        for share in SHARES for code in world.config.languages
-    }  # fmt: skip
+        for share in SHARES
+        for code in world.config.languages
+    }
     assert len(questions) == 1
     one, other = (make_case(world, DocumentConfig(), index=3, language=code) for code in ("latn", "hani"))
     assert [document.clauses for document in one.documents] == [document.clauses for document in other.documents]
@@ -246,17 +247,17 @@ def test_a_chain_can_be_scattered(world, judge):
 def test_wrong_values_are_named(world):
     with pytest.raises(ConfigErrors) as caught:
         make_case(
-            world, DocumentConfig(evidence=Evidence.scattered, num_documents=1, distractor_share=2.0, num_hops=4),
-            index=0, language="latn",
-        )  # fmt: skip
+            world,
+            DocumentConfig(evidence=Evidence.scattered, num_documents=1, distractor_share=2.0, num_hops=4),
+            index=0,
+            language="latn",
+        )
     assert len(caught.value.errors) == 3
     with pytest.raises(ConfigErrors, match=r"cited\.truth"):
         make_cited(world, CitedConfig(truth=Truth.contradicted), index=0, language="latn")
     with pytest.raises(ConfigErrors, match=r"corpus\.own_share"):
         retrieval_corpus(world, CorpusConfig(own_share=0.7, first_share=0.7), language="thai", facts=[])
     with pytest.raises(ConfigErrors, match="facts_per_document: got 1, expected an integer >= 2"):
-        make_case(
-            world, DocumentConfig(evidence=Evidence.implicit, facts_per_document=1), index=0, language="latn"
-        )  # fmt: skip
+        make_case(world, DocumentConfig(evidence=Evidence.implicit, facts_per_document=1), index=0, language="latn")
     with pytest.raises(DataError, match="sentences asked for"):
         make_case(world, DocumentConfig(truth=Truth.fictional, facts_per_document=500), index=0, language="latn")

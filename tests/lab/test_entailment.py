@@ -20,10 +20,14 @@ W = StatementWording
 # Few names and relations, so that rules and clashes meet often.
 people, places, states = ("@1", "@2", "@3"), ("@11", "@12"), ("@21", "@22")
 KINDS = {
-    "birthplace": (people, places), "spouse": (people, people), "teacher": (people, people),
-    "nationality": (people, states), "country": (places, states), "capital": (states, places),
+    "birthplace": (people, places),
+    "spouse": (people, people),
+    "teacher": (people, people),
+    "nationality": (people, states),
+    "country": (places, states),
+    "capital": (states, places),
     "mayor": (places, people),
-}  # fmt: skip
+}
 
 
 @st.composite
@@ -35,9 +39,11 @@ def claims(draw):
         path.append(draw(st.sampled_from(following)))
         ends = KINDS[path[-1]][1]
     return Claim(
-        draw(st.sampled_from(KINDS[relation][0])), tuple(path), draw(st.sampled_from(ends)),
+        draw(st.sampled_from(KINDS[relation][0])),
+        tuple(path),
+        draw(st.sampled_from(ends)),
         draw(st.integers(0, 4)) == 0,
-    )  # fmt: skip
+    )
 
 
 @settings(max_examples=250, deadline=None)
@@ -78,14 +84,18 @@ BIRTH, COUNTRY = F("@1", "birthplace", object="@11"), F("@11", "country", object
         ([F("@1", "spouse", object="@2")], F("@2", "spouse", object="@1"), "supported", (0,)),
         ([F("@1", "spouse", object="@2")], F("@3", "spouse", object="@2"), "contradicted", (0,)),
         ([F("@21", "capital", object="@11")], COUNTRY, "supported", (0,)),
-        ([F("@1", "employer", object="@5"), F("@5", "seat", object="@6")], F("@1", "workplace", object="@6"),
-         "supported", (0, 1)),
+        (
+            [F("@1", "employer", object="@5"), F("@5", "seat", object="@6")],
+            F("@1", "workplace", object="@6"),
+            "supported",
+            (0, 1),
+        ),
         ([BIRTH, F("@1", "nationality", object="@21")], COUNTRY, "supported", (0, 1)),
         ([F("@1", "birthplace", object="@11", denied=True)], BIRTH, "contradicted", (0,)),
         ([BIRTH, F("@1", "birthplace", object="@12")], BIRTH, "supported", (0,)),
         ([], BIRTH, "unknown", ()),
     ],
-)  # fmt: skip
+)
 def test_rules(premises, claim, expected, numbers):
     judgement = JUDGE.judge(premises, claim)
     assert (judgement.verdict.value, judgement.evidence) == (expected, numbers)

@@ -19,7 +19,7 @@ from athlos.lab.facts import (
     question,
     statement,
     yes_no_question,
-)  # fmt: skip
+)
 from athlos.lab.grammar import Clause, NounPhrase
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import RELATION_NOUNS
@@ -82,12 +82,16 @@ def test_other_clauses_claim_nothing():
     compares = comparison_question(Claim("@4", ("country",), ""), Claim("@5", ("country",), ""))
     same_everywhere(compares)
     others = [
-        Clause("sees", name, NounPhrase("@5")), Clause("is", name, NounPhrase("@5")), Clause("has-capital", name),
-        Clause("has-capital", name, NounPhrase("dog")), compares, compares._replace(is_question=False),
+        Clause("sees", name, NounPhrase("@5")),
+        Clause("is", name, NounPhrase("@5")),
+        Clause("has-capital", name),
+        Clause("has-capital", name, NounPhrase("dog")),
+        compares,
+        compares._replace(is_question=False),
         Clause("is", NounPhrase("dog", owner=name), NounPhrase("@5")),
         Clause("has-capital", NounPhrase("@4", count=3), NounPhrase("@5")),
         Clause("has-capital", name, NounPhrase("@5"), (("in", NounPhrase("@6")),)),
-    ]  # fmt: skip
+    ]
     for clause in others:
         assert claims_of(clause) == ()
         with pytest.raises(DataError, match="lab question"):

@@ -20,12 +20,16 @@ LANGUAGES = Languages(seed=5, num_spare=2)
 LEXICONS = {code: Lexicon(SCRIPTS[code], num_spare=2, rng=random.Random(code)) for code in ("latn", "thai")}
 TYPOLOGIES = [
     Typology(
-        order=order, adjective_first=flags[0], numeral_first=flags[1], genitive_first=flags[2], preposition=flags[3],
+        order=order,
+        adjective_first=flags[0],
+        numeral_first=flags[1],
+        genitive_first=flags[2],
+        preposition=flags[3],
         adjunct_first=flags[4],
     )
     for order in ORDERS
     for flags in product((False, True), repeat=5)
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("code", CODES)
@@ -129,10 +133,16 @@ def test_hostile_text_is_refused_in_time(code: str) -> None:
     join = language.grammar.join
     started = time.process_time()
     for row in (
-        [words["apple"], words["of"]] * many, [words["apple"], words["and"]] * many, [words["not"]] * many,
-        [words["apple"]] * many, [words["in"]] * many, ["9" * many, words["apple"], words["sees"]], ["+"] * many,
-        [words["red"]] * many, [words["sees"]] * many,
-    ):  # fmt: skip
+        [words["apple"], words["of"]] * many,
+        [words["apple"], words["and"]] * many,
+        [words["not"]] * many,
+        [words["apple"]] * many,
+        [words["in"]] * many,
+        ["9" * many, words["apple"], words["sees"]],
+        ["+"] * many,
+        [words["red"]] * many,
+        [words["sees"]] * many,
+    ):
         with pytest.raises(DataError) as caught:
             language.parse(join(row) + stop)
         assert len(str(caught.value)) < 400

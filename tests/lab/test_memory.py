@@ -236,11 +236,19 @@ def test_code_prompt_without_pairs_is_zero_shot() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("memory_size", 29), ("num_queries", 0), ("unseen_words", 1.5), ("num_spare", -1), ("num_held_templates", 91),
-        ("num_names", 1), ("target_noise", -0.1), ("bucket_shares", [1.0]), ("bucket_shares", [0.5, 0.4, 0, 0, 0]),
-        ("domain", "good"), ("memory_domain", "ins"),
+        ("memory_size", 29),
+        ("num_queries", 0),
+        ("unseen_words", 1.5),
+        ("num_spare", -1),
+        ("num_held_templates", 91),
+        ("num_names", 1),
+        ("target_noise", -0.1),
+        ("bucket_shares", [1.0]),
+        ("bucket_shares", [0.5, 0.4, 0, 0, 0]),
+        ("domain", "good"),
+        ("memory_domain", "ins"),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         build(replace(SMALL, **{key: value}), LANGUAGES, source="latn", target="thai")

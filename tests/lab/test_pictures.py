@@ -246,11 +246,20 @@ def test_no_answer_leads_far() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_columns", 1), ("cell_size", 7), ("margin", -1), ("min_items", 6), ("min_items", 0), ("max_items", 10),
-        ("noise", MAX_NOISE + 1), ("num_options", 5), ("val_share", 0.0), ("test_share", 0.5), ("kinds", []),
+        ("num_columns", 1),
+        ("cell_size", 7),
+        ("margin", -1),
+        ("min_items", 6),
+        ("min_items", 0),
+        ("max_items", 10),
+        ("noise", MAX_NOISE + 1),
+        ("num_options", 5),
+        ("val_share", 0.0),
+        ("test_share", 0.5),
+        ("kinds", []),
         ("kinds", ["colours"]),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_refused(key: str, value: object) -> None:
     with pytest.raises(ConfigError, match=key):
         Pictures(replace(PicturesConfig(), **{key: value}))

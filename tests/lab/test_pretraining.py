@@ -19,7 +19,7 @@ from athlos.lab.facts import (
     facts_of,
     question,
     statement,
-)  # fmt: skip
+)
 from athlos.lab.grammar import Clause
 from athlos.lab.pretraining import Example, MixtureConfig, probes, training_examples, validation_examples, words
 from athlos.lab.sums import SumsConfig
@@ -27,19 +27,46 @@ from athlos.lab.world import Exposure, World, WorldConfig, apportion
 from athlos.models.tokenizers import word_tokenizer
 
 WORLD = WorldConfig(
-    num_persons=60, num_cities=30, num_states=6, num_companies=20, num_streams=8, num_coins=8, num_wares=8,
-    num_fictional=10, num_none=40, num_rare=40, num_frequent=40, rare_exposures=3, frequent_exposures=13,
-    background_exposures=11, contradiction_share=0.5, contradiction_exposures=2, question_share=0.6,
-)  # fmt: skip
+    num_persons=60,
+    num_cities=30,
+    num_states=6,
+    num_companies=20,
+    num_streams=8,
+    num_coins=8,
+    num_wares=8,
+    num_fictional=10,
+    num_none=40,
+    num_rare=40,
+    num_frequent=40,
+    rare_exposures=3,
+    frequent_exposures=13,
+    background_exposures=11,
+    contradiction_share=0.5,
+    contradiction_exposures=2,
+    question_share=0.6,
+)
 MIXTURE = MixtureConfig(
-    num_documents=3001, num_recitals=203, num_sums=1003, chain_repeats=3, num_probes=20, sums=SumsConfig(max_start=9),
-    chains=ChainConfig(num_train=[30, 10, 3], num_dev=[0, 0, 0], num_test=[8, 4, 2], num_train_comparisons=0,
-                       num_dev_comparisons=0, num_test_comparisons=0),
-)  # fmt: skip
+    num_documents=3001,
+    num_recitals=203,
+    num_sums=1003,
+    chain_repeats=3,
+    num_probes=20,
+    sums=SumsConfig(max_start=9),
+    chains=ChainConfig(
+        num_train=[30, 10, 3],
+        num_dev=[0, 0, 0],
+        num_test=[8, 4, 2],
+        num_train_comparisons=0,
+        num_dev_comparisons=0,
+        num_test_comparisons=0,
+    ),
+)
 TIMES = {
-    Exposure.none: 0, Exposure.rare: WORLD.rare_exposures, Exposure.frequent: WORLD.frequent_exposures,
+    Exposure.none: 0,
+    Exposure.rare: WORLD.rare_exposures,
+    Exposure.frequent: WORLD.frequent_exposures,
     Exposure.background: WORLD.background_exposures,
-}  # fmt: skip
+}
 DIGEST = f"""
 import hashlib, sys
 from dataclasses import replace
@@ -238,9 +265,11 @@ def test_documents_state_their_answers(world, training, validation, asked):
         answered = statement(claim, StatementWording.noun)
         assert judge.verdict(told, answered) is Verdict.supported
         values = {
-            fact.object for clause in told for fact in facts_of(clause)
+            fact.object
+            for clause in told
+            for fact in facts_of(clause)
             if (fact.subject, (fact.relation,)) == (claim.subject, claim.relations)
-        }  # fmt: skip
+        }
         assert values == {claim.object}
 
 

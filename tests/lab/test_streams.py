@@ -162,11 +162,15 @@ def test_lag_moves_the_dependence_not_the_entropy() -> None:
 @pytest.mark.parametrize(
     ("context", "reason"),
     [
-        ([8], "got token 8 at 0"), ([-1], "got token -1"), ([6], "a mark at 0"), ([0, 0, 0, 6], "a mark at 3"),
-        ([0, 0, 0, 0, 6, 1], "not what is copied"), ([0, 0, 0, 0, 7, 1], "not what is recalled"),
+        ([8], "got token 8 at 0"),
+        ([-1], "got token -1"),
+        ([6], "a mark at 0"),
+        ([0, 0, 0, 6], "a mark at 3"),
+        ([0, 0, 0, 0, 6, 1], "not what is copied"),
+        ([0, 0, 0, 0, 7, 1], "not what is recalled"),
         ([0, 0, 0, 0, 6, 6], "a mark at 5"),
     ],
-)  # fmt: skip
+)
 def test_what_the_source_cannot_make_is_refused(context: list[int], reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         Streams(SPANS).next_probs(context)
@@ -208,10 +212,17 @@ def test_streams_are_text_and_back(code: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_symbols", 1), ("order", 0), ("order", 4), ("lag", 0), ("concentration", 0.0), ("copy_rate", 1.0),
-        ("recall_rate", -0.1), ("span", 0), ("span", 257),
+        ("num_symbols", 1),
+        ("order", 0),
+        ("order", 4),
+        ("lag", 0),
+        ("concentration", 0.0),
+        ("copy_rate", 1.0),
+        ("recall_rate", -0.1),
+        ("span", 0),
+        ("span", 257),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         Streams(replace(StreamsConfig(), **{key: value}))
@@ -272,9 +283,15 @@ def test_no_question_is_in_two_splits_whatever_the_seed() -> None:
 def test_answers_follow_their_true_distribution(opener_length: int) -> None:
     """Counts of next tokens after each common prefix against `next_probs`, as standard scores."""
     config = AnswersConfig(
-        num_symbols=4, num_topics=2, opener_length=opener_length, max_answer=5, answers_per_question=8, end_prob=0.3,
-        concentration=1.0, question_length=7,
-    )  # fmt: skip
+        num_symbols=4,
+        num_topics=2,
+        opener_length=opener_length,
+        max_answer=5,
+        answers_per_question=8,
+        end_prob=0.3,
+        concentration=1.0,
+        question_length=7,
+    )
     answers = Answers(config)
     followers: dict[tuple[int, tuple[int, ...]], Counter[int]] = {}
     for sample in answers.samples(1500):
@@ -324,10 +341,13 @@ def test_prefixes_that_no_answer_has_are_refused() -> None:
     answers = Answers(AnswersConfig())
     wrong = next(pair for pair in product(range(32), repeat=2) if pair not in answers.openers)
     for question, prefix, reason in (
-        ((3,), (), "expected a topic"), ((), (), "expected a topic"), ((36,), (), "expected a topic"),
-        ((32,), wrong, "begins with no opener"), ((32,), (99,), "expected at most 12 symbols"),
+        ((3,), (), "expected a topic"),
+        ((), (), "expected a topic"),
+        ((36,), (), "expected a topic"),
+        ((32,), wrong, "begins with no opener"),
+        ((32,), (99,), "expected at most 12 symbols"),
         ((32,), answers.openers[0] * 7, "expected at most 12 symbols"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(DataError, match=reason):
             answers.next_probs(question, prefix)
 
@@ -335,11 +355,18 @@ def test_prefixes_that_no_answer_has_are_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("num_symbols", 1), ("num_topics", 0), ("question_length", 2), ("answers_per_question", 9),
-        ("concentration", 0.0), ("topic_weight", 1.1), ("num_openers", 0), ("opener_length", 17), ("end_prob", 0.0),
+        ("num_symbols", 1),
+        ("num_topics", 0),
+        ("question_length", 2),
+        ("answers_per_question", 9),
+        ("concentration", 0.0),
+        ("topic_weight", 1.1),
+        ("num_openers", 0),
+        ("opener_length", 17),
+        ("end_prob", 0.0),
         ("max_answer", 2),
     ],
-)  # fmt: skip
+)
 def test_answer_values_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         Answers(replace(AnswersConfig(), **{key: value}))

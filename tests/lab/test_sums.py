@@ -206,11 +206,20 @@ def test_an_unknown_hint_unit_is_refused() -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        ("min_steps", 0), ("min_steps", 5), ("max_steps", 10), ("max_start", 0), ("max_start", 100), ("max_operand", 0),
-        ("max_operand", 100), ("num_names", 1), ("num_things", 37), ("noise", 1.1), ("val_share", 0.0),
+        ("min_steps", 0),
+        ("min_steps", 5),
+        ("max_steps", 10),
+        ("max_start", 0),
+        ("max_start", 100),
+        ("max_operand", 0),
+        ("max_operand", 100),
+        ("num_names", 1),
+        ("num_things", 37),
+        ("noise", 1.1),
+        ("val_share", 0.0),
         ("test_share", 0.95),
     ],
-)  # fmt: skip
+)
 def test_values_out_of_range_are_refused(key: str, value: float) -> None:
     with pytest.raises(ConfigError, match=key):
         Sums(replace(SumsConfig(), **{key: value}))

@@ -28,7 +28,7 @@ from athlos.lab.facts import (
     asked_of,
     expand,
     facts_of,
-)  # fmt: skip
+)
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.samples import sample_lines
 from athlos.lab.world import Exposure, World, WorldConfig, apportion, exposures, spread
@@ -39,10 +39,21 @@ SENTENCES_PER_SECOND = 50_000
 
 def small(**changes) -> WorldConfig:
     values = {
-        "num_persons": 60, "num_cities": 30, "num_states": 6, "num_companies": 20, "num_streams": 8, "num_coins": 8,
-        "num_wares": 8, "num_none": 40, "num_rare": 40, "num_frequent": 40, "frequent_exposures": 13,
-        "background_exposures": 11, "contradiction_share": 0.5, "contradiction_exposures": 3,
-    }  # fmt: skip
+        "num_persons": 60,
+        "num_cities": 30,
+        "num_states": 6,
+        "num_companies": 20,
+        "num_streams": 8,
+        "num_coins": 8,
+        "num_wares": 8,
+        "num_none": 40,
+        "num_rare": 40,
+        "num_frequent": 40,
+        "frequent_exposures": 13,
+        "background_exposures": 11,
+        "contradiction_share": 0.5,
+        "contradiction_exposures": 3,
+    }
     return WorldConfig(**(values | changes))
 
 
@@ -78,9 +89,11 @@ def test_counts_of_the_rendered_corpus_are_exact(world):
     for code, text, answer, is_contradiction in rows:
         (wrong if is_contradiction else right)[read(world, code, text, answer)] += 1
     times = {
-        Exposure.none: 0, Exposure.rare: config.rare_exposures, Exposure.frequent: config.frequent_exposures,
+        Exposure.none: 0,
+        Exposure.rare: config.rare_exposures,
+        Exposure.frequent: config.frequent_exposures,
         Exposure.background: config.background_exposures,
-    }  # fmt: skip
+    }
     assert {fact: right[fact] for fact in world.facts} == {fact: times[world.exposure(fact)] for fact in world.facts}
     assert not set(right) - set(world.facts)
     assert wrong == dict.fromkeys(world.contradictions.values(), config.contradiction_exposures)
@@ -201,11 +214,14 @@ print(hashlib.sha256(repr(parts).encode()).hexdigest())
 def test_two_processes_make_the_same_world():
     hashes = [
         subprocess.run(
-            [sys.executable, "-c", PRINT_HASH], capture_output=True, text=True, check=True,
+            [sys.executable, "-c", PRINT_HASH],
+            capture_output=True,
+            text=True,
+            check=True,
             env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)},
         ).stdout
         for seed in ("1", "2")
-    ]  # fmt: skip
+    ]
     assert hashes[0] == hashes[1]
     assert len(hashes[0].strip()) == len(hashlib.sha256().hexdigest())
 
@@ -246,9 +262,10 @@ def test_all_wrong_values_are_named_at_once():
 def test_every_field_has_its_line(schema):
     (body,) = (node.body for node in ast.walk(ast.parse(inspect.getsource(schema))) if isinstance(node, ast.ClassDef))
     documented = {
-        field.target.id for field, after in pairwise(body)
+        field.target.id
+        for field, after in pairwise(body)
         if isinstance(field, ast.AnnAssign) and isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
-    }  # fmt: skip
+    }
     assert documented == {one.name for one in fields(schema)}
 
 

@@ -12,15 +12,29 @@ from athlos.parts import PartContext
 
 VOCAB = 40
 _DECODER = {
-    "vocab_size": VOCAB, "hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "head_dim": 6, "max_position_embeddings": 64, "pad_token_id": 0, "bos_token_id": 1,
-    "eos_token_id": 2, "rms_norm_eps": 1e-6,
-}  # fmt: skip
+    "vocab_size": VOCAB,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 6,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "rms_norm_eps": 1e-6,
+}
 _NO_HEAD_DIM = {key: value for key, value in _DECODER.items() if key != "head_dim"}
 _VISION = {
-    "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "image_size": 8, "patch_size": 4,
-}  # fmt: skip
+    "model_type": "clip_vision_model",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 8,
+    "patch_size": 4,
+}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {"model_type": "llama", **_DECODER},
     "llama_tied": {"model_type": "llama", **_DECODER, "tie_word_embeddings": True},

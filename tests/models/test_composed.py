@@ -33,8 +33,10 @@ def test_texts_in_use_keep_their_tokens_and_others_still_work():
         assert [cut.kept[token] for token in new] == whole.encode(text, add_special_tokens=False)
     assert cut.tokenizer.decode(cut.tokenizer.encode(TEXTS[3])) == TEXTS[3]
     assert cut.tokenizer.encode(f"{IMAGE_TOKEN}{IMAGE_TOKEN}the") == [
-        len(cut.kept), len(cut.kept), *cut.tokenizer.encode("the"),
-    ]  # fmt: skip
+        len(cut.kept),
+        len(cut.kept),
+        *cut.tokenizer.encode("the"),
+    ]
     assert (cut.tokenizer.pad_token, cut.tokenizer.eos_token) == (whole.pad_token, whole.eos_token)
 
 
@@ -62,13 +64,25 @@ def test_gemma_with_an_encoder_writes_what_gemma_writes():
     """Real weights: the logits of kept tokens are the decoder's own, and the vision tower knows its weights."""
     gemma = gemma3()
     texts = ["A: grinning face\nB: red heart", f"{IMAGE_TOKEN}Что на картинке?\nA: кошка"]
-    vision = {"model_type": "athlos_vision", "encoder": "efficientnet_lite0", "image_size": 128,
-              "num_tokens_a_side": 2, "hidden_size": 1280}  # fmt: skip
+    vision = {
+        "model_type": "athlos_vision",
+        "encoder": "efficientnet_lite0",
+        "image_size": 128,
+        "num_tokens_a_side": 2,
+        "hidden_size": 1280,
+    }
     config = ModelConfig(
-        name="gemma3_lite0", source=f"llava:{GEMMA3}+{ENCODER}", tokenizer=TokenizerConfig(kind="trimmed"),
-        architecture={"model_type": "llava", "image_seq_length": 4, "vision_feature_layer": -1,
-                      "vision_feature_select_strategy": "full", "vision_config": vision},
-    )  # fmt: skip
+        name="gemma3_lite0",
+        source=f"llava:{GEMMA3}+{ENCODER}",
+        tokenizer=TokenizerConfig(kind="trimmed"),
+        architecture={
+            "model_type": "llava",
+            "image_seq_length": 4,
+            "vision_feature_layer": -1,
+            "vision_feature_select_strategy": "full",
+            "vision_config": vision,
+        },
+    )
     try:
         loaded = load_model(config, seed=1, stages=real_stages(), words=lambda: iter(texts))
     except ModelError as error:
@@ -76,8 +90,10 @@ def test_gemma_with_an_encoder_writes_what_gemma_writes():
             raise
         pytest.skip(str(error))
     ours, theirs = (one.tokenizer(texts[0], return_tensors="pt") for one in (loaded, gemma))
-    kept = [gemma.tokenizer.convert_tokens_to_ids(token)
-            for token in loaded.tokenizer.convert_ids_to_tokens(range(len(loaded.tokenizer) - 1))]  # fmt: skip
+    kept = [
+        gemma.tokenizer.convert_tokens_to_ids(token)
+        for token in loaded.tokenizer.convert_ids_to_tokens(range(len(loaded.tokenizer) - 1))
+    ]
     with torch.no_grad():
         own = loaded.model(**ours).logits[0, :, :-1]
         reference = gemma.model(**theirs).logits[0][:, kept]

@@ -190,10 +190,14 @@ def blocks_of(shares: Any, *, num_blocks: int) -> list[NeuronCounts]:
         num_languages = positive.shape[1]
         found.append(
             NeuronCounts(
-                languages=tuple("abc"[:num_languages]), tokens=np.full(num_languages, 10), positive=positive,
-                sums=positive * 1.0, texts=np.ones(num_languages, int), text_shares=positive / 10,
+                languages=tuple("abc"[:num_languages]),
+                tokens=np.full(num_languages, 10),
+                positive=positive,
+                sums=positive * 1.0,
+                texts=np.ones(num_languages, int),
+                text_shares=positive / 10,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -209,9 +213,7 @@ def test_stability_tells_a_firm_choice_from_a_loose_one() -> None:
     assert stable.jaccard == 1.0
     assert stable.frequency == [0.0, 1.0, 0.0, 0.0]
     assert stable.scores.shape == (20, 4)
-    loose = fast.bootstrap_stability(
-        blocks_of(np.full((4, 2, 20), 0.5), num_blocks=10), choose, resamples=40, seed=1
-    )  # fmt: skip
+    loose = fast.bootstrap_stability(blocks_of(np.full((4, 2, 20), 0.5), num_blocks=10), choose, resamples=40, seed=1)
     assert loose.jaccard < 0.9
     assert sum(loose.frequency) == pytest.approx(1.0)
 

@@ -15,16 +15,23 @@ from athlos.models.loading import Source, load_model, load_tokenizer, parse_sour
 from athlos.stages import StageStore
 
 ARCHITECTURE = {
-    "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "max_position_embeddings": 32,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 32,
+}
 
 
 def random_config(**changes: Any) -> ModelConfig:
     values: dict[str, Any] = {
-        "name": "tiny", "source": "random", "architecture": dict(ARCHITECTURE),
+        "name": "tiny",
+        "source": "random",
+        "architecture": dict(ARCHITECTURE),
         "tokenizer": TokenizerConfig(kind="byte"),
-    }  # fmt: skip
+    }
     return ModelConfig(**{**values, **changes})
 
 

@@ -29,8 +29,16 @@ from athlos.models.selection import LayersSelection, LoraSelection
 from athlos.models.sites import backbone
 from athlos.parts import PartContext
 
-OWN = ("own", "lab/", "small/decoder_2m", "small/depth_", "small/gemma3_lite0", "small/plast_emoji_base",
-       "small/tiny_llama", "paper/depth_")  # fmt: skip
+OWN = (
+    "own",
+    "lab/",
+    "small/decoder_2m",
+    "small/depth_",
+    "small/gemma3_lite0",
+    "small/plast_emoji_base",
+    "small/tiny_llama",
+    "paper/depth_",
+)
 """Beginnings of models made here, which nobody published."""
 NAMED = [name for name in group_options("model") if not name.startswith(OWN)]
 ROWS, LENGTH = 2, 48
@@ -43,11 +51,17 @@ def model_config(name: str) -> ModelConfig:
 
 
 KNOWN = {
-    "paper/llama2_7b": 6_738_415_616, "paper/llama2_13b": 13_015_864_320, "paper/llama3_8b": 8_030_261_248,
-    "paper/qwen2_5_7b": 7_615_616_512, "paper/gemma_2b": 2_506_172_416, "paper/mistral_7b": 7_241_732_096,
-    "paper/phi3_mini": 3_821_079_552, "paper/llava1_5_7b": 7_063_427_072, "small/smollm2_135m": 134_515_008,
+    "paper/llama2_7b": 6_738_415_616,
+    "paper/llama2_13b": 13_015_864_320,
+    "paper/llama3_8b": 8_030_261_248,
+    "paper/qwen2_5_7b": 7_615_616_512,
+    "paper/gemma_2b": 2_506_172_416,
+    "paper/mistral_7b": 7_241_732_096,
+    "paper/phi3_mini": 3_821_079_552,
+    "paper/llava1_5_7b": 7_063_427_072,
+    "small/smollm2_135m": 134_515_008,
     "small/gemma3_270m": 268_098_176,
-}  # fmt: skip
+}
 """Kept by hand, so that a wrong value cannot hide behind a wrong comment."""
 
 

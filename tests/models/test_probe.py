@@ -215,12 +215,15 @@ def test_saved_blocks_come_back_and_merge_adds(num_blocks: int, seed: int, tmp_p
     generator = np.random.default_rng(seed)
     blocks = [
         NeuronCounts(
-            languages=("en", "日本"), tokens=generator.integers(1, 9, 2), positive=generator.integers(0, 5, (2, 2, 3)),
-            sums=generator.normal(size=(2, 2, 3)), texts=generator.integers(1, 4, 2),
+            languages=("en", "日本"),
+            tokens=generator.integers(1, 9, 2),
+            positive=generator.integers(0, 5, (2, 2, 3)),
+            sums=generator.normal(size=(2, 2, 3)),
+            texts=generator.integers(1, 4, 2),
             text_shares=generator.random((2, 2, 3)),
         )
         for _ in range(num_blocks)
-    ]  # fmt: skip
+    ]
     path = tmp_path / "counts.npz"
     save_blocks(path, blocks)
     loaded = load_blocks(path)
@@ -235,9 +238,13 @@ def test_saved_blocks_come_back_and_merge_adds(num_blocks: int, seed: int, tmp_p
 
 def test_counts_of_other_languages_do_not_merge(tmp_path: Path) -> None:
     one = NeuronCounts(
-        languages=("en",), tokens=np.ones(1, int), positive=np.ones((1, 1, 1), int), sums=np.ones((1, 1, 1)),
-        texts=np.ones(1, int), text_shares=np.ones((1, 1, 1)),
-    )  # fmt: skip
+        languages=("en",),
+        tokens=np.ones(1, int),
+        positive=np.ones((1, 1, 1), int),
+        sums=np.ones((1, 1, 1)),
+        texts=np.ones(1, int),
+        text_shares=np.ones((1, 1, 1)),
+    )
     with pytest.raises(DataError, match="do not fit together"):
         merge([one, NeuronCounts(**{**vars(one), "languages": ("de",)})])
     with pytest.raises(DataError, match="'de' has no text"):

@@ -13,13 +13,21 @@ from athlos.models.sites import MATRIX_NAMES, backbone, chosen_layers, chosen_si
 
 PREFIX = {family: "model" for family in FAMILIES} | {"llava": "model.language_model"}
 MATRICES = {
-    "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
-    "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
-}  # fmt: skip
+    "q": "self_attn.q_proj",
+    "k": "self_attn.k_proj",
+    "v": "self_attn.v_proj",
+    "o": "self_attn.o_proj",
+    "gate": "mlp.gate_proj",
+    "up": "mlp.up_proj",
+    "down": "mlp.down_proj",
+}
 FUSED = MATRICES | {
-    "q": "self_attn.qkv_proj", "k": "self_attn.qkv_proj", "v": "self_attn.qkv_proj", "gate": "mlp.gate_up_proj",
+    "q": "self_attn.qkv_proj",
+    "k": "self_attn.qkv_proj",
+    "v": "self_attn.qkv_proj",
+    "gate": "mlp.gate_up_proj",
     "up": "mlp.gate_up_proj",
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -20,9 +20,15 @@ from athlos.models.sites import backbone
 from athlos.models.surgical import record_surgery, surgeries
 
 LLAMA = {
-    "model_type": "llama", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "vocab_size": 40, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": 40,
+    "tie_word_embeddings": True,
+}
 GEMMA = LLAMA | {"model_type": "gemma3_text", "head_dim": 8}
 
 

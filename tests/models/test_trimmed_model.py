@@ -19,10 +19,19 @@ def test_logits_are_those_of_the_kept_tokens(is_tied, tmp_path):
     )
     torch.manual_seed(0)
     config = Gemma3TextConfig(
-        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, head_dim=8, initializer_range=0.3, eos_token_id=[2, 7], pad_token_id=0, bos_token_id=1,
+        vocab_size=len(tokenizer),
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        head_dim=8,
+        initializer_range=0.3,
+        eos_token_id=[2, 7],
+        pad_token_id=0,
+        bos_token_id=1,
         tie_word_embeddings=is_tied,
-    )  # fmt: skip
+    )
     model = Gemma3ForCausalLM(config).eval()
     expected = model(torch.tensor([tokenizer.encode(TEXTS[0])])).logits
     vocabulary = trimmed(tokenizer, TEXTS)

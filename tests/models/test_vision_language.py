@@ -23,29 +23,50 @@ from athlos.models.vision_language import (
     normalized_pixels,
     tower_features,
     tower_fingerprint,
-)  # fmt: skip
+)
 from athlos.stages import StageStore
 
 IMAGE = 39
 TEXT = {
-    "model_type": "llama", "vocab_size": 40, "hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 3,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "pad_token_id": 0,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": 40,
+    "hidden_size": 24,
+    "intermediate_size": 36,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "pad_token_id": 0,
+}
 CLIP = {
-    "model_type": "llava", "text_config": TEXT, "image_token_index": IMAGE, "image_seq_length": 4,
+    "model_type": "llava",
+    "text_config": TEXT,
+    "image_token_index": IMAGE,
+    "image_seq_length": 4,
     "vision_config": {
-        "model_type": "clip_vision_model", "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3,
-        "num_attention_heads": 2, "image_size": 8, "patch_size": 4,
+        "model_type": "clip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 24,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "image_size": 8,
+        "patch_size": 4,
     },
-}  # fmt: skip
+}
 TINY = {
-    "model_type": "llava", "text_config": TEXT, "image_token_index": IMAGE, "image_seq_length": 4,
-    "vision_feature_layer": -1, "vision_feature_select_strategy": "full",
+    "model_type": "llava",
+    "text_config": TEXT,
+    "image_token_index": IMAGE,
+    "image_seq_length": 4,
+    "vision_feature_layer": -1,
+    "vision_feature_select_strategy": "full",
     "vision_config": {
-        "model_type": "athlos_vision", "encoder": "tiny_cnn", "image_size": 16, "num_tokens_a_side": 2,
+        "model_type": "athlos_vision",
+        "encoder": "tiny_cnn",
+        "image_size": 16,
+        "num_tokens_a_side": 2,
         "hidden_size": 16,
     },
-}  # fmt: skip
+}
 SHAPES = {"clip": CLIP, "tiny": TINY}
 
 
@@ -128,10 +149,20 @@ def test_decoder_sites_are_found_and_vision_sites_are_not():
 
 
 def test_running_statistics_stay_bit_identical_in_training_mode():
-    model = build(hf_config({**TINY, "vision_config": {
-        "model_type": "athlos_vision", "encoder": "efficientnet_lite0", "image_size": 64, "num_tokens_a_side": 2,
-        "hidden_size": 1280,
-    }}))  # fmt: skip
+    model = build(
+        hf_config(
+            {
+                **TINY,
+                "vision_config": {
+                    "model_type": "athlos_vision",
+                    "encoder": "efficientnet_lite0",
+                    "image_size": 64,
+                    "num_tokens_a_side": 2,
+                    "hidden_size": 1280,
+                },
+            }
+        )
+    )
     keep_tower_still(model)
     assert tower_fingerprint(model) == tower_fingerprint(model)  # counters without dimensions among its tensors
     model.train()
@@ -190,9 +221,19 @@ def test_saved_and_loaded_again_without_loss(tmp_path):
 
 
 def test_running_statistics_are_loaded_and_not_those_of_a_new_module(tmp_path):
-    model = build(hf_config({**TINY, "vision_config": {
-        **TINY["vision_config"], "encoder": "efficientnet_lite0", "hidden_size": 1280, "image_size": 32,
-    }}))  # fmt: skip
+    model = build(
+        hf_config(
+            {
+                **TINY,
+                "vision_config": {
+                    **TINY["vision_config"],
+                    "encoder": "efficientnet_lite0",
+                    "hidden_size": 1280,
+                    "image_size": 32,
+                },
+            }
+        )
+    )
     tower, _ = vision_parts(model)
     for name, buffer in tower.named_buffers():
         if name.endswith(("running_mean", "running_var")):

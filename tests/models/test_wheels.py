@@ -200,10 +200,18 @@ def tiny_gguf(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
     writer.add_eos_token_id(258)
     generator = torch.Generator().manual_seed(0)
     sizes = {
-        "token_embd": (260, 32), "blk.0.attn_q": (32, 32), "blk.0.attn_k": (32, 32), "blk.0.attn_v": (32, 32),
-        "blk.0.attn_output": (32, 32), "blk.0.ffn_gate": (64, 32), "blk.0.ffn_up": (64, 32), "blk.0.ffn_down": (32, 64),
-        "blk.0.attn_norm": (32,), "blk.0.ffn_norm": (32,), "output_norm": (32,),
-    }  # fmt: skip
+        "token_embd": (260, 32),
+        "blk.0.attn_q": (32, 32),
+        "blk.0.attn_k": (32, 32),
+        "blk.0.attn_v": (32, 32),
+        "blk.0.attn_output": (32, 32),
+        "blk.0.ffn_gate": (64, 32),
+        "blk.0.ffn_up": (64, 32),
+        "blk.0.ffn_down": (32, 64),
+        "blk.0.attn_norm": (32,),
+        "blk.0.ffn_norm": (32,),
+        "output_norm": (32,),
+    }
     tensors = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
     for name, tensor in tensors.items():
         writer.add_tensor(f"{name}.weight", tensor.numpy())

@@ -144,20 +144,35 @@ def test_another_list_is_another_tokenizer() -> None:
 # the texts of the lab world
 
 MIXTURE = MixtureConfig(
-    num_documents=300, num_recitals=100, num_sums=300, chain_repeats=4,
-    chains=ChainConfig(num_train=[40, 5, 2], num_dev=[0, 0, 0], num_test=[2, 2, 2], num_train_comparisons=0,
-                       num_dev_comparisons=0, num_test_comparisons=0),
-)  # fmt: skip
+    num_documents=300,
+    num_recitals=100,
+    num_sums=300,
+    chain_repeats=4,
+    chains=ChainConfig(
+        num_train=[40, 5, 2],
+        num_dev=[0, 0, 0],
+        num_test=[2, 2, 2],
+        num_train_comparisons=0,
+        num_dev_comparisons=0,
+        num_test_comparisons=0,
+    ),
+)
 
 
 @pytest.fixture(scope="module")
 def lab() -> tuple[PreTrainedTokenizerBase, list[Example]]:
     world = World(
         WorldConfig(
-            num_persons=60, num_cities=30, num_states=6, num_none=10, num_rare=10, num_frequent=10,
-            background_exposures=4, language_shares=[0.2] * 5,
+            num_persons=60,
+            num_cities=30,
+            num_states=6,
+            num_none=10,
+            num_rare=10,
+            num_frequent=10,
+            background_exposures=4,
+            language_shares=[0.2] * 5,
         )
-    )  # fmt: skip
+    )
     return word_tokenizer(words(world, MIXTURE)), list(training_examples(world, MIXTURE))
 
 
@@ -175,9 +190,12 @@ def test_an_answer_continues_its_prompt(lab, code: str, kind: str) -> None:
     for example in chosen:
         passages = [Passage(title="", text=example.context, is_supporting=True)] if example.context else []
         record = QuestionRecord(
-            identifier=example.identifier, language=code, question=example.question, answers=[example.answer],
+            identifier=example.identifier,
+            language=code,
+            question=example.question,
+            answers=[example.answer],
             passages=passages,
-        )  # fmt: skip
+        )
         asked, answered = build_prompt(record, shots=(), style="bare"), completion(record, style="bare")
         whole = encode(asked + answered)
         assert encode(asked) + encode(answered) == whole

@@ -9,9 +9,14 @@ from transformers import AutoModelForCausalLM, LlamaConfig
 def model():
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=41, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=1, max_position_embeddings=64,
-    )  # fmt: skip
+        vocab_size=41,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=64,
+    )
     return AutoModelForCausalLM.from_config(config).double().eval()
 
 

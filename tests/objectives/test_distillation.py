@@ -43,9 +43,11 @@ def batch_of() -> dict[str, torch.Tensor]:
     labels = ids.clone()
     labels[:, :3] = -100
     return {
-        "input_ids": ids, "labels": labels, "attention_mask": torch.ones_like(ids),
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": torch.ones_like(ids),
         "position_ids": torch.arange(ids.shape[1]).expand_as(ids).contiguous(),
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("chunk_tokens", [1024, 5])
@@ -58,9 +60,7 @@ def test_the_loss_is_hintons(chunk_tokens: int, tmp_path: Path) -> None:
     loss = objective.loss(student, batch)
     given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1).float() for model in (student, base))
     targets = batch["labels"][:, 3:].flatten()
-    kl = functional.kl_div(
-        (given / 2).log_softmax(-1), (wanted / 2).log_softmax(-1), log_target=True, reduction="sum"
-    )  # fmt: skip
+    kl = functional.kl_div((given / 2).log_softmax(-1), (wanted / 2).log_softmax(-1), log_target=True, reduction="sum")
     expected = 0.5 * functional.cross_entropy(given, targets, reduction="sum") + 0.5 * 4 * kl
     assert loss.count == len(targets) == 12
     torch.testing.assert_close(loss.total, expected, rtol=1e-5, atol=0)
@@ -134,9 +134,7 @@ def test_topk_in_the_objective(chunk_tokens: int, tmp_path: Path) -> None:
             parameter.mul_(1.3)
     loss = prepared(base, tmp_path, topk=4, chunk_tokens=chunk_tokens).loss(student, batch)
     given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1).float() for model in (student, base))
-    kl = reference.topk_divergence(
-        (wanted / 2).log_softmax(-1).tolist(), (given / 2).log_softmax(-1).tolist(), topk=4
-    )  # fmt: skip
+    kl = reference.topk_divergence((wanted / 2).log_softmax(-1).tolist(), (given / 2).log_softmax(-1).tolist(), topk=4)
     ce = functional.cross_entropy(given, batch["labels"][:, 3:].flatten(), reduction="sum").item()
     assert loss.total.item() == pytest.approx(0.5 * ce + 0.5 * 4 * kl, rel=1e-5)
     # A small divergence is a difference of log-probabilities near -3.5 in float32, whose sums differ by processor.

@@ -54,9 +54,12 @@ def test_equals_the_naive_twin(model: Any, two_answers: Any, exact: None, num_fu
     objective = prepared(model, num_future=num_future, chunk_tokens=chunk_tokens)
     loss = objective.loss(model, two_answers)
     twin, count = reference.multi_token_nll(
-        hidden_states(model, two_answers).tolist(), objective.heads_JDD.tolist(),
-        model.get_output_embeddings().weight.tolist(), two_answers["labels"].tolist(), weight=WEIGHT,
-    )  # fmt: skip
+        hidden_states(model, two_answers).tolist(),
+        objective.heads_JDD.tolist(),
+        model.get_output_embeddings().weight.tolist(),
+        two_answers["labels"].tolist(),
+        weight=WEIGHT,
+    )
     assert loss.count == count
     assert loss.total.item() == pytest.approx(twin, rel=EXACT)
     later = sum(loss.logs[f"ahead_{place}"].item() for place in range(1, num_future + 1))

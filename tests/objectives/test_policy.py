@@ -39,9 +39,16 @@ LENGTHS = [5, 1, 3, 2, 4, 4, 1, 5, 2, 3, 5, 1]
 def model_of(dtype: torch.dtype = torch.float32) -> LlamaForCausalLM:
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=41, hidden_size=16, intermediate_size=24, num_hidden_layers=2, num_attention_heads=2,
-        num_key_value_heads=2, max_position_embeddings=64, initializer_range=0.5, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=41,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        initializer_range=0.5,
+        tie_word_embeddings=False,
+    )
     return LlamaForCausalLM(config).to(dtype).eval()
 
 
@@ -65,9 +72,13 @@ def rollouts_of(model: LlamaForCausalLM, *, temperature: float = 0.7, noise: flo
         prompt_ids[index, widest - len(prompt) :] = torch.tensor(prompt)
         prompt_mask[index, widest - len(prompt) :] = 1
     return SimpleNamespace(
-        prompt_ids=prompt_ids, prompt_mask=prompt_mask, response_ids=response_ids, response_mask=mask,
-        log_probs=log_probs, group_size=SIZE,
-    )  # fmt: skip
+        prompt_ids=prompt_ids,
+        prompt_mask=prompt_mask,
+        response_ids=response_ids,
+        response_mask=mask,
+        log_probs=log_probs,
+        group_size=SIZE,
+    )
 
 
 def response_log_probs(model: Any, rollouts: Any, row: int) -> Tensor:
@@ -80,9 +91,16 @@ def response_log_probs(model: Any, rollouts: Any, row: int) -> Tensor:
 
 def objective_of(**changes: Any) -> PolicyObjective:
     values: dict[str, Any] = {
-        "group_size": SIZE, "temperature": 0.7, "max_new_tokens": 6, "adv_std": AdvantageStd["sample"], "clip_low": 0.2,
-        "clip_high": 0.3, "denominator": Denominator.sequence, "kl": 0.0, **changes,
-    }  # fmt: skip
+        "group_size": SIZE,
+        "temperature": 0.7,
+        "max_new_tokens": 6,
+        "adv_std": AdvantageStd["sample"],
+        "clip_low": 0.2,
+        "clip_high": 0.3,
+        "denominator": Denominator.sequence,
+        "kl": 0.0,
+        **changes,
+    }
     return PolicyObjective(PolicyConfig(_target_="", **values))
 
 
@@ -196,8 +214,11 @@ def test_a_batch_of_dropped_tokens_gives_every_parameter_the_gradient_zero() -> 
 def test_a_ratio_beyond_measure_is_capped_and_has_no_gradient() -> None:
     log_probs = torch.tensor([500.0, -500.0, 0.1], requires_grad=True)
     loss = clipped_loss(log_probs, torch.zeros(3), torch.tensor([-1.0, 1.0, 1.0]), clip_low=0.2, clip_high=0.2)
-    assert loss.tolist() == [pytest.approx(math.exp(MAX_LOG_RATIO)), pytest.approx(-math.exp(-MAX_LOG_RATIO)),
-                             pytest.approx(-math.exp(0.1))]  # fmt: skip
+    assert loss.tolist() == [
+        pytest.approx(math.exp(MAX_LOG_RATIO)),
+        pytest.approx(-math.exp(-MAX_LOG_RATIO)),
+        pytest.approx(-math.exp(0.1)),
+    ]
     [slope] = torch.autograd.grad(loss.sum(), log_probs)
     assert [value != 0 for value in slope.tolist()] == [False, False, True]
 
@@ -253,9 +274,7 @@ def test_prompts_and_padding_are_not_trained_on_and_positions_begin_at_zero() ->
     for row, length in enumerate(LENGTHS):
         prompt = PROMPTS[row // SIZE]
         assert rows.input_ids_BT[row, : len(prompt)].tolist() == prompt
-        assert (rows.labels_BT[row] != -100).nonzero()[:, 0].tolist() == list(
-            range(len(prompt), len(prompt) + length)
-        )  # fmt: skip
+        assert (rows.labels_BT[row] != -100).nonzero()[:, 0].tolist() == list(range(len(prompt), len(prompt) + length))
         assert rows.input_ids_BT[row, len(prompt) + length :].eq(2).all()
     batch = rows.batch([1, 9], step_targets=1)
     assert batch["input_ids"].shape == (2, 6)
@@ -332,22 +351,33 @@ def test_the_loss_is_trls(loss_type: str, denominator: Denominator) -> None:
     rollouts = rollouts_of(model, noise=0.4)
     advantages = advantages_of().float()
     trainer = SimpleNamespace(
-        aux_loss_enabled=False, top_entropy_quantile=1.0, off_policy_mask_threshold=None, beta=0.0, loss_type=loss_type,
-        importance_sampling_level="token", epsilon_low=0.2, epsilon_high=0.3, use_vllm=False, max_completion_length=6,
-        temperature=0.7, current_gradient_accumulation_steps=1, args=SimpleNamespace(delta=None), model=model,
-        accelerator=SimpleNamespace(
-            gather=lambda value: value, reduce=lambda value, reduction: value, num_processes=1
-        ),
+        aux_loss_enabled=False,
+        top_entropy_quantile=1.0,
+        off_policy_mask_threshold=None,
+        beta=0.0,
+        loss_type=loss_type,
+        importance_sampling_level="token",
+        epsilon_low=0.2,
+        epsilon_high=0.3,
+        use_vllm=False,
+        max_completion_length=6,
+        temperature=0.7,
+        current_gradient_accumulation_steps=1,
+        args=SimpleNamespace(delta=None),
+        model=model,
+        accelerator=SimpleNamespace(gather=lambda value: value, reduce=lambda value, reduction: value, num_processes=1),
         _entropy_bonus_enabled=False,
         _metrics={"train": _Lists(), "eval": _Lists()},
         _get_per_token_logps_and_entropies=lambda *arguments, **options: _trl_log_probs(rollouts, model),
-    )  # fmt: skip
+    )
     inputs = {
         "prompt_ids": rollouts.prompt_ids.repeat_interleave(SIZE, 0),
         "prompt_mask": rollouts.prompt_mask.repeat_interleave(SIZE, 0),
-        "completion_ids": rollouts.response_ids, "completion_mask": rollouts.response_mask,
-        "advantages": advantages, "old_per_token_logps": rollouts.log_probs,
-    }  # fmt: skip
+        "completion_ids": rollouts.response_ids,
+        "completion_mask": rollouts.response_mask,
+        "advantages": advantages,
+        "old_per_token_logps": rollouts.log_probs,
+    }
     expected = GRPOTrainer._compute_loss(trainer, model, inputs)
     rows = policy_rows(rollouts, advantages, pad_id=0)
     found = whole_loss(objective_of(denominator=denominator), model, rows, [list(range(12))])
@@ -381,9 +411,7 @@ def test_clipping_cuts_the_gradient_on_the_right_side_only() -> None:
 
 def test_weights_name_their_denominator() -> None:
     rows, lengths = torch.tensor([0, 0, 1]), torch.tensor([2, 1])
-    found = {
-        kind: token_weights(rows, lengths, denominator=kind, constant=4).tolist() for kind in Denominator
-    }  # fmt: skip
+    found = {kind: token_weights(rows, lengths, denominator=kind, constant=4).tolist() for kind in Denominator}
     assert found[Denominator.sequence] == [0.5, 0.5, 1.0]
     assert found[Denominator.token] == [1.0, 1.0, 1.0]
     assert found[Denominator.constant] == [0.25, 0.25, 0.25]

@@ -30,9 +30,13 @@ def config_of(*overrides: str, reward: str = "conjunction") -> ReasoningRewardCo
 
 def judged(response: str, *overrides: str, language: str = "de", answer: str = "12", truncated: bool = False) -> Judged:
     return judge(
-        response, language=language, answer=answer, detector=detector("py3langid", ["de", "en", "th", "zh"]),
-        config=config_of(*overrides), truncated=truncated,
-    )  # fmt: skip
+        response,
+        language=language,
+        answer=answer,
+        detector=detector("py3langid", ["de", "en", "th", "zh"]),
+        config=config_of(*overrides),
+        truncated=truncated,
+    )
 
 
 def verdict(lc: bool = True, form: bool = True, acc: bool = True, language: str | None = "de", agreement: float = 0):
@@ -164,10 +168,15 @@ def test_traces_agree_by_their_numbers() -> None:
 def rollouts_of(texts: list[str], *, group_size: int, truncated: Sequence[int] = ()) -> Rollouts:
     empty = torch.zeros(len(texts), 0, dtype=torch.int64)
     return Rollouts(
-        prompt_ids=empty[::group_size], prompt_mask=empty[::group_size], response_ids=empty, response_mask=empty,
-        log_probs=empty.float(), texts=texts, group_size=group_size,
+        prompt_ids=empty[::group_size],
+        prompt_mask=empty[::group_size],
+        response_ids=empty,
+        response_mask=empty,
+        log_probs=empty.float(),
+        texts=texts,
+        group_size=group_size,
         truncated=torch.tensor([row in truncated for row in range(len(texts))]),
-    )  # fmt: skip
+    )
 
 
 def prepared(records: list[Record], *overrides: str) -> Reward:
@@ -207,8 +216,12 @@ def test_responses_are_judged_by_the_record_of_their_own_prompt() -> None:
 
 def test_a_sum_adds_its_parts_up_by_their_weights() -> None:
     """Nine tenths of accuracy and one of language are the weighted rule."""
-    parts = ["+reward@reward.parts.language=conjunction", "reward.parts.language.accuracy=false",
-             "reward.parts.language.format=false", "reward.parts.all_right.format_rule=answer"]  # fmt: skip
+    parts = [
+        "+reward@reward.parts.language=conjunction",
+        "reward.parts.language.accuracy=false",
+        "reward.parts.language.format=false",
+        "reward.parts.all_right.format_rule=answer",
+    ]
     weights = ["+reward.weights.right=.9", "+reward.weights.language=.1", "+reward.weights.all_right=-2"]
     found = scored(prepared(SUMS, "reward=sum", *parts, *weights), cut=[3])
     weighted = scored(prepared(SUMS, "reward=weighted", "reward.format=false"), cut=[3])
@@ -293,7 +306,7 @@ def test_a_sweep_over_methods_is_one_over_whole_recipes() -> None:
         ([*LANG, "reward=sum", "+reward@reward.parts.none=none"], "reward.parts.none: got no reward, expected one"),
         ([*LANG, "reward=sum", "~reward.parts.right", "~reward.parts.all_right"], "reward.parts: got none, expected"),
     ],
-)  # fmt: skip
+)
 def test_a_reward_that_makes_no_sense_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         run_config(overrides)

@@ -85,8 +85,9 @@ def test_rows_without_a_shared_prompt_are_taken_as_they_are(monkeypatch):
 def test_groups_are_neighbours_with_equal_prompts():
     batch = rows([(5, [3, 2]), (5, [1])])
     assert row_groups(batch) == [
-        [RowSpan(row=0, prompt=5, length=8), RowSpan(row=1, prompt=5, length=7)], [RowSpan(row=2, prompt=5, length=6)],
-    ]  # fmt: skip
+        [RowSpan(row=0, prompt=5, length=8), RowSpan(row=1, prompt=5, length=7)],
+        [RowSpan(row=2, prompt=5, length=6)],
+    ]
     batch["labels"][1] = -100
     assert [[span.row for span in group] for group in row_groups(batch)] == [[0], [2]]
 
@@ -102,9 +103,16 @@ def test_a_pack_costs_less_only_where_the_prompt_is_long(monkeypatch):
 
 def test_the_policy_loss_and_its_gradient_do_not_depend_on_it(monkeypatch):
     config = PolicyConfig(
-        _target_="", group_size=4, temperature=0.8, max_new_tokens=16, adv_std=AdvantageStd["sample"], clip_low=0.2,
-        clip_high=0.2, denominator=Denominator.token, kl=0.0,
-    )  # fmt: skip
+        _target_="",
+        group_size=4,
+        temperature=0.8,
+        max_new_tokens=16,
+        adv_std=AdvantageStd["sample"],
+        clip_low=0.2,
+        clip_high=0.2,
+        denominator=Denominator.token,
+        kl=0.0,
+    )
     model, batch = tiny().double(), rows([(30, [4, 4, 9, 2]), (20, [1, 8, 3, 5])])
     batch["old_log_probs"] = -5 * torch.rand(batch["labels"].shape, dtype=torch.float64)
     batch["advantages"] = torch.randn(8, dtype=torch.float64)

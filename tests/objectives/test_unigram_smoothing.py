@@ -65,8 +65,10 @@ def rows_of(*rows: tuple[list[int], list[bool]]) -> Rows:
     return Rows(
         tokens_T=np.array([token for tokens, _ in rows for token in tokens], dtype=np.int32),
         is_target_T=np.array([one for _, targets in rows for one in targets]),
-        starts_R=ends - lengths, ends_R=ends, num_targets_R=np.array([sum(targets[1:]) for _, targets in rows]),
-    )  # fmt: skip
+        starts_R=ends - lengths,
+        ends_R=ends,
+        num_targets_R=np.array([sum(targets[1:]) for _, targets in rows]),
+    )
 
 
 ROWS = (
@@ -95,9 +97,17 @@ def test_a_token_beyond_the_vocabulary() -> None:
 
 def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
     config = run_config(
-        ["experiment=ndp/lab", "construct=none", "method.dedup=none", "data.num_train=12", f"cache_dir={tmp_path}",
-         "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", *more]
-    )  # fmt: skip
+        [
+            "experiment=ndp/lab",
+            "construct=none",
+            "method.dedup=none",
+            "data.num_train=12",
+            f"cache_dir={tmp_path}",
+            "model.architecture.hidden_size=16",
+            "model.architecture.intermediate_size=24",
+            *more,
+        ]
+    )
     assembly = ready_to_train(config)
     return assembly.module, assembly
 
@@ -112,9 +122,7 @@ def test_a_prepared_objective_counts_once_and_its_loss_is_the_twins(tmp_path: Pa
     batch = collate(rows, np.arange(3), pad_id=0, step_targets=1)
     loss = module.objective.loss(module.model, batch)
     logits = model(batch["input_ids"], attention_mask=batch["attention_mask"]).logits
-    twin, count = reference.next_token_nll(
-        logits.tolist(), batch["labels"].tolist(), label_smoothing=0.1, prior=prior
-    )  # fmt: skip
+    twin, count = reference.next_token_nll(logits.tolist(), batch["labels"].tolist(), label_smoothing=0.1, prior=prior)
     assert loss.count == count
     assert loss.total.item() == pytest.approx(twin, rel=FLOAT32)
     nothing = module.objective.loss(module.model, batch | {"labels": torch.full_like(batch["labels"], -100)})

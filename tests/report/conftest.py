@@ -10,9 +10,15 @@ import pytest
 
 BROWSERS, DRIVERS = ("chromium", "chromium-browser", "google-chrome"), ("chromedriver",)
 FLAGS = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",
-    "--force-device-scale-factor=1", "--force-prefers-reduced-motion", "--disable-background-networking",
-)  # fmt: skip
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+    "--force-prefers-reduced-motion",
+    "--disable-background-networking",
+)
 
 
 def first_found(names: tuple[str, ...]) -> str | None:

@@ -70,13 +70,18 @@ def rows(num_rows: int, *, seed: int = 1, languages: Sequence[str] = LANGUAGES) 
         is_right = choice.random() < 0.5
         found.append(
             {
-                "id": str(index), "language": languages[index % len(languages)],
+                "id": str(index),
+                "language": languages[index % len(languages)],
                 "prompt": f"Question: Ada has {index + 2} apples and buys {index} more. How many has she now?\nAnswer:",
                 "prediction": f"She has {index + 2} + {index} = {2 * index + 2 + (not is_right)}.",
-                "gold": str(2 * index + 2), "acc": float(is_right), "lc": 1.0, "num_tokens": 17, "log_prob": -3.25,
+                "gold": str(2 * index + 2),
+                "acc": float(is_right),
+                "lc": 1.0,
+                "num_tokens": 17,
+                "log_prob": -3.25,
                 "finished": True,
             }
-        )  # fmt: skip
+        )
     return found
 
 
@@ -106,11 +111,15 @@ def write_run(
             json.dumps(
                 provenance
                 or {
-                    "athlos": "0.1.0", "commit": "0123456789abcdef0123456789abcdef01234567", "dirty": False, "seed": 1,
-                    "hardware": {"cpu": "a processor", "cores": 2, "gpus": []}, "versions": {"torch": "2.13.0"},
+                    "athlos": "0.1.0",
+                    "commit": "0123456789abcdef0123456789abcdef01234567",
+                    "dirty": False,
+                    "seed": 1,
+                    "hardware": {"cpu": "a processor", "cores": 2, "gpus": []},
+                    "versions": {"torch": "2.13.0"},
                 }
             )
-        )  # fmt: skip
+        )
     if curve:
         (folder / "events").mkdir()
         lines = "".join(json.dumps(record) + "\n" for record in curve)
@@ -134,11 +143,16 @@ def math_metrics(*, lr: float, seed: int) -> tuple[dict[str, float | None], dict
     known = [value for value in by_language.values() if value is not None]
     acc = sum(known) / len(known)
     metrics: dict[str, float | None] = {
-        "test/acc": acc, "test/runaway_rate": round(chance.uniform(0, 0.2), 3), "val/loss": 1.1 + chance.random() / 5,
-        "cost/wall_s": 200 + 100 * chance.random(), "cost/peak_mb": 700.0 + seed,
-        "cost/tokens_per_s": 9000.0 * (1 + lr), "cost/flops": 2.0e11, "cost/trainable_params": 759296.0,
+        "test/acc": acc,
+        "test/runaway_rate": round(chance.uniform(0, 0.2), 3),
+        "val/loss": 1.1 + chance.random() / 5,
+        "cost/wall_s": 200 + 100 * chance.random(),
+        "cost/peak_mb": 700.0 + seed,
+        "cost/tokens_per_s": 9000.0 * (1 + lr),
+        "cost/flops": 2.0e11,
+        "cost/trainable_params": 759296.0,
         **{f"test/acc/{language}": value for language, value in by_language.items()},
-    }  # fmt: skip
+    }
     details: dict[str, dict[str, Any]] = {
         "test/acc": {"low": acc - 0.05, "high": acc + 0.06, "n": 48, "undefined": 8},
         **{

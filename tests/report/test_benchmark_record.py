@@ -12,11 +12,13 @@ from athlos.report.benchmark_record import median_interval, write_benchmark_reco
 from athlos.report.reading import collect
 
 RESULTS = {
-    "threads": 1, "name": "no number", "sides": [1, 2],
+    "threads": 1,
+    "name": "no number",
+    "sides": [1, 2],
     "equal_512": {"lisa_over_sdpa": 1.5, "rounds": {"lisa_over_sdpa": [1.4, 1.6, 1.5, 1.45, 1.55, 1.7]}},
     "budget_512": {"lisa_over_sdpa": 1.2, "rounds": {"lisa_over_sdpa": [1.2, 1.3, 1.1]}},
     "undefined": float("nan"),
-}  # fmt: skip
+}
 
 
 def test_a_record_reads_as_a_run(tmp_path: Path):
@@ -25,12 +27,17 @@ def test_a_record_reads_as_a_run(tmp_path: Path):
     [record] = collect(folder)
     assert (record.study, record.state, record.problems) == ("decode", "finished", [])
     assert record.config == {
-        "study": "decode", "benchmark": "decode", "options.contexts": [512], "options.repeats": 6,
+        "study": "decode",
+        "benchmark": "decode",
+        "options.contexts": [512],
+        "options.repeats": 6,
         "options.device": None,
-    }  # fmt: skip
+    }
     assert {name: value for name, value in record.metrics.items() if name != "undefined"} == {
-        "threads": 1.0, "equal_512/lisa_over_sdpa": 1.5, "budget_512/lisa_over_sdpa": 1.2,
-    }  # fmt: skip
+        "threads": 1.0,
+        "equal_512/lisa_over_sdpa": 1.5,
+        "budget_512/lisa_over_sdpa": 1.2,
+    }
     assert record.metrics["undefined"] != record.metrics["undefined"]
     detail = record.details["equal_512/lisa_over_sdpa"]
     assert (detail.n, detail.low, detail.high) == (6, 1.4, 1.7)

@@ -65,10 +65,18 @@ def test_the_mean_over_seeds():
 @pytest.mark.parametrize(
     ("metric", "expected"),
     [
-        ("test/ppl", -1), ("test/ppl_base", -1), ("test/acc", 1), ("test/acc/de", 1), ("test/lc_acc/zh", 1),
-        ("train/loss", -1), ("cost/flops", 0), ("test/answer_tokens", 0), ("em", 1), ("test/length_ratio", 0),
+        ("test/ppl", -1),
+        ("test/ppl_base", -1),
+        ("test/acc", 1),
+        ("test/acc/de", 1),
+        ("test/lc_acc/zh", 1),
+        ("train/loss", -1),
+        ("cost/flops", 0),
+        ("test/answer_tokens", 0),
+        ("em", 1),
+        ("test/length_ratio", 0),
     ],
-)  # fmt: skip
+)
 def test_the_better_direction(metric: str, expected: int):
     assert direction(metric) == expected
 

@@ -29,17 +29,21 @@ def write_arms(results: Path, losses: dict[int, tuple[float | None, float | None
         for name, where, loss in (("ours", OURS, pair[0]), ("other", OTHER, pair[1])):
             if loss is not None:
                 write_run(
-                    results / f"{name}-s{seed}-{len(config)}", config={**where, "seed": seed, **config},
+                    results / f"{name}-s{seed}-{len(config)}",
+                    config={**where, "seed": seed, **config},
                     metrics={"test/nll": loss, "test/base": 1.0},
-                )  # fmt: skip
+                )
 
 
 def lower(**changes: Any) -> Comparison:
     values: dict[str, Any] = {
-        "label": "ours - other", "ours": Measure(metric="test/nll", where=OURS),
-        "against": Measure(metric="test/nll", where=OTHER), "compare": Compare.DIFFERENCE,
-        "direction": Direction.DOWN, **changes,
-    }  # fmt: skip
+        "label": "ours - other",
+        "ours": Measure(metric="test/nll", where=OURS),
+        "against": Measure(metric="test/nll", where=OTHER),
+        "compare": Compare.DIFFERENCE,
+        "direction": Direction.DOWN,
+        **changes,
+    }
     return Comparison(**values)
 
 
@@ -279,8 +283,9 @@ def test_seeds_of_two_configs_are_not_one_arm(tmp_path: Path):
     assert row.reason.endswith("differ in train.batch_size")
     by_size = joined(tmp_path, lower(by=("train.batch_size",)))
     assert [(row.label, row.value) for row in by_size.rows] == [
-        ("ours - other batch_size=8", -1.0), ("ours - other batch_size=64", -1.0),
-    ]  # fmt: skip
+        ("ours - other batch_size=8", -1.0),
+        ("ours - other batch_size=64", -1.0),
+    ]
 
 
 def test_of_a_repeated_run_the_last_counts(tmp_path: Path):
@@ -326,17 +331,20 @@ def test_damaged_folders_are_named_and_skipped(tmp_path: Path):
 def test_benchmarks_of_other_cases_are_other_runs(tmp_path: Path):
     for name, context in (("a", 512), ("b", 4096)):
         write_run(
-            tmp_path / name, config={"seed": None, "benchmark": "decode", "options.contexts": [context]},
+            tmp_path / name,
+            config={"seed": None, "benchmark": "decode", "options.contexts": [context]},
             metrics={f"budget_{context}/ratio": context / 1000},
-        )  # fmt: skip
+        )
     for context in (512, 4096):
         row = row_of(
             tmp_path,
             Comparison(
-                ours=Measure(metric=f"budget_{context}/ratio"), direction=Direction.UP, bar=0.0,
+                ours=Measure(metric=f"budget_{context}/ratio"),
+                direction=Direction.UP,
+                bar=0.0,
                 where={"benchmark": "decode"},
             ),
-        )  # fmt: skip
+        )
         assert row.value == context / 1000
 
 

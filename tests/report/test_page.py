@@ -158,12 +158,23 @@ def data_of(page: Page) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("text", "number"),
     [
-        ("", 12), ("S1-LR0.01", 1), ("lr=0.01", 3), ("train.lr>=0.01", 4), ("lr<0.01 seed=1", 2),
-        ("state!=finished", 1), ("state=failed", 1), ("acc>=0", 11), ("test/acc<-1", 0), ("run~gap", 1),
+        ("", 12),
+        ("S1-LR0.01", 1),
+        ("lr=0.01", 3),
+        ("train.lr>=0.01", 4),
+        ("lr<0.01 seed=1", 2),
+        ("state!=finished", 1),
+        ("state=failed", 1),
+        ("acc>=0", 11),
+        ("test/acc<-1", 0),
+        ("run~gap", 1),
         ('"no such words"', 0),
-        ('data.name="sums"', 11), ("lr=", 12), ("constructor=1", 12), ("lr>high", 12),
+        ('data.name="sums"', 11),
+        ("lr=", 12),
+        ("constructor=1", 12),
+        ("lr>high", 12),
     ],
-)  # fmt: skip
+)
 def test_filtering(page: Page, text: str, number: int):
     page.type("#filter", text)
     assert len(page.names()) == number
@@ -443,9 +454,15 @@ def test_the_page_fits_the_window_and_ticks_are_apart(noted: Callable[[int], Pag
             assert min(one["left"], one["top"]) >= 0, one["text"]
             assert one["right"] <= canvas["pixels"][0], one["text"]
             assert one["bottom"] <= canvas["pixels"][1], one["text"]
-        assert [(one["text"], other["text"]) for at, one in enumerate(texts) for other in texts[:at]
-                if one["left"] < other["right"] and other["left"] < one["right"]
-                and one["top"] < other["bottom"] and other["top"] < one["bottom"]] == [], metric  # fmt: skip
+        assert [
+            (one["text"], other["text"])
+            for at, one in enumerate(texts)
+            for other in texts[:at]
+            if one["left"] < other["right"]
+            and other["left"] < one["right"]
+            and one["top"] < other["bottom"]
+            and other["top"] < one["bottom"]
+        ] == [], metric
     assert page.errors() == []
 
 
@@ -494,21 +511,44 @@ def test_the_policy_refuses_what_is_injected(page: Page):
 
 def test_hostile_text_is_text(open_page: Callable[..., Page], tmp_path: Path):
     results = tmp_path / "results"
-    row = {"id": ATTACK, "language": "en", "prompt": ATTACK + REVERSED, "prediction": JOINED, "gold": [ATTACK],
-           "acc": 1.0, ATTACK: ATTACK, "__proto__": {"hacked": 1}}  # fmt: skip
+    row = {
+        "id": ATTACK,
+        "language": "en",
+        "prompt": ATTACK + REVERSED,
+        "prediction": JOINED,
+        "gold": [ATTACK],
+        "acc": 1.0,
+        ATTACK: ATTACK,
+        "__proto__": {"hacked": 1},
+    }
     for seed, folder in enumerate(("<img src=x onerror=window.hacked=1>", "b\u202egnp")):
         write_run(
             results / folder,
-            config={"study": ATTACK, "data.name": ATTACK, "train.note": f"{INVISIBLE} {seed}",
-                    "train.huge": "x" * 200_000, f"train.{ATTACK.replace('.', '')}": seed, "seed": seed},
-            metrics={"test/acc": 0.5 + seed / 10, f"test/{ATTACK}": 1.0, "__proto__": 1.0, "test/acc/<b>": 1.0,
-                     "test/acc/de": 0.1, "test/acc/fr": 0.2},
+            config={
+                "study": ATTACK,
+                "data.name": ATTACK,
+                "train.note": f"{INVISIBLE} {seed}",
+                "train.huge": "x" * 200_000,
+                f"train.{ATTACK.replace('.', '')}": seed,
+                "seed": seed,
+            },
+            metrics={
+                "test/acc": 0.5 + seed / 10,
+                f"test/{ATTACK}": 1.0,
+                "__proto__": 1.0,
+                "test/acc/<b>": 1.0,
+                "test/acc/de": 0.1,
+                "test/acc/fr": 0.2,
+            },
             curve=[{"step": 1, "time": 0, ATTACK: 1.0}, {"step": 2, "time": 0, ATTACK: 2.0}],
             predictions={"<b>suite": [row]},
             figures={"<img onerror=alert(1)>.png": png()},
             provenance={"commit": ATTACK, "hardware": {ATTACK: ATTACK}, ATTACK: ATTACK, "stages": ATTACK},
-            start=ATTACK, end=REVERSED, error=ATTACK, message=ATTACK + REVERSED,
-        )  # fmt: skip
+            start=ATTACK,
+            end=REVERSED,
+            error=ATTACK,
+            message=ATTACK + REVERSED,
+        )
     write_run(results / "odd", state=ATTACK, metrics={"test/acc": 0.1})
     page = open_page(results, title=ATTACK + REVERSED)
     page.click("#select-shown")
@@ -549,15 +589,24 @@ def test_claims_stand_beside_what_the_runs_show(open_page: Callable[..., Page], 
     for number, hidden in enumerate((256, f"{ATTACK}{INVISIBLE}")):
         write_run(
             tmp_path / "results" / str(number),
-            config={"study": "spannorm_step", "benchmark": "spannorm_step", "options.layers": 12,
-                    "options.hidden": hidden},
+            config={
+                "study": "spannorm_step",
+                "benchmark": "spannorm_step",
+                "options.layers": 12,
+                "options.hidden": hidden,
+            },
             metrics={"ratio/spannorm/prenorm": 1.0125},
             details={"ratio/spannorm/prenorm": {"n": 20, "undefined": 0, "low": 1.0, "high": 1.015}},
-        )  # fmt: skip
+        )
     page = open_page(tmp_path / "results")
     cells = page.texts("#claims tbody tr:first-child > *")
-    assert cells == ["span.cost", "1 ratio (note)", "step, spannorm / prenorm layers=12 hidden=256", "1.012 [1, 1.015]",
-                     "reproduced"]  # fmt: skip
+    assert cells == [
+        "span.cost",
+        "1 ratio (note)",
+        "step, spannorm / prenorm layers=12 hidden=256",
+        "1.012 [1, 1.015]",
+        "reproduced",
+    ]
     second = page.texts("#claims tbody tr:nth-child(2) bdi")[0]
     assert ATTACK[:20] in second
     assert "\u200b" not in second

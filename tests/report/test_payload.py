@@ -38,12 +38,18 @@ def test_config_is_split_into_what_differs_and_what_is_shared(tmp_path: Path):
 
 def test_parts_are_shown_by_the_names_that_choose_them(tmp_path: Path):
     write_run(tmp_path / "a", metrics={})
-    theirs = {"method._target_": "mine.module.MineModule",
-              "surgery._target_": "athlos.methods.lisa.surgery.LisaSurgery",
-              "data._target_": "athlos.data.sources.mgsm.MgsmSource", "data.name": "mgsm", "construct": None,
-              "eval.suites": {"math": {"_target_": "athlos.evaluation.suites.math.MathSuite"},
-                              "text": {"_target_": "athlos.evaluation.suites.perplexity.PerplexitySuite"}},
-              "generator._target_": "athlos.generation.openai_engine.OpenAIEngine"}  # fmt: skip
+    theirs = {
+        "method._target_": "mine.module.MineModule",
+        "surgery._target_": "athlos.methods.lisa.surgery.LisaSurgery",
+        "data._target_": "athlos.data.sources.mgsm.MgsmSource",
+        "data.name": "mgsm",
+        "construct": None,
+        "eval.suites": {
+            "math": {"_target_": "athlos.evaluation.suites.math.MathSuite"},
+            "text": {"_target_": "athlos.evaluation.suites.perplexity.PerplexitySuite"},
+        },
+        "generator._target_": "athlos.generation.openai_engine.OpenAIEngine",
+    }
     write_run(tmp_path / "b", config=theirs, metrics={})
     columns = {column["key"]: column["values"] for column in data_of(tmp_path)["config"]}
     assert columns["method"] == ["finetune", "MineModule"]
@@ -183,9 +189,7 @@ def test_claims_are_those_that_the_runs_say_something_on(tmp_path: Path):
     [claim] = payload(records, title="t", root="r", num_predictions=0)["claims"]
     assert (claim["id"], claim["verdict"], claim["paper"]) == ("span.cost", "not reproduced", "1 ratio")
     [[label, ours, method, verdict]] = claim["rows"]
-    assert (label, ours, verdict) == (
-        "step, spannorm / prenorm layers=3 hidden=8", "1.2 [1.1, 1.3]", "not reproduced"
-    )  # fmt: skip
+    assert (label, ours, verdict) == ("step, spannorm / prenorm layers=3 hidden=8", "1.2 [1.1, 1.3]", "not reproduced")
     assert "20 items or rounds" in method
     records[0].is_imported = True
     assert payload(records, title="t", root="r", num_predictions=0)["claims"] == []
@@ -193,8 +197,10 @@ def test_claims_are_those_that_the_runs_say_something_on(tmp_path: Path):
 
 def test_the_vendored_library_is_the_one_that_its_readme_names():
     named = dict(re.findall(r"\| `(\S+)` \| `\S+` \| `([0-9a-f]{64})` \|", LIBRARY.joinpath("README.md").read_text()))
-    assert named == {name: hashlib.sha256(LIBRARY.joinpath(name).read_bytes()).hexdigest()
-                     for name in ("uPlot.iife.min.js", "uPlot.min.css")}  # fmt: skip
+    assert named == {
+        name: hashlib.sha256(LIBRARY.joinpath(name).read_bytes()).hexdigest()
+        for name in ("uPlot.iife.min.js", "uPlot.min.css")
+    }
 
 
 def test_a_page_carries_the_licence_of_the_library(tmp_path: Path):

@@ -120,9 +120,16 @@ def test_predictions_are_cut_and_counted(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    "file", ["status.json", "metrics.json", "metric_details.json", "provenance.json", "events/metrics.jsonl",
-             "predictions/math.jsonl"],
-)  # fmt: skip
+    "file",
+    [
+        "status.json",
+        "metrics.json",
+        "metric_details.json",
+        "provenance.json",
+        "events/metrics.jsonl",
+        "predictions/math.jsonl",
+    ],
+)
 def test_a_folder_in_place_of_a_file_is_named(tmp_path: Path, file: str):
     run = write_run(tmp_path / "run", metrics={"m": 1.0}, curve=[{"step": 1, "m": 1.0}], predictions={"math": rows(1)})
     (run / file).unlink(missing_ok=True)

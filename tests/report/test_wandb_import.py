@@ -35,9 +35,14 @@ def start_run(folder: Path, **options: Any) -> Any:
     import wandb
 
     settings = wandb.Settings(
-        silent=True, console="off", disable_git=True, disable_code=True, disable_job_creation=True,
-        x_disable_stats=True, **options.pop("settings", {}),
-    )  # fmt: skip
+        silent=True,
+        console="off",
+        disable_git=True,
+        disable_code=True,
+        disable_job_creation=True,
+        x_disable_stats=True,
+        **options.pop("settings", {}),
+    )
     return wandb.init(mode="offline", dir=folder, reinit="create_new", settings=settings, **options)
 
 
@@ -59,19 +64,42 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("HOME", str(folder / "home"))
         patch.setenv("WANDB_DATA_DIR", str(folder / "staging"))
         run = start_run(
-            folder, id="abc123", project="my project", name="καλή run", group="g", job_type="train", tags=["t1", "t2"],
-            notes="a note", config={
-                "lr": 1e-3, "optimizer": {"betas": [0.9, 0.999], "name": None}, "seed": 3, "hf_token": "x",
-                "max_tokens": 7, "note": "δύο\x07", "login": {"key": "hf_" + "a" * 30},
-                "wrapped": {"desc": None, "value": 5}, "limit": math.inf,
+            folder,
+            id="abc123",
+            project="my project",
+            name="καλή run",
+            group="g",
+            job_type="train",
+            tags=["t1", "t2"],
+            notes="a note",
+            config={
+                "lr": 1e-3,
+                "optimizer": {"betas": [0.9, 0.999], "name": None},
+                "seed": 3,
+                "hf_token": "x",
+                "max_tokens": 7,
+                "note": "δύο\x07",
+                "login": {"key": "hf_" + "a" * 30},
+                "wrapped": {"desc": None, "value": 5},
+                "limit": math.inf,
             },
-        )  # fmt: skip
+        )
         for step in range(3):
-            run.log({
-                "train/loss": 1 / (step + 1), "deep": {"a": {"b": step}}, "bad": math.nan, "good": -math.inf,
-                "is_done": step == 2, "step": 10 * step, "text": "words", "sizes": [1, 2], "nothing": None,
-                "histogram": wandb.Histogram([1, 2, 3]), "word": "NaN",
-            })  # fmt: skip
+            run.log(
+                {
+                    "train/loss": 1 / (step + 1),
+                    "deep": {"a": {"b": step}},
+                    "bad": math.nan,
+                    "good": -math.inf,
+                    "is_done": step == 2,
+                    "step": 10 * step,
+                    "text": "words",
+                    "sizes": [1, 2],
+                    "nothing": None,
+                    "histogram": wandb.Histogram([1, 2, 3]),
+                    "word": "NaN",
+                }
+            )
         run.log({"val/loss": 0.25}, step=9)
         for number in (1, 2):
             rows = [[number, "ναί\n", None], [math.inf, "<b>", wandb.Image(RED)]]
@@ -115,16 +143,31 @@ def test_a_run_becomes_a_run_folder(imported: Path) -> None:
     assert imported.parent.name == "my_project"
     assert imported.name.startswith("καλή_run-")
     assert sorted(path.name for path in imported.iterdir()) == [
-        "config.yaml", "events", "figures", "metrics.json", "predictions", "provenance.json", "status.json",
-    ]  # fmt: skip
+        "config.yaml",
+        "events",
+        "figures",
+        "metrics.json",
+        "predictions",
+        "provenance.json",
+        "status.json",
+    ]
 
 
 def test_config_is_plain_and_without_secrets(imported: Path) -> None:
     assert read(imported / "config.yaml") == {
-        "lr": 0.001, "optimizer": {"betas": [0.9, 0.999], "name": None}, "seed": 3, "hf_token": "(removed)",
-        "max_tokens": 7, "note": "δύο\x07", "login": {"key": "(removed)"}, "wrapped": 5, "limit": "Infinity", "late": 1,
-        "study": "my project", "_wandb": {"group": "g", "job_type": "train", "tags": ["t1", "t2"]},
-    }  # fmt: skip
+        "lr": 0.001,
+        "optimizer": {"betas": [0.9, 0.999], "name": None},
+        "seed": 3,
+        "hf_token": "(removed)",
+        "max_tokens": 7,
+        "note": "δύο\x07",
+        "login": {"key": "(removed)"},
+        "wrapped": 5,
+        "limit": "Infinity",
+        "late": 1,
+        "study": "my project",
+        "_wandb": {"group": "g", "job_type": "train", "tags": ["t1", "t2"]},
+    }
     assert read(imported / "provenance.json")["seed"] == 3
 
 
@@ -132,9 +175,16 @@ def test_metrics_are_the_last_values_and_the_summary(imported: Path) -> None:
     metrics = read(imported / "metrics.json")
     assert metrics.pop("cost/wall_s") >= 0
     assert metrics == {
-        "train/loss": pytest.approx(1 / 3), "deep.a.b": 2.0, "bad": None, "good": None, "is_done": 1.0,
-        "history/step": 20.0, "val/loss": 0.25, "best.acc": 0.5, "word": None,
-    }  # fmt: skip
+        "train/loss": pytest.approx(1 / 3),
+        "deep.a.b": 2.0,
+        "bad": None,
+        "good": None,
+        "is_done": 1.0,
+        "history/step": 20.0,
+        "val/loss": 0.25,
+        "best.acc": 0.5,
+        "word": None,
+    }
 
 
 def test_curves_hold_every_number(imported: Path) -> None:
@@ -481,9 +531,18 @@ def test_odd_values(tmp_path: Path) -> None:
         record.run.config.update.add(key=key, value_json=text)
     record.run.config.update.add(nested_key=["level"] * 5000, value_json="1")
     row = history(
-        1, loss="1e400", big=str(10**400), old='{"a": {"b": 2}, "c": "text"}', table='{"_type": "table-file"}',
-        lone='{"\\udc00": 1}', odd="{", empty="{}", kind='{"_type": 3}', a__b="4", a__b__c="5",
-    )  # fmt: skip
+        1,
+        loss="1e400",
+        big=str(10**400),
+        old='{"a": {"b": 2}, "c": "text"}',
+        table='{"_type": "table-file"}',
+        lone='{"\\udc00": 1}',
+        odd="{",
+        empty="{}",
+        kind='{"_type": 3}',
+        a__b="4",
+        a__b__c="5",
+    )
     row.history.item.add(key="plain", value_json="7")
     row.history.item.add(nested_key=["level"] * 5000, value_json="8")
     records = [record, changes("config", ("deep", deep))]
@@ -503,9 +562,14 @@ def test_odd_values(tmp_path: Path) -> None:
 def test_a_bad_table_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wandb_import, "MAX_BYTES", 10**6)
     contents = [
-        b"{", b"[" * 200_000, b'{"columns": 3, "data": []}', b'{"columns": ["a"], "data": [1]}', b'{"data": []}',
-        b"\xff\xfe\xfd", b" " * (10**6 + 1),
-    ]  # fmt: skip
+        b"{",
+        b"[" * 200_000,
+        b'{"columns": 3, "data": []}',
+        b'{"columns": ["a"], "data": [1]}',
+        b'{"data": []}',
+        b"\xff\xfe\xfd",
+        b" " * (10**6 + 1),
+    ]
     tables = {f"t{at}": f'{{"_type": "table-file", "path": "{at}.json"}}' for at in range(len(contents))}
     run_folder = written(tmp_path, [run_record(), history(1, x="1", **tables)])
     for at, content in enumerate(contents):
@@ -575,22 +639,39 @@ def test_facts_of_the_log_come_without_host_and_person(tmp_path: Path) -> None:
     from wandb.proto import wandb_internal_pb2 as messages
 
     first = {
-        "os": "Linux-6.1-secret-host", "python": "CPython 3.11.7", "host": "secret-host", "username": "secret",
-        "email": "secret@x", "args": ["--key=/home/secret"], "program": "/home/secret/a.py", "root": "/home/secret",
-        "executable": "/home/secret/python", "docker": "secret/image", "slurm": {"node": "secret"},
-        "git": {"remote_url": "https://secret@x", "commit": "0123456789abcdef"}, "code_path": "secret/a.py",
-    }  # fmt: skip
+        "os": "Linux-6.1-secret-host",
+        "python": "CPython 3.11.7",
+        "host": "secret-host",
+        "username": "secret",
+        "email": "secret@x",
+        "args": ["--key=/home/secret"],
+        "program": "/home/secret/a.py",
+        "root": "/home/secret",
+        "executable": "/home/secret/python",
+        "docker": "secret/image",
+        "slurm": {"node": "secret"},
+        "git": {"remote_url": "https://secret@x", "commit": "0123456789abcdef"},
+        "code_path": "secret/a.py",
+    }
     second = {
-        "cpu": {"model": "EPYC"}, "cpu_count": 4, "cpu_count_logical": 8, "memory": {"total": 2**34},
-        "gpu_nvidia": [{"name": "A100", "uuid": "secret"}, {"name": "A30"}], "cuda_version": "12.2",
-    }  # fmt: skip
+        "cpu": {"model": "EPYC"},
+        "cpu_count": 4,
+        "cpu_count_logical": 8,
+        "memory": {"total": 2**34},
+        "gpu_nvidia": [{"name": "A100", "uuid": "secret"}, {"name": "A30"}],
+        "cuda_version": "12.2",
+    }
     records = [messages.Record(environment=ParseDict(part, messages.EnvironmentRecord())) for part in (first, second)]
     written(tmp_path, [run_record(host="secret-host"), *records, history(1, x="1")])
     [run] = import_runs(tmp_path, tmp_path / "out")
     found = read(run / "provenance.json")
     assert found["hardware"] == {
-        "system": "Linux", "cpu": "EPYC", "cores": 8, "memory_gib": 16.0, "gpus": ["A100", "A30"],
-    }  # fmt: skip
+        "system": "Linux",
+        "cpu": "EPYC",
+        "cores": 8,
+        "memory_gib": 16.0,
+        "gpus": ["A100", "A30"],
+    }
     assert found["versions"] == {"python": "3.11.7", "cuda": "12.2"}
     assert found["commit"] == "0123456789abcdef"
     assert "secret" not in "".join(path.read_text(encoding="utf-8") for path in run.rglob("*") if path.is_file())

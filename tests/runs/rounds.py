@@ -21,13 +21,30 @@ from athlos.stages import content_hash
 from athlos.training.module import MethodModule
 
 RUN = [
-    "data=lab_sums", "model=lab/lang", "prompt_style=bare", "eval=math", "eval.shots=0",
+    "data=lab_sums",
+    "model=lab/lang",
+    "prompt_style=bare",
+    "eval=math",
+    "eval.shots=0",
     "eval.suites.math.language_detector=lab",
-    "eval.bootstrap=0", "data.num_train=24", "data.num_test=2", "data.num_val=2", "train.max_steps=6",
-    "train.batch_size=4", "train.micro_batch_size=2", "train.max_length=160", "train.batching=bucket",
-    "train.val_every=3", "train.val_batches=1", "train.checkpoint_every=2", "train.log_every=1",
-    "decoding.max_new_tokens=6", "tracking=none", "progress=false", "study=rounds",
-]  # fmt: skip
+    "eval.bootstrap=0",
+    "data.num_train=24",
+    "data.num_test=2",
+    "data.num_val=2",
+    "train.max_steps=6",
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "train.max_length=160",
+    "train.batching=bucket",
+    "train.val_every=3",
+    "train.val_batches=1",
+    "train.checkpoint_every=2",
+    "train.log_every=1",
+    "decoding.max_new_tokens=6",
+    "tracking=none",
+    "progress=false",
+    "study=rounds",
+]
 STEP_SECONDS = "ATHLOS_TEST_STEP_SECONDS"
 """Variable of the environment: how long a step sleeps, so that a test can kill it there."""
 

@@ -14,11 +14,26 @@ from athlos.runs.chain import base_run, is_trained_here, start_of
 from athlos.stages import StageStore
 
 WORLD = [
-    "data.world.num_none=60", "data.world.num_rare=20", "data.world.num_frequent=20",
-    "data.world.rare_exposures=1", "data.world.frequent_exposures=2", "data.world.background_exposures=2",
-]  # fmt: skip
-RUN = ["model=lab/base", "data=lab", "prompt_style=bare", "eval=premises", "eval.bootstrap=0", "hardware=cpu_smoke",
-       "train.max_steps=0", "tracking=none", "progress=false", "study=tiny", *WORLD]  # fmt: skip
+    "data.world.num_none=60",
+    "data.world.num_rare=20",
+    "data.world.num_frequent=20",
+    "data.world.rare_exposures=1",
+    "data.world.frequent_exposures=2",
+    "data.world.background_exposures=2",
+]
+RUN = [
+    "model=lab/base",
+    "data=lab",
+    "prompt_style=bare",
+    "eval=premises",
+    "eval.bootstrap=0",
+    "hardware=cpu_smoke",
+    "train.max_steps=0",
+    "tracking=none",
+    "progress=false",
+    "study=tiny",
+    *WORLD,
+]
 DEEP = "model.source='run:finetune/lab,seed=2'"
 """A run that starts from `finetune/lab` with an override, which starts from `lab/base`."""
 
@@ -60,9 +75,18 @@ def test_the_first_run_trains_the_base_and_leaves_only_the_product(place):
 
 @pytest.mark.slow
 def test_the_second_run_reuses_the_base_and_goes_on_training(place, tmp_path):
-    more = ["seed=2", "train.max_steps=2", "train.batch_size=2", "train.micro_batch_size=2", "train.max_length=160",
-            "data.kinds=[sum]", "data.limit_train=8", "train.val_every=0", "train.checkpoint_every=2",
-            "train.log_every=1"]  # fmt: skip
+    more = [
+        "seed=2",
+        "train.max_steps=2",
+        "train.batch_size=2",
+        "train.micro_batch_size=2",
+        "train.max_length=160",
+        "data.kinds=[sum]",
+        "data.limit_train=8",
+        "train.val_every=0",
+        "train.checkpoint_every=2",
+        "train.log_every=1",
+    ]
     folder = tmp_path / "second"
     assert main(["run", *RUN, *more, f"cache_dir={place / 'cache'}", f"run_dir={folder}"]) == 0
     base, own = trainings(folder)
@@ -140,7 +164,7 @@ def test_provenance_names_the_experiment_and_no_path(place):
         ("run:lab_base", r"model.source: 'run:lab_base' was renamed to 'run:lab/base'"),
         ("run:eval/gemma3_mgsm", r"model.source: run:eval/gemma3_mgsm trains nothing \(train.max_steps=0\)"),
     ],
-)  # fmt: skip
+)
 def test_a_source_that_makes_no_sense_is_refused(tmp_path, source, message):
     with pytest.raises(ConfigError, match=message):
         start_of(configured(f"model.source='{source}'"), stages=StageStore(tmp_path))
@@ -168,8 +192,9 @@ def test_run_needs_a_name():
 
 
 def test_several_devices_do_not_train_the_base(place, tmp_path):
-    several = configured("hardware=ddp", "train.micro_batch_size=8", "hardware.max_steps_cap=2",
-                         "hardware.limit_items_cap=2")  # fmt: skip
+    several = configured(
+        "hardware=ddp", "train.micro_batch_size=8", "hardware.max_steps_cap=2", "hardware.limit_items_cap=2"
+    )
     assert several.num_devices == 2
     empty = StageStore(tmp_path)
     with pytest.raises(ConfigError, match=r"lab_base is not trained yet.*hardware=cpu train.max_steps=0"):
@@ -179,13 +204,24 @@ def test_several_devices_do_not_train_the_base(place, tmp_path):
 
 
 def test_a_dry_run_lists_every_training_and_does_none(tmp_path, capsys):
-    code = main(["run", *RUN, DEEP, "train.max_steps=1", "dry_run=true", f"cache_dir={tmp_path / 'cache'}",
-                 f"results_dir={tmp_path / 'results'}"])  # fmt: skip
+    code = main(
+        [
+            "run",
+            *RUN,
+            DEEP,
+            "train.max_steps=1",
+            "dry_run=true",
+            f"cache_dir={tmp_path / 'cache'}",
+            f"results_dir={tmp_path / 'results'}",
+        ]
+    )
     out = capsys.readouterr().out
     assert code == 0
     assert re.findall(r"^(.*): (\d+) steps$", out, re.M) == [
-        ("lab_base: train", "2"), ("lab_finetune: train", "2"), ("tiny: train", "1"),
-    ]  # fmt: skip
+        ("lab_base: train", "2"),
+        ("lab_finetune: train", "2"),
+        ("tiny: train", "1"),
+    ]
     for line in ("parameters", "memory: training", "FLOPs a step"):
         assert len(re.findall(rf"^{line} ", out, re.M)) == 3
     assert list(tmp_path.iterdir()) == []

@@ -33,9 +33,21 @@ def test_a_run_leaves_the_whole_record_and_prints_its_folder_last(tiny, run, tmp
     metrics = metrics_of(folder)
     assert metrics["test/ppl"] < metrics["test/ppl_base"]
     assert metrics["test/ppl"] == pytest.approx(math.exp(metrics["test/nll"]))
-    expected = {"cost/wall_s", "cost/tokens_per_s", "cost/peak_mb", "cost/flops", "cost/trainable_params",
-                "cost/trainable_share", "cost/total_params", "cost/train_s", "cost/train_cpu_s", "cost/tokens",
-                "cost/step_s", "val/loss", "val/ppl"}  # fmt: skip
+    expected = {
+        "cost/wall_s",
+        "cost/tokens_per_s",
+        "cost/peak_mb",
+        "cost/flops",
+        "cost/trainable_params",
+        "cost/trainable_share",
+        "cost/total_params",
+        "cost/train_s",
+        "cost/train_cpu_s",
+        "cost/tokens",
+        "cost/step_s",
+        "val/loss",
+        "val/ppl",
+    }
     assert expected <= set(metrics)
     assert metrics["cost/trainable_share"] == 1.0
     assert metrics["cost/flops"] > 0
@@ -70,10 +82,13 @@ def test_the_same_command_again_does_nothing_and_a_lost_checkpoint_is_redone(tin
 def start(arguments: list[str]) -> subprocess.Popen:
     return subprocess.Popen(
         [sys.executable, "-m", "athlos.cli.main", "run", *arguments],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         # A shell starts background jobs with ctrl-C ignored, and children keep that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
 
 
 def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> Path:
@@ -92,8 +107,13 @@ def wait_for_step(results: Path, step: int, process: subprocess.Popen) -> Path:
 @pytest.mark.parametrize("signal_number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_killed_run_goes_on_as_if_uninterrupted(tiny, run, tmp_path, signal_number):
     """Killed in mid-training, then the same command: same curve, same metrics, data order and dropout included."""
-    longer = [*tiny, "train.max_steps=300", "train.val_every=70", "train.checkpoint_every=20",
-              "+model.architecture.attention_dropout=0.2"]  # fmt: skip
+    longer = [
+        *tiny,
+        "train.max_steps=300",
+        "train.val_every=70",
+        "train.checkpoint_every=20",
+        "+model.architecture.attention_dropout=0.2",
+    ]
     # In a cache of its own, or the run below would find its training there.
     run("run", *longer, f"results_dir={tmp_path / 'whole'}", f"cache_dir={tmp_path / 'cache of whole'}")
     process = start(longer)

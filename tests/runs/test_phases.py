@@ -97,9 +97,12 @@ def slow_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def start(place: Path, *overrides: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "tests.runs.rounds", str(place), *overrides],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=dict(os.environ),
         cwd=Path(__file__).resolve().parents[2],
-    )  # fmt: skip
+    )
 
 
 def wait_until_step(place: Path, *, phase: int, step: int, process: subprocess.Popen[str]) -> None:
@@ -145,11 +148,16 @@ def test_a_sweep_over_the_last_phase_trains_the_first_ones_once(whole: Path) -> 
 @pytest.mark.parametrize(
     "change",
     [
-        ["decoding.max_new_tokens=4"], ["decoding=sampling", "decoding.max_new_tokens=6"], ["engine=transformers"],
-        ["data.limit_test=1"], ["tags=[a]"], ["eval.batch_size=3"], ["eval.bootstrap=10"],
+        ["decoding.max_new_tokens=4"],
+        ["decoding=sampling", "decoding.max_new_tokens=6"],
+        ["engine=transformers"],
+        ["data.limit_test=1"],
+        ["tags=[a]"],
+        ["eval.batch_size=3"],
+        ["eval.bootstrap=10"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_what_only_evaluation_reads_trains_nothing(whole: Path, change: list[str]) -> None:
     run = rounds_run(whole.parents[2], *change, f"run_dir={whole.parent / content_free_name(change)}")
     _, phases = done(run)
@@ -162,10 +170,18 @@ def content_free_name(change: list[str]) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    ["seed=2", "train.lr=0.5", "objective=label_smoothing", "data.num_train=25", "selection=lora",
-     "model.dtype=bfloat16",
-     "train.max_length=150", "hardware.precision=bf16-mixed", "model.architecture.hidden_size=32"],
-)  # fmt: skip
+    [
+        "seed=2",
+        "train.lr=0.5",
+        "objective=label_smoothing",
+        "data.num_train=25",
+        "selection=lora",
+        "model.dtype=bfloat16",
+        "train.max_length=150",
+        "hardware.precision=bf16-mixed",
+        "model.architecture.hidden_size=32",
+    ],
+)
 def test_what_changes_the_weights_changes_the_key(whole: Path, change: str) -> None:
     from athlos.runs.train import Start, training_stage
 

@@ -58,10 +58,14 @@ def read(file: Path) -> tuple[list[str], list[str]]:
 def test_a_run_comes_back_as_its_folder_was_read(tmp_path: Path):
     curve = [{"step": step, "time": 0, "train/loss": value} for step, value in [(5, 0.1 + 0.2), (2, 1e-300), (9, None)]]
     folder = write_run(
-        tmp_path / "results" / "run", metrics={"test/acc": 1 / 3, "test/nan": None}, curve=curve,
-        details={"test/acc": {"n": 9, "undefined": 1, "low": 0.1, "high": 0.5}}, predictions={"math": rows(3)},
-        figures={"a.png": png()}, config={"data.languages": ["\u0e44\u0e17\u0e22", "\u4e2d"], "data.none": None},
-    )  # fmt: skip
+        tmp_path / "results" / "run",
+        metrics={"test/acc": 1 / 3, "test/nan": None},
+        curve=curve,
+        details={"test/acc": {"n": 9, "undefined": 1, "low": 0.1, "high": 0.5}},
+        predictions={"math": rows(3)},
+        figures={"a.png": png()},
+        config={"data.languages": ["\u0e44\u0e17\u0e22", "\u4e2d"], "data.none": None},
+    )
     whole = read_run(folder, name="run")
     add_records(tmp_path / RECORDS, [whole])
     [kept] = collect(tmp_path / RECORDS)
@@ -113,8 +117,10 @@ def test_a_run_recorded_again_replaces_its_line_alone(tmp_path: Path):
     assert add_records(file, [run("a", 1.0), run("b", 2.0)]) == 0
     assert add_records(file, [run("b", 3.0), run("b", 4.0, study="t")]) == 1
     assert [(record.study, record.name, record.metrics["m"]) for record in read_records(file, damage=[])] == [
-        ("s", "a", 1.0), ("s", "b", 3.0), ("t", "b", 4.0),
-    ]  # fmt: skip
+        ("s", "a", 1.0),
+        ("s", "b", 3.0),
+        ("t", "b", 4.0),
+    ]
 
 
 def test_lines_can_be_read_changed_and_written(tmp_path: Path):
@@ -226,10 +232,12 @@ def test_absolute_paths_are_cut_to_their_name(text: str, kept: str):
 def test_a_line_says_nothing_of_the_machine(tmp_path: Path):
     here = str(tmp_path / "data")
     record = RunRecord(
-        path=tmp_path / "r", name="r", config={"data.dir": here, "run_dir": here, "cache_dir": here},
+        path=tmp_path / "r",
+        name="r",
+        config={"data.dir": here, "run_dir": here, "cache_dir": here},
         status={"message": f"no file {here}"},
         provenance={"overrides": [f"data.dir={here}", f"results_dir={here}", f"+run_dir={here}", "seed=1"]},
-    )  # fmt: skip
+    )
     line = line_of(record)
     assert str(tmp_path.parent) not in json.dumps(line)
     assert line["provenance"]["overrides"] == ["data.dir=data", "seed=1"]
@@ -245,7 +253,14 @@ def test_the_command_is_what_was_typed():
 
 
 def test_the_command_of_a_benchmark():
-    config = {"benchmark": "b", "study": "b", "options.equal_rows": 4, "options.contexts": [512, 1024],
-              "options.none": None, "options.flag": True, "options.off": False}  # fmt: skip
+    config = {
+        "benchmark": "b",
+        "study": "b",
+        "options.equal_rows": 4,
+        "options.contexts": [512, 1024],
+        "options.none": None,
+        "options.flag": True,
+        "options.off": False,
+    }
     command = RunRecord(path=Path("r"), name="r", config=config).command
     assert command == "python benchmarks/b.py --equal-rows 4 --contexts 512 1024 --flag"

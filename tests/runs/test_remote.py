@@ -9,10 +9,21 @@ from tests.generation.compatible_server import running
 
 def commands(url: str, results: Path) -> list[str]:
     return [
-        "run", "data=lab", "prompt_style=bare", "data.kinds=[fact]", "eval=qa", "train.max_steps=0",
-        "engine=openai", f"engine.base_url={url}", "engine.model=tiny", "decoding.max_new_tokens=4", "eval.bootstrap=0",
-        "data.limit_test=3", f"results_dir={results}", "progress=false",
-    ]  # fmt: skip
+        "run",
+        "data=lab",
+        "prompt_style=bare",
+        "data.kinds=[fact]",
+        "eval=qa",
+        "train.max_steps=0",
+        "engine=openai",
+        f"engine.base_url={url}",
+        "engine.model=tiny",
+        "decoding.max_new_tokens=4",
+        "eval.bootstrap=0",
+        "data.limit_test=3",
+        f"results_dir={results}",
+        "progress=false",
+    ]
 
 
 def test_a_server_answers_a_whole_run(run, tmp_path: Path, cache: Path) -> None:

@@ -8,11 +8,30 @@ from athlos.errors import ConfigError
 from athlos.text.language import CANDIDATES, base_language, detector
 
 NTREX = {
-    "ar": "ref.arb", "bn": "ref.ben", "cs": "ref.ces", "de": "ref.deu", "en": "src.eng", "es": "ref.spa",
-    "fi": "ref.fin", "fr": "ref.fra", "hi": "ref.hin", "id": "ref.ind", "it": "ref.ita", "ja": "ref.jpn",
-    "ko": "ref.kor", "nl": "ref.nld", "pl": "ref.pol", "pt": "ref.por", "ru": "ref.rus", "sw": "ref.swa",
-    "te": "ref.tel", "th": "ref.tha", "tr": "ref.tur", "vi": "ref.vie", "zh": "ref.zho-CN",
-}  # fmt: skip
+    "ar": "ref.arb",
+    "bn": "ref.ben",
+    "cs": "ref.ces",
+    "de": "ref.deu",
+    "en": "src.eng",
+    "es": "ref.spa",
+    "fi": "ref.fin",
+    "fr": "ref.fra",
+    "hi": "ref.hin",
+    "id": "ref.ind",
+    "it": "ref.ita",
+    "ja": "ref.jpn",
+    "ko": "ref.kor",
+    "nl": "ref.nld",
+    "pl": "ref.pol",
+    "pt": "ref.por",
+    "ru": "ref.rus",
+    "sw": "ref.swa",
+    "te": "ref.tel",
+    "th": "ref.tha",
+    "tr": "ref.tur",
+    "vi": "ref.vie",
+    "zh": "ref.zho-CN",
+}
 MEASURED = {"py3langid": (0.9984, 0.993), "lingua": (0.9900, 0.970)}
 """Share right on the sentences of NTREX, over all and of the worst language, as measured; the tests allow a half point
 less."""
@@ -75,8 +94,13 @@ def test_a_missing_library_names_the_extra(monkeypatch):
 
 def test_regions_and_scripts_do_not_matter():
     assert [base_language(code) for code in ("zh-CN", "zh_Hans", "pt_BR", "nb", "NN", "de")] == [
-        "zh", "zh", "pt", "no", "no", "de",
-    ]  # fmt: skip
+        "zh",
+        "zh",
+        "pt",
+        "no",
+        "no",
+        "de",
+    ]
 
 
 @pytest.mark.shared

@@ -169,10 +169,34 @@ def test_latex_in_a_question_stays_as_it_is():
 
 
 GOLDS = [
-    r"\frac{3}{4}", r"-\frac{3}{4}", "1/2", "2 1/2", "-3", "1,234", "0.5", r"\sqrt{2}", r"2\pi", "(1,2)", r"\{1, 2\}",
-    r"1-\frac{1}{\mathrm{e}}", "12_{(5)}", "6或8", r"\boxed{5}", "50%", r"50\%", "72 apples", "7 km/h", "x=5", "7万",
-    "Monday", r"\begin{pmatrix}1\\2\end{pmatrix}", r"\text{(B)}", "١٢", "2^{10}", "1, 2",
-]  # fmt: skip
+    r"\frac{3}{4}",
+    r"-\frac{3}{4}",
+    "1/2",
+    "2 1/2",
+    "-3",
+    "1,234",
+    "0.5",
+    r"\sqrt{2}",
+    r"2\pi",
+    "(1,2)",
+    r"\{1, 2\}",
+    r"1-\frac{1}{\mathrm{e}}",
+    "12_{(5)}",
+    "6或8",
+    r"\boxed{5}",
+    "50%",
+    r"50\%",
+    "72 apples",
+    "7 km/h",
+    "x=5",
+    "7万",
+    "Monday",
+    r"\begin{pmatrix}1\\2\end{pmatrix}",
+    r"\text{(B)}",
+    "١٢",
+    "2^{10}",
+    "1, 2",
+]
 
 
 def read_back(record):
@@ -219,8 +243,13 @@ def test_every_gold_of_the_sources_is_read_back(shared_data):
 
 def test_language_names_by_code_region_and_script():
     assert [language_name(code) for code in ("de", "pt_BR", "pt-BR", "zh_Hans", "es_MX", "nb")] == [
-        "German", "Brazilian Portuguese", "Brazilian Portuguese", "Simplified Chinese", "Spanish", "Norwegian Bokmål",
-    ]  # fmt: skip
+        "German",
+        "Brazilian Portuguese",
+        "Brazilian Portuguese",
+        "Simplified Chinese",
+        "Spanish",
+        "Norwegian Bokmål",
+    ]
     with pytest.raises(ConfigError, match="'xx'"):
         language_name("xx")
 
@@ -253,8 +282,11 @@ def test_the_default_of_a_type_is_its_first_built_in_style():
         kind.__name__: next(style.name for style in PROMPT_STYLES if style.record_type is kind) for kind in EXAMPLES
     }
     assert defaults == {
-        "MathRecord": "native_cot", "ParallelRecord": "labelled", "QuestionRecord": "passages", "TextRecord": "text",
-    }  # fmt: skip
+        "MathRecord": "native_cot",
+        "ParallelRecord": "labelled",
+        "QuestionRecord": "passages",
+        "TextRecord": "text",
+    }
     for kind, record in EXAMPLES.items():
         first = defaults[kind.__name__]
         assert build_prompt(record, shots=(), style="default") == build_prompt(record, shots=(), style=first)

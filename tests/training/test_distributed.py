@@ -14,10 +14,21 @@ pytestmark = pytest.mark.slow
 
 def distributed(arguments: list[str], strategy: str, folder: Path) -> Path:
     done = subprocess.run(
-        [sys.executable, "-m", "athlos.cli.main", "run", *arguments, f"hardware={strategy}",
-         "hardware.accelerator=cpu", f"run_dir={folder}"],
-        capture_output=True, text=True, timeout=250, env=dict(os.environ),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "athlos.cli.main",
+            "run",
+            *arguments,
+            f"hardware={strategy}",
+            "hardware.accelerator=cpu",
+            f"run_dir={folder}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=250,
+        env=dict(os.environ),
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [str(folder)]
     return folder
@@ -36,8 +47,10 @@ def test_two_processes_give_the_curve_of_one(tiny, run, tmp_path, strategy):
     assert metrics[0]["cost/flops"] == pytest.approx(metrics[1]["cost/flops"], rel=0.05)
 
 
-SUMS = {"de": ("Wie viel ist {} plus 3?", "Wir rechnen. Die Antwort ist {}."),
-        "th": ("{} บวก 3 เท่ากับเท่าไร", "คำตอบคือ {}")}  # fmt: skip
+SUMS = {
+    "de": ("Wie viel ist {} plus 3?", "Wir rechnen. Die Antwort ist {}."),
+    "th": ("{} บวก 3 เท่ากับเท่าไร", "คำตอบคือ {}"),
+}
 
 
 @pytest.fixture
@@ -47,10 +60,16 @@ def sums(tmp_path: Path) -> Path:
     folder.mkdir()
     for split, numbers in (("train", range(1, 9)), ("test", range(30, 33))):
         lines = [
-            {"id": f"{language}-{number}", "language": language, "question": question.format(number),
-             "answer": str(number + 3), "solution": solution.format(number + 3)}
-            for language, (question, solution) in SUMS.items() for number in numbers
-        ]  # fmt: skip
+            {
+                "id": f"{language}-{number}",
+                "language": language,
+                "question": question.format(number),
+                "answer": str(number + 3),
+                "solution": solution.format(number + 3),
+            }
+            for language, (question, solution) in SUMS.items()
+            for number in numbers
+        ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     return folder
@@ -68,13 +87,27 @@ def test_two_processes_that_share_the_evaluation_give_the_metrics_of_one(tiny, r
     """So small a learning rate moves no weight, so that both runs evaluate equal weights."""
     kept = [item for item in tiny if not item.startswith(("data", "train.val", "eval.suites"))]
     asked = [
-        *kept, "data=traces", f"data.dir={sums}", "eval=math", "eval.shots=0",
-        "+suite@eval.suites.margin=margin", "+suite@eval.suites.calibration=calibration",
-        "eval.suites.math.samples=3", "eval.suites.calibration.samples=3",
-        "decoding=sampling", "decoding.max_new_tokens=6", "train.max_length=128",
-    ]  # fmt: skip
-    read = [*tiny, "eval.batch_size=2", "eval.every=3", "train.batch_size=8", "train.batching=bucket",
-            "train.max_length=64"]  # fmt: skip
+        *kept,
+        "data=traces",
+        f"data.dir={sums}",
+        "eval=math",
+        "eval.shots=0",
+        "+suite@eval.suites.margin=margin",
+        "+suite@eval.suites.calibration=calibration",
+        "eval.suites.math.samples=3",
+        "eval.suites.calibration.samples=3",
+        "decoding=sampling",
+        "decoding.max_new_tokens=6",
+        "train.max_length=128",
+    ]
+    read = [
+        *tiny,
+        "eval.batch_size=2",
+        "eval.every=3",
+        "train.batch_size=8",
+        "train.batching=bucket",
+        "train.max_length=64",
+    ]
     for name, arguments in (("asked", asked), ("read", read)):
         still = [*arguments, "train.lr=1e-30", "train.max_steps=6"]
         code, out, err = run("run", *still)

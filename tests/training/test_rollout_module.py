@@ -63,8 +63,9 @@ def scripted(model: LlamaForCausalLM, chosen: Sequence[int], *, right: set[int])
         response_mask=torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in ids]),
         log_probs=torch.zeros(len(rows), longest),
         texts=[f"So it is {ANSWER if row in right else 90 + row}." for row in rows],
-        truncated=torch.zeros(len(rows), dtype=torch.bool), group_size=SIZE,
-    )  # fmt: skip
+        truncated=torch.zeros(len(rows), dtype=torch.bool),
+        group_size=SIZE,
+    )
     with torch.no_grad():
         rollouts.log_probs = response_log_probs(model, rollouts, temperature=1.0)
     return rollouts
@@ -80,11 +81,23 @@ def trainer() -> SimpleNamespace:
 def asking(
     monkeypatch: pytest.MonkeyPatch, trainer: Any, model: Any, *overrides: str, right: set[int] = RIGHT
 ) -> Asking:
-    config = run_config([
-        "method=lang", "objective=policy", "reward=accuracy", "data=traces", "method.prompts_per_step=4",
-        "method.chunk_prompts=3", f"objective.group_size={SIZE}", "objective.max_new_tokens=6", "train.batch_size=8",
-        "train.micro_batch_size=4", "train.max_steps=4", "train.checkpoint_every=2", *overrides,
-    ])  # fmt: skip
+    config = run_config(
+        [
+            "method=lang",
+            "objective=policy",
+            "reward=accuracy",
+            "data=traces",
+            "method.prompts_per_step=4",
+            "method.chunk_prompts=3",
+            f"objective.group_size={SIZE}",
+            "objective.max_new_tokens=6",
+            "train.batch_size=8",
+            "train.micro_batch_size=4",
+            "train.max_steps=4",
+            "train.checkpoint_every=2",
+            *overrides,
+        ]
+    )
     module = Asking(
         config, model=model, tokenizer=None, objective=PolicyObjective(config.objective), decoding=None, engine=None
     )  # type: ignore[arg-type]

@@ -265,9 +265,13 @@ def test_trackio_read_back(tmp_path: Path) -> None:
     environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "theirs"), "HF_HUB_OFFLINE": "1"}
     root = Path(__file__).parents[2]
     done = subprocess.run(
-        [sys.executable, "-c", TRACKIO_RUNS], cwd=tmp_path, capture_output=True, text=True, timeout=120,
+        [sys.executable, "-c", TRACKIO_RUNS],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env=environment | {"PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"},
-    )  # fmt: skip
+    )
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     [database] = (tmp_path / "theirs").glob("*.db")
     with sqlite3.connect(f"file:{database}?mode=ro", uri=True) as connection:

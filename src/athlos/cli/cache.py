@@ -57,9 +57,12 @@ def print_pruned(root: Path, *, criteria: Criteria, is_dry: bool = False, as_jso
     freed = sum(product.freed for product in removed)
     if as_json:
         outcome = {
-            "cache": str(contents.root), "is_dry": is_dry, "removed": [_plain(product) for product in removed],
-            "kept": [_plain(product) for product in kept], "freed_bytes": freed,
-        }  # fmt: skip
+            "cache": str(contents.root),
+            "is_dry": is_dry,
+            "removed": [_plain(product) for product in removed],
+            "kept": [_plain(product) for product in kept],
+            "freed_bytes": freed,
+        }
         print(json.dumps(outcome, indent=1, ensure_ascii=False))
     else:
         print(f"{'would free' if is_dry else 'frees'} {readable_size(freed)} ({freed} bytes), {_counted(len(removed))}")
@@ -110,7 +113,12 @@ def _pruned_line(product: StoredProduct, *, is_removed: bool, is_dry: bool) -> s
 
 def _plain(product: StoredProduct) -> dict[str, Any]:
     return {
-        "stage": product.stage, "key": product.key, "path": str(product.path), "state": product.state,
-        "bytes": product.size, "freed_bytes": product.freed, "age_s": round(product.age_s),
+        "stage": product.stage,
+        "key": product.key,
+        "path": str(product.path),
+        "state": product.state,
+        "bytes": product.size,
+        "freed_bytes": product.freed,
+        "age_s": round(product.age_s),
         "run_folders": [{"path": str(user), "exists": user.is_dir()} for user in product.users],
-    }  # fmt: skip
+    }

@@ -21,8 +21,11 @@ log = logging.getLogger(__name__)
 LOG_WIDTH = 160
 """Columns where the output is no terminal."""
 STYLES = {
-    Verdict.REPRODUCED: "green", Verdict.PARTLY: "yellow", Verdict.NOT_REPRODUCED: "red", Verdict.NOT_MEASURED: "dim",
-}  # fmt: skip
+    Verdict.REPRODUCED: "green",
+    Verdict.PARTLY: "yellow",
+    Verdict.NOT_REPRODUCED: "red",
+    Verdict.NOT_MEASURED: "dim",
+}
 
 
 def print_claims(methods: Sequence[str], *, runs: Sequence[Path] = (), form: str = "table") -> None:
@@ -74,19 +77,37 @@ def _chosen(methods: Sequence[str]) -> Mapping[str, Sequence[Claim]]:
 def _plain(entry: Entry) -> dict[str, Any]:
     claim = entry.claim
     return {
-        "method": entry.method, "id": claim.id, "text": claim.text, "paper": claim.paper, "unit": claim.unit,
-        "source": claim.source, "tag": claim.tag, "verdict": entry.verdict,
+        "method": entry.method,
+        "id": claim.id,
+        "text": claim.text,
+        "paper": claim.paper,
+        "unit": claim.unit,
+        "source": claim.source,
+        "tag": claim.tag,
+        "verdict": entry.verdict,
         "rows": [
             {
-                "label": row.label, "verdict": row.verdict, "reason": row.reason, "quantity": row.quantity,
-                "expected": row.expected, "value": row.value, "low": row.low, "high": row.high, "method": row.method,
-                "num_seeds": row.num_seeds, "arms": row.arms, "notes": row.notes, "setting": row.setting,
-                "hardware": row.hardware, "commits": row.commits, "runs": row.runs,
+                "label": row.label,
+                "verdict": row.verdict,
+                "reason": row.reason,
+                "quantity": row.quantity,
+                "expected": row.expected,
+                "value": row.value,
+                "low": row.low,
+                "high": row.high,
+                "method": row.method,
+                "num_seeds": row.num_seeds,
+                "arms": row.arms,
+                "notes": row.notes,
+                "setting": row.setting,
+                "hardware": row.hardware,
+                "commits": row.commits,
+                "runs": row.runs,
                 "command": row.command,
             }
             for row in entry.rows
         ],
-    }  # fmt: skip
+    }
 
 
 def summary(entries: Sequence[Entry]) -> str:
@@ -112,9 +133,11 @@ def markdown(entries: Sequence[Entry]) -> str:
     for method in dict.fromkeys(entry.method for entry in entries):
         mine = [entry for entry in entries if entry.method == method]
         lines += [
-            f"## {method}", "", "| claim | paper | source | compared | ours, 95 % interval | method | verdict |",
+            f"## {method}",
+            "",
+            "| claim | paper | source | compared | ours, 95 % interval | method | verdict |",
             "| --- | --- | --- | --- | --- | --- | --- |",
-        ]  # fmt: skip
+        ]
         for entry in mine:
             claim = entry.claim
             head = (f"`{claim.id}` {claim.text}", paper_of(claim), f"{claim.source} ({claim.tag})")
@@ -158,15 +181,21 @@ def _print_table(entries: Sequence[Entry]) -> None:
         rows = shown_rows(entry)
         is_one = len(rows) == 1 and rows[0].verdict is Verdict.NOT_MEASURED
         table.add_row(
-            Text(f"{entry.claim.id}: {entry.claim.text}", style="bold"), f"{paper_of(entry.claim)} ({entry.claim.tag})",
-            "", "", Text(visible(verdict_of(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
-        )  # fmt: skip
+            Text(f"{entry.claim.id}: {entry.claim.text}", style="bold"),
+            f"{paper_of(entry.claim)} ({entry.claim.tag})",
+            "",
+            "",
+            Text(visible(verdict_of(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
+        )
         for row in () if is_one else rows:
             method = f" ({row.method})" if row.method else ""
             table.add_row(
-                Text(visible(f"  {row.label}")), "", Text(f"{ours_of(row)}{method}"), str(row.num_seeds or ""),
+                Text(visible(f"  {row.label}")),
+                "",
+                Text(f"{ours_of(row)}{method}"),
+                str(row.num_seeds or ""),
                 Text(visible(verdict_of(row)), style=STYLES[row.verdict]),
-            )  # fmt: skip
+            )
     out.print(table)
     for line in origins(entries):
         out.print(Text(visible(line.replace("`", ""))), soft_wrap=True)

@@ -10,9 +10,20 @@ from athlos.config.registry import registry
 from athlos.errors import ConfigError, did_you_mean
 
 PART_GROUPS = (
-    "surgery", "construct", "objective", "reward", "selection", "decoding", "engine", "eval", "suite", "tracking",
-    "hardware", "scale", "sweep",
-)  # fmt: skip
+    "surgery",
+    "construct",
+    "objective",
+    "reward",
+    "selection",
+    "decoding",
+    "engine",
+    "eval",
+    "suite",
+    "tracking",
+    "hardware",
+    "scale",
+    "sweep",
+)
 COMMAND = "athlos "
 """A comment that starts so is the command line of an experiment."""
 

@@ -123,9 +123,12 @@ def parser() -> argparse.ArgumentParser:
         "--language", nargs="+", default=[], metavar="CODE", help="any of latn, cyrl, grek, thai, hani (all)"
     )
     sample.add_argument(
-        "--kind", nargs="+", default=[], metavar="KIND",
+        "--kind",
+        nargs="+",
+        default=[],
+        metavar="KIND",
         help="any of languages, facts, chains, documents, sums, memory, pictures, streams (all)",
-    )  # fmt: skip
+    )
     sample.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the world (0)")
     sample.add_argument("--count", type=int, metavar="N", help="at most so many samples of each kind (a few)")
     return top

@@ -109,9 +109,16 @@ class Terminal(Watcher):
         )
 
     def training_starts(
-        self, run: RunConfig, *, phase: str, parts: Sequence[str], total_params: int, trainable_params: int,
-        license: str, resumed_from: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        run: RunConfig,
+        *,
+        phase: str,
+        parts: Sequence[str],
+        total_params: int,
+        trainable_params: int,
+        license: str,
+        resumed_from: int | None,
+    ) -> None:
         share = trainable_params / total_params if total_params else 0.0
         parameters = f"{readable_count(total_params)}, of which {readable_count(trainable_params)} ({share:.2%}) train"
         rows = [("parts", part) for part in parts if part != "none"]

@@ -44,14 +44,19 @@ def write_report(
             records += _imported(folder, Path(scratch) / str(number), num_predictions=num_predictions)
         # Figures are read here, so the folder of imported runs must still stand.
         data = payload(
-            records, title=title or f"Runs in {results.resolve().name}", root=str(results),
+            records,
+            title=title or f"Runs in {results.resolve().name}",
+            root=str(results),
             num_predictions=num_predictions,
-        )  # fmt: skip
+        )
     write_page(data, out)
     log.info(
-        "%d runs in %.1f s, %.1f MB%s", len(records), time.monotonic() - start, out.stat().st_size / 1e6,
+        "%d runs in %.1f s, %.1f MB%s",
+        len(records),
+        time.monotonic() - start,
+        out.stat().st_size / 1e6,
         _summary(records),
-    )  # fmt: skip
+    )
     return out
 
 

@@ -15,7 +15,10 @@ class NoConstructConfig(ConstructConfig):
 
 PARTS = [
     Part(
-        group="construct", name="none", schema=NoConstructConfig, target=NoConstructConfig._target_,
+        group="construct",
+        name="none",
+        schema=NoConstructConfig,
+        target=NoConstructConfig._target_,
         summary="trains on the data as it is",
     )
-]  # fmt: skip
+]

@@ -68,7 +68,7 @@ class Rows:
         """The rows with the given indices, in that order; tokens and places in them stay."""
         return replace(
             self, starts_R=self.starts_R[kept], ends_R=self.ends_R[kept], num_targets_R=self.num_targets_R[kept]
-        )  # fmt: skip
+        )
 
 
 def rows_hash(rows: Rows) -> str:

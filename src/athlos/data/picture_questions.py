@@ -133,9 +133,11 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
             for item in self._all(split):
                 for language in dict.fromkeys((*self.config.languages, *self.config.shares)):
                     yield to_translate(
-                        item.questions[language], item.options[language], instruction=self.config.instruction,
+                        item.questions[language],
+                        item.options[language],
+                        instruction=self.config.instruction,
                         has_picture=True,
-                    )  # fmt: skip
+                    )
         yield from LETTERS
 
 

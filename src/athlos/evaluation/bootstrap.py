@@ -27,9 +27,15 @@ def resampled(statistic: Any, *columns: Array, resamples: int, generator: np.ran
     if num_items == 1:  # scipy wants two items; every draw of one is that one
         return np.full(resamples, statistic(*columns, axis=-1))
     drawn: Array = stats.bootstrap(
-        columns, statistic, paired=len(columns) > 1, vectorized=True, method="percentile", n_resamples=resamples,
-        batch=max(1, CHUNK_DRAWS // max(1, num_items)), rng=generator,
-    ).bootstrap_distribution  # fmt: skip
+        columns,
+        statistic,
+        paired=len(columns) > 1,
+        vectorized=True,
+        method="percentile",
+        n_resamples=resamples,
+        batch=max(1, CHUNK_DRAWS // max(1, num_items)),
+        rng=generator,
+    ).bootstrap_distribution
     return drawn
 
 

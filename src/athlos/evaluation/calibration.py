@@ -108,8 +108,13 @@ def _mean(values: Array) -> float:
 
 
 MEASURES: dict[str, Measure] = {
-    "ece_mass": ece_mass, "ece_width": ece_width, "mce": mce, "brier": brier, "auroc": auroc, "aurc": aurc,
+    "ece_mass": ece_mass,
+    "ece_width": ece_width,
+    "mce": mce,
+    "brier": brier,
+    "auroc": auroc,
+    "aurc": aurc,
     "e_aurc": e_aurc,
     "calibration_accuracy": lambda conf, correct: _mean(correct),
     "mean_confidence": lambda conf, correct: _mean(conf),
-}  # fmt: skip
+}

@@ -124,10 +124,8 @@ def ratios(metrics: dict[str, float]) -> dict[str, float]:
     if base is None:
         return {}
     return {
-        name.replace("test/ppl", "test/ppl_ratio"): metrics[name] / base
-        for name in variants
-        if name != "test/ppl_base"
-    }  # fmt: skip
+        name.replace("test/ppl", "test/ppl_ratio"): metrics[name] / base for name in variants if name != "test/ppl_base"
+    }
 
 
 def full_name(name: str, *, split: str, suffix: str) -> str:

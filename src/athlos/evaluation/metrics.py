@@ -110,9 +110,11 @@ class TokenMean(Metric):
         detail = MetricDetail(n=len(values))
         if self.evaluation and self.evaluation.bootstrap:
             drawn = resampled(
-                ratio_of_sums, *self.sums(), resamples=self.evaluation.bootstrap,
+                ratio_of_sums,
+                *self.sums(),
+                resamples=self.evaluation.bootstrap,
                 generator=np.random.default_rng(self.evaluation.bootstrap_seed),
-            )  # fmt: skip
+            )
             detail.low, detail.high = interval_of(drawn)
         return {self.name: float(values.mean())}, {self.name: detail}
 

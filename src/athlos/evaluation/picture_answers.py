@@ -47,9 +47,14 @@ class Reply:
 
 
 def replies(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[Prompt], *, batch_size: int,
-    max_new_tokens: int, progress: Progress | None = None,
-) -> list[Reply]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[Prompt],
+    *,
+    batch_size: int,
+    max_new_tokens: int,
+    progress: Progress | None = None,
+) -> list[Reply]:
     """One reply a prompt, in order; with `max_new_tokens=0` the model writes nothing itself."""
     inner = causal_model(model)
     ids = [prompt_ids(tokenizer, prompt.text, num_image_tokens=num_image_tokens(inner)) for prompt in prompts]
@@ -62,11 +67,14 @@ def replies(
             for place, reply in zip(
                 places,
                 _replies_of_batch(
-                    inner, tokenizer, [ids[place] for place in places], [prompts[place] for place in places],
+                    inner,
+                    tokenizer,
+                    [ids[place] for place in places],
+                    [prompts[place] for place in places],
                     max_new_tokens=max_new_tokens,
                 ),
                 strict=True,
-            ):  # fmt: skip
+            ):
                 found[place] = reply
             done += len(places)
             if progress:
@@ -93,9 +101,13 @@ def _equal_lengths(ids: Sequence[list[int]], *, batch_size: int) -> Iterator[lis
 
 
 def _replies_of_batch(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", ids: Sequence[list[int]], prompts: Sequence[Prompt],
-    *, max_new_tokens: int,
-) -> list[Reply]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    ids: Sequence[list[int]],
+    prompts: Sequence[Prompt],
+    *,
+    max_new_tokens: int,
+) -> list[Reply]:
     from transformers import DynamicCache
 
     device = next(model.parameters()).device
@@ -143,9 +155,13 @@ def _scored(model: "PreTrainedModel", logits_BV: Tensor, cache: Any, answers: li
 
 
 def _written(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", logits_BV: Tensor, cache: Any, *,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    logits_BV: Tensor,
+    cache: Any,
+    *,
     max_new_tokens: int,
-) -> list[str]:  # fmt: skip
+) -> list[str]:
     """Greedy answers up to a line end, the end token or `max_new_tokens`."""
     written: list[list[int]] = [[] for _ in logits_BV]
     is_open = [True] * len(written)

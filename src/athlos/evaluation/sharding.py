@@ -68,9 +68,12 @@ def in_shares(items: Sequence[Item], work: Callable[[Sequence[Item]], list[Resul
 
 
 def one_by_one(
-    items: Sequence[Item], score: Callable[[Item], Result], *, progress: Any = None,
+    items: Sequence[Item],
+    score: Callable[[Item], Result],
+    *,
+    progress: Any = None,
     num_tokens: Callable[[Result], int] = lambda _: 0,
-) -> list[Result]:  # fmt: skip
+) -> list[Result]:
     """`in_shares` for work on one item, or one batch, at a time.
 
     `progress` is told of (items done, items of this process, `num_tokens` of the results so far).

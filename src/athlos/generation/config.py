@@ -57,16 +57,40 @@ class SelfGeneratorConfig(EngineConfig):
 
 
 PARTS = [
-    Part(group="decoding", name="greedy", schema=GreedyConfig, target="athlos.generation.decoding.Greedy",
-         summary="the most probable token"),
-    Part(group="decoding", name="sampling", schema=SamplingConfig, target="athlos.generation.decoding.Sampling",
-         summary="temperature, top-k, top-p and min-p sampling"),
-    Part(group="engine", name="native", schema=NativeConfig, target="athlos.generation.native.NativeEngine",
-         summary="Athlos's own decode loop: prompts read once, finished rows dropped"),
-    Part(group="engine", name="transformers", schema=TransformersConfig,
-         target="athlos.generation.transformers_engine.TransformersEngine",
-         summary="the loop of transformers, to compare with"),
-    Part(group="generator", name="self", schema=SelfGeneratorConfig, target="athlos.generation.native.NativeEngine",
-         summary="the model itself, by the weights that a phase starts from"),
+    Part(
+        group="decoding",
+        name="greedy",
+        schema=GreedyConfig,
+        target="athlos.generation.decoding.Greedy",
+        summary="the most probable token",
+    ),
+    Part(
+        group="decoding",
+        name="sampling",
+        schema=SamplingConfig,
+        target="athlos.generation.decoding.Sampling",
+        summary="temperature, top-k, top-p and min-p sampling",
+    ),
+    Part(
+        group="engine",
+        name="native",
+        schema=NativeConfig,
+        target="athlos.generation.native.NativeEngine",
+        summary="Athlos's own decode loop: prompts read once, finished rows dropped",
+    ),
+    Part(
+        group="engine",
+        name="transformers",
+        schema=TransformersConfig,
+        target="athlos.generation.transformers_engine.TransformersEngine",
+        summary="the loop of transformers, to compare with",
+    ),
+    Part(
+        group="generator",
+        name="self",
+        schema=SelfGeneratorConfig,
+        target="athlos.generation.native.NativeEngine",
+        summary="the model itself, by the weights that a phase starts from",
+    ),
     *HTTP_PARTS,
-]  # fmt: skip
+]

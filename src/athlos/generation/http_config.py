@@ -38,8 +38,14 @@ class HTTPEngineConfig(EngineConfig):
 
     is_remote: ClassVar[bool] = True
     operational: ClassVar[tuple[str, ...]] = (
-        "base_url", "api_key_variable", "max_in_flight", "connect_timeout", "read_timeout", "max_retries", "cache",
-    )  # fmt: skip
+        "base_url",
+        "api_key_variable",
+        "max_in_flight",
+        "connect_timeout",
+        "read_timeout",
+        "max_retries",
+        "cache",
+    )
 
     base_url: str = MISSING
     """`http(s)://host[:port]/v1`: the part before `/completions`."""

@@ -94,9 +94,11 @@ class DecodeLoop:
         self.stop_strings = StopStrings(self.tokenizer, self.stop)
         self.ends_E = torch.tensor(list(self.ends), dtype=torch.int64, device=self.step.device)
         self.prefill = Prefill(
-            self.step, [prompt.token_ids for prompt in self.prompts],
-            share_prefixes=self.share_prefixes, reads_as_given=self.reads_as_given,
-        )  # fmt: skip
+            self.step,
+            [prompt.token_ids for prompt in self.prompts],
+            share_prefixes=self.share_prefixes,
+            reads_as_given=self.reads_as_given,
+        )
 
     def run(self) -> list[list[Sample]]:
         """The samples of each prompt, in the order of the prompts."""

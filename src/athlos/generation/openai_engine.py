@@ -228,11 +228,13 @@ class OpenAIEngine:
         is_alone = len(reply.choices) == 1
         return [
             as_sample(
-                choice, stop=stop, num_prompt_tokens=reply.num_prompt_tokens,
+                choice,
+                stop=stop,
+                num_prompt_tokens=reply.num_prompt_tokens,
                 num_tokens=reply.num_tokens if is_alone else len(choice.tokens),
             )
             for choice in reply.choices
-        ]  # fmt: skip
+        ]
 
 
 async def side_by_side(

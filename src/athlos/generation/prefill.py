@@ -85,9 +85,11 @@ class Prefill:
             cache = KVCache.gathered(spans, length=width - computed, capacity=width)
         pads = [width - length for length in lengths]
         logits_BV = self.step(
-            padded_ids(prompts, width=computed, fill=0, device=self.step.device), cache,
-            pad_B=torch.tensor(pads, device=self.step.device), most_padding=max(pads),
-        )  # fmt: skip
+            padded_ids(prompts, width=computed, fill=0, device=self.step.device),
+            cache,
+            pad_B=torch.tensor(pads, device=self.step.device),
+            most_padding=max(pads),
+        )
         return {number: Prefilled(cache=cache, row=row, logits_V=logits_BV[row]) for row, number in enumerate(members)}
 
     def _prefix(self, group: int) -> KVCache:

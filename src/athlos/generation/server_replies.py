@@ -107,9 +107,13 @@ def as_sample(choice: Choice, *, stop: Sequence[str], num_prompt_tokens: int, nu
     is_whole = choice.reason not in ("length", "content_filter")
     if not ends:
         return Sample(
-            text=choice.text, token_ids=list(choice.token_ids), log_probs=list(choice.log_probs),
-            num_tokens=num_tokens, num_prompt_tokens=num_prompt_tokens, finished=is_whole,
-        )  # fmt: skip
+            text=choice.text,
+            token_ids=list(choice.token_ids),
+            log_probs=list(choice.log_probs),
+            num_tokens=num_tokens,
+            num_prompt_tokens=num_prompt_tokens,
+            finished=is_whole,
+        )
     until = choice.text[: min(ends)]
     text = until[: min(place for string in stop if string and (place := until.find(string)) >= 0)]
     kept = _num_tokens_until(choice.tokens, length=len(until), text=choice.text)

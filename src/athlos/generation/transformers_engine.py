@@ -55,9 +55,13 @@ class TransformersEngine(LocalEngine):
             for start in range(0, len(jobs), self.config.batch_size):
                 batch = jobs[start : start + self.config.batch_size]
                 samples = self._batch(
-                    model, [(prompts[index], sample) for index, sample in batch],
-                    rule=rule, stop=stop, ends=ends, extra_rules=extra_rules,
-                )  # fmt: skip
+                    model,
+                    [(prompts[index], sample) for index, sample in batch],
+                    rule=rule,
+                    stop=stop,
+                    ends=ends,
+                    extra_rules=extra_rules,
+                )
                 found.update(zip(batch, samples, strict=True))
                 num_tokens += sum(sample.num_tokens for sample in samples)
                 if progress:
@@ -99,11 +103,16 @@ class TransformersEngine(LocalEngine):
         log_probs = torch.stack(chooser.log_probs, dim=1).tolist()
         return [
             sample_of(
-                self.tokenizer, prompt, generated[row][:count], log_probs[row][:count],
-                ends=ends, stop=stop, finished=stopper.finished[row],
+                self.tokenizer,
+                prompt,
+                generated[row][:count],
+                log_probs[row][:count],
+                ends=ends,
+                stop=stop,
+                finished=stopper.finished[row],
             )
             for row, ((prompt, _), count) in enumerate(zip(batch, stopper.num_tokens, strict=True))
-        ]  # fmt: skip
+        ]
 
 
 @dataclass(kw_only=True)

@@ -18,11 +18,17 @@ class ExactJudgeConfig(JudgeConfig):
 
 PARTS = [
     Part(
-        group="judge", name="none", schema=NoJudgeConfig, target="athlos.judging.lexical.NoJudge",
+        group="judge",
+        name="none",
+        schema=NoJudgeConfig,
+        target="athlos.judging.lexical.NoJudge",
         summary="nothing is judged",
     ),
     Part(
-        group="judge", name="exact", schema=ExactJudgeConfig, target="athlos.judging.lexical.ExactJudge",
+        group="judge",
+        name="exact",
+        schema=ExactJudgeConfig,
+        target="athlos.judging.lexical.ExactJudge",
         summary="an answer is right if it is one of the references",
     ),
-]  # fmt: skip
+]

@@ -65,9 +65,10 @@ class ChainConfig:
 
     def num_comparisons(self, split: Split) -> int:
         return {
-            Split.train: self.num_train_comparisons, Split.dev: self.num_dev_comparisons,
+            Split.train: self.num_train_comparisons,
+            Split.dev: self.num_dev_comparisons,
             Split.test: self.num_test_comparisons,
-        }[split]  # fmt: skip
+        }[split]
 
 
 class Node(NamedTuple):

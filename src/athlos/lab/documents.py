@@ -26,7 +26,7 @@ from athlos.lab.facts import (
     facts_of,
     question,
     statement,
-)  # fmt: skip
+)
 from athlos.lab.grammar import Clause, NounPhrase
 from athlos.lab.world import Exposure, Table, World, apportion, make_table
 
@@ -157,10 +157,10 @@ def changed_facts(facts: Iterable[Fact], claim: Fact) -> list[Fact]:
     inverse = INVERSES.get(claim.relation)
     taken = {(claim.subject, claim.relation)} | ({(claim.object, inverse)} if inverse else set())
     kept = [
-        fact for fact in facts
-        if (fact.subject, fact.relation) not in taken
-        and (fact.object, INVERSES.get(fact.relation, "")) not in taken
-    ]  # fmt: skip
+        fact
+        for fact in facts
+        if (fact.subject, fact.relation) not in taken and (fact.object, INVERSES.get(fact.relation, "")) not in taken
+    ]
     return [*kept, claim]
 
 
@@ -234,9 +234,11 @@ def make_case(
 def _plan(askable: Sequence[Fact], pool: Sequence[Fact], config: DocumentConfig, *, rng: random.Random) -> _Plan:
     by_key = {(fact.subject, fact.relation): fact for fact in pool}
     plans = {
-        Evidence.direct: _direct_plans, Evidence.buried: _direct_plans, Evidence.implicit: _implicit_plans,
+        Evidence.direct: _direct_plans,
+        Evidence.buried: _direct_plans,
+        Evidence.implicit: _implicit_plans,
         Evidence.scattered: _scattered_plans,
-    }[config.evidence]  # fmt: skip
+    }[config.evidence]
     order = list(askable)
     rng.shuffle(order)
     for fact in order:
@@ -271,10 +273,12 @@ def _scattered_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: 
     paths = [(fact,)]
     for _ in range(num_hops - 1):
         paths = [
-            (*path, after) for path in paths for relation in RELATIONS
+            (*path, after)
+            for path in paths
+            for relation in RELATIONS
             if (after := by_key.get((path[-1].object, relation)))
             and after.object not in {path[0].subject, *(step.object for step in path)}
-        ]  # fmt: skip
+        ]
     return [_chain_plan(path) for path in paths]
 
 
@@ -344,17 +348,25 @@ class _Writer:
         self.rng.shuffle(order)
         documents = tuple(
             make_document(
-                self.world, contents[number], identifier=f"{self.identifier}-document-{place}", language=self.language,
+                self.world,
+                contents[number],
+                identifier=f"{self.identifier}-document-{place}",
+                language=self.language,
                 rng=self.rng,
             )
             for place, number in enumerate(order)
-        )  # fmt: skip
+        )
         return Case(
-            identifier=self.identifier, language=self.language, config=config, asked=self.plan.asked,
-            question=question(self.plan.asked, wording), documents=documents,
+            identifier=self.identifier,
+            language=self.language,
+            config=config,
+            asked=self.plan.asked,
+            question=question(self.plan.asked, wording),
+            documents=documents,
             support=self._support([contents[number] for number in order]) if num_gold else (),
-            gold=tuple(place for place, number in enumerate(order) if number < num_gold), stored_answer=stored,
-        )  # fmt: skip
+            gold=tuple(place for place, number in enumerate(order) if number < num_gold),
+            stored_answer=stored,
+        )
 
     def _gold(self, index: int) -> list[Fact]:
         config = self.config
@@ -460,9 +472,10 @@ def retrieval_corpus(world: World, config: CorpusConfig, *, language: str, facts
     if language == first:
         return Corpus(tuple(in_own), tuple(in_own), {one.identifier: Placement.both for one in in_own})
     dealt = [
-        placement for placement, count in zip(Placement, apportion(len(in_own), shares), strict=True)
+        placement
+        for placement, count in zip(Placement, apportion(len(in_own), shares), strict=True)
         for _ in range(count)
-    ]  # fmt: skip
+    ]
     world.rng("corpus", language).shuffle(dealt)
     placements = {document.identifier: placement for document, placement in zip(in_own, dealt, strict=True)}
     return Corpus(
@@ -519,15 +532,15 @@ def case_record(world: World, case: Case) -> LabQuestion:
     language = world.languages[case.language]
     used = {document for document, _ in case.support}
     return LabQuestion(
-        identifier=case.identifier, language=case.language, question=language.render(case.question),
+        identifier=case.identifier,
+        language=case.language,
+        question=language.render(case.question),
         answers=[language.phrase(NounPhrase(case.asked.object))] if case.has_gold else [],
-        passages=[
-            _lab_passage(document, is_supporting=index in used) for index, document in enumerate(case.documents)
-        ],
+        passages=[_lab_passage(document, is_supporting=index in used) for index, document in enumerate(case.documents)],
         steps=[],
         supporting_facts=[(case.documents[document].identifier, sentence) for document, sentence in case.support],
         stored_answer=language.phrase(NounPhrase(case.stored_answer)) if case.stored_answer else "",
-    )  # fmt: skip
+    )
 
 
 def chain_record(
@@ -541,9 +554,11 @@ def chain_record(
     """A chain question as text. `documents` are searched for its facts; raises `DataError` when one is in none."""
     spoken = world.languages[language]
     place = {
-        fact: (document.identifier, index) for document in documents
-        for index, facts in enumerate(document.facts) for fact in facts
-    }  # fmt: skip
+        fact: (document.identifier, index)
+        for document in documents
+        for index, facts in enumerate(document.facts)
+        for fact in facts
+    }
     missing = [fact for fact in chain.facts if documents and fact not in place]
     if missing:
         raise DataError(f"lab chain {chain.identifier}: no document states {missing[0]}")
@@ -551,18 +566,22 @@ def chain_record(
     used = {identifier for identifier, _ in support}
     answer = spoken.phrase(chain.answer_phrase)
     return LabQuestion(
-        identifier=chain.identifier, language=language, question=spoken.render(chain.clause(wording)),
+        identifier=chain.identifier,
+        language=language,
+        question=spoken.render(chain.clause(wording)),
         answers=[answer],
         passages=[_lab_passage(document, is_supporting=document.identifier in used) for document in documents],
         steps=[
             LabStep(
-                node_text(world, node, language, wording=wording), spoken.phrase(NounPhrase(node.answer)),
+                node_text(world, node, language, wording=wording),
+                spoken.phrase(NounPhrase(node.answer)),
                 place[node.fact][0] if node.fact and documents else "",
             )
             for node in chain.nodes()
         ],
-        supporting_facts=list(dict.fromkeys(support)), stored_answer=answer,
-    )  # fmt: skip
+        supporting_facts=list(dict.fromkeys(support)),
+        stored_answer=answer,
+    )
 
 
 # -- long answers ------------------------------------------------------------------------------------------------------
@@ -624,9 +643,10 @@ def make_cited(world: World, config: CitedConfig, *, index: int, language: str) 
     asked |= {(fact.object, INVERSES[fact.relation]) for fact in steps if fact.relation in INVERSES}
     # A filler that says a step in the other direction would support a sentence from a second place.
     fillers = [
-        fact for fact in pool
+        fact
+        for fact in pool
         if (fact.subject, fact.relation) not in asked and (fact.object, INVERSES.get(fact.relation)) not in asked
-    ]  # fmt: skip
+    ]
     contents += [[] for _ in range(config.num_distractors)]
     for content in contents:
         size = config.facts_per_document - len(content)
@@ -644,11 +664,13 @@ def make_cited(world: World, config: CitedConfig, *, index: int, language: str) 
         for at, number in enumerate(order)
     )
     return CitedAnswer(
-        identifier=f"cited-{index}", language=language,
+        identifier=f"cited-{index}",
+        language=language,
         questions=tuple(question(plan.asked, rng.choice(world.config.training_wordings)) for plan in plans),
         answer=tuple(statement(plan.asked, rng.choice(tuple(StatementWording))) for plan in plans),
-        citations=citations, documents=documents,
-    )  # fmt: skip
+        citations=citations,
+        documents=documents,
+    )
 
 
 def _cited_plans(config: CitedConfig, pool: Sequence[Fact], *, rng: random.Random) -> list[_Plan]:
@@ -662,9 +684,10 @@ def _cited_plans(config: CitedConfig, pool: Sequence[Fact], *, rng: random.Rando
             break
         makers = _scattered_plans if len(plans) < num_two else _direct_plans
         found = [
-            plan for plan in makers(fact, by_key, 2)
+            plan
+            for plan in makers(fact, by_key, 2)
             if not taken.intersection(step for part in plan.parts for step in part)
-        ]  # fmt: skip
+        ]
         if found:
             plan = rng.choice(found)
             plans.append(plan)

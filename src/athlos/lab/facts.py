@@ -158,9 +158,7 @@ def yes_no_question(fact: Fact | Claim, wording: StatementWording) -> Clause:
 
 def comparison_question(left: Claim, right: Claim) -> Clause:
     """Whether the two paths end in the same object; the objects of the claims are not named."""
-    return Clause(
-        COPULA, term(left.subject, left.relations), term(right.subject, right.relations), is_question=True
-    )  # fmt: skip
+    return Clause(COPULA, term(left.subject, left.relations), term(right.subject, right.relations), is_question=True)
 
 
 # -- clause to meaning -------------------------------------------------------------------------------------------------

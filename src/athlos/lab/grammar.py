@@ -268,9 +268,7 @@ class _Parser:
         order = self.grammar.typology.order
         if len(bare) == 2 and order.index("o") < order.index("s"):
             bare.reverse()
-        clause = Clause(
-            verb, bare[0], bare[1] if len(bare) == 2 else None, tuple(adjuncts), is_question, is_negated
-        )  # fmt: skip
+        clause = Clause(verb, bare[0], bare[1] if len(bare) == 2 else None, tuple(adjuncts), is_question, is_negated)
         if says_whether != (is_question and not _asks(clause)):
             raise DataError(f"lab sentence '{_short(self.text)}': question mark and question words do not agree")
         return clause

@@ -15,26 +15,46 @@ CODES = ("latn", "cyrl", "grek", "thai", "hani")
 
 TYPOLOGIES = {
     "latn": Typology(
-        order="svo", adjective_first=True, numeral_first=True, genitive_first=False, preposition=True,
+        order="svo",
+        adjective_first=True,
+        numeral_first=True,
+        genitive_first=False,
+        preposition=True,
         adjunct_first=False,
     ),
     "cyrl": Typology(
-        order="svo", adjective_first=False, numeral_first=True, genitive_first=False, preposition=True,
+        order="svo",
+        adjective_first=False,
+        numeral_first=True,
+        genitive_first=False,
+        preposition=True,
         adjunct_first=True,
     ),
     "grek": Typology(
-        order="vso", adjective_first=False, numeral_first=False, genitive_first=False, preposition=True,
+        order="vso",
+        adjective_first=False,
+        numeral_first=False,
+        genitive_first=False,
+        preposition=True,
         adjunct_first=False,
     ),
     "thai": Typology(
-        order="sov", adjective_first=True, numeral_first=True, genitive_first=True, preposition=False,
+        order="sov",
+        adjective_first=True,
+        numeral_first=True,
+        genitive_first=True,
+        preposition=False,
         adjunct_first=True,
     ),
     "hani": Typology(
-        order="ovs", adjective_first=False, numeral_first=False, genitive_first=True, preposition=False,
+        order="ovs",
+        adjective_first=False,
+        numeral_first=False,
+        genitive_first=True,
+        preposition=False,
         adjunct_first=True,
     ),
-}  # fmt: skip
+}
 """Word order, further from `latn` down the list: 0, 2, 3, 4 and 6 of the six features differ."""
 
 

@@ -33,16 +33,62 @@ ADPOSITIONS = ("in", "from", "to", "with", "under", "above", "left-of", "right-o
 QUESTION_WORDS = (WHO_WHAT, "how-many", "which-colour", "which-shape", "where")
 
 RELATION_NOUNS = (
-    "birthplace", "employer", "spouse", "teacher", "country", "mayor", "river", "capital", "leader", "currency",
-    "seat", "founder", "product", "nationality", "workplace",
-)  # fmt: skip
+    "birthplace",
+    "employer",
+    "spouse",
+    "teacher",
+    "country",
+    "mayor",
+    "river",
+    "capital",
+    "leader",
+    "currency",
+    "seat",
+    "founder",
+    "product",
+    "nationality",
+    "workplace",
+)
 """One a relation of `world.py`; statements are made of it ("the capital of X is Y") or of its verb."""
 KIND_NOUNS = ("person", "city", "state", "company", "stream", "coin", "ware")
 THING_NOUNS = (
-    "apple", "book", "stone", "lamp", "coat", "bowl", "key", "rope", "seed", "shell", "drum", "nail",
-    "house", "field", "garden", "market", "harbour", "bridge", "tower", "mill", "well", "road", "forest", "hill",
-    "farmer", "smith", "child", "sailor", "baker", "guard", "singer", "doctor", "dog", "horse", "goat", "bird",
-)  # fmt: skip
+    "apple",
+    "book",
+    "stone",
+    "lamp",
+    "coat",
+    "bowl",
+    "key",
+    "rope",
+    "seed",
+    "shell",
+    "drum",
+    "nail",
+    "house",
+    "field",
+    "garden",
+    "market",
+    "harbour",
+    "bridge",
+    "tower",
+    "mill",
+    "well",
+    "road",
+    "forest",
+    "hill",
+    "farmer",
+    "smith",
+    "child",
+    "sailor",
+    "baker",
+    "guard",
+    "singer",
+    "doctor",
+    "dog",
+    "horse",
+    "goat",
+    "bird",
+)
 SHAPE_NOUNS = ("circle", "square", "triangle", "cross", "picture", "cell")
 PLACE_NOUNS = ("top", "middle", "bottom")
 ANSWER_NOUNS = ("yes", "no", "unknown")
@@ -51,9 +97,23 @@ ADJECTIVES = (*COLOURS, "big", "small", "old", "new", "heavy", "light", "clean",
 RELATION_VERBS = tuple(f"has-{noun}" for noun in RELATION_NOUNS) + tuple(f"serves-as-{noun}" for noun in RELATION_NOUNS)
 """`has-capital`: X has Y as its capital. `serves-as-capital`: Y is the capital of X, with Y as the subject."""
 ACTION_VERBS = (
-    "has", "finds", "buys", "loses", "gives-away", "sells", "carries", "sees", "makes", "keeps", "breaks", "paints",
-    "follows", "helps", "calls", "equals",
-)  # fmt: skip
+    "has",
+    "finds",
+    "buys",
+    "loses",
+    "gives-away",
+    "sells",
+    "carries",
+    "sees",
+    "makes",
+    "keeps",
+    "breaks",
+    "paints",
+    "follows",
+    "helps",
+    "calls",
+    "equals",
+)
 
 CONCEPTS: dict[str, Category] = {
     **dict.fromkeys(PARTICLES, Category.particle),

@@ -300,9 +300,14 @@ class Sentences:
 
 
 _CHANGES = (
-    Sentences._swap_verb, Sentences._swap_subject, Sentences._swap_object, Sentences._swap_adjective,
-    Sentences._swap_count, Sentences._change_adjuncts, Sentences._swap_adjunct,
-)  # fmt: skip
+    Sentences._swap_verb,
+    Sentences._swap_subject,
+    Sentences._swap_object,
+    Sentences._swap_adjective,
+    Sentences._swap_count,
+    Sentences._change_adjuncts,
+    Sentences._swap_adjunct,
+)
 
 
 def num_words(clause: Clause) -> int:
@@ -574,9 +579,15 @@ def _words(clause: Clause, language: Language) -> list[str]:
 
 
 def _noisy_pair(
-    identifier: str, clause: Clause, languages: Languages, source: str, target: str, *, sentences: Sentences,
+    identifier: str,
+    clause: Clause,
+    languages: Languages,
+    source: str,
+    target: str,
+    *,
+    sentences: Sentences,
     rng: random.Random,
-) -> Pair:  # fmt: skip
+) -> Pair:
     is_noisy = rng.random() < sentences.config.target_noise
     meant = sentences.one_word_changed(clause, rng=rng) if is_noisy else clause
     return Pair(identifier, clause, languages[source].render(clause), languages[target].render(meant), is_noisy)
@@ -589,9 +600,7 @@ def _moved(clause: Clause, things: Sequence[str], rng: random.Random) -> Clause:
     if not is_name(subject.head):
         subject = subject._replace(head=_one(things, rng))
     adjuncts = tuple((word, phrase._replace(head=_one(things, rng))) for word, phrase in clause.adjuncts)
-    return clause._replace(
-        subject=subject, object=clause.object._replace(head=_one(things, rng)), adjuncts=adjuncts
-    )  # fmt: skip
+    return clause._replace(subject=subject, object=clause.object._replace(head=_one(things, rng)), adjuncts=adjuncts)
 
 
 def _ceiling(bucket: int) -> float:
@@ -651,9 +660,14 @@ def _check_languages(config: MemoryConfig, languages: Languages, *, source: str,
 
 def _check(config: MemoryConfig) -> None:
     ranges = {
-        "memory_size": (config.num_queries, 10**7), "num_queries": (1, 10**6), "unseen_words": (0, 1),
-        "num_spare": (0, 10**6), "num_held_templates": (0, 90), "num_names": (2, NUM_NAMES), "target_noise": (0, 1),
-    }  # fmt: skip
+        "memory_size": (config.num_queries, 10**7),
+        "num_queries": (1, 10**6),
+        "unseen_words": (0, 1),
+        "num_spare": (0, 10**6),
+        "num_held_templates": (0, 90),
+        "num_names": (2, NUM_NAMES),
+        "target_noise": (0, 1),
+    }
     for key, (low, high) in ranges.items():
         if not low <= getattr(config, key) <= high:
             raise ConfigError(f"lab.memory.{key}: got {getattr(config, key)}, expected {low} .. {high}")

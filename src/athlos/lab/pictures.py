@@ -30,9 +30,13 @@ SPLITS = ("train", "val", "test")
 SHAPES = ("circle", "square", "triangle", "cross")
 ROWS = PLACE_NOUNS
 RGB = {
-    "red": (220, 40, 40), "green": (40, 180, 60), "blue": (50, 80, 230), "yellow": (235, 215, 50),
-    "white": (245, 245, 245), "violet": (170, 60, 200),
-}  # fmt: skip
+    "red": (220, 40, 40),
+    "green": (40, 180, 60),
+    "blue": (50, 80, 230),
+    "yellow": (235, 215, 50),
+    "white": (245, 245, 245),
+    "violet": (170, 60, 200),
+}
 BACKGROUND = (0, 0, 0)
 MAX_NOISE = 30
 """Largest change of a pixel's channel; colours and background lie so far apart that reading stays exact."""
@@ -259,9 +263,10 @@ def _relations(scene: Scene, target: Item, *, count: int) -> list[tuple[tuple[st
         # With one other item beside the anchor at least, so that the relation matters.
         return [(one,) for one in held if not fits[one] and len(others) > 1]
     return [
-        (first, second) for first, second in combinations(held, 2)
+        (first, second)
+        for first, second in combinations(held, 2)
         if fits[first] and fits[second] and not fits[first] & fits[second]
-    ]  # fmt: skip
+    ]
 
 
 def answer(scene: Scene, question: Clause) -> str:
@@ -295,9 +300,10 @@ def answer(scene: Scene, question: Clause) -> str:
 def _described(scene: Scene, phrase: NounPhrase) -> list[Item]:
     """The items that a phrase such as "red circle" describes; "cell" is any shape."""
     return [
-        item for item in scene
+        item
+        for item in scene
         if phrase.head in (item.shape, "cell") and all(adjective == item.colour for adjective in phrase.adjectives)
-    ]  # fmt: skip
+    ]
 
 
 def _single(items: Sequence[Item], question: Clause) -> Item:

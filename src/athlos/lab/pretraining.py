@@ -105,27 +105,37 @@ def probes(world: World, config: MixtureConfig) -> Iterator[Example]:
         if chain.form is Form.linear:
             spoken = world.languages[first]
             yield Example(
-                f"{chain.identifier}-{first}", "chain", first, spoken.phrase(chain.answer_phrase),
-                spoken.render(chain.clause(world.config.training_wordings[0])), dial=str(chain.num_hops),
-            )  # fmt: skip
+                f"{chain.identifier}-{first}",
+                "chain",
+                first,
+                spoken.phrase(chain.answer_phrase),
+                spoken.render(chain.clause(world.config.training_wordings[0])),
+                dial=str(chain.num_hops),
+            )
 
 
 def _document_probes(world: World, config: MixtureConfig) -> Iterator[Example]:
     for count in range(1, config.max_document_facts + 1):
-        shape = DocumentConfig(
-            truth=Truth.fictional, num_documents=1, distractor_share=0.0, facts_per_document=count
-        )  # fmt: skip
+        shape = DocumentConfig(truth=Truth.fictional, num_documents=1, distractor_share=0.0, facts_per_document=count)
         for index in range(config.num_probes):
             for code in world.config.languages:
                 case = make_case(
-                    world, shape, index=count * 10_000 + index, language=code,
+                    world,
+                    shape,
+                    index=count * 10_000 + index,
+                    language=code,
                     wording=world.config.training_wordings[0],
-                )  # fmt: skip
+                )
                 spoken = world.languages[code]
                 yield Example(
-                    f"document-{count}-{index}-{code}", "document", code, spoken.phrase(NounPhrase(case.answer)),
-                    spoken.render(case.question), case.documents[0].text, str(count),
-                )  # fmt: skip
+                    f"document-{count}-{index}-{code}",
+                    "document",
+                    code,
+                    spoken.phrase(NounPhrase(case.answer)),
+                    spoken.render(case.question),
+                    case.documents[0].text,
+                    str(count),
+                )
 
 
 def _of_steps(config: SumsConfig, steps: int) -> SumsConfig:
@@ -190,9 +200,14 @@ def _document(
     asked = rng.choice(facts)
     wording = rng.choice(world.config.training_wordings)
     return Example(
-        f"document-{split}-{index}", "document", language, spoken.phrase(NounPhrase(asked.object)),
-        spoken.render(question(asked, wording)), told, str(len(facts)),
-    )  # fmt: skip
+        f"document-{split}-{index}",
+        "document",
+        language,
+        spoken.phrase(NounPhrase(asked.object)),
+        spoken.render(question(asked, wording)),
+        told,
+        str(len(facts)),
+    )
 
 
 def _recitals(world: World, config: MixtureConfig) -> Iterator[Example]:

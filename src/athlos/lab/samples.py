@@ -73,9 +73,13 @@ def sample_lines(world: World, language: str) -> Iterator[tuple[str, str, str]]:
 def _chain_lines(world: World, language: str) -> Iterator[tuple[str, str, str]]:
     spoken = world.languages[language]
     config = ChainConfig(
-        num_train=[0, 0, 0], num_dev=[0, 0, 0], num_test=[1, 1, 1], num_train_comparisons=0, num_dev_comparisons=0,
+        num_train=[0, 0, 0],
+        num_dev=[0, 0, 0],
+        num_test=[1, 1, 1],
+        num_train_comparisons=0,
+        num_dev_comparisons=0,
         num_test_comparisons=2,
-    )  # fmt: skip
+    )
     for chain in chain_questions(world, config)[Split.test]:
         label = f"chain of {chain.num_hops}" if chain.form is Form.linear else "comparison"
         yield label, spoken.render(chain.clause()), gloss(world, chain.clause())

@@ -38,21 +38,37 @@ def _open_syllables(consonants: str, vowels: str) -> tuple[str, ...]:
 SCRIPTS = {
     "latn": Script(
         syllables=_open_syllables("bcdfghjklmnpqrstvwyz", "aeiou"),
-        has_spaces=True, has_case=True, full_stop=".", question_mark="?", comma=",",
+        has_spaces=True,
+        has_case=True,
+        full_stop=".",
+        question_mark="?",
+        comma=",",
     ),
     "cyrl": Script(
         syllables=_open_syllables("бвгджзклмнпрстфхцчшщ", "аеиоу"),
-        has_spaces=True, has_case=True, full_stop=".", question_mark="?", comma=",",
+        has_spaces=True,
+        has_case=True,
+        full_stop=".",
+        question_mark="?",
+        comma=",",
     ),
     # U+037E, the Greek question mark, looks like a semicolon; NFC turns it into one, so the semicolon it is.
     "grek": Script(
         syllables=_open_syllables("βγδζθκλμνξπρστφχψ", "αειουω"),
-        has_spaces=True, has_case=True, full_stop=".", question_mark=";", comma=",",
+        has_spaces=True,
+        has_case=True,
+        full_stop=".",
+        question_mark=";",
+        comma=",",
     ),
     # Thai has no full stop; paiyannoi (abbreviation) ends a statement here. Vowel signs follow their consonant.
     "thai": Script(
         syllables=_open_syllables("กขคงจฉชซดตถทนบปผพมยร", "าิีุู"),
-        has_spaces=False, has_case=False, full_stop="ฯ", question_mark="?", comma=",",
+        has_spaces=False,
+        has_case=False,
+        full_stop="ฯ",
+        question_mark="?",
+        comma=",",
     ),
     "hani": Script(
         syllables=tuple(
@@ -62,9 +78,13 @@ SCRIPTS = {
             "衣食酒茶盐糖果瓜豆麦竹松梅桃李兰菊荷叶根言语文字音乐歌舞诗词"
             "今古年时早晚明光影声色香味力气电雷冰霜露"
         ),
-        has_spaces=False, has_case=False, full_stop="。", question_mark="？", comma="，",
+        has_spaces=False,
+        has_case=False,
+        full_stop="。",
+        question_mark="？",
+        comma="，",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)

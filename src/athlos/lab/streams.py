@@ -475,9 +475,7 @@ class Answers:
             else:
                 tokens[rows, at], _ = chain.draw(topics_N[rows] * config.num_symbols + tokens[rows, at - 1], rng=rng)
         lengths = (tokens != self.end).sum(1) + 1
-        return [
-            tuple(row[:length]) for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)
-        ]  # fmt: skip
+        return [tuple(row[:length]) for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
 def _question_split(question: tuple[int, ...]) -> str:

@@ -23,7 +23,7 @@ from athlos.lab.facts import (
     StatementWording,
     question,
     statement,
-)  # fmt: skip
+)
 from athlos.lab.grammar import Clause, NounPhrase
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import NUM_NAMES, name
@@ -99,10 +99,14 @@ class WorldConfig:
     def num_of(self, kind: Kind) -> int:
         """Entities of a kind."""
         return {
-            Kind.person: self.num_persons, Kind.city: self.num_cities, Kind.state: self.num_states,
-            Kind.company: self.num_companies, Kind.stream: self.num_streams, Kind.coin: self.num_coins,
+            Kind.person: self.num_persons,
+            Kind.city: self.num_cities,
+            Kind.state: self.num_states,
+            Kind.company: self.num_companies,
+            Kind.stream: self.num_streams,
+            Kind.coin: self.num_coins,
             Kind.ware: self.num_wares,
-        }[kind]  # fmt: skip
+        }[kind]
 
 
 def config_errors(config: WorldConfig, *, key: str = "lab") -> Iterator[str]:
@@ -228,13 +232,13 @@ class World:
             raise ConfigErrors(errors)
         self.config = config
         self.languages = Languages(
-            seed=config.seed, codes=config.languages, num_spare=config.num_spare,
+            seed=config.seed,
+            codes=config.languages,
+            num_spare=config.num_spare,
             shared_word_order=config.shared_word_order,
-        )  # fmt: skip
+        )
         numbers = iter(self.rng("names").sample(range(NUM_NAMES), NUM_NAMES))
-        self.entities = {
-            kind: tuple(name(next(numbers)) for _ in range(config.num_of(kind))) for kind in Kind
-        }  # fmt: skip
+        self.entities = {kind: tuple(name(next(numbers)) for _ in range(config.num_of(kind))) for kind in Kind}
         self.fictional = {kind: tuple(name(next(numbers)) for _ in range(config.num_fictional)) for kind in Kind}
         """Names of no entity, for documents that only reading can answer."""
         self.placeholders = (name(next(numbers)), name(next(numbers)))
@@ -246,9 +250,10 @@ class World:
         self.facts = tuple(sorted(base, key=lambda fact: (tuple(RELATIONS).index(fact.relation), fact)))
         told = set(self.facts)
         self.derived = tuple(
-            fact for (subject, relation), value in self.table.items()
+            fact
+            for (subject, relation), value in self.table.items()
             if (fact := Fact(subject, relation, value)) not in told
-        )  # fmt: skip
+        )
         """Facts that follow from `facts`; never told."""
         self._exposures = self._deal_exposures()
         self.contradictions = self._contradictions()
@@ -323,9 +328,10 @@ def exposures(world: World) -> Iterator[Told]:
     config, rng = world.config, world.rng("plan")
     plan: list[Told] = []
     for level, times in (
-        (Exposure.rare, config.rare_exposures), (Exposure.frequent, config.frequent_exposures),
+        (Exposure.rare, config.rare_exposures),
+        (Exposure.frequent, config.frequent_exposures),
         (Exposure.background, config.background_exposures),
-    ):  # fmt: skip
+    ):
         plan += _tell(world, world.facts_told(level), times=times, rng=rng)
     wrong = _tell(world, list(world.contradictions.values()), times=config.contradiction_exposures, rng=rng)
     plan += [told._replace(is_contradiction=True) for told in wrong]
@@ -339,8 +345,9 @@ def _tell(world: World, facts: list[Fact], *, times: int, rng: random.Random) ->
     languages = spread(apportion(len(facts) * times, config.language_shares))
     num_statements, _ = apportion(times, [1 - config.question_share, config.question_share])
     wordings: list[tuple[StatementWording | QuestionWording, ...]] = [
-        tuple(StatementWording), tuple(config.training_wordings),
-    ]  # fmt: skip
+        tuple(StatementWording),
+        tuple(config.training_wordings),
+    ]
     told = []
     for fact in facts:
         firsts = [rng.randrange(len(some)) for some in wordings]

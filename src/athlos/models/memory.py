@@ -198,8 +198,10 @@ def _without_values(module: nn.Module, *, precision: str) -> dict[str, Tensor]:
     with FakeTensorMode(allow_non_fake_inputs=True):
         return {
             name: torch.empty_like(
-                tensor, device="cpu", requires_grad=tensor.requires_grad,
+                tensor,
+                device="cpu",
+                requires_grad=tensor.requires_grad,
                 dtype=CAST.get(precision, tensor.dtype) if tensor.is_floating_point() else tensor.dtype,
             )
             for name, tensor in (*module.named_parameters(), *module.named_buffers())
-        }  # fmt: skip
+        }

@@ -60,9 +60,13 @@ class NeuronCounts:
         """The counts of these languages, in this order."""
         chosen = [self.index(language) for language in languages]
         return NeuronCounts(
-            languages=tuple(languages), tokens=self.tokens[chosen], positive=self.positive[:, chosen],
-            sums=self.sums[:, chosen], texts=self.texts[chosen], text_shares=self.text_shares[:, chosen],
-        )  # fmt: skip
+            languages=tuple(languages),
+            tokens=self.tokens[chosen],
+            positive=self.positive[:, chosen],
+            sums=self.sums[:, chosen],
+            texts=self.texts[chosen],
+            text_shares=self.text_shares[:, chosen],
+        )
 
 
 ARRAYS = ("tokens", "positive", "sums", "texts", "text_shares")

@@ -120,10 +120,12 @@ class ActivationProbe:
     def _empty(self) -> dict[str, np.ndarray]:
         _, num_languages, _ = self._shape
         return {
-            "tokens": np.zeros(num_languages, dtype=np.int64), "positive": np.zeros(self._shape, dtype=np.int64),
-            "sums": np.zeros(self._shape), "texts": np.zeros(num_languages, dtype=np.int64),
+            "tokens": np.zeros(num_languages, dtype=np.int64),
+            "positive": np.zeros(self._shape, dtype=np.int64),
+            "sums": np.zeros(self._shape),
+            "texts": np.zeros(num_languages, dtype=np.int64),
             "text_shares": np.zeros(self._shape),
-        }  # fmt: skip
+        }
 
     def _hook(self, index: int, *, site: Site) -> Callable[..., None]:
         def after(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:

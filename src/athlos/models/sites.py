@@ -405,9 +405,16 @@ def _layer(
     head_norms = _head_norms(attention)
     norms |= {role: _child(attention, name, owner=path) for role, name in head_norms.items()}
     return Layer(
-        index=index, path=path, module=module, attention=attention, ffn=ffn, sites=sites, norms=norms,
-        norm_names={**names, **head_norms}, is_parallel=is_parallel,
-    )  # fmt: skip
+        index=index,
+        path=path,
+        module=module,
+        attention=attention,
+        ffn=ffn,
+        sites=sites,
+        norms=norms,
+        norm_names={**names, **head_norms},
+        is_parallel=is_parallel,
+    )
 
 
 def _norm_names(module: nn.Module) -> dict[str, str]:

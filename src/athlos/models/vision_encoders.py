@@ -17,9 +17,14 @@ VISION_TYPE = "athlos_vision"
 NORM_EPSILON, NORM_MOMENTUM = 1e-3, 0.01
 """Of the batch norms of EfficientNet; arXiv 1905.11946 and its published code."""
 STAGES = (
-    (1, 3, 1, 1, 16), (2, 3, 2, 6, 24), (2, 5, 2, 6, 40), (3, 3, 2, 6, 80), (3, 5, 1, 6, 112), (4, 5, 2, 6, 192),
+    (1, 3, 1, 1, 16),
+    (2, 3, 2, 6, 24),
+    (2, 5, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (3, 5, 1, 6, 112),
+    (4, 5, 2, 6, 192),
     (1, 3, 1, 6, 320),
-)  # fmt: skip
+)
 """EfficientNet-B0: blocks, kernel, stride of the first, expansion, channels. Lite leaves squeeze-and-excite out, has
 ReLU6 for swish, and keeps stem and head at 32 and 1280 channels."""
 STEM, HEAD = 32, 1280
@@ -68,10 +73,8 @@ def efficientnet_lite0() -> nn.Sequential:
     for blocks, kernel, stride, expansion, outputs in STAGES:
         for block in range(blocks):
             layers.append(
-                InvertedBottleneck(
-                    inputs, outputs, kernel=kernel, stride=1 if block else stride, expansion=expansion
-                )
-            )  # fmt: skip
+                InvertedBottleneck(inputs, outputs, kernel=kernel, stride=1 if block else stride, expansion=expansion)
+            )
             inputs = outputs
     return nn.Sequential(*layers, nn.Sequential(*_normed(inputs, HEAD), nn.ReLU6()))
 
@@ -80,9 +83,13 @@ def tiny_cnn(width: int) -> nn.Sequential:
     """Pixels [B, 3, H, W] -> [B, width, H / 4, W / 4] by three convolutions. Without norms: nothing runs along."""
     half = width // 2
     return nn.Sequential(
-        SameConv(3, half, 3), nn.GELU(), SameConv(half, width, 3, stride=2), nn.GELU(),
-        SameConv(width, width, 3, stride=2), nn.GELU(),
-    )  # fmt: skip
+        SameConv(3, half, 3),
+        nn.GELU(),
+        SameConv(half, width, 3, stride=2),
+        nn.GELU(),
+        SameConv(width, width, 3, stride=2),
+        nn.GELU(),
+    )
 
 
 class AthlosVisionConfig(PreTrainedConfig):
@@ -118,9 +125,7 @@ class AthlosVisionModel(PreTrainedModel):
         elif config.encoder == "tiny_cnn":
             self.body = tiny_cnn(config.hidden_size)
         else:
-            raise ModelError(
-                f"vision_config.encoder: got '{config.encoder}', accepted: efficientnet_lite0, tiny_cnn"
-            )  # fmt: skip
+            raise ModelError(f"vision_config.encoder: got '{config.encoder}', accepted: efficientnet_lite0, tiny_cnn")
         self.post_init()
 
     @torch.no_grad()

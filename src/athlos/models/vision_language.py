@@ -86,7 +86,7 @@ def normalized_pixels(pictures: Sequence[np.ndarray], model: "PreTrainedModel") 
             shrinks = square.shape[-1] > side
             square = functional.interpolate(
                 square, size=(side, side), mode="bicubic", align_corners=False, antialias=shrinks
-            )  # fmt: skip
+            )
         squares.append(square)
     return torch.cat(squares)
 
@@ -139,11 +139,12 @@ def tower_fingerprint(model: "PreTrainedModel") -> str:
     digest = hashlib.sha256(
         content_hash(
             {
-                "vision": model.config.vision_config.to_dict(), "layer": model.config.vision_feature_layer,
+                "vision": model.config.vision_config.to_dict(),
+                "layer": model.config.vision_feature_layer,
                 "strategy": model.config.vision_feature_select_strategy,
             }
         ).encode()
-    )  # fmt: skip
+    )
     for name, tensor in sorted(tower.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().numpy().tobytes())
@@ -157,12 +158,14 @@ def cached_features(model: "PreTrainedModel", pictures: np.ndarray, *, stages: S
         np.save(folder / "features.npy", encode_pictures(model, list(pictures)).numpy(), allow_pickle=False)
 
     stage = Stage(
-        name="picture_features", version=FEATURES_VERSION, build=build,
+        name="picture_features",
+        version=FEATURES_VERSION,
+        build=build,
         inputs={
             "tower": tower_fingerprint(model),
             "pictures": hashlib.sha256(pictures.tobytes() + str(pictures.shape).encode()).hexdigest(),
         },
-    )  # fmt: skip
+    )
     features: np.ndarray = np.load(stages.get(stage).path / "features.npy", mmap_mode="r", allow_pickle=False)
     return features
 
@@ -202,9 +205,7 @@ def decoder_inputs(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Ten
     features_BKV = batch[FEATURES] if FEATURES in batch else tower_features(model, batch[PIXELS])
     places = is_image_BT.sum(1)
     if not bool((places == features_BKV.shape[1]).all()):
-        raise ModelError(
-            f"pictures: {features_BKV.shape[1]} image tokens wanted in each row, found {places.tolist()}"
-        )  # fmt: skip
+        raise ModelError(f"pictures: {features_BKV.shape[1]} image tokens wanted in each row, found {places.tolist()}")
     embeddings_BTD: Tensor = model.get_input_embeddings()(batch["input_ids"])
     pictures_BKD = projector(features_BKV).to(embeddings_BTD.dtype)
     return embeddings_BTD.masked_scatter(is_image_BT[..., None], pictures_BKD)

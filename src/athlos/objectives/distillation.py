@@ -73,8 +73,14 @@ class DistillObjective:
         for start in range(0, len(targets_N), config.chunk_tokens):
             span = slice(start, start + config.chunk_tokens)
             arguments = (
-                model, teacher, hidden_ND[span], teacher_ND[span], targets_N[span], config.temperature, self.topk
-            )  # fmt: skip
+                model,
+                teacher,
+                hidden_ND[span],
+                teacher_ND[span],
+                targets_N[span],
+                config.temperature,
+                self.topk,
+            )
             single = len(targets_N) <= config.chunk_tokens
             sums = sums + (
                 _chunk_sums(*arguments) if single else checkpoint(_chunk_sums, *arguments, use_reentrant=False)
@@ -112,9 +118,14 @@ class TopkDistillObjective(DistillObjective):
 
 
 def _chunk_sums(
-    model: PreTrainedModel, teacher: PreTrainedModel, hidden_ND: Tensor, teacher_ND: Tensor, targets_N: Tensor,
-    temperature: float, topk: int,
-) -> Tensor:  # fmt: skip
+    model: PreTrainedModel,
+    teacher: PreTrainedModel,
+    hidden_ND: Tensor,
+    teacher_ND: Tensor,
+    targets_N: Tensor,
+    temperature: float,
+    topk: int,
+) -> Tensor:
     """[2]: sums over positions of the negative log-likelihood, and of KL(teacher || student)."""
     logits_NV = project(model, hidden_ND)
     with torch.no_grad():
@@ -146,9 +157,12 @@ def _with_rest(log_probs_NV: Tensor, token_ids_NK: Tensor) -> Tensor:
 def load_teacher(source: str, *, context: PartContext) -> LoadedModel:
     """A teacher from elsewhere, `source` as in `model.source`; raises `ModelError` for one with another tokenizer."""
     config = ModelConfig(
-        name="teacher", source=source, tokenizer=TokenizerConfig(kind="source"),
-        dtype=context.config.model.dtype, attention=context.config.model.attention,
-    )  # fmt: skip
+        name="teacher",
+        source=source,
+        tokenizer=TokenizerConfig(kind="source"),
+        dtype=context.config.model.dtype,
+        attention=context.config.model.attention,
+    )
     loaded = load_model(config, seed=context.config.seed, stages=context.stages)
     _check_tokenizers(context.tokenizer, loaded.tokenizer)
     return loaded

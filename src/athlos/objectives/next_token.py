@@ -30,9 +30,14 @@ def gather_targets(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tenso
 
 
 def next_token_nll(
-    model: PreTrainedModel, hidden_ND: Tensor, targets_N: Tensor, *, label_smoothing: float = 0.0,
-    prior_V: Tensor | None = None, chunk_tokens: int,
-) -> Tensor:  # fmt: skip
+    model: PreTrainedModel,
+    hidden_ND: Tensor,
+    targets_N: Tensor,
+    *,
+    label_smoothing: float = 0.0,
+    prior_V: Tensor | None = None,
+    chunk_tokens: int,
+) -> Tensor:
     """Sum of the negative log-likelihoods of `targets_N`, in nats; 0 for N = 0.
 
     With label smoothing e the target is (1 - e) on the token and e / V on every token, or e * `prior_V`, whose entries
@@ -64,9 +69,14 @@ class _FrozenHeadNll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden_ND: Tensor, targets_N: Tensor, model: PreTrainedModel, smoothing: float,
-        prior_V: Tensor | None, chunk_tokens: int,
-    ) -> Tensor:  # fmt: skip
+        ctx: Any,
+        hidden_ND: Tensor,
+        targets_N: Tensor,
+        model: PreTrainedModel,
+        smoothing: float,
+        prior_V: Tensor | None,
+        chunk_tokens: int,
+    ) -> Tensor:
         total = hidden_ND.new_zeros((), dtype=torch.float32)
         gradient_ND = torch.zeros_like(hidden_ND)
         for start in range(0, len(targets_N), chunk_tokens):

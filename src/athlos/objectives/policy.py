@@ -163,11 +163,15 @@ def log_probs_of(
         return _chunk_log_probs(model, hidden_ND, targets_N, temperature)
     chunks: list[Tensor] = [
         checkpoint(
-            _chunk_log_probs, model, hidden_ND[start : start + chunk_tokens], targets_N[start : start + chunk_tokens],
-            temperature, use_reentrant=False,
+            _chunk_log_probs,
+            model,
+            hidden_ND[start : start + chunk_tokens],
+            targets_N[start : start + chunk_tokens],
+            temperature,
+            use_reentrant=False,
         )
         for start in range(0, len(targets_N), chunk_tokens)
-    ]  # fmt: skip
+    ]
     return torch.cat(chunks)
 
 
@@ -252,6 +256,9 @@ class PolicyObjective:
         self.reference.to(targets_N.device)
         hidden_ND = hidden_states(self.reference, batch)[:, :-1][is_target_BT]
         return log_probs_of(
-            self.reference, hidden_ND, targets_N, temperature=self.config.temperature,
+            self.reference,
+            hidden_ND,
+            targets_N,
+            temperature=self.config.temperature,
             chunk_tokens=self.config.chunk_tokens,
-        )  # fmt: skip
+        )

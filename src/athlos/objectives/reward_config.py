@@ -101,21 +101,35 @@ def _errors(config: "RunConfig") -> Iterable[str]:
 
 REWARD_PARTS = [
     Part(
-        group="reward", name="none", schema=NoRewardConfig, target="athlos.objectives.rewards.NoReward",
-        summary="nothing is scored: for methods without rollouts", check=_errors,
-    ),
-    Part(
-        group="reward", name="reasoning", schema=ReasoningRewardConfig,
-        target="athlos.objectives.rewards.ReasoningReward",
-        summary="language, format and accuracy of a worked answer, by one of several rules", check=_errors,
-    ),
-    Part(
-        group="reward", name="exact_match", schema=ExactMatchConfig,
-        target="athlos.objectives.rewards.ExactMatchReward", summary="1 for an answer that matches a gold one",
+        group="reward",
+        name="none",
+        schema=NoRewardConfig,
+        target="athlos.objectives.rewards.NoReward",
+        summary="nothing is scored: for methods without rollouts",
         check=_errors,
     ),
     Part(
-        group="reward", name="sum", schema=SumConfig, target="athlos.objectives.rewards.SumReward",
-        summary="a weighted sum of rewards", check=_errors,
+        group="reward",
+        name="reasoning",
+        schema=ReasoningRewardConfig,
+        target="athlos.objectives.rewards.ReasoningReward",
+        summary="language, format and accuracy of a worked answer, by one of several rules",
+        check=_errors,
     ),
-]  # fmt: skip
+    Part(
+        group="reward",
+        name="exact_match",
+        schema=ExactMatchConfig,
+        target="athlos.objectives.rewards.ExactMatchReward",
+        summary="1 for an answer that matches a gold one",
+        check=_errors,
+    ),
+    Part(
+        group="reward",
+        name="sum",
+        schema=SumConfig,
+        target="athlos.objectives.rewards.SumReward",
+        summary="a weighted sum of rewards",
+        check=_errors,
+    ),
+]

@@ -54,9 +54,15 @@ class Judged:
 
 
 def judge(
-    response: str, *, language: str, answer: str, detector: Detector, config: ReasoningRewardConfig,
-    truncated: bool = False, english: str = "",
-) -> Judged:  # fmt: skip
+    response: str,
+    *,
+    language: str,
+    answer: str,
+    detector: Detector,
+    config: ReasoningRewardConfig,
+    truncated: bool = False,
+    english: str = "",
+) -> Judged:
     """The parts of the reward of one response. One that was cut by length is neither well formed nor right.
 
     Thought and answer are checked apart where there are thinking tags, and texts of at most 15 letters without LaTeX
@@ -96,7 +102,7 @@ def trace_agreement(response: str, english: str) -> float:
 
 def group_rewards(
     judged: Sequence[Judged], *, language: str, config: ReasoningRewardConfig, progress: float
-) -> list[float]:  # fmt: skip
+) -> list[float]:
     """The rewards of the responses to one prompt in `language`; `progress` is t/T, in [0, 1].
 
     `conjunction`: 1 if every part that counts holds, else 0. `lc_penalty`: (0 or -1 for language) + (1 if in language
@@ -203,11 +209,16 @@ class ReasoningReward:
             assert isinstance(record, MathRecord)  # `prepare` looked at all of them
             group = [
                 judge(
-                    text, language=record.language, answer=record.answer, detector=self.detector, config=self.config,
-                    truncated=is_cut, english=record.english_solution,
+                    text,
+                    language=record.language,
+                    answer=record.answer,
+                    detector=self.detector,
+                    config=self.config,
+                    truncated=is_cut,
+                    english=record.english_solution,
                 )
                 for text, is_cut in responses
-            ]  # fmt: skip
+            ]
             judged.append(group)
             rewards.append(group_rewards(group, language=record.language, config=self.config, progress=progress))
         return Scores(

@@ -73,9 +73,13 @@ class UnigramSmoothingObjective:
         assert self.prior_V is not None
         self.prior_V = self.prior_V.to(hidden_ND.device)
         total = next_token_nll(
-            model, hidden_ND, targets_N, label_smoothing=self.config.smoothing, prior_V=self.prior_V,
+            model,
+            hidden_ND,
+            targets_N,
+            label_smoothing=self.config.smoothing,
+            prior_V=self.prior_V,
             chunk_tokens=self.config.chunk_tokens,
-        )  # fmt: skip
+        )
         return Loss(total=total, count=len(targets_N))
 
 

@@ -102,7 +102,9 @@ def _welch(compare: Compare, ours: Values, against: Values) -> Estimate | None:
     )
     half = t_quantile(max(1, degrees)) * math.sqrt(total)
     return Estimate(
-        value=back(middle), low=back(middle - half), high=back(middle + half),
+        value=back(middle),
+        low=back(middle - half),
+        high=back(middle + half),
         method=f"Welch's t, {len(ours)} and {len(against)} unpaired seeds{' of logs' if _in_logs(compare) else ''}",
         seeds=tuple(sorted({*ours, *against}, key=_order)),
-    )  # fmt: skip
+    )

@@ -255,7 +255,8 @@ def _described(comparison: Comparison, arms: Mapping[str, Arm], label: str) -> R
     bar = comparison.bar if comparison.bar is not None else NEUTRAL.get(comparison.compare)
     ends = " to ".join(f"{end:g}" for end in bar) if isinstance(bar, tuple) else f"{bar:g}"
     return Row(
-        label=label, verdict=Verdict.NOT_MEASURED,
+        label=label,
+        verdict=Verdict.NOT_MEASURED,
         quantity=f"{comparison.compare} of {', '.join(dict.fromkeys(arm.metric for arm in comparison.arms.values()))}",
         expected=f"{comparison.direction} {ends}",
         notes=[note for arm in arms.values() for note in arm.notes],
@@ -264,7 +265,7 @@ def _described(comparison: Comparison, arms: Mapping[str, Arm], label: str) -> R
         commits=_distinct(_commit(record) for record in records),
         runs=[record.name for record in records],
         command=arms["ours"].first.command if arms else None,
-    )  # fmt: skip
+    )
 
 
 def _shown(where: Mapping[str, Any]) -> str:

@@ -59,9 +59,12 @@ def page_claims(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
         if rows:
             found.append(
                 {
-                    "id": entry.claim.id, "text": entry.claim.text, "paper": paper_of(entry.claim),
-                    "tag": str(entry.claim.tag), "verdict": str(entry.verdict),
+                    "id": entry.claim.id,
+                    "text": entry.claim.text,
+                    "paper": paper_of(entry.claim),
+                    "tag": str(entry.claim.tag),
+                    "verdict": str(entry.verdict),
                     "rows": [[row.label, ours_of(row), row.method, verdict_of(row)] for row in rows],
                 }
-            )  # fmt: skip
+            )
     return found

@@ -8,14 +8,50 @@ from typing import Any
 from athlos.config.registry import registry
 
 LOWER_IS_BETTER = (
-    "ppl", "nll", "loss", "bits_per_byte", "ter", "wer", "cer", "ece_mass", "ece_width", "mce", "brier", "aurc",
-    "e_aurc", "runaway_rate", "em_gap", "em_std", "wall_s", "peak_mb",
-)  # fmt: skip
+    "ppl",
+    "nll",
+    "loss",
+    "bits_per_byte",
+    "ter",
+    "wer",
+    "cer",
+    "ece_mass",
+    "ece_width",
+    "mce",
+    "brier",
+    "aurc",
+    "e_aurc",
+    "runaway_rate",
+    "em_gap",
+    "em_std",
+    "wall_s",
+    "peak_mb",
+)
 HIGHER_IS_BETTER = (
-    "acc", "accuracy", "calibration_accuracy", "em", "cover_em", "str_em", "f1", "bleu", "chrf", "comet", "rouge1",
-    "rouge2", "rougeL", "auroc", "precision", "recall", "mrr", "ndcg", "lc", "lc_acc", "tokens_per_s",
-    "prefill_tokens_per_s", "decode_tokens_per_s",
-)  # fmt: skip
+    "acc",
+    "accuracy",
+    "calibration_accuracy",
+    "em",
+    "cover_em",
+    "str_em",
+    "f1",
+    "bleu",
+    "chrf",
+    "comet",
+    "rouge1",
+    "rouge2",
+    "rougeL",
+    "auroc",
+    "precision",
+    "recall",
+    "mrr",
+    "ndcg",
+    "lc",
+    "lc_acc",
+    "tokens_per_s",
+    "prefill_tokens_per_s",
+    "decode_tokens_per_s",
+)
 DIRECTIONS = {name: -1 for name in LOWER_IS_BETTER} | {name: 1 for name in HIGHER_IS_BETTER}
 """Last word of a metric's name -> 1 where greater is better, -1 where smaller is. Others have no known direction."""
 

@@ -205,8 +205,11 @@ def _add_predictions(
     runs: Sequence[dict[str, Any]], records: Sequence[RunRecord], *, num_predictions: int, notes: list[str]
 ) -> Interned:
     """`predictions` of a run: suite -> {total, rows}; a long text is {"t": position in the texts}."""
-    found = [(run, suite, rows) for run, record in zip(runs, records, strict=True)
-             for suite, rows in record.predictions.items()]  # fmt: skip
+    found = [
+        (run, suite, rows)
+        for run, record in zip(runs, records, strict=True)
+        for suite, rows in record.predictions.items()
+    ]
     limit = _fitting_rows([rows for _, _, rows in found])
     texts, num_cut_texts, is_cut = Interned(), 0, False
     for run, suite, predictions in found:

@@ -121,10 +121,15 @@ def _imported(file: Path, out: Path, *, scratch: Path) -> list[Path]:
     metrics = ({} if found.runtime_s is None else {"cost/wall_s": found.runtime_s}) | found.metrics
     write_atomically(scratch / "metrics.json", printable(to_json(metrics)))
     origin = {
-        "from": "wandb", "folder": file.parent.resolve().name, "id": run.get("run_id"),
-        "name": run.get("display_name"), "notes": run.get("notes"), "damage": found.damage,
-        "skipped_values": dict(found.skipped), "left_out": left_out,
-    }  # fmt: skip
+        "from": "wandb",
+        "folder": file.parent.resolve().name,
+        "id": run.get("run_id"),
+        "name": run.get("display_name"),
+        "notes": run.get("notes"),
+        "damage": found.damage,
+        "skipped_values": dict(found.skipped),
+        "left_out": left_out,
+    }
     seed = {"seed": config["seed"]} if type(config.get("seed")) is int else {}
     facts = _machine(file.parent, found) | seed | {"imported": origin}
     write_atomically(scratch / "provenance.json", printable(to_json(facts)))

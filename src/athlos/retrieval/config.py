@@ -18,11 +18,17 @@ class NoIndexConfig(IndexConfig):
 
 PARTS = [
     Part(
-        group="corpus", name="none", schema=NoCorpusConfig, target="athlos.retrieval.none.NoCorpus",
+        group="corpus",
+        name="none",
+        schema=NoCorpusConfig,
+        target="athlos.retrieval.none.NoCorpus",
         summary="no passages",
     ),
     Part(
-        group="index", name="none", schema=NoIndexConfig, target="athlos.retrieval.none.NoIndex",
+        group="index",
+        name="none",
+        schema=NoIndexConfig,
+        target="athlos.retrieval.none.NoIndex",
         summary="nothing to search",
     ),
-]  # fmt: skip
+]

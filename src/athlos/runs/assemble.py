@@ -108,9 +108,13 @@ def for_training(
 
 
 def for_evaluation(
-    run: RunConfig, loaded: LoadedModel | None, *, applies_surgery: bool, load_base: LoadModel | None,
+    run: RunConfig,
+    loaded: LoadedModel | None,
+    *,
+    applies_surgery: bool,
+    load_base: LoadModel | None,
     stages: StageStore,
-) -> Assembly:  # fmt: skip
+) -> Assembly:
     """The method's module around weights that nothing trains any more; `loaded` is None where a server answers."""
     context = _context(run, loaded, load_base=load_base, stages=stages)
     reports = []
@@ -154,14 +158,20 @@ def untouched(run: RunConfig, loaded: LoadedModel, *, stages: StageStore) -> Met
 
 def _context(
     run: RunConfig, loaded: LoadedModel | None, *, load_base: LoadModel | None, stages: StageStore
-) -> PartContext:  # fmt: skip
+) -> PartContext:
     judge: Judge = get_class(run.judge._target_)(run.judge)
     corpus = get_class(run.corpus._target_)(run.corpus)
     index: Index = get_class(run.index._target_)(run.index, corpus=corpus)
     return PartContext(
-        config=run, stages=stages, data=open_data(run, loaded, stages=stages), start=loaded, load_base=load_base,
-        generator=_generator(run, loaded), judge=judge, index=index,
-    )  # fmt: skip
+        config=run,
+        stages=stages,
+        data=open_data(run, loaded, stages=stages),
+        start=loaded,
+        load_base=load_base,
+        generator=_generator(run, loaded),
+        judge=judge,
+        index=index,
+    )
 
 
 def _module(

@@ -95,9 +95,15 @@ class _Execution:
         if run.eval.base and start is not None:
             self._evaluate_base(start)
         with tracking.open_tracking(
-            run.tracking, run_dir=folder.path, run_name=folder.path.name, group=run.tracking.group or run.study,
-            study=run.study, tags=run.tags, plain_config=plain(run), is_writer=folder.is_writer,
-        ) as record:  # fmt: skip
+            run.tracking,
+            run_dir=folder.path,
+            run_name=folder.path.name,
+            group=run.tracking.group or run.study,
+            study=run.study,
+            tags=run.tags,
+            plain_config=plain(run),
+            is_writer=folder.is_writer,
+        ) as record:
             trained, seconds = self._train(start, record)
             module, loaded, results = self._evaluate(start, trained, record)
             self.metrics |= ratios(self.metrics)
@@ -139,9 +145,14 @@ class _Execution:
         module = assemble.untouched(self.run, loaded, stages=self.stages)
         assert module.data is not None
         results = base_evaluation(
-            self.run, module, module.data, split=module.data.test_split, stages=self.stages,
-            model_fingerprint=loaded.fingerprint, progress=self._watcher().suite_starts,
-        )  # fmt: skip
+            self.run,
+            module,
+            module.data,
+            split=module.data.test_split,
+            stages=self.stages,
+            model_fingerprint=loaded.fingerprint,
+            progress=self._watcher().suite_starts,
+        )
         self._join(*named(results, split="test", suffix="_base"))
 
     def _train(self, start: "Start | None", record: "Tracking") -> tuple[list["Trained"], float]:
@@ -230,9 +241,14 @@ class _Execution:
         self.details |= details
 
     def _record(
-        self, record: "Tracking", results: Mapping[str, "SuiteResult"], *, module: "MethodModule[Any]",
-        loaded: "LoadedModel | None", trained: Sequence["Trained"],
-    ) -> None:  # fmt: skip
+        self,
+        record: "Tracking",
+        results: Mapping[str, "SuiteResult"],
+        *,
+        module: "MethodModule[Any]",
+        loaded: "LoadedModel | None",
+        trained: Sequence["Trained"],
+    ) -> None:
         """Predictions, figures, provenance and metrics, into the run folder and to the sinks."""
         folder = self.folder
         assert module.data is not None
@@ -249,9 +265,13 @@ class _Execution:
         folder.write_metrics(self.metrics, self.details)
 
     def _provenance(
-        self, results: Mapping[str, "SuiteResult"], *, module: "MethodModule[Any]", loaded: "LoadedModel | None",
+        self,
+        results: Mapping[str, "SuiteResult"],
+        *,
+        module: "MethodModule[Any]",
+        loaded: "LoadedModel | None",
         trained: Sequence["Trained"],
-    ) -> dict[str, Any]:  # fmt: skip
+    ) -> dict[str, Any]:
         from athlos.evaluation.evaluate import signatures
         from athlos.runs import provenance
 

@@ -166,9 +166,13 @@ class RunFolder:
 
     def interrupted(self, *, wall_s: float) -> None:
         self._write_status(
-            "interrupted", end=now(), wall_s=self.resumed_wall_s + wall_s, exit_code=INTERRUPTED,
-            error="KeyboardInterrupt", message="the same command goes on",
-        )  # fmt: skip
+            "interrupted",
+            end=now(),
+            wall_s=self.resumed_wall_s + wall_s,
+            exit_code=INTERRUPTED,
+            error="KeyboardInterrupt",
+            message="the same command goes on",
+        )
 
     def failed(self, error: BaseException, *, wall_s: float) -> None:
         self._write_status(

@@ -6,9 +6,18 @@ from athlos.config.compose import plain
 from athlos.config.schema import Dtype, RunConfig
 
 CHANGES_WEIGHTS = (
-    "seed", "surgery", "construct", "objective", "selection", "reward", "judge", "corpus", "index", "prompt_style",
+    "seed",
+    "surgery",
+    "construct",
+    "objective",
+    "selection",
+    "reward",
+    "judge",
+    "corpus",
+    "index",
+    "prompt_style",
     "train",
-)  # fmt: skip
+)
 """Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data` and
 `hardware` do in part."""
 ELSEWHERE = ("dir", "path", "limit_test")

@@ -15,9 +15,20 @@ import torch
 import athlos
 
 PACKAGES = (
-    "torch", "transformers", "pytorch-lightning", "hydra-core", "omegaconf", "torchmetrics", "tokenizers",
-    "safetensors", "peft", "numpy", "sacrebleu", "math-verify", "wandb",
-)  # fmt: skip
+    "torch",
+    "transformers",
+    "pytorch-lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "tokenizers",
+    "safetensors",
+    "peft",
+    "numpy",
+    "sacrebleu",
+    "math-verify",
+    "wandb",
+)
 
 RESET_PEAK = "5"
 """Written to a process's clear_refs it sets the highest resident size to the present one (Linux)."""

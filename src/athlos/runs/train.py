@@ -116,9 +116,14 @@ def train(
             )
 
         _Training(
-            run=run, folder=folder, phase=phase, watcher=watcher, log_point=log_point, saved=told,
+            run=run,
+            folder=folder,
+            phase=phase,
+            watcher=watcher,
+            log_point=log_point,
+            saved=told,
             is_writer=stages.is_writer,
-        ).do(assembly)  # fmt: skip
+        ).do(assembly)
 
     stage = training_stage(run, start=start, build=build)
     if not may_train and not stages.ready(stage):
@@ -175,10 +180,14 @@ class _Training:
         trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
         if self.is_writer:
             self.watcher.training_starts(
-                self.run, phase=self.phase, parts=[report.summary for report in assembly.reports], total_params=total,
-                trainable_params=trainable, license=_license(assembly, self.run),
+                self.run,
+                phase=self.phase,
+                parts=[report.summary for report in assembly.reports],
+                total_params=total,
+                trainable_params=trainable,
+                license=_license(assembly, self.run),
                 resumed_from=None if self.checkpoint is None else step_of(self.checkpoint),
-            )  # fmt: skip
+            )
         return {
             "cost/trainable_params": float(trainable),
             "cost/total_params": float(total),

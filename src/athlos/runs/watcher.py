@@ -14,9 +14,16 @@ class Watcher:
         """A run that is not finished yet begins."""
 
     def training_starts(
-        self, run: RunConfig, *, phase: str, parts: Sequence[str], total_params: int, trainable_params: int,
-        license: str, resumed_from: int | None,
-    ) -> None:  # fmt: skip
+        self,
+        run: RunConfig,
+        *,
+        phase: str,
+        parts: Sequence[str],
+        total_params: int,
+        trainable_params: int,
+        license: str,
+        resumed_from: int | None,
+    ) -> None:
         """A phase trains now; `resumed_from` is the step that it goes on from, None for a fresh start."""
 
     def training_step(self, done: int, loss: float, tokens_per_s: float) -> None:

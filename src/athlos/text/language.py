@@ -93,8 +93,12 @@ class LabDetector:
 
     free_letters = -1
     _LANGUAGES: ClassVar[dict[str | None, str]] = {
-        "LATIN": "latn", "CYRILLIC": "cyrl", "GREEK": "grek", "THAI": "thai", "CJK": "hani",
-    }  # fmt: skip
+        "LATIN": "latn",
+        "CYRILLIC": "cyrl",
+        "GREEK": "grek",
+        "THAI": "thai",
+        "CJK": "hani",
+    }
 
     def __init__(self, languages: Sequence[str]) -> None:
         _require_known("lab", languages, [*self._LANGUAGES.values()])

@@ -74,8 +74,11 @@ class MathVerifier:
             self._lines = queue.Queue()
             self._child = subprocess.Popen(
                 [sys.executable, "-m", __name__],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                encoding="utf-8",
+            )
             threading.Thread(target=_forward, args=(self._child.stdout, self._lines), daemon=True).start()
             if self._lines.get(timeout=START_LIMIT) != _READY:
                 raise RuntimeError("math-verify cannot be imported: reinstall athlos")

@@ -27,14 +27,28 @@ ARTICLES = {
     "fr": ("le", "la", "les", "du", "de", "des", "un", "une"),
     "hu": ("a", "az", "egy"),
     "it": (
-        "il", "lo", "la", "i", "gli", "le", "del", "dello", "della", "dei", "degli", "delle", "uno", "una", "un",
+        "il",
+        "lo",
+        "la",
+        "i",
+        "gli",
+        "le",
+        "del",
+        "dello",
+        "della",
+        "dei",
+        "degli",
+        "delle",
+        "uno",
+        "una",
+        "un",
     ),
     "nl": ("de", "het", "een", "des", "der", "den"),
     "no": ("en", "et", "ei"),
     "pt": ("o", "a", "os", "as", "um", "uma", "uns", "umas"),
     "sv": ("en", "ett"),
     "vi": ("của", "là", "cái", "chiếc", "những"),
-}  # fmt: skip
+}
 """Whole-word articles. Elided forms (l', d', un') are left out: punctuation is deleted before articles are looked for,
 so the original never finds them either."""
 

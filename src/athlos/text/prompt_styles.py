@@ -22,7 +22,7 @@ from athlos.data.records import (
     QuestionRecord,
     Record,
     TextRecord,
-)  # fmt: skip
+)
 from athlos.errors import ConfigError, did_you_mean
 from athlos.text.language import base_language
 from athlos.text.maths import states
@@ -211,33 +211,39 @@ def _bare_question(record: QuestionRecord) -> str:
 
 PROMPT_STYLES: list[PromptStyle[Any]] = [
     PromptStyle[MathRecord](
-        record_type=MathRecord, name="native_cot",
+        record_type=MathRecord,
+        name="native_cot",
         question=_native_question,
         answer=lambda record: _worked(record, _labels(record.language)),
         stops=lambda record: _math_stops(_labels(record.language)),
         built_in=lambda language: _problems(language, solution_language=language),
     ),
     PromptStyle[MathRecord](
-        record_type=MathRecord, name="english_cot",
+        record_type=MathRecord,
+        name="english_cot",
         question=_english_question,
         answer=lambda record: _worked(record, _labels("en")),
         stops=lambda record: _math_stops(_labels("en")),
         built_in=lambda language: _problems(language, solution_language="en"),
     ),
     PromptStyle[MathRecord](
-        record_type=MathRecord, name="direct",
+        record_type=MathRecord,
+        name="direct",
         question=_direct_question,
         answer=lambda record: _direct_labels(record.language).space + _readable(record, str),
         stops=lambda record: ("\n",),
     ),
     # No label in any language: the question, then its worked solution, ended by the end of text or line.
     PromptStyle[MathRecord](
-        record_type=MathRecord, name="bare",
-        question=lambda record: record.question, answer=lambda record: _gap(record) + _bare_solution(record),
+        record_type=MathRecord,
+        name="bare",
+        question=lambda record: record.question,
+        answer=lambda record: _gap(record) + _bare_solution(record),
         stops=lambda record: ("\n",),
     ),
     PromptStyle[ParallelRecord](
-        record_type=ParallelRecord, name="labelled",
+        record_type=ParallelRecord,
+        name="labelled",
         question=_translation_question,
         answer=lambda record: f" {_segment(record.target)}",
         stops=lambda record: ("\n",),
@@ -245,45 +251,63 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
     ),
     # No label in any language: a sign that means "the same" in all of them stands between the segments.
     PromptStyle[ParallelRecord](
-        record_type=ParallelRecord, name="bare",
+        record_type=ParallelRecord,
+        name="bare",
         question=lambda record: f"{_segment(record.source)} =",
         answer=lambda record: _gap(record) + _segment(record.target),
         stops=lambda record: ("\n",),
         read=_read_segment,
     ),
     PromptStyle[QuestionRecord](
-        record_type=QuestionRecord, name="passages",
+        record_type=QuestionRecord,
+        name="passages",
         question=_passage_question,
         answer=_short_answer,
         stops=lambda record: ("\n",),
         shot=_supported,
     ),
     PromptStyle[QuestionRecord](
-        record_type=QuestionRecord, name="closed_book",
-        question=_closed_question, answer=_short_answer, stops=lambda record: ("\n",),
+        record_type=QuestionRecord,
+        name="closed_book",
+        question=_closed_question,
+        answer=_short_answer,
+        stops=lambda record: ("\n",),
     ),
     # No label in any language: passages, question and answer as running text, ended by the end of text or line.
     PromptStyle[QuestionRecord](
-        record_type=QuestionRecord, name="bare",
-        question=_bare_question, answer=lambda record: _gap(record) + gold_answers(record)[0],
+        record_type=QuestionRecord,
+        name="bare",
+        question=_bare_question,
+        answer=lambda record: _gap(record) + gold_answers(record)[0],
         stops=lambda record: ("\n",),
     ),
     PromptStyle[InstructionRecord](
-        record_type=InstructionRecord, name="written",
-        question=lambda record: record.prompt, answer=lambda record: record.completion,
+        record_type=InstructionRecord,
+        name="written",
+        question=lambda record: record.prompt,
+        answer=lambda record: record.completion,
         stops=lambda record: ("\n",),
     ),
     PromptStyle[ContinuationRecord](
-        record_type=ContinuationRecord, name="continuation",
-        question=lambda record: record.context, answer=lambda record: record.text,
-        stops=lambda record: ("\n",), read=str,
+        record_type=ContinuationRecord,
+        name="continuation",
+        question=lambda record: record.context,
+        answer=lambda record: record.text,
+        stops=lambda record: ("\n",),
+        read=str,
     ),
     PromptStyle[TextRecord](
-        record_type=TextRecord, name="text",
-        question=lambda record: "", answer=lambda record: record.text, read=str,
+        record_type=TextRecord,
+        name="text",
+        question=lambda record: "",
+        answer=lambda record: record.text,
+        read=str,
     ),
     PromptStyle[TextRecord](
-        record_type=TextRecord, name="bare",
-        question=lambda record: "", answer=lambda record: record.text, read=str,
+        record_type=TextRecord,
+        name="bare",
+        question=lambda record: "",
+        answer=lambda record: record.text,
+        read=str,
     ),
-]  # fmt: skip
+]

@@ -62,9 +62,9 @@ class Curve(Callback):
     ) -> None:
         assert isinstance(module, MethodModule)
         self.seconds += time.perf_counter() - self._start
-        rows, tokens = batch["seen"].tolist() if "seen" in batch else (
-            len(batch["input_ids"]), int(batch["attention_mask"].sum())
-        )  # fmt: skip
+        rows, tokens = (
+            batch["seen"].tolist() if "seen" in batch else (len(batch["input_ids"]), int(batch["attention_mask"].sum()))
+        )
         self.tokens += tokens * trainer.world_size
         self.rows += rows * trainer.world_size
         if (batch_index + 1) % module.config.num_accumulated:
@@ -90,8 +90,11 @@ class Curve(Callback):
 
     def state_dict(self) -> dict[str, Any]:
         return {
-            "stability": self.stability.state(), "seconds": self.seconds, "tokens": self.tokens, "rows": self.rows,
-        }  # fmt: skip
+            "stability": self.stability.state(),
+            "seconds": self.seconds,
+            "tokens": self.tokens,
+            "rows": self.rows,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stability.restore(state_dict["stability"])

@@ -102,9 +102,11 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
         """Micro batches from the present step on; a method that makes its own rows overrides this."""
         assert self.data is not None
         return self.data.train_batches(
-            first_step=self.trainer.global_step, rank=self.trainer.global_rank, world_size=self.trainer.world_size,
+            first_step=self.trainer.global_step,
+            rank=self.trainer.global_rank,
+            world_size=self.trainer.world_size,
             unit=self.objective.unit,
-        )  # fmt: skip
+        )
 
     def val_dataloader(self) -> "DataLoader[Batch] | list[DataLoader[Batch]]":
         if self.data is None or self.config.data.val_split is None:

@@ -150,10 +150,15 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
                 part = prompts[first : first + self.method.chunk_prompts]
                 with self.trainer.precision_plugin.forward_context():  # in the number format of the updates
                     rollouts = sample_group(
-                        self.model, self.tokenizer, [prompt.text for prompt in part],
-                        group_size=self.policy.group_size, max_new_tokens=self.policy.max_new_tokens,
-                        temperature=self.policy.temperature, generator=generator, stop=stops,
-                    )  # fmt: skip
+                        self.model,
+                        self.tokenizer,
+                        [prompt.text for prompt in part],
+                        group_size=self.policy.group_size,
+                        max_new_tokens=self.policy.max_new_tokens,
+                        temperature=self.policy.temperature,
+                        generator=generator,
+                        stop=stops,
+                    )
                 chunks.append(rollouts)
                 judgements.append(judges.submit(self._judge, part, rollouts, progress=step / self.num_policy_steps))
             last = time.perf_counter()

@@ -40,9 +40,12 @@ class Stability:
     def state(self) -> dict[str, float | int | list[float] | None]:
         """Plain values for a checkpoint."""
         return {
-            "first": self.first, "recent": list(self.recent), "spikes": self.num_spikes, "clipped": self.num_clipped,
+            "first": self.first,
+            "recent": list(self.recent),
+            "spikes": self.num_spikes,
+            "clipped": self.num_clipped,
             "steps": self.num_steps,
-        }  # fmt: skip
+        }
 
     def restore(self, state: dict[str, float | int | list[float] | None]) -> None:
         first, recent = state["first"], state["recent"]

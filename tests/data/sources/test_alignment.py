@@ -42,12 +42,20 @@ def folder(tmp_path: Path) -> Path:
 
 def source_of(folder: Path, *overrides: str) -> Any:
     return build_source(
-        run_config([
-            "data=alignment", f"data.dir={folder}", "data.languages=[de]", "data.num_train_lines=10",
-            "data.num_probe_lines=15", "data.num_test_lines=5", "train.max_steps=0",
-            "data.tests={translation: 3, math: 2, qa: 1, text: 1}", *overrides,
-        ])
-    )  # fmt: skip
+        run_config(
+            [
+                "data=alignment",
+                f"data.dir={folder}",
+                "data.languages=[de]",
+                "data.num_train_lines=10",
+                "data.num_probe_lines=15",
+                "data.num_test_lines=5",
+                "train.max_steps=0",
+                "data.tests={translation: 3, math: 2, qa: 1, text: 1}",
+                *overrides,
+            ]
+        )
+    )
 
 
 def test_training_mixes_sentences_and_questions_into_english(folder: Path) -> None:

@@ -31,9 +31,18 @@ def encoded(picture: bytes) -> str:
 
 def row(index: int, **other: Any) -> dict[str, Any]:
     values = {
-        "index": index, "question": f"What is picture {index}?", "hint": "", "A": "a cat", "B": "a dog", "C": "a bird",
-        "D": "a fish", "answer": "B", "category": "object", "l2-category": "coarse", "image": encoded(PICTURE),
-    }  # fmt: skip
+        "index": index,
+        "question": f"What is picture {index}?",
+        "hint": "",
+        "A": "a cat",
+        "B": "a dog",
+        "C": "a bird",
+        "D": "a fish",
+        "answer": "B",
+        "category": "object",
+        "l2-category": "coarse",
+        "image": encoded(PICTURE),
+    }
     return values | other
 
 
@@ -179,8 +188,13 @@ def test_mmmb_reads_a_file_a_language(mmmb_folder: Path) -> None:
     records = list(source(mmmb_folder, name="mmmb").records("test"))
     assert len({record.identifier for record in records}) == 18
     assert {(record.language, record.question.split()[0]) for record in records} == {
-        ("en", "en"), ("zh", "cn"), ("pt", "pt"), ("ar", "ar"), ("tr", "tr"), ("ru", "ru"),
-    }  # fmt: skip
+        ("en", "en"),
+        ("zh", "cn"),
+        ("pt", "pt"),
+        ("ar", "ar"),
+        ("tr", "tr"),
+        ("ru", "ru"),
+    }
 
 
 def test_a_limit_counts_by_language(mmmb_folder: Path) -> None:

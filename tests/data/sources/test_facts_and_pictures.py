@@ -19,12 +19,20 @@ SHARES = {"train": 0.8, "val": 0.1, "test": 0.1}
 def country(code: str = "NOW", **changes: Any) -> dict[str, Any]:
     """An invented country in the official format."""
     row = {
-        "name": {"common": "Nowhere", "official": "Republic of Nowhere"}, "cca2": "NW", "cca3": code, "tld": [".nw"],
-        "capital": ["Noplace"], "region": "Middle", "subregion": "", "languages": {"now": "Nowish", "eng": "English"},
-        "currencies": {"NWD": {"name": "Nowhere dollar", "symbol": "$"}}, "borders": [], "area": 12.5,
+        "name": {"common": "Nowhere", "official": "Republic of Nowhere"},
+        "cca2": "NW",
+        "cca3": code,
+        "tld": [".nw"],
+        "capital": ["Noplace"],
+        "region": "Middle",
+        "subregion": "",
+        "languages": {"now": "Nowish", "eng": "English"},
+        "currencies": {"NWD": {"name": "Nowhere dollar", "symbol": "$"}},
+        "borders": [],
+        "area": 12.5,
         "demonyms": {"eng": {"m": "Nowhereman", "f": "Nowherewoman"}},
         "translations": {"deu": {"common": "Nirgendwo"}, "zho": {"common": "乌有"}, "xyz": {"common": "Nnn"}},
-    }  # fmt: skip
+    }
     return {**row, **changes}
 
 
@@ -39,10 +47,17 @@ def test_country_becomes_names_and_relations(tmp_path: Path) -> None:
     assert first.subject == first.identifier == "NOW"
     assert first.names == {"en": "Nowhere", "de": "Nirgendwo", "zh": "乌有", "xyz": "Nnn"}
     assert first.relations == {
-        "capital": ["Noplace"], "region": ["Middle"], "subregion": [], "languages": ["Nowish", "English"],
-        "currencies": ["Nowhere dollar"], "currency_codes": ["NWD"], "borders": ["ELS"], "demonym": ["Nowhereman"],
-        "internet_domain": [".nw"], "area_km2": ["12.5"],
-    }  # fmt: skip
+        "capital": ["Noplace"],
+        "region": ["Middle"],
+        "subregion": [],
+        "languages": ["Nowish", "English"],
+        "currencies": ["Nowhere dollar"],
+        "currency_codes": ["NWD"],
+        "borders": ["ELS"],
+        "demonym": ["Nowhereman"],
+        "internet_domain": [".nw"],
+        "area_km2": ["12.5"],
+    }
     assert second.relations["capital"] == second.relations["currencies"] == []
 
 
@@ -113,9 +128,14 @@ def test_real_facts(shared_data: Path) -> None:
 
 def caption(place: int, **changes: Any) -> dict[str, Any]:
     row = {
-        "i": place, "hexcode": f"F{place:04X}", "emoji": "☕", "group": "food", "subgroup": "drink",
-        "label": {"en": f"cup {place}", "de": f"Tasse {place}", "th": "ถ้วย"}, "tags": {"en": ["tea", "hot"], "de": []},
-    }  # fmt: skip
+        "i": place,
+        "hexcode": f"F{place:04X}",
+        "emoji": "☕",
+        "group": "food",
+        "subgroup": "drink",
+        "label": {"en": f"cup {place}", "de": f"Tasse {place}", "th": "ถ้วย"},
+        "tags": {"en": ["tea", "hot"], "de": []},
+    }
     return {**row, **changes}
 
 

@@ -91,6 +91,7 @@ def test_traces_without_a_usable_name_or_answer_are_skipped_and_counted(tmp_path
     source = build_source(run_config(overrides))
     records = list(source.records("train"))
     assert [(record.identifier, record.answer) for record in records] == [  # type: ignore[attr-defined]
-        ("7", "1"), ("train-3", "3.5"),
-    ]  # fmt: skip
+        ("7", "1"),
+        ("train-3", "3.5"),
+    ]
     assert source.num_bad == 3

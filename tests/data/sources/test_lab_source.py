@@ -13,13 +13,26 @@ from athlos.data.sources.lab import LabSource
 from athlos.errors import ConfigErrors, DataError
 
 SMALL = [
-    "data=lab", "prompt_style=bare", "train.max_steps=0", "data.world.num_persons=40", "data.world.num_cities=20",
-    "data.world.num_states=5", "data.world.num_none=20", "data.world.num_rare=20", "data.world.num_frequent=20",
-    "data.world.rare_exposures=2", "data.world.frequent_exposures=3", "data.world.background_exposures=3",
-    "data.mixture.num_documents=50", "data.mixture.num_recitals=20", "data.mixture.num_sums=40",
-    "data.mixture.chain_repeats=2", "data.mixture.num_probes=4", "data.mixture.chains.num_train=[10,4,2]",
+    "data=lab",
+    "prompt_style=bare",
+    "train.max_steps=0",
+    "data.world.num_persons=40",
+    "data.world.num_cities=20",
+    "data.world.num_states=5",
+    "data.world.num_none=20",
+    "data.world.num_rare=20",
+    "data.world.num_frequent=20",
+    "data.world.rare_exposures=2",
+    "data.world.frequent_exposures=3",
+    "data.world.background_exposures=3",
+    "data.mixture.num_documents=50",
+    "data.mixture.num_recitals=20",
+    "data.mixture.num_sums=40",
+    "data.mixture.chain_repeats=2",
+    "data.mixture.num_probes=4",
+    "data.mixture.chains.num_train=[10,4,2]",
     "data.mixture.chains.num_test=[3,2,1]",
-]  # fmt: skip
+]
 LANGUAGES = {"latn", "cyrl", "grek", "thai", "hani"}
 
 
@@ -89,9 +102,13 @@ def test_fingerprints_follow_the_text() -> None:
     assert len(set(base.values())) == 3
     assert base == {split: source().fingerprint(split) for split in base}
     changes = [
-        "data.world.seed=2", "data.world.num_rare=19", "data.mixture.num_sums=41", "data.mixture.sums.max_start=8",
-        "data.mixture.chains.seed=1", "data.kinds=[sum]",
-    ]  # fmt: skip
+        "data.world.seed=2",
+        "data.world.num_rare=19",
+        "data.mixture.num_sums=41",
+        "data.mixture.sums.max_start=8",
+        "data.mixture.chains.seed=1",
+        "data.kinds=[sum]",
+    ]
     found = [source(change).fingerprint("train") for change in changes]
     assert len({*found, base["train"]}) == len(changes) + 1
     fewer = source("data.train_languages=[latn]")

@@ -128,9 +128,13 @@ def test_clapnq_real_files(shared_data: Path) -> None:
 def quotesum_row(summary: str, *, sources: dict[int, tuple[str, str, str]], **other: str) -> dict[str, str]:
     """A line with its 24 numbered columns; `sources` maps number -> (title, text, short answer)."""
     row = {
-        "qid": "Q_7", "unique_id": "Q_7_0", "question": "what do herons eat?", "summary": summary,
-        "covered_short_answers": "[ 1 fish ]", "disambig_questions": "",
-    }  # fmt: skip
+        "qid": "Q_7",
+        "unique_id": "Q_7_0",
+        "question": "what do herons eat?",
+        "summary": summary,
+        "covered_short_answers": "[ 1 fish ]",
+        "disambig_questions": "",
+    }
     for number in range(1, 9):
         title, text, short = sources.get(number, ("", "", ""))
         row |= {f"title{number}": title, f"source{number}": text, f"short_ans_{number}": short}
@@ -154,8 +158,10 @@ def test_quotesum_keeps_marks_and_numbers_of_sources(tmp_path: Path) -> None:
     ]
     assert record.short_answers == [["fish"], ["frogs"]]
     assert record.meta == {
-        "qid": "Q_7", "covered_short_answers": "[ 1 fish ]", "disambig_questions": ["A?", "B?"],
-    }  # fmt: skip
+        "qid": "Q_7",
+        "covered_short_answers": "[ 1 fish ]",
+        "disambig_questions": ["A?", "B?"],
+    }
 
 
 @pytest.mark.parametrize(
@@ -182,16 +188,24 @@ def test_quotesum_names_the_place_of_a_broken_line(tmp_path: Path, row: dict[str
 def expertqa_answer(*supports: str) -> dict[str, Any]:
     claims = [
         {
-            "claim_string": f"Claim {number}.", "evidence": [f"[{number}] a page\n\ntext"], "support": support,
-            "informativeness": "Very relevant", "worthiness": None, "correctness": "Unsure", "reliability": "Somewhat",
+            "claim_string": f"Claim {number}.",
+            "evidence": [f"[{number}] a page\n\ntext"],
+            "support": support,
+            "informativeness": "Very relevant",
+            "worthiness": None,
+            "correctness": "Unsure",
+            "reliability": "Somewhat",
             "reason_missing_support": "",
         }
         for number, support in enumerate(supports)
-    ]  # fmt: skip
+    ]
     return {
-        "answer_string": "Long answer.", "attribution": ["[1] a page"], "claims": claims,
-        "revised_answer_string": "Better answer.", "usefulness": None,
-    }  # fmt: skip
+        "answer_string": "Long answer.",
+        "attribution": ["[1] a page"],
+        "claims": claims,
+        "revised_answer_string": "Better answer.",
+        "usefulness": None,
+    }
 
 
 EXPERT = {
@@ -412,9 +426,12 @@ def test_alce_demos(tmp_path: Path) -> None:
 
 def test_alce_utility(tmp_path: Path) -> None:
     row = {
-        "id": "4", "question": "Who?", "output": "She [1].", "utility_score": 3,
+        "id": "4",
+        "question": "Who?",
+        "output": "She [1].",
+        "utility_score": 3,
         "automatic_correctness_scores": [True, False],
-    }  # fmt: skip
+    }
     content = {
         "eli5": {},
         "asqa": {"sys.json": {"4": row, "5": without(row, "output"), "overall_results": {"len": 1.0}}},
@@ -428,8 +445,10 @@ def test_alce_utility(tmp_path: Path) -> None:
     assert skipping.num_bad == 1
     assert (record.identifier, record.answer) == ("sys.json/4", "She [1].")
     assert record.meta == {
-        "system": "sys.json", "utility_score": 3, "automatic_correctness_scores": [True, False],
-    }  # fmt: skip
+        "system": "sys.json",
+        "utility_score": 3,
+        "automatic_correctness_scores": [True, False],
+    }
 
 
 @pytest.mark.shared

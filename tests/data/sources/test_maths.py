@@ -64,10 +64,15 @@ def test_mgsm_keeps_text_digits_and_commas(mgsm: Path) -> None:
     assert records == [
         MathRecord(identifier="bn-1", language="bn", question="কতটি ডিম, ১২টি?", answer="১৮", english="How many eggs?"),
         MathRecord(identifier="bn-2", language="bn", question="কত দূর?", answer="2,125", english="How far is it?"),
-        MathRecord(identifier="de-1", language="de", question="Wie viele Eier kosten 1.000 Euro?", answer="-18",
-                   english="How many eggs?"),
+        MathRecord(
+            identifier="de-1",
+            language="de",
+            question="Wie viele Eier kosten 1.000 Euro?",
+            answer="-18",
+            english="How many eggs?",
+        ),
         MathRecord(identifier="de-2", language="de", question="Wie weit?", answer="2,125", english="How far is it?"),
-    ]  # fmt: skip
+    ]
 
 
 def test_mgsm_without_the_english_file_has_no_english(mgsm: Path) -> None:
@@ -164,9 +169,12 @@ def test_gsm8k_parts_the_worked_text_from_the_answer(tmp_path: Path) -> None:
     write_lines(tmp_path / "test.jsonl", dumps(question="How much?", answer=WORKED))
     [record] = source("gsm8k", tmp_path).records("test")
     assert record == MathRecord(
-        identifier="test-1", question="How much?", english="How much?", answer="1300",
+        identifier="test-1",
+        question="How much?",
+        english="How much?",
+        answer="1300",
         solution="She lays 16 - 3 = 13 eggs.\nThat is $1,300.",
-    )  # fmt: skip
+    )
     [kept] = source("gsm8k", tmp_path, "data.keep_calculations=true").records("test")
     assert kept.solution == "She lays 16 - 3 = <<16-3=13>>13 eggs.\nThat is $<<13*100=1300>>1,300."
 
@@ -188,8 +196,14 @@ def test_gsm8k_splits_are_those_of_the_config(tmp_path: Path) -> None:
 
 
 def mmath_row(number: int, **values: Any) -> dict[str, Any]:
-    row = {"question": f"Trouver $x_{number}$ é", "answer": f"$\\frac{{1}}{{{number}}}$", "data_source": "CNMO",
-           "data_source_id": number, "lang": "fr", "gid": number + 30}  # fmt: skip
+    row = {
+        "question": f"Trouver $x_{number}$ é",
+        "answer": f"$\\frac{{1}}{{{number}}}$",
+        "data_source": "CNMO",
+        "data_source_id": number,
+        "lang": "fr",
+        "gid": number + 30,
+    }
     return row | values
 
 
@@ -204,9 +218,13 @@ def test_mmath_as_array_or_lines(tmp_path: Path, write: Callable[[list[dict[str,
     tmp_path.joinpath("en.json").write_text(write(english), encoding="utf-8")
     records = list(source("mmath", tmp_path, "data.languages=[fr]").records("test"))
     assert records[0] == MathRecord(
-        identifier="fr-CNMO-0", language="fr", question="Trouver $x_0$ é", answer="$\\frac{1}{0}$",
-        english="Find nought", meta={"source": "CNMO", "source_id": 0, "gid": 30},
-    )  # fmt: skip
+        identifier="fr-CNMO-0",
+        language="fr",
+        question="Trouver $x_0$ é",
+        answer="$\\frac{1}{0}$",
+        english="Find nought",
+        meta={"source": "CNMO", "source_id": 0, "gid": 30},
+    )
     assert (records[1].answer, records[1].english) == ("204", "Find one")
 
 

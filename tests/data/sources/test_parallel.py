@@ -73,9 +73,14 @@ def rows_of(number: int) -> list[str]:
 def test_table_row_becomes_a_record(tmp_path: Path) -> None:
     [first, second] = tsv(tmp_path, ['ui\t"Open"\tÖffnen\tx', "", "law\t a\\nb \tc\u2028d\t"]).read("all")
     assert first == ParallelRecord(
-        identifier="en-de:2", language="de", source='"Open"', target="Öffnen", source_language="en", domain="ui",
+        identifier="en-de:2",
+        language="de",
+        source='"Open"',
+        target="Öffnen",
+        source_language="en",
+        domain="ui",
         meta={"note": "x"},
-    )  # fmt: skip
+    )
     assert (second.identifier, second.source, second.target) == ("en-de:4", " a\\nb ", "c\u2028d")
 
 
@@ -312,9 +317,12 @@ def po(folder: Path, entries: str | None = None, *, name: str = "de.po", **value
 def test_translations_of_software(tmp_path: Path) -> None:
     records = list(po(tmp_path, PO_ENTRIES, name="app/locale/de/LC_MESSAGES/admin.po").read("all"))
     assert pairs(iter(records)) == [
-        ("Open", "Öffnen"), ("Open", "Offen"), ("Two\nlines", "Zwei\nZeilen"),
-        ("%d file", "%d Datei"), ("%d files", "%d Dateien"),
-    ]  # fmt: skip
+        ("Open", "Öffnen"),
+        ("Open", "Offen"),
+        ("Two\nlines", "Zwei\nZeilen"),
+        ("%d file", "%d Datei"),
+        ("%d files", "%d Dateien"),
+    ]
     assert [record.meta for record in records] == [{"context": "button"}, {}, {}, {}, {}]
     assert {record.domain for record in records} == {"admin"}
     assert len({record.identifier for record in records}) == 5
@@ -331,11 +339,12 @@ def test_plural_forms_follow_the_header(tmp_path: Path) -> None:
     cases = {
         "ru": (russian, ["one", "few", "many"], [("day", "one"), ("days", "few"), ("days", "many")]),
         "ar": (
-            arabic, ["zero", "one", "two", "few", "many", "other"],
+            arabic,
+            ["zero", "one", "two", "few", "many", "other"],
             [("day", "one"), *(("days", form) for form in ("zero", "two", "few", "many", "other"))],
         ),
         "ja": ("nplurals=1; plural=0;", ["any"], [("day", "any"), ("days", "any")]),
-    }  # fmt: skip
+    }
     for language, (plural, forms, expected) in cases.items():
         entry = 'msgid "day"\nmsgid_plural "days"\n' + "".join(
             f'msgstr[{i}] "{form}"\n' for i, form in enumerate(forms)
@@ -460,10 +469,14 @@ def test_units_of_a_memory(tmp_path: Path, encoding: str) -> None:
         (tmp_path / "memory.tmx").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "memory.tmx").read_bytes())
     [first, second] = source.read("all")
     assert first == ParallelRecord(
-        identifier="memory.tmx:1", language="de", source_language="en", domain="medicine",
-        source="Take two pills & rest.", target="Zwei Tabletten nehmen, ruhen \u2014 \u00fc.",
+        identifier="memory.tmx:1",
+        language="de",
+        source_language="en",
+        domain="medicine",
+        source="Take two pills & rest.",
+        target="Zwei Tabletten nehmen, ruhen \u2014 \u00fc.",
         meta={"x-domain": "medicine", "project": "P7", "tuid": "u1"},
-    )  # fmt: skip
+    )
     assert (second.source, second.target, second.domain, second.meta) == ("colour", "Farbe", "memory", {})
 
 

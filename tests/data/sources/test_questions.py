@@ -66,12 +66,18 @@ def refused(name: str, folder: Path, split: str, *overrides: str) -> DataError:
 @pytest.mark.parametrize(
     ("name", "splits"),
     [
-        ("xquad", (None, None, "test")), ("squad", ("train", None, "dev")), ("musique", ("train", None, "dev")),
-        ("hotpotqa", ("train", None, "dev")), ("two_wiki", ("train", None, "dev")), ("popqa", (None, None, "test")),
-        ("ircot", ("train", "dev_subsampled", "test")), ("nq_open", ("train", None, "dev")),
-        ("two_wiki_corpus", (None, None, "corpus")), ("wiki_dpr", (None, None, "corpus")),
+        ("xquad", (None, None, "test")),
+        ("squad", ("train", None, "dev")),
+        ("musique", ("train", None, "dev")),
+        ("hotpotqa", ("train", None, "dev")),
+        ("two_wiki", ("train", None, "dev")),
+        ("popqa", (None, None, "test")),
+        ("ircot", ("train", "dev_subsampled", "test")),
+        ("nq_open", ("train", None, "dev")),
+        ("two_wiki_corpus", (None, None, "corpus")),
+        ("wiki_dpr", (None, None, "corpus")),
     ],
-)  # fmt: skip
+)
 def test_shipped_values_compose(name: str, splits: tuple[str | None, ...]) -> None:
     data = run_config([f"data={name}", "train.max_steps=0"]).data
     assert data.name == name
@@ -110,9 +116,13 @@ def test_squad_answers_are_unique_and_in_order(tmp_path: Path) -> None:
     folder = write(tmp_path / "dev-v1.1.json", squad_document(asked, impossible))
     answered, unanswerable = source("squad", folder, "data.language=de").records("dev")
     assert answered == QuestionRecord(
-        identifier="q1", language="de", question="Wie lang?", answers=["308 km", "308", "½ Tag"],
-        passages=[Passage(title="Elv", text=CONTEXT, is_supporting=True)], meta={"answer_starts": [18, 18, 49]},
-    )  # fmt: skip
+        identifier="q1",
+        language="de",
+        question="Wie lang?",
+        answers=["308 km", "308", "½ Tag"],
+        passages=[Passage(title="Elv", text=CONTEXT, is_supporting=True)],
+        meta={"answer_starts": [18, 18, 49]},
+    )
     assert isinstance(unanswerable, QuestionRecord)
     assert (unanswerable.answers, unanswerable.passages[0].is_supporting) == ([], False)
 
@@ -176,8 +186,11 @@ def test_xquad_reads_one_file_a_language(tmp_path: Path) -> None:
 
 def musique_row(**other: Any) -> dict[str, Any]:
     row = {
-        "id": "2hop__1_2", "question": "Capital of the county of Van Hook?", "answer": "Stanley",
-        "answer_aliases": ["Stanley, ND", "Stanley"], "answerable": True,
+        "id": "2hop__1_2",
+        "question": "Capital of the county of Van Hook?",
+        "answer": "Stanley",
+        "answer_aliases": ["Stanley, ND", "Stanley"],
+        "answerable": True,
         "paragraphs": [
             {"idx": 0, "title": "Mountrail", "paragraph_text": "Its seat is Stanley.", "is_supporting": True},
             {"idx": 1, "title": "Mountrail", "paragraph_text": "Another.", "is_supporting": False},
@@ -186,7 +199,7 @@ def musique_row(**other: Any) -> dict[str, Any]:
             {"id": 7, "question": "Van Hook >> county", "answer": "Mountrail", "paragraph_support_idx": 1},
             {"id": 8, "question": "#1 >> capital", "answer": "Stanley", "paragraph_support_idx": 0},
         ],
-    }  # fmt: skip
+    }
     return row | other
 
 
@@ -194,15 +207,19 @@ def test_musique_gives_the_gold_steps(tmp_path: Path) -> None:
     folder = write(tmp_path / "musique_ans_v1.0_dev.jsonl", as_lines([musique_row()]))
     [record] = source("musique", folder).records("dev")
     assert record == QuestionRecord(
-        identifier="2hop__1_2", question="Capital of the county of Van Hook?", answers=["Stanley", "Stanley, ND"],
+        identifier="2hop__1_2",
+        question="Capital of the county of Van Hook?",
+        answers=["Stanley", "Stanley, ND"],
         passages=[
             Passage(title="Mountrail", text="Its seat is Stanley.", is_supporting=True, identifier="0"),
             Passage(title="Mountrail", text="Another.", identifier="1"),
         ],
-        steps=[Step(question="Van Hook >> county", answer="Mountrail", supporting="1"),
-               Step(question="#1 >> capital", answer="Stanley", supporting="0")],
+        steps=[
+            Step(question="Van Hook >> county", answer="Mountrail", supporting="1"),
+            Step(question="#1 >> capital", answer="Stanley", supporting="0"),
+        ],
         meta={"hops": "2hop"},
-    )  # fmt: skip
+    )
 
 
 def test_unanswerable_musique_questions_have_no_answers(tmp_path: Path) -> None:
@@ -243,10 +260,14 @@ def test_bad_fields_of_musique(tmp_path: Path, broken: dict[str, Any], field: st
 
 def hotpot_row(**other: Any) -> dict[str, Any]:
     row = {
-        "_id": "h1", "question": "Which band?", "answer": "Rush", "type": "bridge", "level": "hard",
+        "_id": "h1",
+        "question": "Which band?",
+        "answer": "Rush",
+        "type": "bridge",
+        "level": "hard",
         "supporting_facts": [["Neil Peart", 1], ["Rush", 9]],
         "context": [["Toto", ["A band.", " From L.A."]], ["Neil Peart", ["A drummer.", " Of Rush – né 1952."]]],
-    }  # fmt: skip
+    }
     return row | other
 
 
@@ -255,14 +276,22 @@ def test_hotpotqa_joins_sentences_as_they_are(tmp_path: Path, form: Form) -> Non
     folder = write(tmp_path / "hotpot_dev_distractor_v1.json", form([hotpot_row()]))
     [record] = source("hotpotqa", folder).records("dev")
     assert record == QuestionRecord(
-        identifier="h1", question="Which band?", answers=["Rush"], meta={"type": "bridge", "level": "hard"},
+        identifier="h1",
+        question="Which band?",
+        answers=["Rush"],
+        meta={"type": "bridge", "level": "hard"},
         passages=[
             Passage(title="Toto", text="A band. From L.A.", sentences=["A band.", " From L.A."], identifier="0"),
-            Passage(title="Neil Peart", text="A drummer. Of Rush – né 1952.", identifier="1", is_supporting=True,
-                    sentences=["A drummer.", " Of Rush – né 1952."]),
+            Passage(
+                title="Neil Peart",
+                text="A drummer. Of Rush – né 1952.",
+                identifier="1",
+                is_supporting=True,
+                sentences=["A drummer.", " Of Rush – né 1952."],
+            ),
         ],
         supporting_facts=[("Neil Peart", 1), ("Rush", 9)],
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -329,10 +358,12 @@ def test_bad_evidence_of_two_wiki(tmp_path: Path) -> None:
 
 def ircot_row(**other: Any) -> dict[str, Any]:
     row = {
-        "question_id": "i1", "question_text": "Who?", "type": "bridge",
+        "question_id": "i1",
+        "question_text": "Who?",
+        "type": "bridge",
         "answers_objects": [{"number": "", "date": {"day": "", "month": "", "year": ""}, "spans": ["Levy"]}],
         "contexts": [{"idx": 0, "title": "Free Guy", "paragraph_text": "By Levy.", "is_supporting": True}],
-    }  # fmt: skip
+    }
     return row | other
 
 
@@ -345,11 +376,16 @@ def test_ircot_steps_are_kept_only_where_they_can_be_taken_apart(tmp_path: Path)
     folder = write(tmp_path / "test_subsampled.jsonl", as_lines(rows))
     musique, two_wiki, hotpot = source("ircot", folder).records("test")
     assert musique == QuestionRecord(
-        identifier="i1", question="Who?", answers=["Levy"], meta={"type": "bridge"},
+        identifier="i1",
+        question="Who?",
+        answers=["Levy"],
+        meta={"type": "bridge"},
         passages=[Passage(title="Free Guy", text="By Levy.", is_supporting=True, identifier="0")],
-        steps=[Step(question="Free Guy >> director", answer="Levy"),
-               Step(question="When was Levy born?", answer="1968")],
-    )  # fmt: skip
+        steps=[
+            Step(question="Free Guy >> director", answer="Levy"),
+            Step(question="When was Levy born?", answer="1968"),
+        ],
+    )
     assert isinstance(two_wiki, QuestionRecord)
     assert isinstance(hotpot, QuestionRecord)
     assert (two_wiki.steps, two_wiki.meta["reasoning_steps"]) == ([], ["Free Guy director Levy"])
@@ -421,9 +457,11 @@ def test_popqa_reads_quoted_lists(tmp_path: Path) -> None:
     folder = write(tmp_path / "popQA.tsv", popqa_table(row))
     [record] = source("popqa", folder).records("test")
     assert record == QuestionRecord(
-        identifier="42", question="What is Zoë's occupation?", answers=["poet", "Dichterin ü"],
+        identifier="42",
+        question="What is Zoë's occupation?",
+        answers=["poet", "Dichterin ü"],
         meta={"subj": "Zoë", "prop": "occupation", "obj": "poet", "s_pop": 2142},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -502,9 +540,13 @@ def test_hotpotqa_from_the_hub(hub: Callable[..., str], monkeypatch: pytest.Monk
     [("squad", SquadSource, "plain_text", []), ("xquad", XquadSource, "xquad.de", ["data.languages=[de]"])],
 )
 def test_squad_from_the_hub(
-    name: str, cls: type[Source[Any]], config: str, overrides: list[str],
-    hub: Callable[..., str], monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    name: str,
+    cls: type[Source[Any]],
+    config: str,
+    overrides: list[str],
+    hub: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     good = {"id": "q", "context": CONTEXT, "question": "Wie lang?", "answers": {"text": ["308"], "answer_start": [18]}}
     bad = good | {"answers": {"text": ["308"], "answer_start": [17]}}
     monkeypatch.setattr(cls, "hub", hub(config, "validation", [good, bad]))

@@ -19,8 +19,11 @@ needs_compiler = pytest.mark.skipif(
     not any(map(shutil.which, fused_attention.COMPILERS)), reason="no C++ compiler: PyTorch's operations are used"
 )
 ACTS: dict[str, Any] = {
-    "gelu": functional.gelu, "silu": functional.silu, "relu": torch.relu, "none": lambda values: values
-}  # fmt: skip
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "relu": torch.relu,
+    "none": lambda values: values,
+}
 CASES = {
     "lisa, one query": {"heads": 6, "groups": 2, "rank": 10, "value": 32, "hidden": 5, "act": "gelu", "queries": 1},
     "lisa, many queries": {"heads": 6, "groups": 2, "rank": 10, "value": 32, "hidden": 5, "act": "gelu", "queries": 37},
@@ -44,9 +47,19 @@ CASES = {
 
 
 def given(
-    *, heads: int, groups: int, rank: int, value: int, queries: int, hidden: int = 0, act: str = "none",
-    is_added: bool = False, is_turned: bool = False, columns: int = 1100, rows: int = 3,
-) -> dict[str, Any]:  # fmt: skip
+    *,
+    heads: int,
+    groups: int,
+    rank: int,
+    value: int,
+    queries: int,
+    hidden: int = 0,
+    act: str = "none",
+    is_added: bool = False,
+    is_turned: bool = False,
+    columns: int = 1100,
+    rows: int = 3,
+) -> dict[str, Any]:
     """Tensors of a case: keys and values are views of a longer cache, as in the engine."""
     draw = torch.Generator().manual_seed(0)
 
@@ -64,16 +77,19 @@ def given(
             below_BHTN=3 * normal(rows, heads, queries, columns + 2)[..., 2:],
             is_added=is_added,
             mix_HH=None if is_added or act == "relu" else normal(heads, heads) / 2,
-            inner_mH=normal(hidden, heads) if hidden else None, inner_bias_m=normal(hidden) if hidden else None,
-            outer_mH=normal(heads, hidden).T / 4 if hidden else None, outer_bias_H=normal(heads) if hidden else None,
+            inner_mH=normal(hidden, heads) if hidden else None,
+            inner_bias_m=normal(hidden) if hidden else None,
+            outer_mH=normal(heads, hidden).T / 4 if hidden else None,
+            outer_bias_H=normal(heads) if hidden else None,
             activation=act,
-        )  # fmt: skip
+        )
     return {
         "query_BHTr": normal(rows, heads, queries, rank) if rank else None,
         "key_BGNr": keys[:, :, :columns] if rank else None,
         "value_BGNd": normal(rows, groups, columns + 7, value)[:, :, :columns],
-        "num_heads": heads, "alignment": alignment,
-    }  # fmt: skip
+        "num_heads": heads,
+        "alignment": alignment,
+    }
 
 
 def by_equation(inputs: dict[str, Any], mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:

@@ -36,11 +36,15 @@ def test_the_last_layer_is_the_models_choice_at_every_generated_position() -> No
     model = model_of()
     prompts, responses = [[3, 4, 5], [6, 7]], [[8, 9, 10, 11], [12, 13]]
     rollouts = Rollouts(
-        prompt_ids=torch.tensor([[3, 4, 5], [0, 6, 7]]), prompt_mask=torch.tensor([[1, 1, 1], [0, 1, 1]]),
+        prompt_ids=torch.tensor([[3, 4, 5], [0, 6, 7]]),
+        prompt_mask=torch.tensor([[1, 1, 1], [0, 1, 1]]),
         response_ids=torch.tensor([[8, 9, 10, 11], [12, 13, 0, 0]]),
-        response_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]), log_probs=torch.zeros(2, 4), texts=["", ""],
-        truncated=torch.zeros(2, dtype=torch.bool), group_size=1,
-    )  # fmt: skip
+        response_mask=torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]),
+        log_probs=torch.zeros(2, 4),
+        texts=["", ""],
+        truncated=torch.zeros(2, dtype=torch.bool),
+        group_size=1,
+    )
     found = layer_tokens(model, rollouts)
     assert found.shape == (2, 6)
     expected, middle = [], []

@@ -42,8 +42,11 @@ def record_of(**changes: Any) -> MathRecord:
 @pytest.mark.parametrize(
     ("pieces", "answer", "expected"),
     [
-        (["7 + 5 = 12 apples. ", "12 - 2 = 10 apples. ", "Yeka has 10 apples."], "10",
-         ["7 + 5 = 12 apples. ", "12 - 2 = "]),
+        (
+            ["7 + 5 = 12 apples. ", "12 - 2 = 10 apples. ", "Yeka has 10 apples."],
+            "10",
+            ["7 + 5 = 12 apples. ", "12 - 2 = "],
+        ),
         (["Also ", "$x = 10$ gilt."], "10", ["Also "]),
         (["Erst 110. ", "Dann \\boxed{10}."], "10", ["Erst 110. ", "Dann "]),
         (["Es sind 10.5 m."], "10", ["Es sind 10.5 m."]),
@@ -59,7 +62,7 @@ def record_of(**changes: Any) -> MathRecord:
         (["คำตอบคือ ๑๐ บาท"], "10", ["คำตอบคือ "]),
         (["10"], "10", []),
     ],
-)  # fmt: skip
+)
 def test_a_hint_ends_before_the_answer(pieces: list[str], answer: str, expected: list[str]) -> None:
     assert without_answer(pieces, answer, question="?") == expected
 
@@ -83,7 +86,7 @@ def test_tokens_end_before_the_answer_too() -> None:
     assert "".join(hint_units(record_of(), config).pieces) == LAMP[: LAMP.index("12")]
     lab = MathRecord(
         identifier="1", language="latn", question="?", answer="17", solution="10 + 7 = 17 qete. Zupa teke 17 qete."
-    )  # fmt: skip
+    )
     assert "".join(hint_units(lab, config).pieces) == "10 + 7 = "
 
 

@@ -22,8 +22,10 @@ from athlos.methods.lang.module import LangModule
 from athlos.text.prompts import stop_strings
 from athlos.training.callbacks import FolderCheckpoints
 
-WORDS = {"de": ("Wie viel ist {} plus {}?", "Wir rechnen {} + {} = {}. Also ist die Antwort {}."),
-         "th": ("{} บวก {} เท่ากับเท่าไร", "เราคำนวณ {} + {} = {}\nดังนั้นคำตอบคือ {}")}  # fmt: skip
+WORDS = {
+    "de": ("Wie viel ist {} plus {}?", "Wir rechnen {} + {} = {}. Also ist die Antwort {}."),
+    "th": ("{} บวก {} เท่ากับเท่าไร", "เราคำนวณ {} + {} = {}\nดังนั้นคำตอบคือ {}"),
+}
 
 
 @pytest.fixture
@@ -34,12 +36,15 @@ def sums(tmp_path: Path) -> Path:
     for split, numbers in (("train", range(1, 21)), ("test", range(30, 34))):
         lines = [
             {
-                "id": f"{language}-{number}", "language": language, "question": question.format(number, 3),
-                "answer": str(number + 3), "solution": solution.format(number, 3, number + 3, number + 3),
+                "id": f"{language}-{number}",
+                "language": language,
+                "question": question.format(number, 3),
+                "answer": str(number + 3),
+                "solution": solution.format(number, 3, number + 3, number + 3),
             }
             for number in numbers
             for language, (question, solution) in WORDS.items()
-        ]  # fmt: skip
+        ]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         (folder / f"{split}.jsonl").write_text(text, encoding="utf-8")
     return folder
@@ -50,14 +55,34 @@ def lang(tiny: list[str], sums: Path) -> list[str]:
     """Four prompts of four responses an RL step, two updates a step, three RL steps; reward by language alone."""
     kept = [item for item in tiny if not item.startswith(("data", "train.max_length", "eval.suites"))]
     return [
-        *kept, "method=lang", "objective=policy", "data=traces", f"data.dir={sums}", "eval=math", "eval.shots=0",
-        "method.prompts_per_step=4", "method.chunk_prompts=2", "method.groups.high=[de]", "method.groups.mid=[ru]",
-        "method.groups.low=[th]", "objective.group_size=4", "objective.max_new_tokens=40", "train.batch_size=8",
-        "train.micro_batch_size=4", "train.max_steps=6", "train.checkpoint_every=2", "reward.accuracy=false",
-        "reward.format=false", "method.switch.t_min=0", "method.switch.tau=0.05", "train.lr=1e-2",
-        "decoding.max_new_tokens=8", "train.max_length=64", "model.tokenizer.kind=bpe",
+        *kept,
+        "method=lang",
+        "objective=policy",
+        "data=traces",
+        f"data.dir={sums}",
+        "eval=math",
+        "eval.shots=0",
+        "method.prompts_per_step=4",
+        "method.chunk_prompts=2",
+        "method.groups.high=[de]",
+        "method.groups.mid=[ru]",
+        "method.groups.low=[th]",
+        "objective.group_size=4",
+        "objective.max_new_tokens=40",
+        "train.batch_size=8",
+        "train.micro_batch_size=4",
+        "train.max_steps=6",
+        "train.checkpoint_every=2",
+        "reward.accuracy=false",
+        "reward.format=false",
+        "method.switch.t_min=0",
+        "method.switch.tau=0.05",
+        "train.lr=1e-2",
+        "decoding.max_new_tokens=8",
+        "train.max_length=64",
+        "model.tokenizer.kind=bpe",
         "model.tokenizer.vocab_size=300",
-    ]  # fmt: skip
+    ]
 
 
 def events(folder: Path) -> list[dict[str, float]]:
@@ -257,11 +282,25 @@ def test_two_processes_share_the_prompts_of_a_step(lang: list[str], tmp_path: Pa
     """
     folder = tmp_path / "two"
     done = subprocess.run(
-        [sys.executable, "-m", "athlos.cli.main", "run", *lang, "train.max_steps=4", "hardware=ddp",
-         "hardware.accelerator=cpu", "train.micro_batch_size=2", "objective.denominator=token", f"run_dir={folder}",
-         "seed=3"],
-        capture_output=True, text=True, timeout=550, env=dict(os.environ),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "athlos.cli.main",
+            "run",
+            *lang,
+            "train.max_steps=4",
+            "hardware=ddp",
+            "hardware.accelerator=cpu",
+            "train.micro_batch_size=2",
+            "objective.denominator=token",
+            f"run_dir={folder}",
+            "seed=3",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=550,
+        env=dict(os.environ),
+    )
     assert done.returncode == 0, done.stderr
     curve = [entry for entry in events(folder) if "train/reward" in entry]
     assert [entry["step"] for entry in curve] == [1, 2, 3, 4]
@@ -283,14 +322,31 @@ def test_lab_sums_are_asked_and_judged_in_their_languages(
     others = ("data", "model.", "train.batch", "train.micro", "eval.suites")
     kept = [item for item in tiny if not item.startswith(others)]
     lab = [
-        "method=lang", "objective=policy", "data=lab_sums", "data.num_train=40", "data.num_test=2", "model=lab/lang",
-        "data.val_split=null", "eval=math", "prompt_style=bare", "eval.shots=0",
-        "eval.suites.math.language_detector=lab", "reward.language_detector=lab",
-        "method.groups.high=[latn]", "method.groups.mid=[cyrl,grek]", "method.groups.low=[thai,hani]",
-        "method.prompts_per_step=5", "method.chunk_prompts=5", "reward.format_rule=answer",
-        "objective.group_size=2", "objective.max_new_tokens=12", "decoding.max_new_tokens=12", "train.batch_size=10",
-        "train.micro_batch_size=5", "train.max_steps=2",
-    ]  # fmt: skip
+        "method=lang",
+        "objective=policy",
+        "data=lab_sums",
+        "data.num_train=40",
+        "data.num_test=2",
+        "model=lab/lang",
+        "data.val_split=null",
+        "eval=math",
+        "prompt_style=bare",
+        "eval.shots=0",
+        "eval.suites.math.language_detector=lab",
+        "reward.language_detector=lab",
+        "method.groups.high=[latn]",
+        "method.groups.mid=[cyrl,grek]",
+        "method.groups.low=[thai,hani]",
+        "method.prompts_per_step=5",
+        "method.chunk_prompts=5",
+        "reward.format_rule=answer",
+        "objective.group_size=2",
+        "objective.max_new_tokens=12",
+        "decoding.max_new_tokens=12",
+        "train.batch_size=10",
+        "train.micro_batch_size=5",
+        "train.max_steps=2",
+    ]
     code, out, err = run("run", *kept, *lab)
     assert code == 0, err
     folder = Path(out.splitlines()[-1])

@@ -94,9 +94,13 @@ def test_nothing_switches_before_its_first_step_and_a_missing_group_keeps_its_av
 
 @pytest.mark.parametrize(
     ("scope", "keys", "off"),
-    [("none", ["all"], []), ("global", ["all"], ["en", "de", "th", "sw"]), ("group", ["high", "low"], ["en", "de"]),
-     ("language", ["en", "de", "th", "sw"], ["en"])],
-)  # fmt: skip
+    [
+        ("none", ["all"], []),
+        ("global", ["all"], ["en", "de", "th", "sw"]),
+        ("group", ["high", "low"], ["en", "de"]),
+        ("language", ["en", "de", "th", "sw"], ["en"]),
+    ],
+)
 def test_what_switches_together(scope: str, keys: list[str], off: list[str]) -> None:
     config = switch_config(f"method.switch.scope={scope}", "method.switch.t_min=0", "method.switch.ema_alpha=0")
     switch = HintSwitch(config, GROUPS)
@@ -121,9 +125,15 @@ def test_the_loop_is_that_of_the_specification(schedule: str) -> None:
         return [float(draws.random() < chance) for _ in range(8)]
 
     expected = reference.train(
-        batches, policy, group_of={"en": "high", "de": "high", "th": "low", "sw": "low"}, num_steps=num_steps,
-        schedule=schedule, alpha=0.9, tau=0.5, t_min=10,
-    )  # fmt: skip
+        batches,
+        policy,
+        group_of={"en": "high", "de": "high", "th": "low", "sw": "low"},
+        num_steps=num_steps,
+        schedule=schedule,
+        alpha=0.9,
+        tau=0.5,
+        t_min=10,
+    )
     switch = HintSwitch(switch_config(), GROUPS)
     for step, (counts, advantages, average, off) in enumerate(expected):
         import torch
@@ -147,8 +157,14 @@ def test_the_loop_is_that_of_the_specification(schedule: str) -> None:
 
 
 def test_an_epoch_of_the_papers_data_has_117_steps() -> None:
-    overrides = ["method=lang", "objective=policy", "train.batch_size=512", "train.micro_batch_size=8",
-                 "train.max_steps=234", "data=traces"]  # fmt: skip
+    overrides = [
+        "method=lang",
+        "objective=policy",
+        "train.batch_size=512",
+        "train.micro_batch_size=8",
+        "train.max_steps=234",
+        "data=traces",
+    ]
     config = run_config(overrides)
     assert num_updates(config) == 2
     assert num_policy_steps(config) == 117 == 15_000 // 128

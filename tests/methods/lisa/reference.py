@@ -30,9 +30,18 @@ def align(scores_H: np.ndarray, *, mix: np.ndarray, w1: np.ndarray, b1: np.ndarr
 
 
 def shared_layer(
-    x: np.ndarray, below: np.ndarray, *, aligner: dict, uq: np.ndarray, uk: np.ndarray, wv: np.ndarray, wo: np.ndarray,
-    frequencies: np.ndarray, pairs: np.ndarray, head_size: int,
-) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+    x: np.ndarray,
+    below: np.ndarray,
+    *,
+    aligner: dict,
+    uq: np.ndarray,
+    uk: np.ndarray,
+    wv: np.ndarray,
+    wo: np.ndarray,
+    frequencies: np.ndarray,
+    pairs: np.ndarray,
+    head_size: int,
+) -> tuple[np.ndarray, np.ndarray]:
     """Output [B, T, D] and scores [B, H, T, T] of a shared layer. `pairs` [G, r / 2] index `frequencies` [d / 2]."""
     batch, rows, _ = x.shape
     heads, groups = below.shape[1], len(pairs)

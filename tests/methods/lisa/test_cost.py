@@ -24,10 +24,14 @@ WITHIN = 0.1
 @pytest.mark.parametrize(
     "overrides",
     [
-        [], ["surgery.align.hidden=0"], ["surgery.lowrank.enabled=false"], ["surgery.align.enabled=false"],
-        ["surgery.layers.explicit=[1,3]"], ["surgery.layers.explicit=[4]"],
+        [],
+        ["surgery.align.hidden=0"],
+        ["surgery.lowrank.enabled=false"],
+        ["surgery.align.enabled=false"],
+        ["surgery.layers.explicit=[1,3]"],
+        ["surgery.layers.explicit=[4]"],
     ],
-)  # fmt: skip
+)
 def test_memory_and_operations_of_a_step(overrides: list[str]) -> None:
     torch.manual_seed(0)
     context = PartContext(config=None, stages=None)  # type: ignore[arg-type]

@@ -47,10 +47,12 @@ WIDE = FAMILIES["llama"] | {"hidden_size": 64, "head_dim": 16}
 def test_the_fused_attention_gives_the_same_logits(case: str, pads: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Prefill in pieces of two columns, then one column at a time, by the engine's step and by the decoder."""
     options = {
-        "identity": ["surgery.align.hidden=0"], "no aligner": ["surgery.align.enabled=false"],
-        "no low rank": ["surgery.lowrank.enabled=false"], "gate": ["surgery.gate=free"],
+        "identity": ["surgery.align.hidden=0"],
+        "no aligner": ["surgery.align.enabled=false"],
+        "no low rank": ["surgery.lowrank.enabled=false"],
+        "gate": ["surgery.gate=free"],
         "scattered": ["surgery.layers.explicit=[1,4]"],
-    }  # fmt: skip
+    }
     torch.manual_seed(0)
     base = build(hf_config(WIDE)).eval()
     if case == "direct":

@@ -122,8 +122,10 @@ def test_shuffled_heads_leave_the_function_and_break_copying_but_not_matching(tm
         base = model_of()
         shared, _ = applied(base, *matched, f"surgery.shuffle_heads={seed}", tmp_path=tmp_path)
         found[seed] = {
-            "base": base(ids).logits, "matched": shared(ids).logits, "copied": directly_shared(base, [2, 3])(ids).logits
-        }  # fmt: skip
+            "base": base(ids).logits,
+            "matched": shared(ids).logits,
+            "copied": directly_shared(base, [2, 3])(ids).logits,
+        }
     for name in ("base", "matched"):
         torch.testing.assert_close(found[3][name], found[0][name], atol=FLOAT32, rtol=0)
     assert (found[3]["copied"] - found[0]["copied"]).abs().max() > 1e2 * FLOAT32
@@ -135,9 +137,15 @@ def test_the_figure_of_likeness_is_a_picture() -> None:
 
 def test_heads_of_one_matrix_cannot_be_shuffled() -> None:
     phi = {
-        "model_type": "phi3", "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50, "pad_token_id": 0,
-    }  # fmt: skip
+        "model_type": "phi3",
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 50,
+        "pad_token_id": 0,
+    }
     with pytest.raises(SurgeryError, match="shuffle_heads"):
         shuffle_heads(backbone(build(hf_config(phi))), seed=1)
 
@@ -154,9 +162,7 @@ def test_likeness_has_every_layer_but_the_first() -> None:
     alike = similarity_of_chance()
     found = likeness(alike)
     kinds = ("similarity", "similarity_matched", "cosine", "cosine_matched")
-    assert set(found) == {
-        f"diag/adjacent_{kind}{layer}" for kind in kinds for layer in ("", "/01", "/02")
-    }  # fmt: skip
+    assert set(found) == {f"diag/adjacent_{kind}{layer}" for kind in kinds for layer in ("", "/01", "/02")}
     assert found["diag/adjacent_cosine/02"] == pytest.approx(np.diag(alike.cosine_LHH[2]).mean(), abs=EXACT)
     straight, partners = alike.cosine_LHH[2], alike.matched(2)
     matched = (straight[0, partners[0]] + straight[1, partners[1]]) / 2

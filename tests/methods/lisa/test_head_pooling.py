@@ -22,8 +22,11 @@ SIZE = 12
 def applied(model: Any, *overrides: str) -> tuple[Any, Any]:
     config = run_config(list(overrides))
     context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
-    kinds: dict[str, Any] = {"surgery=gqa_meanpool": GqaMeanpoolSurgery, "surgery=mqa_meanpool": MqaMeanpoolSurgery,
-                             "surgery=cla": ClaSurgery}  # fmt: skip
+    kinds: dict[str, Any] = {
+        "surgery=gqa_meanpool": GqaMeanpoolSurgery,
+        "surgery=mqa_meanpool": MqaMeanpoolSurgery,
+        "surgery=cla": ClaSurgery,
+    }
     return kinds[overrides[0]](config.surgery).apply(model, context=context)
 
 

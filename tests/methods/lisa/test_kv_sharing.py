@@ -23,13 +23,17 @@ from athlos.models.tokenizers import byte_tokenizer
 from athlos.parts import PartContext
 
 CLASSES = {
-    "cla": kv_sharing.ClaSurgery, "lckv": kv_sharing.LckvSurgery, "yoco": kv_sharing.YocoSurgery,
-}  # fmt: skip
+    "cla": kv_sharing.ClaSurgery,
+    "lckv": kv_sharing.LckvSurgery,
+    "yoco": kv_sharing.YocoSurgery,
+}
 WINDOW = ["surgery.window=3"]
 CASES = {
-    "cla": ["surgery=cla"], "cla3": ["surgery=cla", "surgery.group=3"], "yoco": ["surgery=yoco", *WINDOW],
+    "cla": ["surgery=cla"],
+    "cla3": ["surgery=cla", "surgery.group=3"],
+    "yoco": ["surgery=yoco", *WINDOW],
     "lckv": ["surgery=lckv", "surgery.passes=9"],
-}  # fmt: skip
+}
 PLAIN = ("llama", "qwen2", "qwen3", "mistral", "phi3")
 
 
@@ -77,9 +81,10 @@ def naive(model: Any, plan: list[tuple[int, bool]], *, window: int | None) -> to
                 group = head // (heads // groups)
                 seen = range(first, last + 1)
                 if len(seen):
-                    scores = torch.stack(
-                        [turned(query[head], token) @ keys[owner, other][group] for other in seen]
-                    ) / size**0.5  # fmt: skip
+                    scores = (
+                        torch.stack([turned(query[head], token) @ keys[owner, other][group] for other in seen])
+                        / size**0.5
+                    )
                     for weight, other in zip(scores.softmax(0), seen, strict=True):
                         mixed[head] += weight * values[owner, other][group]
             hidden = hidden + layer.sites["o"].weight @ mixed.flatten()

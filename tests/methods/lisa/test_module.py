@@ -22,8 +22,16 @@ from athlos.objectives.distillation import DistillObjective
 from athlos.parts import PartContext
 from athlos.stages import StageStore
 
-RECIPE = ["method=lisa", "surgery=lisa", "selection=lisa", "objective=distill", "data=shakespeare",
-          "model.source=dir:none", "train.max_steps=10", "method.local_steps=6"]  # fmt: skip
+RECIPE = [
+    "method=lisa",
+    "surgery=lisa",
+    "selection=lisa",
+    "objective=distill",
+    "data=shakespeare",
+    "model.source=dir:none",
+    "train.max_steps=10",
+    "method.local_steps=6",
+]
 
 
 def built(*overrides: str, tmp_path: Any) -> LisaModule:
@@ -31,16 +39,24 @@ def built(*overrides: str, tmp_path: Any) -> LisaModule:
     config = run_config([*RECIPE, *EXPLICIT, "surgery.align.hidden=3", *overrides])
     base: Any = model_of()
     context = PartContext(
-        config=config, stages=StageStore(tmp_path), data=Text(), start=loaded(base)  # type: ignore[arg-type]
-    )  # fmt: skip
+        config=config,
+        stages=StageStore(tmp_path),
+        data=Text(),
+        start=loaded(base),  # type: ignore[arg-type]
+    )
     model, _ = LisaSurgery(config.surgery).apply(base, context=context)  # type: ignore[arg-type]
     model, _ = LisaSelection(config.selection).apply(model, context=context)  # type: ignore[arg-type]
     objective = DistillObjective(config.objective)  # type: ignore[arg-type]
     objective.prepare(model, context=context)
     engine: Any = type("NoEngine", (), {"__init__": lambda self, *_, **__: None})()
     module = LisaModule(
-        config, model=model, tokenizer=None, objective=objective, decoding=None, engine=engine  # type: ignore[arg-type]
-    )  # fmt: skip
+        config,
+        model=model,
+        tokenizer=None,
+        objective=objective,
+        decoding=None,
+        engine=engine,  # type: ignore[arg-type]
+    )
     module.prepare(context=context)
     return module
 
@@ -52,10 +68,12 @@ def batch_of() -> dict[str, torch.Tensor]:
     mask[1, 6:] = 0
     labels = ids.masked_fill(mask == 0, -100)
     return {
-        "input_ids": ids, "labels": labels, "attention_mask": mask,
+        "input_ids": ids,
+        "labels": labels,
+        "attention_mask": mask,
         "position_ids": torch.arange(ids.shape[1]).expand_as(ids).contiguous(),
         "num_targets": torch.tensor(int((labels[:, 1:] != -100).sum())),
-    }  # fmt: skip
+    }
 
 
 def collected(model: Any, batch: dict[str, torch.Tensor]) -> tuple[LayerScores, dict[int, torch.Tensor], Any]:
@@ -74,9 +92,12 @@ def collected(model: Any, batch: dict[str, torch.Tensor]) -> tuple[LayerScores, 
     scores = LayerScores(is_kept=True, probabilities={})
     with torch.no_grad():
         logits = model(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-            position_ids=batch["position_ids"], use_cache=False, **{ARGUMENT: scores},
-        ).logits  # fmt: skip
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            **{ARGUMENT: scores},
+        ).logits
     for handle in handles:
         handle.remove()
     return scores, inputs, logits

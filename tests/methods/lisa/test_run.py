@@ -33,8 +33,14 @@ def test_a_run_trains_what_was_added_and_exports_it(tiny: list[str], run: Any, t
 
 def test_what_a_surgery_draws_hangs_on_the_seed_alone(cache: Path) -> None:
     """Whatever the process drew before: the other runs of a sweep, for one."""
-    overrides = ["surgery=lisa", "surgery.align.hidden=4", "surgery.align.init=identity", "train.max_steps=1",
-                 "surgery.layers.count=1", "surgery.calibration.tokens=64"]  # fmt: skip
+    overrides = [
+        "surgery=lisa",
+        "surgery.align.hidden=4",
+        "surgery.align.init=identity",
+        "train.max_steps=1",
+        "surgery.layers.count=1",
+        "surgery.calibration.tokens=64",
+    ]
 
     def drawn(seed: int) -> torch.Tensor:
         torch.rand(3)

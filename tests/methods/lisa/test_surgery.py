@@ -33,9 +33,13 @@ from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 BASE = {
-    "hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 5, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "vocab_size": 50,
-}  # fmt: skip
+    "hidden_size": 48,
+    "intermediate_size": 64,
+    "num_hidden_layers": 5,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+}
 SLIDING = {"sliding_window": 4, "layer_types": ["sliding_attention"] * 4 + ["full_attention"]}
 FAMILIES = {
     "llama": BASE | {"model_type": "llama"},
@@ -67,9 +71,12 @@ class Text:
         tokens = np.random.default_rng(0).integers(3, 50, 240).astype(np.int32)
         starts = np.arange(0, 240, 12)
         self.all = Rows(
-            tokens_T=tokens, is_target_T=np.ones(240, bool), starts_R=starts, ends_R=starts + 12,
+            tokens_T=tokens,
+            is_target_T=np.ones(240, bool),
+            starts_R=starts,
+            ends_R=starts + 12,
             num_targets_R=np.full(20, 11),
-        )  # fmt: skip
+        )
         self.source = SimpleNamespace(fingerprint=lambda split: "text")
 
     def rows(self, split: str) -> Rows:
@@ -112,15 +119,23 @@ def test_a_shared_layer_equals_the_loops() -> None:
     aligner, low_rank = attention.aligner, attention.low_rank
     numbers = {name: value.detach().numpy() for name, value in attention.state_dict().items()}
     output, expected = reference.shared_layer(
-        inputs["hidden_states"].numpy(), scores.by_layer[1].numpy(),
+        inputs["hidden_states"].numpy(),
+        scores.by_layer[1].numpy(),
         aligner={
-            "mix": np.eye(4), "w1": numbers["aligner.inner.weight"], "b1": numbers["aligner.inner.bias"],
-            "w2": numbers["aligner.outer.weight"], "b2": numbers["aligner.outer.bias"],
+            "mix": np.eye(4),
+            "w1": numbers["aligner.inner.weight"],
+            "b1": numbers["aligner.inner.bias"],
+            "w2": numbers["aligner.outer.weight"],
+            "b2": numbers["aligner.outer.bias"],
         },
-        uq=numbers["low_rank.query.weight"], uk=numbers["low_rank.key.weight"],
-        wv=found.layers[2].sites["v"].weight.detach().numpy(), wo=found.layers[2].sites["o"].weight.detach().numpy(),
-        frequencies=10000.0 ** (-np.arange(6) / 6), pairs=low_rank.pairs.numpy(), head_size=12,
-    )  # fmt: skip
+        uq=numbers["low_rank.query.weight"],
+        uk=numbers["low_rank.key.weight"],
+        wv=found.layers[2].sites["v"].weight.detach().numpy(),
+        wo=found.layers[2].sites["o"].weight.detach().numpy(),
+        frequencies=10000.0 ** (-np.arange(6) / 6),
+        pairs=low_rank.pairs.numpy(),
+        head_size=12,
+    )
     assert aligner.has_mix is False
     seen = ~np.isnan(expected)
     # transformers turns positions into angles in float32, whatever the model's format.
@@ -303,9 +318,15 @@ def test_kept_pairs_are_those_of_most_energy_and_each_head_keeps_its_groups() ->
 
 def test_the_counts_of_the_specification_on_meta() -> None:
     smollm2 = {
-        "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
-        "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152, "tie_word_embeddings": True,
-    }  # fmt: skip
+        "model_type": "llama",
+        "hidden_size": 576,
+        "intermediate_size": 1536,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 9,
+        "num_key_value_heads": 3,
+        "vocab_size": 49152,
+        "tie_word_embeddings": True,
+    }
     with torch.device("meta"):
         model = build(hf_config(smollm2))
     config = run_config(["surgery=lisa", "surgery.layers.count=16", "dry_run=true"])
@@ -323,9 +344,14 @@ def test_the_counts_of_the_specification_on_meta() -> None:
 def test_the_counts_of_the_papers_models(count: int, ratio: float, new: int) -> None:
     """LLaMA2-7B; D r (H + G) new numbers a layer, and the aligner's."""
     llama2_7b = {
-        "model_type": "llama", "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
-        "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
-    }  # fmt: skip
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 32,
+        "vocab_size": 32000,
+    }
     with torch.device("meta"):
         model = build(hf_config(llama2_7b))
     config = run_config(["surgery=lisa", f"surgery.layers.count={count}", "dry_run=true"])
@@ -411,9 +437,14 @@ def test_rollouts_know_these_caches(family: str) -> None:
     base = build(hf_config(FAMILIES[family] | {"vocab_size": 259})).eval()
     for changed in (stirred(applied(base, *PURE)[0]), directly_shared(base, [2, 3])):
         found = sample_group(
-            changed, byte_tokenizer(), ["abc", "abcdefghi", "abcde"], group_size=3, max_new_tokens=8, temperature=1.0,
+            changed,
+            byte_tokenizer(),
+            ["abc", "abcdefghi", "abcde"],
+            group_size=3,
+            max_new_tokens=8,
+            temperature=1.0,
             generator=torch.Generator().manual_seed(0),
-        )  # fmt: skip
+        )
         expected = response_log_probs(changed, found, temperature=1.0)
         torch.testing.assert_close(found.log_probs, expected, atol=LOGITS_FLOAT32, rtol=0)
 

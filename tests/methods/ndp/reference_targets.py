@@ -87,9 +87,12 @@ def row_temperature(counts, *, zero_prob):
 
     def excess(temperature):
         top = max(counts) / temperature
-        return math.log(1 - zero_prob) - math.log(zero_prob) - top - math.log(
-            sum(math.exp(count / temperature - top) for count in counts)
-        )  # fmt: skip
+        return (
+            math.log(1 - zero_prob)
+            - math.log(zero_prob)
+            - top
+            - math.log(sum(math.exp(count / temperature - top) for count in counts))
+        )
 
     return brentq(excess, 1e-7, 100, xtol=1e-14)
 

@@ -32,7 +32,7 @@ def teacher(tmp_path: Path) -> Path:
 def test_the_teachers_most_probable_tokens(tiny: list[str], run: Any, teacher: Path) -> None:
     folder = folder_of(
         run, *tiny, *RECIPE, "objective=distill_topk", f"objective.teacher=dir:{teacher}", "train.max_steps=6"
-    )  # fmt: skip
+    )
     points = [point for point in curve(folder) if "train/kd" in point]
     assert all(point["train/kd"] > 0 and point["train/ce"] > 0 for point in points)
     assert metrics_of(folder)["ndp/kept_rows_share"] == 3 / 120

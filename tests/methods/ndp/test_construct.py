@@ -28,9 +28,15 @@ from athlos.parts import PartContext
 from athlos.stages import StageStore
 
 PAIRS = [
-    ("Save", "Sichern"), ("Save all", "Alles sichern"), ("Open", "Öffnen"), ("Open file", "Datei öffnen"),
-    ("Close", "Schließen"), ("Close file", "Datei schließen"), ("Save", "Sichern"), ("Print", "Drucken"),
-]  # fmt: skip
+    ("Save", "Sichern"),
+    ("Save all", "Alles sichern"),
+    ("Open", "Öffnen"),
+    ("Open file", "Datei öffnen"),
+    ("Close", "Schließen"),
+    ("Close file", "Datei schließen"),
+    ("Save", "Sichern"),
+    ("Print", "Drucken"),
+]
 OVERRIDES = [
     "construct=ndp",
     "data=parallel_tsv",
@@ -111,8 +117,10 @@ def test_repeats_count_in_official_tables() -> None:
     table = Rows(
         tokens_T=np.array([token for tokens, _ in rows for token in tokens], dtype=np.int32),
         is_target_T=np.array([label != -100 for _, labels in rows for label in labels]),
-        starts_R=np.cumsum(lengths) - lengths, ends_R=np.cumsum(lengths), num_targets_R=np.ones(4, dtype=np.int64),
-    )  # fmt: skip
+        starts_R=np.cumsum(lengths) - lengths,
+        ends_R=np.cumsum(lengths),
+        num_targets_R=np.ones(4, dtype=np.int64),
+    )
     for dedup, expected in ((False, {5: 3, 6: 1}), (True, {5: 1, 6: 1})):
         corpus = training_rows(table, shard_tokens=100, dedup=dedup).shard(0)
         found = sup_rows(corpus)
@@ -128,9 +136,12 @@ def test_rows_with_other_targets_are_no_repeats() -> None:
     is_target = np.array([[0, 1, 1], [0, 0, 1], [0, 1, 1]], dtype=bool)
     lengths = np.full(3, 3)
     rows = Rows(
-        tokens_T=np.array([1, 2, 5] * 3, dtype=np.int32), is_target_T=is_target.flatten(),
-        starts_R=np.cumsum(lengths) - lengths, ends_R=np.cumsum(lengths), num_targets_R=is_target.sum(1),
-    )  # fmt: skip
+        tokens_T=np.array([1, 2, 5] * 3, dtype=np.int32),
+        is_target_T=is_target.flatten(),
+        starts_R=np.cumsum(lengths) - lengths,
+        ends_R=np.cumsum(lengths),
+        num_targets_R=is_target.sum(1),
+    )
     assert first_occurrences(rows).tolist() == [0, 1]
     assert training_rows(rows, shard_tokens=100, dedup=True).kept_R.tolist() == [True, True, False]
 
@@ -290,9 +301,16 @@ def test_the_sliding_window_replaces_the_answer_side(data_dir: Path, tmp_path: P
     folder = tmp_path / "targets"
     folder.mkdir()
     write_targets(
-        folder, rows, config, sup=tables.sup, clm=tables.clm, min_length=1, vocab_size=259, joins_first=False,
+        folder,
+        rows,
+        config,
+        sup=tables.sup,
+        clm=tables.clm,
+        min_length=1,
+        vocab_size=259,
+        joins_first=False,
         slide=tables.slide,
-    )  # fmt: skip
+    )
     found = TargetStore(folder)
     corpus = training_rows(rows, shard_tokens=10_000, dedup=False).shard(0)
     window_side = tables.slide.distributions(corpus, vocab_size=259)

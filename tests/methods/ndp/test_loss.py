@@ -22,9 +22,13 @@ def sparse_of(dense_NV: torch.Tensor, leak_N: torch.Tensor, weights_N: torch.Ten
     is_listed_NV = dense_NV != leak_N[:, None]
     sizes = is_listed_NV.sum(1)
     return SparseTargets(
-        offsets_N=functional.pad(sizes.cumsum(0), (1, 0)), token_ids_K=is_listed_NV.nonzero()[:, 1],
-        probs_K=dense_NV[is_listed_NV], leak_N=leak_N, weights_N=weights_N, has_leak=bool(leak_N.any()),
-    )  # fmt: skip
+        offsets_N=functional.pad(sizes.cumsum(0), (1, 0)),
+        token_ids_K=is_listed_NV.nonzero()[:, 1],
+        probs_K=dense_NV[is_listed_NV],
+        leak_N=leak_N,
+        weights_N=weights_N,
+        has_leak=bool(leak_N.any()),
+    )
 
 
 def example(*, num: int = 7, leak: float, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor, SparseTargets]:
@@ -69,9 +73,13 @@ def test_one_hot_targets_give_plain_cross_entropy_and_leak_gives_label_smoothing
         offsets_N=torch.arange(8), token_ids_K=labels, probs_K=ones, leak_N=0 * leak, weights_N=ones, has_leak=False
     )
     soft = SparseTargets(
-        offsets_N=torch.arange(8), token_ids_K=labels, probs_K=ones - smoothing + leak, leak_N=leak, weights_N=ones,
+        offsets_N=torch.arange(8),
+        token_ids_K=labels,
+        probs_K=ones - smoothing + leak,
+        leak_N=leak,
+        weights_N=ones,
         has_leak=True,
-    )  # fmt: skip
+    )
     plain = functional.cross_entropy(logits, labels, reduction="sum")
     smooth = functional.cross_entropy(logits, labels, reduction="sum", label_smoothing=smoothing)
     assert abs(sparse_cross_entropy(logits, hard).item() - plain.item()) < DENSE
@@ -82,9 +90,13 @@ def test_one_hot_targets_give_plain_cross_entropy_and_leak_gives_label_smoothing
 def model() -> Any:
     torch.manual_seed(0)
     config = LlamaConfig(
-        vocab_size=V, hidden_size=8, intermediate_size=12, num_hidden_layers=1, num_attention_heads=2,
+        vocab_size=V,
+        hidden_size=8,
+        intermediate_size=12,
+        num_hidden_layers=1,
+        num_attention_heads=2,
         num_key_value_heads=1,
-    )  # fmt: skip
+    )
     return AutoModelForCausalLM.from_config(config).eval()
 
 

@@ -72,10 +72,18 @@ def teacher(tmp_path: Path) -> Any:
 
 def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
     config = run_config(
-        ["experiment=ndp/lab", "construct=none", "method.dedup=none", "objective=knn_targets",
-         f"objective.teacher=dir:{tmp_path}/teacher",
-         "objective.num_neighbours=4", "data.num_train=3", f"cache_dir={tmp_path / 'cache'}", *more]
-    )  # fmt: skip
+        [
+            "experiment=ndp/lab",
+            "construct=none",
+            "method.dedup=none",
+            "objective=knn_targets",
+            f"objective.teacher=dir:{tmp_path}/teacher",
+            "objective.num_neighbours=4",
+            "data.num_train=3",
+            f"cache_dir={tmp_path / 'cache'}",
+            *more,
+        ]
+    )
     assembly = ready_to_train(config)
     return assembly.module, assembly
 

@@ -22,10 +22,17 @@ GRADIENT = 1e-5
 
 def overrides_of(tmp_path: Path, *more: str) -> list[str]:
     return [
-        "experiment=ndp/lab", "data.num_train=12", "data.answers.answers_per_question=8", f"cache_dir={tmp_path}",
-        "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24",
-        "data.answers.opener_length=1", "data.answers.num_symbols=4", "data.answers.end_prob=0.5", *more,
-    ]  # fmt: skip
+        "experiment=ndp/lab",
+        "data.num_train=12",
+        "data.answers.answers_per_question=8",
+        f"cache_dir={tmp_path}",
+        "model.architecture.hidden_size=16",
+        "model.architecture.intermediate_size=24",
+        "data.answers.opener_length=1",
+        "data.answers.num_symbols=4",
+        "data.answers.end_prob=0.5",
+        *more,
+    ]
 
 
 def module_of(tmp_path: Path, *more: str) -> tuple[Any, Any]:
@@ -84,9 +91,11 @@ def test_repeats_are_left_out_and_the_arms_matched(tmp_path: Path) -> None:
     share = len(kept) / len(rows)
     assert module.after_training()[0] == {"ndp/steps": round(200 * share), "ndp/kept_rows_share": share}
     for more, expected in (
-        (("method.dedup=none",), False), (("method.dedup=ndp_only", "objective=next_token"), False),
-        (("method.dedup=ndp_only",), True), (("objective=next_token",), True),
-    ):  # fmt: skip
+        (("method.dedup=none",), False),
+        (("method.dedup=ndp_only", "objective=next_token"), False),
+        (("method.dedup=ndp_only",), True),
+        (("objective=next_token",), True),
+    ):
         module, assembly = module_of(tmp_path, *more)
         assert isinstance(module, NdpModule)
         module.before_training(context=assembly.context)

@@ -37,9 +37,12 @@ def rows_of(samples: list[Any]) -> Rows:
         for start, stop in answers:
             is_target[end - len(tokens) + start : end - len(tokens) + stop] = True
     return Rows(
-        tokens_T=np.concatenate([tokens for tokens, _ in samples]).astype(np.int32), is_target_T=is_target,
-        starts_R=np.concatenate([[0], ends[:-1]]), ends_R=ends, num_targets_R=np.zeros(len(ends), dtype=np.int64),
-    )  # fmt: skip
+        tokens_T=np.concatenate([tokens for tokens, _ in samples]).astype(np.int32),
+        is_target_T=is_target,
+        starts_R=np.concatenate([[0], ends[:-1]]),
+        ends_R=ends,
+        num_targets_R=np.zeros(len(ends), dtype=np.int64),
+    )
 
 
 def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> tuple[CountTable, CountTable]:
@@ -51,9 +54,7 @@ def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> tup
     if mono:
         documents = np.concatenate(mono).astype(np.int32)
         everywhere = np.ones(len(documents), dtype=bool)
-        texts = Corpus(
-            tokens_N=documents, is_predicted_N=everywhere, lengths_R=np.array([len(one) for one in mono])
-        )  # fmt: skip
+        texts = Corpus(tokens_N=documents, is_predicted_N=everywhere, lengths_R=np.array([len(one) for one in mono]))
         clm.append(building.mono_rows(texts, n=n, longest=100))
     return written(building.sup_rows(corpus), folder / "sup", "sup", n), written(
         CountRows.joined(clm), folder / "clm", "clm", n
@@ -105,19 +106,31 @@ def expected_rows(config: Any, *, n: int, mono: Any, order: list[int]) -> tuple[
                 if config.smooth == "temp_batch":
                     temperature = reference.batch_temperature(
                         [pair[side] for pair in counters], zero_prob=config.zero_prob, vocab_size=V
-                    )  # fmt: skip
-                sides.append([
-                    reference.dense(pair[side], smooth=config.smooth.value, zero_prob=config.zero_prob, vocab_size=V,
-                                    temperature=temperature) for pair in counters
-                ])  # fmt: skip
+                    )
+                sides.append(
+                    [
+                        reference.dense(
+                            pair[side],
+                            smooth=config.smooth.value,
+                            zero_prob=config.zero_prob,
+                            vocab_size=V,
+                            temperature=temperature,
+                        )
+                        for pair in counters
+                    ]
+                )
             for at, (own, other, is_hit) in enumerate(counters):
                 share = 1.0 if not config.use_clm else 0.0 if not config.use_sup else config.lambda_
                 dense.append(reference.mix(sides[0][at], sides[1][at], sup_share=share))
                 hits.append(is_hit)
                 totals = [(own, config.xmax_sup, config.use_sup), (other, config.xmax_clm, config.use_clm)]
-                weights.append(sum(
-                    min(1.0, (sum(counter.values()) / xmax) ** config.power) for counter, xmax, used in totals if used
-                ))  # fmt: skip
+                weights.append(
+                    sum(
+                        min(1.0, (sum(counter.values()) / xmax) ** config.power)
+                        for counter, xmax, used in totals
+                        if used
+                    )
+                )
     return dense, weights, sum(hits) / len(hits)
 
 

@@ -6,9 +6,13 @@ from typing import Any
 from tests.run_record import curve, metrics_of
 
 NDP = [
-    "method=ndp", "construct=ndp", "objective=ndp", "train.batching=bucket", "train.max_length=64",
+    "method=ndp",
+    "construct=ndp",
+    "objective=ndp",
+    "train.batching=bucket",
+    "train.max_length=64",
     "data.unit=line",
-]  # fmt: skip
+]
 
 
 def folder_in(out: str) -> Path:
@@ -26,9 +30,14 @@ def test_a_run_learns_and_resumes_and_lisa_follows(tiny: list[str], run: Any, tm
     assert code == 0, err
     architecture = [item for item in tiny if not item.startswith("model.architecture")]
     lisa = [
-        f"model.source=dir:{tmp_path / 'tuned'}", "model.tokenizer.kind=source", "surgery=lisa",
-        "surgery.layers.count=1", "selection=lisa", "surgery.calibration.tokens=64", *NDP,
-    ]  # fmt: skip
+        f"model.source=dir:{tmp_path / 'tuned'}",
+        "model.tokenizer.kind=source",
+        "surgery=lisa",
+        "surgery.layers.count=1",
+        "selection=lisa",
+        "surgery.calibration.tokens=64",
+        *NDP,
+    ]
     code, out, err = run("run", *architecture, *lisa)
     assert code == 0, err
     assert metrics_of(folder_in(out))["lisa/shared_layer_share"] > 0

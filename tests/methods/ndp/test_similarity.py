@@ -18,9 +18,7 @@ from athlos.methods.ndp.smoothing import smoothed
 
 @pytest.mark.parametrize(("mode", "zero_prob"), [("softmax", 0.0), ("div", 0.2)])
 def test_cosines_are_those_of_dense_rows(mode: str, zero_prob: float) -> None:
-    target, _ = smoothed(
-        counts_of({1: 2, 5: 1}, {3: 1}), smooth=Smooth(mode), zero_prob=zero_prob, vocab_size=23
-    )  # fmt: skip
+    target, _ = smoothed(counts_of({1: 2, 5: 1}, {3: 1}), smooth=Smooth(mode), zero_prob=zero_prob, vocab_size=23)
     probs = torch.randn(2, 23, generator=torch.Generator().manual_seed(0)).softmax(-1)
     dense, given = dense_of(target), probs.double().numpy()
     expected = (dense * given).sum(1) / np.linalg.norm(dense, axis=1) / np.linalg.norm(given, axis=1)

@@ -38,17 +38,13 @@ def dense_of(found, vocab_size: int = V) -> np.ndarray:
 
 
 def smooth_one(mode: str, zero_prob: float, *counters: dict[int, int], vocab_size: int = V, **more):
-    return smoothed(
-        counts_of(*counters), smooth=Smooth(mode), zero_prob=zero_prob, vocab_size=vocab_size, **more
-    )  # fmt: skip
+    return smoothed(counts_of(*counters), smooth=Smooth(mode), zero_prob=zero_prob, vocab_size=vocab_size, **more)
 
 
 COUNTERS = st.lists(
     st.dictionaries(st.integers(0, V - 1), st.integers(1, 60), min_size=1, max_size=6), min_size=1, max_size=6
 )
-MODES = [
-    ("softmax", 0.0), ("argmax", 0.0), ("div", 0.0), ("div", 0.2), ("temp_row", 0.05), ("temp_batch", 0.05)
-]  # fmt: skip
+MODES = [("softmax", 0.0), ("argmax", 0.0), ("div", 0.0), ("div", 0.2), ("temp_row", 0.05), ("temp_batch", 0.05)]
 
 
 def test_values_of_the_specification() -> None:
@@ -77,9 +73,7 @@ def test_equals_the_naive_twin(mode: str, zero_prob: float, counters: list[dict[
     found, _ = smooth_one(mode, zero_prob, *counters)
     temperature = None
     if mode == "temp_batch":
-        temperature = reference.batch_temperature(
-            [Counter(one) for one in counters], zero_prob=zero_prob, vocab_size=V
-        )  # fmt: skip
+        temperature = reference.batch_temperature([Counter(one) for one in counters], zero_prob=zero_prob, vocab_size=V)
     expected = [
         reference.dense(Counter(one), smooth=mode, zero_prob=zero_prob, vocab_size=V, temperature=temperature)
         for one in counters
@@ -96,9 +90,7 @@ def test_temperatures_are_scipys(counters: list[dict[int, int]], zero_prob: floa
         assert solved == (zero_prob < 1 / (len(one) + 1)) or max(one.values()) > 20
         if solved:
             assert own == pytest.approx(reference.row_temperature(list(one.values()), zero_prob=zero_prob), rel=1e-7)
-    [own], _ = batch_temperatures(
-        counts, zero_prob=zero_prob, vocab_size=V, sentences=np.array([0, len(counters)])
-    )  # fmt: skip
+    [own], _ = batch_temperatures(counts, zero_prob=zero_prob, vocab_size=V, sentences=np.array([0, len(counters)]))
     theirs = reference.batch_temperature(
         [Counter(one) for one in counters], zero_prob=zero_prob, vocab_size=V, solver=_toms748
     )

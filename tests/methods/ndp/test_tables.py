@@ -141,17 +141,21 @@ def test_order_and_shards_do_not_matter(
 def test_a_merge_in_many_ranges_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     corpus = Corpus(
-        tokens_N=rng.integers(0, 3, 10_000).astype(np.int32), is_predicted_N=np.arange(10_000) % 25 > 0,
-        lengths_R=np.full(400, 25), joins_first=True,
-    )  # fmt: skip
+        tokens_N=rng.integers(0, 3, 10_000).astype(np.int32),
+        is_predicted_N=np.arange(10_000) % 25 > 0,
+        lengths_R=np.full(400, 25),
+        joins_first=True,
+    )
     rows = building.clm_rows(corpus, n=0)
     halves = [
         CountRows(
-            keys_0=rows.keys_0[part], keys_1=rows.keys_1[part], token_ids=rows.token_ids[part],
+            keys_0=rows.keys_0[part],
+            keys_1=rows.keys_1[part],
+            token_ids=rows.token_ids[part],
             counts=rows.counts[part],
         )
         for part in (slice(None, 4000), slice(4000, None))
-    ]  # fmt: skip
+    ]
     whole = built(rows, tmp_path / "whole")
     parts = [built(half, tmp_path / str(index)) for index, half in enumerate(halves)]
     monkeypatch.setattr("athlos.methods.ndp.merging.RANGE_ENTRIES", 100)
@@ -177,9 +181,11 @@ def test_keys_that_share_words_are_told_apart(tmp_path: Path) -> None:
 
 def test_a_key_is_found_by_its_second_word_too(tmp_path: Path) -> None:
     rows = CountRows(
-        keys_0=np.array([7, 7, 7], dtype=np.uint64), keys_1=np.array([1, 2, 3], dtype=np.uint64),
-        token_ids=np.array([4, 5, 6], dtype=np.int32), counts=np.array([1, 1, 2]),
-    )  # fmt: skip
+        keys_0=np.array([7, 7, 7], dtype=np.uint64),
+        keys_1=np.array([1, 2, 3], dtype=np.uint64),
+        token_ids=np.array([4, 5, 6], dtype=np.int32),
+        counts=np.array([1, 1, 2]),
+    )
     table = built(rows, tmp_path)
     assert table.lookup(np.array([[7, 3], [7, 4], [7, 0], [7, 1], [8, 1]], dtype=np.uint64)).tolist() == [
         2,
@@ -265,9 +271,10 @@ def test_many_parts_and_threads_give_the_table_of_one_part(
 ) -> None:
     rng = np.random.default_rng(0)
     corpus = Corpus(
-        tokens_N=rng.integers(0, 3, 6000).astype(np.int32), is_predicted_N=np.arange(6000) % 30 > 2,
+        tokens_N=rng.integers(0, 3, 6000).astype(np.int32),
+        is_predicted_N=np.arange(6000) % 30 > 2,
         lengths_R=np.full(200, 30),
-    )  # fmt: skip
+    )
     whole = built(building.clm_rows(corpus, n=1), tmp_path / "whole")
     monkeypatch.setattr(building, "FEW_ENTRIES", 0)
     chunks = corpus.chunks(lambda piece: building.clm_rows(piece, n=1), size=500)

@@ -59,8 +59,9 @@ def scores(found, *, num_layers, num_languages, reference):
     """Mean over languages but the reference of the number of specific neurons, 1 in sum over layers."""
     means = []
     for layer in range(num_layers):
-        counts = [sum(1 for one in found if one[0] == layer and one[1] == x)
-                  for x in range(num_languages) if x != reference]  # fmt: skip
+        counts = [
+            sum(1 for one in found if one[0] == layer and one[1] == x) for x in range(num_languages) if x != reference
+        ]
         means.append(sum(counts) / len(counts))
     total = sum(means)
     return [mean / total for mean in means] if total else means

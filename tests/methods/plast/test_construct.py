@@ -61,9 +61,7 @@ def test_pairs_without_picture_train_the_language_model_itself(tmp_path):
     assert data.rows("train").pixels is None
 
 
-@pytest.mark.parametrize(
-    ("kind", "form"), [("answer_translation", "answer"), ("multilingual_vqa", "question")]
-)  # fmt: skip
+@pytest.mark.parametrize(("kind", "form"), [("answer_translation", "answer"), ("multilingual_vqa", "question")])
 def test_other_kinds(tmp_path, kind: str, form: str):
     _, context, records, _ = built(tmp_path, f"construct.kind={kind}")
     own = {one.identifier: one for one in source_of(context).questions("train")}
@@ -93,9 +91,13 @@ def test_reverse_pairs_and_replay(tmp_path):
 def test_a_model_of_text_is_refused_when_pairs_show_pictures(tmp_path):
     context = opened(tmp_path)
     shape = {
-        "model_type": "llama", "vocab_size": 40, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1,
+        "model_type": "llama",
+        "vocab_size": 40,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
         "num_attention_heads": 2,
-    }  # fmt: skip
+    }
     context.start = loaded(build(hf_config(shape)), context.tokenizer)
     with pytest.raises(ModelError, match="got true, but the model lab_vision_tiny sees no pictures"):
         PlastConstruct(context.config.construct).build(context=context)

@@ -13,7 +13,7 @@ from athlos.methods.plast.diagnose import (
     picture_mass,
     random_like,
     without_neurons,
-)  # fmt: skip
+)
 from athlos.methods.plast.reading import parallel_questions, readings
 from athlos.models.sites import backbone
 
@@ -87,9 +87,7 @@ def test_a_study_masks_each_language_and_a_control(run):
     drops = mask_study(model, tokenizer, questions, is_specific, languages=["latn", "thai"], seed=1)
     assert set(drops) == {f"{off}/{name}" for off in ("latn", "thai", "random") for name in ("latn", "thai")}
     assert any(drops.values())
-    nothing = mask_study(
-        model, tokenizer, questions, np.zeros_like(is_specific), languages=["latn", "thai"], seed=1
-    )  # fmt: skip
+    nothing = mask_study(model, tokenizer, questions, np.zeros_like(is_specific), languages=["latn", "thai"], seed=1)
     assert set(nothing.values()) == {0.0}
     control = random_like(is_specific, seed=1)
     assert control.sum(1).tolist() == [round(float(count)) for count in is_specific.sum(-1).mean(-1)]

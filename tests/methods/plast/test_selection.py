@@ -40,18 +40,20 @@ def test_five_whole_layers_of_llava_are_the_papers_share():
     ("override", "layers"),
     [
         ("selection.selector=manual selection.k=0 selection.layers=[1,-1]", [1, 5]),
-        ("selection.selector=top selection.k=2", [4, 5]), ("selection.selector=middle selection.k=2", [2, 3]),
+        ("selection.selector=top selection.k=2", [4, 5]),
+        ("selection.selector=middle selection.k=2", [2, 3]),
         ("selection.arm=full", [0, 1, 2, 3, 4, 5]),
     ],
-)  # fmt: skip
+)
 def test_whole_layers_train_and_nothing_around_them(tmp_path, override: str, layers: list[int]):
     selection, model, _ = applied(tmp_path, *override.split(" "))
     assert selection.choice is not None
     assert selection.choice.layers == layers
     wanted = {
-        name for name, _ in model.named_parameters()
+        name
+        for name, _ in model.named_parameters()
         if any(name.startswith(f"model.language_model.layers.{layer}.") for layer in layers)
-    }  # fmt: skip
+    }
     assert trained(model) == wanted
     assert "model.multi_modal_projector.linear_1.weight" not in trained(model)
 
@@ -85,8 +87,14 @@ def test_selectors_that_look_choose_shallow_layers_and_report(tmp_path, selector
 
 
 def test_low_rank_updates_inside_the_chosen_layers_equal_those_of_peft(tmp_path):
-    overrides = ("selection.selector=manual", "selection.k=0", "selection.layers=[0,1]", "selection.lora.enabled=true",
-                 "selection.lora.rank=4", "selection.lora.alpha=8")  # fmt: skip
+    overrides = (
+        "selection.selector=manual",
+        "selection.k=0",
+        "selection.layers=[0,1]",
+        "selection.lora.enabled=true",
+        "selection.lora.rank=4",
+        "selection.lora.alpha=8",
+    )
     selection, model, _ = applied(tmp_path, *overrides)
     names = trained(model)
     assert names
@@ -113,8 +121,13 @@ def test_equal_low_rank_updates_have_about_the_size_of_the_layers(tmp_path):
 
 def test_a_run_moves_the_chosen_layers_only_and_resumes(tmp_path):
     """The whole recipe on an untrained model; frozen parameters, the tower among them, stay bit-identical."""
-    overrides = (f"cache_dir={tmp_path}/cache", f"results_dir={tmp_path}", "selection.selector=manual", "selection.k=0",
-                 "selection.layers=[0]")  # fmt: skip
+    overrides = (
+        f"cache_dir={tmp_path}/cache",
+        f"results_dir={tmp_path}",
+        "selection.selector=manual",
+        "selection.k=0",
+        "selection.layers=[0]",
+    )
     before = {name: value.clone() for name, value in opened(tmp_path / "cache").start.model.state_dict().items()}
     folder = execute(config_of(*overrides))
     trained_model = ["model.source=dir:" + str(folder / "checkpoints" / "final"), "model.tokenizer.kind=source"]
@@ -123,8 +136,17 @@ def test_a_run_moves_the_chosen_layers_only_and_resumes(tmp_path):
     assert moved
     assert all("layers.0." in name for name in moved)
     metrics = json.loads((folder / "metrics.json").read_text())
-    for name in ("test/acc", "test/acc_letter", "test/format_valid", "test/english_loss", "test/acc_non_english",
-                 "diag/image_attention/0", "diag/image_attention_base/5", "diag/mask_drop/thai/latn",
-                 "diag/mask_drop/random/latn", "cost/trainable_share"):  # fmt: skip
+    for name in (
+        "test/acc",
+        "test/acc_letter",
+        "test/format_valid",
+        "test/english_loss",
+        "test/acc_non_english",
+        "diag/image_attention/0",
+        "diag/image_attention_base/5",
+        "diag/mask_drop/thai/latn",
+        "diag/mask_drop/random/latn",
+        "cost/trainable_share",
+    ):
         assert name in metrics
     assert execute(config_of(*overrides)) == folder

@@ -9,11 +9,24 @@ from athlos.config.schema import RunConfig
 from athlos.parts import PartContext
 
 OVERRIDES = (
-    "experiment=plast/lab", "model=lab/plast", "data.num_train=60", "data.num_val=8", "data.num_test=4",
-    "selection.probe.items=6", "method.attention_items=4", "method.mask_items=4", "construct.pairs_per_language=10",
-    "eval.base=false", "eval.bootstrap=0", "progress=false", "tracking=none", "train.max_steps=3",
-    "train.batch_size=4", "train.micro_batch_size=4", "train.checkpoint_every=2",
-)  # fmt: skip
+    "experiment=plast/lab",
+    "model=lab/plast",
+    "data.num_train=60",
+    "data.num_val=8",
+    "data.num_test=4",
+    "selection.probe.items=6",
+    "method.attention_items=4",
+    "method.mask_items=4",
+    "construct.pairs_per_language=10",
+    "eval.base=false",
+    "eval.bootstrap=0",
+    "progress=false",
+    "tracking=none",
+    "train.max_steps=3",
+    "train.batch_size=4",
+    "train.micro_batch_size=4",
+    "train.checkpoint_every=2",
+)
 
 
 def config_of(*overrides: str) -> RunConfig:

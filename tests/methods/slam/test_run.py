@@ -18,15 +18,36 @@ from athlos.config.compose import run_config
 from athlos.runs.identity import training_identity
 
 LAB = [
-    "data=lab_alignment", "prompt_style=bare", "model=lab/tiny", "eval=translation", "eval.shots=0",
-    "tracking=none", "train.log_every=1",
-    "model.architecture.hidden_size=16", "model.architecture.intermediate_size=24", "eval.bootstrap=0",
-    "model.architecture.num_hidden_layers=4", "model.architecture.num_attention_heads=2",
-    "model.architecture.num_key_value_heads=2", "data.num_pairs=12", "data.num_probe_items=20", "data.num_probes=1",
-    "selection=slam", "selection.reference=latn", "selection.probe.num_questions=20", "selection.probe.resamples=5",
-    "train.max_steps=4", "train.batch_size=4", "train.micro_batch_size=2", "train.max_length=192",
-    "train.batching=bucket", "train.val_every=0", "train.lr=1e-2", "train.weight_decay=0", "decoding.max_new_tokens=4",
-]  # fmt: skip
+    "data=lab_alignment",
+    "prompt_style=bare",
+    "model=lab/tiny",
+    "eval=translation",
+    "eval.shots=0",
+    "tracking=none",
+    "train.log_every=1",
+    "model.architecture.hidden_size=16",
+    "model.architecture.intermediate_size=24",
+    "eval.bootstrap=0",
+    "model.architecture.num_hidden_layers=4",
+    "model.architecture.num_attention_heads=2",
+    "model.architecture.num_key_value_heads=2",
+    "data.num_pairs=12",
+    "data.num_probe_items=20",
+    "data.num_probes=1",
+    "selection=slam",
+    "selection.reference=latn",
+    "selection.probe.num_questions=20",
+    "selection.probe.resamples=5",
+    "train.max_steps=4",
+    "train.batch_size=4",
+    "train.micro_batch_size=2",
+    "train.max_length=192",
+    "train.batching=bucket",
+    "train.val_every=0",
+    "train.lr=1e-2",
+    "train.weight_decay=0",
+    "decoding.max_new_tokens=4",
+]
 
 
 @pytest.fixture
@@ -57,11 +78,7 @@ def test_only_the_chosen_matrices_are_kept_and_base_plus_delta_is_the_export(
         code, _, err = run("export", str(source), "--out", str(tmp_path / name))
         assert code == 0, err
     tuned, plain = (AutoModelForCausalLM.from_pretrained(tmp_path / name).eval() for name in ("tuned", "plain"))
-    changed = {
-        name
-        for name, value in tuned.state_dict().items()
-        if not torch.equal(value, plain.state_dict()[name])
-    }  # fmt: skip
+    changed = {name for name, value in tuned.state_dict().items() if not torch.equal(value, plain.state_dict()[name])}
     assert changed == chosen
     plain.load_state_dict(delta, strict=False)
     ids = torch.tensor([[5, 9, 300, 400]])
@@ -114,9 +131,13 @@ def test_languages_without_probe_text_are_refused(lab: list[str], run: Any) -> N
 def test_reinforcement_learning_in_the_chosen_layers(lang: list[str], run: Any) -> None:
     """The stack of two methods: LANG's objective, SLAM's selection, probed on the training questions."""
     slam = [
-        "selection=slam", "selection.reference=de", "selection.probe.split=train", "selection.probe.num_questions=20",
-        "selection.probe.resamples=5", "selection.k=1",
-    ]  # fmt: skip
+        "selection=slam",
+        "selection.reference=de",
+        "selection.probe.split=train",
+        "selection.probe.num_questions=20",
+        "selection.probe.resamples=5",
+        "selection.k=1",
+    ]
     code, out, err = run("run", *lang, *slam)
     assert code == 0, err
     folder = Path(out.splitlines()[-1])

@@ -72,9 +72,7 @@ def probe_context(tmp_path: Path) -> PartContext:
     config = run_config(["selection=slam", "train.max_steps=0", "seed=3"])
     data: Any = SimpleNamespace(source=Texts(), test_split="test", pad_id=0)
     tokenizer: Any = Tokenizer()
-    return PartContext(
-        config=config, stages=StageStore(tmp_path), start=loaded(None, tokenizer), data=data
-    )  # fmt: skip
+    return PartContext(config=config, stages=StageStore(tmp_path), start=loaded(None, tokenizer), data=data)
 
 
 SMALL = ("probe.num_questions=20", "probe.blocks=4", "probe.resamples=10", "probe.batch_size=3")
@@ -122,8 +120,11 @@ def test_counts_and_layers_are_stages_that_come_back(tiny: Any, probe_context: P
     other = SlamSelection(settings_of(*SMALL, "k=1", "selector=lape", "lape.entropy_share=0.5", "lape.percentile=50"))
     other.apply(tiny("llama"), context=probe_context)
     assert [(one.name, one.reused) for one in probe_context.stages.history[2:]] == [
-        ("probe", True), ("select", True), ("probe", True), ("select", False),
-    ]  # fmt: skip
+        ("probe", True),
+        ("select", True),
+        ("probe", True),
+        ("select", False),
+    ]
     assert other.choice.num_dead >= 0
     assert len(other.choice.layers) == 1
 
@@ -253,12 +254,16 @@ def test_texts_are_matched_by_item_and_a_missing_language_is_told() -> None:
 
     records = [
         ParallelRecord(
-            identifier=f"n-{item}-{code}", language="en", source=f"{code}{item}", target=f"en{item}",
-            source_language=code, meta={"item": item},
+            identifier=f"n-{item}-{code}",
+            language="en",
+            source=f"{code}{item}",
+            target=f"en{item}",
+            source_language=code,
+            meta={"item": item},
         )
         for code, items in (("de", (0, 1, 2)), ("ru", (2, 1)))
         for item in items
-    ]  # fmt: skip
+    ]
     found = parallel_texts(records, languages=[], num_items=2)
     assert found == {"en": ["en1", "en2"], "de": ["de1", "de2"], "ru": ["ru1", "ru2"]}
     with pytest.raises(DataError, match="no text in 'fr'"):

@@ -21,11 +21,15 @@ SHAPE = {"hidden_size": 64, "intermediate_size": 176, "tie_word_embeddings": Tru
 @pytest.mark.parametrize(
     "overrides",
     [
-        [], ["surgery.placement=prenorm"], ["surgery.placement=postnorm"], ["surgery.placement=sandwich"],
-        ["surgery.placement=hybridnorm"], ["surgery.moe.num_experts=4"],
+        [],
+        ["surgery.placement=prenorm"],
+        ["surgery.placement=postnorm"],
+        ["surgery.placement=sandwich"],
+        ["surgery.placement=hybridnorm"],
+        ["surgery.moe.num_experts=4"],
     ],
     ids=" ".join,
-)  # fmt: skip
+)
 def test_memory_and_operations_of_a_step(overrides: list[str]) -> None:
     model = placed(*overrides, dtype=torch.float32, **SHAPE).train()
     ids = torch.randint(0, 40, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))

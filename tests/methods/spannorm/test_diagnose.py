@@ -23,9 +23,11 @@ WIDE = {"hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 8, 
 def batch_of(rows: int = 4, length: int = 32) -> dict[str, torch.Tensor]:
     ids = ids_of(rows, length)
     return {
-        "input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids),
+        "input_ids": ids,
+        "labels": ids,
+        "attention_mask": torch.ones_like(ids),
         "position_ids": torch.arange(length).expand_as(ids).contiguous(),
-    }  # fmt: skip
+    }
 
 
 class LinearToy:
@@ -201,9 +203,15 @@ def test_removing_a_layer_equals_a_model_without_it() -> None:
 
 def test_depth_metrics_name_each_layer_and_the_whole() -> None:
     metrics = depth_metrics(
-        {"act_rms": [1.0, 4.0], "skip_coefficient": [0.5, 0.5], "adjacent_cosine": [0.1, 0.2, 0.4],
-         "layer_removal_delta": [math.nan, 3.0], "effective_rank": []}, suffix="_init",
-    )  # fmt: skip
+        {
+            "act_rms": [1.0, 4.0],
+            "skip_coefficient": [0.5, 0.5],
+            "adjacent_cosine": [0.1, 0.2, 0.4],
+            "layer_removal_delta": [math.nan, 3.0],
+            "effective_rank": [],
+        },
+        suffix="_init",
+    )
     assert metrics["diag/act_rms_init/1"] == 4.0
     assert metrics["diag/act_rms_init"] == 4.0
     assert metrics["diag/skip_coefficient_init"] == 0.25

@@ -111,9 +111,12 @@ def test_the_balance_loss_joins_the_loss_of_any_objective() -> None:
     module = module_around(model)
     ids = ids_of()
     batch = {
-        "input_ids": ids, "labels": ids, "attention_mask": torch.ones_like(ids),
-        "position_ids": torch.arange(7).expand_as(ids), "step_targets": torch.tensor(12),
-    }  # fmt: skip
+        "input_ids": ids,
+        "labels": ids,
+        "attention_mask": torch.ones_like(ids),
+        "position_ids": torch.arange(7).expand_as(ids),
+        "step_targets": torch.tensor(12),
+    }
     loss = module._next_token.loss(model, batch)
     assert loss.count == 12
     found = experts_of(model)

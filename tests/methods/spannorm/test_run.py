@@ -32,8 +32,15 @@ def test_a_run_measures_by_depth_resumes_and_exports(
     assert code == 0, err
     folder = Path(out.splitlines()[-1])
     metrics, points = metrics_of(folder), curve(folder)
-    for name in ("act_rms", "grad_norm", "attention_grad_norm", "adjacent_cosine", "effective_rank",
-                 "skip_coefficient", "layer_removal_delta"):  # fmt: skip
+    for name in (
+        "act_rms",
+        "grad_norm",
+        "attention_grad_norm",
+        "adjacent_cosine",
+        "effective_rank",
+        "skip_coefficient",
+        "layer_removal_delta",
+    ):
         assert {f"diag/{name}/0", f"diag/{name}/1", f"diag/{name}"} <= set(metrics), name
         assert (folder / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     assert metrics["diag/act_rms_init/1"] == pytest.approx(1, abs=1e-3)
@@ -78,8 +85,13 @@ def test_a_run_measures_by_depth_resumes_and_exports(
 
 
 def test_a_run_without_numbers_counts_as_diverged(tiny: list[str], run: Any, tmp_path: Path) -> None:
-    wild = ["surgery=spannorm", "surgery.placement=prenorm", "train.lr=1e30", "train.clip_norm=0",
-            "train.warmup_ratio=0"]  # fmt: skip
+    wild = [
+        "surgery=spannorm",
+        "surgery.placement=prenorm",
+        "train.lr=1e30",
+        "train.clip_norm=0",
+        "train.warmup_ratio=0",
+    ]
     code, _, _ = run("run", *tiny, *wild, f"run_dir={tmp_path / 'wild'}")
     assert code == 5
     assert metrics_of(tmp_path / "wild") == {"train/diverged": 1.0}
@@ -87,8 +99,15 @@ def test_a_run_without_numbers_counts_as_diverged(tiny: list[str], run: Any, tmp
 
 def test_it_stacks_with_a_method_that_knows_nothing_of_it(tiny: list[str], run: Any) -> None:
     """The baseline's method and LoRA on another placement, the experts' balance loss in its loss."""
-    stack = ["surgery=spannorm", "surgery.placement=siamesenorm", "surgery.moe.num_experts=2", "selection=lora",
-             "selection.sites=[q,v]", "objective.label_smoothing=0.1", "train.max_steps=2"]  # fmt: skip
+    stack = [
+        "surgery=spannorm",
+        "surgery.placement=siamesenorm",
+        "surgery.moe.num_experts=2",
+        "selection=lora",
+        "selection.sites=[q,v]",
+        "objective.label_smoothing=0.1",
+        "train.max_steps=2",
+    ]
     code, out, err = run("run", *tiny, *stack)
     assert code == 0, err
     points = curve(Path(out.splitlines()[-1]))

@@ -26,9 +26,15 @@ from athlos.models.tokenizers import byte_tokenizer
 from athlos.parts import PartContext
 
 BASE = {
-    "model_type": "llama", "hidden_size": 24, "intermediate_size": 32, "num_hidden_layers": 4,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50, "rms_norm_eps": 1e-5,
-}  # fmt: skip
+    "model_type": "llama",
+    "hidden_size": 24,
+    "intermediate_size": 32,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 50,
+    "rms_norm_eps": 1e-5,
+}
 PLACEMENTS = [placement.value for placement in Placement]
 
 
@@ -83,9 +89,14 @@ def test_each_placement_equals_its_equation(placement: str) -> None:
     last = final.outer.weight if isinstance(final, Merge) and isinstance(final.outer, Norm) else None
     assert (out is None) == (placement in ("spannorm", "postnorm", "deepnorm", "keel"))
     expected = stream(
-        placement, x, attention=[attention(layer) for layer in found.layers],
-        ffn=[layer.ffn for layer in found.layers], gains=gains, out=out, last=last,
-    )  # fmt: skip
+        placement,
+        x,
+        attention=[attention(layer) for layer in found.layers],
+        ffn=[layer.ffn for layer in found.layers],
+        gains=gains,
+        out=out,
+        last=last,
+    )
     torch.testing.assert_close(logits(model, ids), model.lm_head(expected), atol=1e2 * EXACT, rtol=0)
 
 
@@ -165,10 +176,14 @@ def test_a_skip_over_two_blocks() -> None:
 @pytest.mark.parametrize(
     ("overrides", "norms"),
     [
-        ([], 9), (["surgery.norm1=false"], 5), (["surgery.pre_norm=true"], 16), (["surgery.final_norm=true"], 10),
-        (["surgery.initial_norm=false"], 8), (["surgery.placement=prenorm"], 9),
+        ([], 9),
+        (["surgery.norm1=false"], 5),
+        (["surgery.pre_norm=true"], 16),
+        (["surgery.final_norm=true"], 10),
+        (["surgery.initial_norm=false"], 8),
+        (["surgery.placement=prenorm"], 9),
     ],
-)  # fmt: skip
+)
 def test_switches_add_and_take_norms(overrides: list[str], norms: int) -> None:
     """SpanNorm has as many gains as PreNorm: the initial norm stands for the final one."""
     model = placed(*overrides)
@@ -188,19 +203,28 @@ def test_where_weights_begin() -> None:
     wide = {"hidden_size": 128, "intermediate_size": 256}
     counts: dict[str, dict[str, float]] = {}
     for rule, overrides in {
-        "span": [], "none": ["surgery.init_scale=none"], "half": ["surgery.init_scale=inv_sqrt_2L"],
-        "quarter": ["surgery.c=0.25"], "narrow": ["surgery.width_scale=none"],
-        "layerwise": ["surgery.init_scale=layerwise"], "hybrid": ["surgery.placement=hybridnorm"],
+        "span": [],
+        "none": ["surgery.init_scale=none"],
+        "half": ["surgery.init_scale=inv_sqrt_2L"],
+        "quarter": ["surgery.c=0.25"],
+        "narrow": ["surgery.width_scale=none"],
+        "layerwise": ["surgery.init_scale=layerwise"],
+        "hybrid": ["surgery.placement=hybridnorm"],
         "hybrid_star": ["surgery.placement=hybridnorm_star"],
-    }.items():  # fmt: skip
+    }.items():
         found = backbone(placed(*overrides, stir=False, **wide))
         last = found.layers[-1].sites
         counts[rule] = {name: float(last[name].weight.detach().std()) * 128**0.5 for name in ("q", "v", "o")}
     expected = {
-        "span": (1, 1, 0.5), "none": (1, 1, 1), "half": (1, 1, 8**-0.5), "quarter": (1, 1, 0.25),
-        "narrow": (0.02 * 128**0.5, 0.02 * 128**0.5, 0.01 * 128**0.5), "layerwise": (1, 1, 8**-0.5),
-        "hybrid": (1, 1, 8**-0.5), "hybrid_star": (1, 1, 8**-0.5),
-    }  # fmt: skip
+        "span": (1, 1, 0.5),
+        "none": (1, 1, 1),
+        "half": (1, 1, 8**-0.5),
+        "quarter": (1, 1, 0.25),
+        "narrow": (0.02 * 128**0.5, 0.02 * 128**0.5, 0.01 * 128**0.5),
+        "layerwise": (1, 1, 8**-0.5),
+        "hybrid": (1, 1, 8**-0.5),
+        "hybrid_star": (1, 1, 8**-0.5),
+    }
     for rule, values in expected.items():
         assert list(counts[rule].values()) == pytest.approx(values, rel=0.03), rule
 

@@ -260,7 +260,10 @@ def _within(error: DataError, name: str) -> DataError:
 
 PARTS = [
     Part(
-        group="data", name="alce", schema=AlceConfig, target=f"{__name__}.AlceSource",
+        group="data",
+        name="alce",
+        schema=AlceConfig,
+        target=f"{__name__}.AlceSource",
         summary="ALCE: ASQA, ELI5 and QAMPARI with documents to cite; few-shot sets and human scores",
     )
-]  # fmt: skip
+]

@@ -101,8 +101,10 @@ class AlignmentSource(Source[AlignmentConfig]):
         if split == "train":
             questions = [(self._msvamp(), PROBLEMS)]
             return {
-                Pairs.sentences: sentences, Pairs.questions: questions, Pairs.both: [*sentences, *questions],
-            }[self.config.pairs]  # fmt: skip
+                Pairs.sentences: sentences,
+                Pairs.questions: questions,
+                Pairs.both: [*sentences, *questions],
+            }[self.config.pairs]
         chosen = {"math": [(self._mgsm(), "test")], "qa": [(self._xquad(), "test")], "text": [(self._text(), "test")]}
         chosen["translation"] = sentences
         return [part for name in self.config.tests for part in chosen[name]]
@@ -158,9 +160,13 @@ class AlignmentSource(Source[AlignmentConfig]):
             # NTREX's source is English; here English is what is translated into.
             if split == "probe" or len(record.source) <= config.max_characters:
                 yield ParallelRecord(
-                    identifier=f"ntrex-{position}-{language}", language=ENGLISH, source=record.target,
-                    target=record.source, source_language=language, meta={"item": position},
-                )  # fmt: skip
+                    identifier=f"ntrex-{position}-{language}",
+                    language=ENGLISH,
+                    source=record.target,
+                    target=record.source,
+                    source_language=language,
+                    meta={"item": position},
+                )
 
     def _translated_problems(self, language: str) -> Iterator[ParallelRecord]:
         if language not in MsvampSource.accepted:
@@ -169,9 +175,13 @@ class AlignmentSource(Source[AlignmentConfig]):
             assert isinstance(record, MathRecord)
             if len(record.english) <= self.config.max_characters:
                 yield ParallelRecord(
-                    identifier=f"msvamp-{record.identifier}", language=ENGLISH, source=record.question,
-                    target=record.english, source_language=language, meta={"item": record.identifier.split("-")[-1]},
-                )  # fmt: skip
+                    identifier=f"msvamp-{record.identifier}",
+                    language=ENGLISH,
+                    source=record.question,
+                    target=record.english,
+                    source_language=language,
+                    meta={"item": record.identifier.split("-")[-1]},
+                )
 
     def _reasoning(self) -> Iterator[Record]:
         for record in self._gsm8k().records("train"):
@@ -187,11 +197,16 @@ class AlignmentSource(Source[AlignmentConfig]):
     def _ntrex(self, language: str) -> ParallelFilesSource:
         return ParallelFilesSource(
             self._config(
-                ParallelFilesConfig, "ntrex", self.config.folders.ntrex, source_language=ENGLISH,
-                target_language=language, codes=self.config.codes, source_file="newstest2019-src.{source}.txt",
+                ParallelFilesConfig,
+                "ntrex",
+                self.config.folders.ntrex,
+                source_language=ENGLISH,
+                target_language=language,
+                codes=self.config.codes,
+                source_file="newstest2019-src.{source}.txt",
                 target_file="newstest2019-ref.{target}.txt",
             )
-        )  # fmt: skip
+        )
 
     def _msvamp(self, languages: list[str] | None = None) -> MsvampSource:
         chosen = languages or [one for one in self.config.languages if one in MsvampSource.accepted]
@@ -231,7 +246,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="alignment", schema=AlignmentConfig, target=f"{__name__}.AlignmentSource", check=_errors,
+        group="data",
+        name="alignment",
+        schema=AlignmentConfig,
+        target=f"{__name__}.AlignmentSource",
+        check=_errors,
         summary="translation into English for training; translation, MGSM, XQuAD and WikiText-2 as tests",
     )
-]  # fmt: skip
+]

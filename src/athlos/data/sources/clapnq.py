@@ -101,7 +101,10 @@ def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]
 
 PARTS = [
     Part(
-        group="data", name="clapnq", schema=ClapNqConfig, target=f"{__name__}.ClapNqSource",
+        group="data",
+        name="clapnq",
+        schema=ClapNqConfig,
+        target=f"{__name__}.ClapNqSource",
         summary="CLAP-NQ: long answers grounded in one Wikipedia passage, and unanswerable questions",
     )
-]  # fmt: skip
+]

@@ -101,7 +101,11 @@ def load_images(path: Path) -> "np.ndarray":
 
 PARTS = [
     Part(
-        group="data", name="emoji_captions", schema=EmojiCaptionsConfig, target=f"{__name__}.EmojiCaptionsSource",
-        summary="1,879 small pictures with captions in 14 languages", check=split_errors,
+        group="data",
+        name="emoji_captions",
+        schema=EmojiCaptionsConfig,
+        target=f"{__name__}.EmojiCaptionsSource",
+        summary="1,879 small pictures with captions in 14 languages",
+        check=split_errors,
     )
-]  # fmt: skip
+]

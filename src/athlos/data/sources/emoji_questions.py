@@ -22,7 +22,7 @@ from athlos.data.picture_questions import (
     PictureQuestionsConfig,
     PictureQuestionSource,
     picture_data_errors,
-)  # fmt: skip
+)
 from athlos.data.records import CaptionRecord
 from athlos.data.sources.emoji_captions import EmojiCaptionsConfig, EmojiCaptionsSource
 from athlos.data.splits import fraction_of, split_at
@@ -64,10 +64,14 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
         own = self.config
         return EmojiCaptionsSource(
             EmojiCaptionsConfig(
-                name=own.name, dir=own.dir, on_bad=own.on_bad, captions_file=own.captions_file,
-                images_file=own.images_file, language=own.reference,
+                name=own.name,
+                dir=own.dir,
+                on_bad=own.on_bad,
+                captions_file=own.captions_file,
+                images_file=own.images_file,
+                language=own.reference,
             )
-        )  # fmt: skip
+        )
 
     def files(self, split: str) -> list[Path]:
         if split not in self.config.split_shares:
@@ -78,11 +82,18 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
         own = self.config
         return content_hash(
             {
-                "files": super().fingerprint(split), "split": split, "version": QUESTIONS_VERSION,
-                "shares": own.split_shares, "exclude": own.exclude_groups, "options": own.num_options,
-                "seed": own.seed, "languages": own.languages, "training": own.shares, "letters": own.letter_share,
+                "files": super().fingerprint(split),
+                "split": split,
+                "version": QUESTIONS_VERSION,
+                "shares": own.split_shares,
+                "exclude": own.exclude_groups,
+                "options": own.num_options,
+                "seed": own.seed,
+                "languages": own.languages,
+                "training": own.shares,
+                "letters": own.letter_share,
             }
-        )  # fmt: skip
+        )
 
     def items(self, split: str) -> Iterator[PictureItem]:
         self.files(split)
@@ -96,8 +107,10 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
             for other in rng.sample(near, len(near)):
                 if len(chosen) == own.num_options:
                     break
-                if all(other.captions[x].casefold() not in {one.captions[x].casefold() for one in chosen}
-                       for x in languages):  # fmt: skip
+                if all(
+                    other.captions[x].casefold() not in {one.captions[x].casefold() for one in chosen}
+                    for x in languages
+                ):
                     chosen.append(other)
             if len(chosen) < own.num_options:
                 log.warning("%s: its group has no %d captions in split %s", record.identifier, own.num_options, split)
@@ -164,7 +177,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="emoji_questions", schema=EmojiQuestionsConfig, target=f"{__name__}.EmojiQuestionsSource",
-        check=_errors, summary="emoji with four captions to choose from, in up to 14 languages",
+        group="data",
+        name="emoji_questions",
+        schema=EmojiQuestionsConfig,
+        target=f"{__name__}.EmojiQuestionsSource",
+        check=_errors,
+        summary="emoji with four captions to choose from, in up to 14 languages",
     )
-]  # fmt: skip
+]

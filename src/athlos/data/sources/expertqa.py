@@ -151,7 +151,10 @@ def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]
 
 PARTS = [
     Part(
-        group="data", name="expertqa", schema=ExpertQaConfig, target=f"{__name__}.ExpertQaSource",
+        group="data",
+        name="expertqa",
+        schema=ExpertQaConfig,
+        target=f"{__name__}.ExpertQaSource",
         summary="ExpertQA: expert questions, long answers, claims with evidence and human labels of support",
     )
-]  # fmt: skip
+]

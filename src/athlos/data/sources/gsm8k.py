@@ -36,14 +36,21 @@ class Gsm8kSource(RowSource[Gsm8kConfig]):
         solution = worked if self.config.keep_calculations else CALCULATION.sub("", worked)
         question = row.need("question", str)
         return MathRecord(
-            identifier=f"{split}-{row.index}", language=self.config.language, question=question, answer=answer,
-            solution=solution.rstrip(), english=question if self.config.language == "en" else "",
-        )  # fmt: skip
+            identifier=f"{split}-{row.index}",
+            language=self.config.language,
+            question=question,
+            answer=answer,
+            solution=solution.rstrip(),
+            english=question if self.config.language == "en" else "",
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="gsm8k", schema=Gsm8kConfig, target=f"{__name__}.Gsm8kSource",
+        group="data",
+        name="gsm8k",
+        schema=Gsm8kConfig,
+        target=f"{__name__}.Gsm8kSource",
         summary="grade-school word problems with worked answers, English",
     )
-]  # fmt: skip
+]

@@ -60,17 +60,22 @@ class LabSource(Source[LabConfig]):
         self.files(split)
         return content_hash(
             {
-                "generator": GENERATOR_VERSION, "split": split, "world": asdict(self.config.world),
-                "mixture": asdict(self.config.mixture), "kinds": self.config.kinds,
+                "generator": GENERATOR_VERSION,
+                "split": split,
+                "world": asdict(self.config.world),
+                "mixture": asdict(self.config.mixture),
+                "kinds": self.config.kinds,
                 "languages": self._languages(split),
             }
-        )  # fmt: skip
+        )
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
         make = {
-            "train": pretraining.training_examples, "val": pretraining.validation_examples, "test": pretraining.probes,
-        }[split]  # fmt: skip
+            "train": pretraining.training_examples,
+            "val": pretraining.validation_examples,
+            "test": pretraining.probes,
+        }[split]
         for example in make(self.world, self.config.mixture):
             if self.config.kinds and example.kind not in self.config.kinds:
                 continue
@@ -93,9 +98,7 @@ class LabSource(Source[LabConfig]):
 def _record(example: pretraining.Example) -> Record:
     meta = {"kind": example.kind, "dial": example.dial}
     if not example.question and not example.context:
-        return TextRecord(
-            identifier=example.identifier, language=example.language, text=example.answer, meta=meta
-        )  # fmt: skip
+        return TextRecord(identifier=example.identifier, language=example.language, text=example.answer, meta=meta)
     return QuestionRecord(
         identifier=example.identifier,
         language=example.language,
@@ -132,7 +135,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab", schema=LabConfig, target="athlos.data.sources.lab.LabSource", check=_errors,
+        group="data",
+        name="lab",
+        schema=LabConfig,
+        target="athlos.data.sources.lab.LabSource",
+        check=_errors,
         summary="the lab world: facts, documents, sums and chains in five invented languages",
     )
-]  # fmt: skip
+]

@@ -110,9 +110,13 @@ class LabAlignmentSource(Source[LabAlignmentConfig]):
 
     def _segment(self, identifier: str, code: str, source: str, target: str, *, item: str) -> ParallelRecord:
         return ParallelRecord(
-            identifier=identifier, language=self.first, source=source, target=target, source_language=code,
+            identifier=identifier,
+            language=self.first,
+            source=source,
+            target=target,
+            source_language=code,
             meta={"item": item, "kind": "segment"},
-        )  # fmt: skip
+        )
 
     def _reasoning(self) -> Iterator[Record]:
         sums = Sums(self.config.sums)
@@ -127,9 +131,12 @@ class LabAlignmentSource(Source[LabAlignmentConfig]):
         item = sums.item(split, index)
         question, trace = render(item, self.world.languages[code])
         return QuestionRecord(
-            identifier=f"sum-{item.difficulty}-{item.id}-{code}", language=code, question=question, answers=[trace],
+            identifier=f"sum-{item.difficulty}-{item.id}-{code}",
+            language=code,
+            question=question,
+            answers=[trace],
             meta={"kind": "sum", "dial": str(item.difficulty), "item": f"{item.difficulty}-{item.id}"},
-        )  # fmt: skip
+        )
 
     def _test_sums(self, code: str) -> Iterator[Record]:
         for sums in self._by_steps():
@@ -166,7 +173,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab_alignment", schema=LabAlignmentConfig, target=f"{__name__}.LabAlignmentSource",
-        summary="translation between lab languages for training, sums in every language as test", check=_errors,
+        group="data",
+        name="lab_alignment",
+        schema=LabAlignmentConfig,
+        target=f"{__name__}.LabAlignmentSource",
+        summary="translation between lab languages for training, sums in every language as test",
+        check=_errors,
     )
-]  # fmt: skip
+]

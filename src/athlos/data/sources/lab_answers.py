@@ -53,10 +53,12 @@ class LabAnswersSource(Source[LabAnswersConfig]):
         config = self.config
         return content_hash(
             {
-                "generator": GENERATOR_VERSION, "split": split, "answers": asdict(config.answers),
+                "generator": GENERATOR_VERSION,
+                "split": split,
+                "answers": asdict(config.answers),
                 "records": self._size(split),
             }
-        )  # fmt: skip
+        )
 
     def read(self, split: str) -> Iterator[Record]:
         from athlos.lab.streams import Answers  # loads numpy, which a check of a config does without
@@ -71,9 +73,12 @@ class LabAnswersSource(Source[LabAnswersConfig]):
             for number, answer in enumerate(answers):
                 truth = [source.next_probs(question, answer[:at]).tolist() for at in range(len(answer))]
                 yield ContinuationRecord(
-                    identifier=f"{split}-{index}.{number}", language="lab", context=text_of(question),
-                    text=text_of(answer[:-1]), meta={"symbols": symbols(source.end), "next_probs": truth},
-                )  # fmt: skip
+                    identifier=f"{split}-{index}.{number}",
+                    language="lab",
+                    context=text_of(question),
+                    text=text_of(answer[:-1]),
+                    meta={"symbols": symbols(source.end), "next_probs": truth},
+                )
 
     def _stream(self, split: str) -> Iterator[Record]:
         return self.read(split)
@@ -107,7 +112,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab_answers", schema=LabAnswersConfig, target=f"{__name__}.LabAnswersSource",
-        check=_errors, summary="questions with several answers from a known source",
+        group="data",
+        name="lab_answers",
+        schema=LabAnswersConfig,
+        target=f"{__name__}.LabAnswersSource",
+        check=_errors,
+        summary="questions with several answers from a known source",
     )
-]  # fmt: skip
+]

@@ -14,7 +14,7 @@ from athlos.data.picture_questions import (
     PictureQuestionsConfig,
     PictureQuestionSource,
     picture_data_errors,
-)  # fmt: skip
+)
 from athlos.errors import DataError, choices
 from athlos.stages import content_hash
 
@@ -113,7 +113,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab_pictures", schema=LabPicturesConfig, target=f"{__name__}.LabPicturesSource",
-        check=_errors, summary="lab pictures with multiple-choice questions in five invented languages",
+        group="data",
+        name="lab_pictures",
+        schema=LabPicturesConfig,
+        target=f"{__name__}.LabPicturesSource",
+        check=_errors,
+        summary="lab pictures with multiple-choice questions in five invented languages",
     )
-]  # fmt: skip
+]

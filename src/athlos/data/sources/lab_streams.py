@@ -50,10 +50,13 @@ class LabStreamsSource(Source[LabStreamsConfig]):
         """Hash of the generator's version and of everything that decides the text."""
         return content_hash(
             {
-                "generator": GENERATOR_VERSION, "split": split, "stream": asdict(self.config.stream),
-                "length": self.config.length, "records": self._num_records(split),
+                "generator": GENERATOR_VERSION,
+                "split": split,
+                "stream": asdict(self.config.stream),
+                "length": self.config.length,
+                "records": self._num_records(split),
             }
-        )  # fmt: skip
+        )
 
     def read(self, split: str) -> Iterator[TextRecord]:
         from athlos.lab.streams import Streams  # loads numpy, which a check of a config does without
@@ -61,9 +64,11 @@ class LabStreamsSource(Source[LabStreamsConfig]):
         sample = Streams(self.config.stream).sample(self._num_records(split), self.config.length, split=split)
         for index, (tokens, log_probs) in enumerate(zip(sample.tokens, sample.log_probs, strict=True)):
             yield TextRecord(
-                identifier=f"{split}-{index}", language="lab", text=text_of(tokens.tolist()),
+                identifier=f"{split}-{index}",
+                language="lab",
+                text=text_of(tokens.tolist()),
                 meta={"log_prob": float(log_probs[1:].sum())},
-            )  # fmt: skip
+            )
 
     def _stream(self, split: str) -> Iterator[TextRecord]:
         return self.read(split)
@@ -99,7 +104,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab_streams", schema=LabStreamsConfig, target=f"{__name__}.LabStreamsSource",
-        check=_errors, summary="streams of a Markov source with a known entropy floor",
+        group="data",
+        name="lab_streams",
+        schema=LabStreamsConfig,
+        target=f"{__name__}.LabStreamsSource",
+        check=_errors,
+        summary="streams of a Markov source with a known entropy floor",
     )
-]  # fmt: skip
+]

@@ -82,10 +82,13 @@ class LabSumsSource(Source[LabSumsConfig]):
         self.files(split)
         config = self.config
         decides = {
-            "generator": GENERATOR_VERSION, "split": split, "languages": config.languages,
-            "language_seed": config.language_seed, "sums": asdict(config.sums),
+            "generator": GENERATOR_VERSION,
+            "split": split,
+            "languages": config.languages,
+            "language_seed": config.language_seed,
+            "sums": asdict(config.sums),
             "num": {"train": config.num_train, "val": config.num_val, "test": config.num_test}[split],
-        }  # fmt: skip
+        }
         if split == "train":
             decides |= {"shares": config.shares, "drift": config.drift, "first": config.first}
         return content_hash(decides)
@@ -123,10 +126,14 @@ class LabSumsSource(Source[LabSumsConfig]):
 
     def _record(self, item: Sum, code: str, *, question: str, trace: str) -> MathRecord:
         return MathRecord(
-            identifier=f"{item.id}-{code}", language=code, question=question, answer=str(item.answer), solution=trace,
+            identifier=f"{item.id}-{code}",
+            language=code,
+            question=question,
+            answer=str(item.answer),
+            solution=trace,
             english_solution=render_trace(item, self.languages[self.config.languages[0]]),
             meta={"difficulty": item.difficulty, "canonical": item.canonical, "teacher": "lab_oracle"},
-        )  # fmt: skip
+        )
 
     def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
         return [self._of_language(split, code) for code in self.config.languages]
@@ -164,7 +171,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="lab_sums", schema=LabSumsConfig, target=f"{__name__}.LabSumsSource", check=_errors,
+        group="data",
+        name="lab_sums",
+        schema=LabSumsConfig,
+        target=f"{__name__}.LabSumsSource",
+        check=_errors,
         summary="sums of the lab world with oracle traces; shares and drift of languages are dials",
     )
-]  # fmt: skip
+]

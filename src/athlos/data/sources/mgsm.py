@@ -52,14 +52,20 @@ class MgsmSource(LanguageSource[MgsmConfig]):
         if not question.strip():
             raise row.error("empty", field="question")
         return MathRecord(
-            identifier=f"{language}-{row.index}", language=language, question=question, answer=answer,
+            identifier=f"{language}-{row.index}",
+            language=language,
+            question=question,
+            answer=answer,
             english=self.english(row),
-        )  # fmt: skip
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="mgsm", schema=MgsmConfig, target=f"{__name__}.MgsmSource",
+        group="data",
+        name="mgsm",
+        schema=MgsmConfig,
+        target=f"{__name__}.MgsmSource",
         summary="grade-school word problems in eleven languages",
     )
-]  # fmt: skip
+]

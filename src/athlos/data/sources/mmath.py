@@ -35,15 +35,21 @@ class MmathSource(LanguageSource[MmathConfig]):
             raise row.error(f"got '{stated}' in the file of '{language}'", field="lang")
         source, source_id = row.need("data_source", str), row.need("data_source_id", (int, str))
         return MathRecord(
-            identifier=f"{language}-{source}-{source_id}", language=language, question=row.need("question", str),
-            answer=str(row.need("answer", (str, int, float))), english=self.english(row),
+            identifier=f"{language}-{source}-{source_id}",
+            language=language,
+            question=row.need("question", str),
+            answer=str(row.need("answer", (str, int, float))),
+            english=self.english(row),
             meta={"source": source, "source_id": source_id, "gid": row.values.get("gid")},
-        )  # fmt: skip
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="mmath", schema=MmathConfig, target=f"{__name__}.MmathSource",
+        group="data",
+        name="mmath",
+        schema=MmathConfig,
+        target=f"{__name__}.MmathSource",
         summary="competition problems in ten languages",
     )
-]  # fmt: skip
+]

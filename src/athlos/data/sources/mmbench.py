@@ -169,7 +169,10 @@ def _picture(cell: str, *, shared: dict[str, str], file: Path, line: int) -> byt
 
 PARTS = [
     Part(
-        group="data", name="mmbench", schema=MmBenchConfig, target=f"{__name__}.MmBenchSource",
+        group="data",
+        name="mmbench",
+        schema=MmBenchConfig,
+        target=f"{__name__}.MmBenchSource",
         summary="MMBench and MMMB: multiple-choice questions about pictures, by language",
     )
-]  # fmt: skip
+]

@@ -8,9 +8,17 @@ from athlos.data.records import MathRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, Row
 
 NAMES = {
-    "bn": "Bengali", "de": "German", "en": "English", "es": "Spanish", "fr": "French", "ja": "Japanese",
-    "ru": "Russian", "sw": "Swahili", "th": "Thai", "zh": "Chinese",
-}  # fmt: skip
+    "bn": "Bengali",
+    "de": "German",
+    "en": "English",
+    "es": "Spanish",
+    "fr": "French",
+    "ja": "Japanese",
+    "ru": "Russian",
+    "sw": "Swahili",
+    "th": "Thai",
+    "zh": "Chinese",
+}
 ANSWER = re.compile(r"(-?\d+)(\.\d+)?")
 
 
@@ -37,17 +45,22 @@ class MsvampSource(LanguageSource[MsvampConfig]):
         whole, fraction = found.groups()
         question = row.need("m_query", str)
         return MathRecord(
-            identifier=f"{language}-{row.index}", language=language, question=question,
+            identifier=f"{language}-{row.index}",
+            language=language,
+            question=question,
             answer=response if (fraction or "").strip(".0") else whole,
             # The English file has no `query`: its `m_query` is the English text.
             english=question if language == "en" else row.need("query", str),
             meta={"equation": row.values.get("equation", "")},
-        )  # fmt: skip
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="msvamp", schema=MsvampConfig, target=f"{__name__}.MsvampSource",
+        group="data",
+        name="msvamp",
+        schema=MsvampConfig,
+        target=f"{__name__}.MsvampSource",
         summary="short word problems in ten languages",
     )
-]  # fmt: skip
+]

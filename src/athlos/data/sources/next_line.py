@@ -76,7 +76,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="next_line", schema=NextLineConfig, target=f"{__name__}.NextLineSource", check=_errors,
+        group="data",
+        name="next_line",
+        schema=NextLineConfig,
+        target=f"{__name__}.NextLineSource",
+        check=_errors,
         summary="lines of a text, each after the lines before it",
     )
-]  # fmt: skip
+]

@@ -61,7 +61,11 @@ def num_lines(path: Path) -> int:
 
 PARTS = [
     Part(
-        group="data", name="parallel_files", schema=ParallelFilesConfig, target=f"{__name__}.ParallelFilesSource",
-        summary="parallel text in two line-aligned files", check=parallel_errors,
+        group="data",
+        name="parallel_files",
+        schema=ParallelFilesConfig,
+        target=f"{__name__}.ParallelFilesSource",
+        summary="parallel text in two line-aligned files",
+        check=parallel_errors,
     )
-]  # fmt: skip
+]

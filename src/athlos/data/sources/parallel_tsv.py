@@ -68,14 +68,24 @@ class ParallelTsvSource(ParallelSource[ParallelTsvConfig]):
         domain = row.pop(self.config.domain_column) if self.config.domain_column else ""
         source, target = row.pop(source_column), row.pop(target_column)
         return self.parallel_record(
-            f"{path.stem}:{number}", source=source, target=target, file=path, line=number,
-            fields=(source_column, target_column), domain=domain, meta=row,
-        )  # fmt: skip
+            f"{path.stem}:{number}",
+            source=source,
+            target=target,
+            file=path,
+            line=number,
+            fields=(source_column, target_column),
+            domain=domain,
+            meta=row,
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="parallel_tsv", schema=ParallelTsvConfig, target=f"{__name__}.ParallelTsvSource",
-        summary="parallel text in a tab-separated table with a header", check=parallel_errors,
+        group="data",
+        name="parallel_tsv",
+        schema=ParallelTsvConfig,
+        target=f"{__name__}.ParallelTsvSource",
+        summary="parallel text in a tab-separated table with a header",
+        check=parallel_errors,
     )
-]  # fmt: skip
+]

@@ -28,14 +28,19 @@ class PassagesSource(RowSource[PassagesConfig]):
     def parse(self, row: Row, split: str) -> TextRecord:
         named = next((str(row.need(key, (str, int))) for key in IDENTIFIERS if key in row.values), None)
         return TextRecord(
-            identifier=named or f"{split}-{row.index}", language=self.config.language, text=row.need("text", str),
+            identifier=named or f"{split}-{row.index}",
+            language=self.config.language,
+            text=row.need("text", str),
             meta={"title": row.need("title", str)},
-        )  # fmt: skip
+        )
 
 
 PARTS = [
     Part(
-        group="data", name="passages", schema=PassagesConfig, target=f"{__name__}.PassagesSource",
+        group="data",
+        name="passages",
+        schema=PassagesConfig,
+        target=f"{__name__}.PassagesSource",
         summary="a corpus of titled passages for retrieval",
     )
-]  # fmt: skip
+]

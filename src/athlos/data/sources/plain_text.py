@@ -58,7 +58,10 @@ class PlainTextSource(Source[PlainTextConfig]):
 
 PARTS = [
     Part(
-        group="data", name="plain_text", schema=PlainTextConfig, target=f"{__name__}.PlainTextSource",
+        group="data",
+        name="plain_text",
+        schema=PlainTextConfig,
+        target=f"{__name__}.PlainTextSource",
         summary="plain text files, one a split",
     )
-]  # fmt: skip
+]

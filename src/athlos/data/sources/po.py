@@ -62,9 +62,15 @@ class PoSource(ParallelSource[PoConfig]):
                 pairs = plural_pairs(entry.msgid, entry.msgid_plural, entry.msgstr_plural, one=one)
             for place, (source, target) in enumerate(pairs):
                 yield self.parallel_record(
-                    f"{name}:{place}" if entry.msgid_plural else name, source=source, target=target, file=path,
-                    line=entry.linenum, fields=("msgid", "msgstr"), domain=path.stem, meta=dict(meta),
-                )  # fmt: skip
+                    f"{name}:{place}" if entry.msgid_plural else name,
+                    source=source,
+                    target=target,
+                    file=path,
+                    line=entry.linenum,
+                    fields=("msgid", "msgstr"),
+                    domain=path.stem,
+                    meta=dict(meta),
+                )
         except DataError as error:
             yield error
 
@@ -120,7 +126,11 @@ def plural_pairs(singular: str, plural: str, forms: dict[int, str], *, one: int)
 
 PARTS = [
     Part(
-        group="data", name="po", schema=PoConfig, target=f"{__name__}.PoSource",
-        summary="translations of software, gettext .po files", check=parallel_errors,
+        group="data",
+        name="po",
+        schema=PoConfig,
+        target=f"{__name__}.PoSource",
+        summary="translations of software, gettext .po files",
+        check=parallel_errors,
     )
-]  # fmt: skip
+]

@@ -84,10 +84,14 @@ class QuestionSource(RowSource[QuestionsConfig]):
             row.need(layout.identifier, layout.identifier_kind) if layout.identifier else f"{split}-{row.index}"
         )
         record = QuestionRecord(
-            identifier=str(identifier), language=self.config.language, question=row.need(layout.question, str),
-            answers=list(dict.fromkeys(layout.answers(row))), supporting_facts=layout.supporting_facts(row),
-            passages=layout.passages(row), meta=layout.meta(row),
-        )  # fmt: skip
+            identifier=str(identifier),
+            language=self.config.language,
+            question=row.need(layout.question, str),
+            answers=list(dict.fromkeys(layout.answers(row))),
+            supporting_facts=layout.supporting_facts(row),
+            passages=layout.passages(row),
+            meta=layout.meta(row),
+        )
         record.steps = layout.steps(row, record)
         return record
 
@@ -116,10 +120,13 @@ def context_passages(row: Row, *, joiner: str) -> list[Passage]:
             case [str() as title, list() as sentences] if all(isinstance(item, str) for item in sentences):
                 passages.append(
                     Passage(
-                        title=title, text=joiner.join(sentences), sentences=sentences, identifier=str(position),
+                        title=title,
+                        text=joiner.join(sentences),
+                        sentences=sentences,
+                        identifier=str(position),
                         is_supporting=title in supporting,
                     )
-                )  # fmt: skip
+                )
             case _:
                 raise row.error("expected [title, [sentences]]", field=f"context[{position}]")
     return passages
@@ -166,11 +173,12 @@ def object_passages(row: Row, field: str, identifiers: tuple[str, ...]) -> list[
         key = next((key for key in identifiers if key in paragraph.values), identifiers[0])
         passages.append(
             Passage(
-                title=paragraph.need("title", str), text=paragraph.need("paragraph_text", str),
+                title=paragraph.need("title", str),
+                text=paragraph.need("paragraph_text", str),
                 is_supporting=paragraph.need("is_supporting", bool),
                 identifier=str(paragraph.need(key, int if len(identifiers) == 1 else (int, str))),
             )
-        )  # fmt: skip
+        )
     return passages
 
 
@@ -306,7 +314,11 @@ def _errors(config: "RunConfig") -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="questions", schema=QuestionsConfig, target=f"{__name__}.QuestionSource",
-        summary="questions with short answers, official files", check=_errors,
+        group="data",
+        name="questions",
+        schema=QuestionsConfig,
+        target=f"{__name__}.QuestionSource",
+        summary="questions with short answers, official files",
+        check=_errors,
     )
-]  # fmt: skip
+]

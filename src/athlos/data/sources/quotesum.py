@@ -76,7 +76,10 @@ def _record(row: dict[str, Any], *, file: Path, line: int) -> LongAnswerRecord:
 
 PARTS = [
     Part(
-        group="data", name="quotesum", schema=QuoteSumConfig, target=f"{__name__}.QuoteSumSource",
+        group="data",
+        name="quotesum",
+        schema=QuoteSumConfig,
+        target=f"{__name__}.QuoteSumSource",
         summary="QuoteSum (SEMQA): answers that quote several sources, each quotation marked",
     )
-]  # fmt: skip
+]

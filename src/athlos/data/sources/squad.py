@@ -68,9 +68,13 @@ def squad_record(row: Row, *, language: str, identifier: str) -> QuestionRecord:
         raise row.error("empty, but the question is not marked 'is_impossible'", field="answers")
     passage = Passage(title=row.need("title", str), text=context, is_supporting=bool(starts))
     return QuestionRecord(
-        identifier=identifier, language=language, question=row.need("question", str), answers=list(starts),
-        passages=[passage], meta={"answer_starts": list(starts.values())},
-    )  # fmt: skip
+        identifier=identifier,
+        language=language,
+        question=row.need("question", str),
+        answers=list(starts),
+        passages=[passage],
+        meta={"answer_starts": list(starts.values())},
+    )
 
 
 class SquadSource(RowSource[SquadConfig]):
@@ -117,11 +121,17 @@ class XquadSource(LanguageSource[XquadConfig]):
 
 PARTS = [
     Part(
-        group="data", name="squad", schema=SquadConfig, target=f"{__name__}.SquadSource",
+        group="data",
+        name="squad",
+        schema=SquadConfig,
+        target=f"{__name__}.SquadSource",
         summary="questions about a Wikipedia paragraph, English",
     ),
     Part(
-        group="data", name="xquad", schema=XquadConfig, target=f"{__name__}.XquadSource",
+        group="data",
+        name="xquad",
+        schema=XquadConfig,
+        target=f"{__name__}.XquadSource",
         summary="questions about a Wikipedia paragraph in twelve languages",
     ),
-]  # fmt: skip
+]

@@ -83,11 +83,15 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
     def fingerprint(self, split: str) -> str:
         config = self.config
         decides = {
-            "generator": GENERATOR_VERSION, "templates": file_hash(self.files(split)[0]), "split": split,
-            "languages": config.languages, "seed": config.seed, "steps": [config.min_steps, config.max_steps],
+            "generator": GENERATOR_VERSION,
+            "templates": file_hash(self.files(split)[0]),
+            "split": split,
+            "languages": config.languages,
+            "seed": config.seed,
+            "steps": [config.min_steps, config.max_steps],
             "num": {"train": config.num_train, "val": config.num_val, "test": config.num_test}[split],
             "first": config.first if split == "train" else 0,
-        }  # fmt: skip
+        }
         return content_hash(decides)
 
     def words(self) -> Iterator[str]:
@@ -159,10 +163,15 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
         question, solution = self.render(problem, code)
         english, english_solution = self.render(problem, "en")
         return MathRecord(
-            identifier=f"{split}-{index}-{code}", language=code, question=question, answer=str(problem.totals[-1]),
-            solution=solution, english=english, english_solution=english_solution,
+            identifier=f"{split}-{index}-{code}",
+            language=code,
+            question=question,
+            answer=str(problem.totals[-1]),
+            solution=solution,
+            english=english,
+            english_solution=english_solution,
             meta=meta,
-        )  # fmt: skip
+        )
 
     def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
         return [self._of_language(split, code) for code in self.config.languages]
@@ -216,7 +225,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="data", name="templated_sums", schema=TemplatedSumsConfig, target=f"{__name__}.TemplatedSumsSource",
-        summary="templated word problems with worked solutions in en, ru, zh, th, sw", check=_errors,
+        group="data",
+        name="templated_sums",
+        schema=TemplatedSumsConfig,
+        target=f"{__name__}.TemplatedSumsSource",
+        summary="templated word problems with worked solutions in en, ru, zh, th, sw",
+        check=_errors,
     )
-]  # fmt: skip
+]

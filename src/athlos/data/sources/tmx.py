@@ -65,9 +65,14 @@ class TmxSource(ParallelSource[TmxConfig]):
         )
         meta = {**unit.properties, **({"tuid": unit.identifier} if unit.identifier else {})}
         return self.parallel_record(
-            f"{self.relative_name(path)}:{number}", source=source, target=target, file=path, line=unit.line,
-            domain=unit.properties.get(self.config.domain_property, path.stem), meta=meta,
-        )  # fmt: skip
+            f"{self.relative_name(path)}:{number}",
+            source=source,
+            target=target,
+            file=path,
+            line=unit.line,
+            domain=unit.properties.get(self.config.domain_property, path.stem),
+            meta=meta,
+        )
 
     def _segment(self, unit: Unit, language: str, path: Path) -> str:
         text = unit.text(language)
@@ -170,7 +175,11 @@ class _UnitParser:
 
 PARTS = [
     Part(
-        group="data", name="tmx", schema=TmxConfig, target=f"{__name__}.TmxSource",
-        summary="translation memories, TMX files", check=parallel_errors,
+        group="data",
+        name="tmx",
+        schema=TmxConfig,
+        target=f"{__name__}.TmxSource",
+        summary="translation memories, TMX files",
+        check=parallel_errors,
     )
-]  # fmt: skip
+]

@@ -47,7 +47,10 @@ class TracesSource(RowSource[TracesConfig]):
 
 PARTS = [
     Part(
-        group="data", name="traces", schema=TracesConfig, target=f"{__name__}.TracesSource",
+        group="data",
+        name="traces",
+        schema=TracesConfig,
+        target=f"{__name__}.TracesSource",
         summary="problems with worked traces in many languages, JSON lines of your own",
     )
-]  # fmt: skip
+]

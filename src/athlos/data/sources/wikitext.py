@@ -76,9 +76,11 @@ class WikitextSource(Source[WikitextConfig]):
             if self.config.detokenize:
                 text = SPLIT_MARK.sub(r"\1", text)
             yield TextRecord(
-                identifier=f"{split}-{start}", language=self.config.language, text=text,
+                identifier=f"{split}-{start}",
+                language=self.config.language,
+                text=text,
                 meta={"title": title} if title else {},
-            )  # fmt: skip
+            )
 
 
 def blocks(lines: Iterable[str], *, unit: Unit) -> Iterator[tuple[int, str, str]]:
@@ -129,7 +131,10 @@ def exact_lines(path: Path) -> Iterator[str]:
 
 PARTS = [
     Part(
-        group="data", name="wikitext", schema=WikitextConfig, target=f"{__name__}.WikitextSource",
+        group="data",
+        name="wikitext",
+        schema=WikitextConfig,
+        target=f"{__name__}.WikitextSource",
         summary="WikiText, articles of Wikipedia for language modelling",
     )
-]  # fmt: skip
+]

@@ -12,10 +12,32 @@ from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
 
 TWO_LETTER = {
-    "ara": "ar", "bre": "br", "ces": "cs", "cym": "cy", "deu": "de", "est": "et", "fin": "fi", "fra": "fr", "hrv": "hr",
-    "hun": "hu", "ita": "it", "jpn": "ja", "kor": "ko", "nld": "nl", "per": "fa", "pol": "pl", "por": "pt", "rus": "ru",
-    "slk": "sk", "spa": "es", "srp": "sr", "swe": "sv", "tur": "tr", "urd": "ur", "zho": "zh",
-}  # fmt: skip
+    "ara": "ar",
+    "bre": "br",
+    "ces": "cs",
+    "cym": "cy",
+    "deu": "de",
+    "est": "et",
+    "fin": "fi",
+    "fra": "fr",
+    "hrv": "hr",
+    "hun": "hu",
+    "ita": "it",
+    "jpn": "ja",
+    "kor": "ko",
+    "nld": "nl",
+    "per": "fa",
+    "pol": "pl",
+    "por": "pt",
+    "rus": "ru",
+    "slk": "sk",
+    "spa": "es",
+    "srp": "sr",
+    "swe": "sv",
+    "tur": "tr",
+    "urd": "ur",
+    "zho": "zh",
+}
 """ISO 639-1 code of the three-letter codes in the table; a code not listed here is kept as it is."""
 
 
@@ -65,9 +87,12 @@ def parse_country(row: Any, *, codes: set[str], file: Path) -> FactRecord:
     for language in require(row, "translations", dict, file=file):
         names[TWO_LETTER.get(language, language)] = text_at(row, "translations", language, "common", file=file)
     return FactRecord(
-        identifier=code, subject=code, names=names, relations=relations_of(row, codes=codes, file=file),
+        identifier=code,
+        subject=code,
+        names=names,
+        relations=relations_of(row, codes=codes, file=file),
         meta={"cca2": text_at(row, "cca2", file=file)},
-    )  # fmt: skip
+    )
 
 
 def relations_of(row: dict[str, Any], *, codes: set[str], file: Path) -> dict[str, list[str]]:
@@ -122,7 +147,11 @@ def text_at(row: dict[str, Any], *keys: str, file: Path, may_be_empty: bool = Fa
 
 PARTS = [
     Part(
-        group="data", name="world_facts", schema=WorldFactsConfig, target=f"{__name__}.WorldFactsSource",
-        summary="facts about 250 countries, with names in 24 languages", check=split_errors,
+        group="data",
+        name="world_facts",
+        schema=WorldFactsConfig,
+        target=f"{__name__}.WorldFactsSource",
+        summary="facts about 250 countries, with names in 24 languages",
+        check=split_errors,
     )
-]  # fmt: skip
+]

@@ -84,9 +84,7 @@ class CompletionsSuite:
                     f"but the conversation '{record.identifier}' has {len(ids)} tokens"
                 )
             return ids, [False, *is_target[1:]]
-        prompt, answer = encode_pair(
-            tokenizer, build_prompt(record, shots=(), style=style), completion(record, style)
-        )  # fmt: skip
+        prompt, answer = encode_pair(tokenizer, build_prompt(record, shots=(), style=style), completion(record, style))
         if len(answer) >= room:
             raise ConfigError(
                 f"eval.suites.completions.max_length: got {room}, "
@@ -107,9 +105,10 @@ class CompletionsSuite:
             mask_BT[row, : len(ids)] = 1
             is_counted_BT[row, : len(ids)] = torch.tensor(is_counted)
         batch = {
-            "input_ids": ids_BT.to(device), "attention_mask": mask_BT.to(device),
+            "input_ids": ids_BT.to(device),
+            "attention_mask": mask_BT.to(device),
             "position_ids": torch.arange(longest, device=device).expand(len(rows), longest),
-        }  # fmt: skip
+        }
         predicts_BT = is_counted_BT[:, 1:]
         hidden_ND = hidden_states(model, batch)[:, :-1][predicts_BT.to(device)]
         targets_N = ids_BT[:, 1:][predicts_BT].to(device)

@@ -60,10 +60,14 @@ class MarginSuite:
             space = prompts.completion(record, STYLE).removesuffix(record.answer)
             scores_C = log_likelihoods(model, tokenizer, prompt, [space + one for one in candidates])
             return {
-                "id": record.identifier, "language": record.language, "prompt": prompt,
-                "prediction": candidates[int(scores_C.argmax())], "gold": record.answer, "candidates": candidates,
+                "id": record.identifier,
+                "language": record.language,
+                "prompt": prompt,
+                "prediction": candidates[int(scores_C.argmax())],
+                "gold": record.answer,
+                "candidates": candidates,
                 "margin": float(scores_C[0] - scores_C[1:].max()),
-            }  # fmt: skip
+            }
 
         rows = one_by_one(problems, problem_row, progress=progress)
         model.train(was_training)

@@ -50,7 +50,7 @@ class PictureChoiceSuite:
             found = "no such questions" if not items else f"{self.run.model.name}, which sees no pictures"
             raise ConfigError(
                 f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
-            )  # fmt: skip
+            )
         answers: dict[int, tuple[Reply, list[str]]] = {}
         for of_picture in in_shares(_by_picture(items), partial(self._answers, answerer, items, progress=progress)):
             answers |= of_picture
@@ -68,17 +68,22 @@ class PictureChoiceSuite:
         total = len(items) + len(flat)
         words = self._ask(
             answerer,
-            [Prompt(text=asked(_question(item)), features=features[number], answers=tuple(item.choices))
-             for number, item in enumerate(items)],
-            max_new_tokens=0, progress=lambda done: progress and progress(done, total, done),
-        )  # fmt: skip
+            [
+                Prompt(text=asked(_question(item)), features=features[number], answers=tuple(item.choices))
+                for number, item in enumerate(items)
+            ],
+            max_new_tokens=0,
+            progress=lambda done: progress and progress(done, total, done),
+        )
         letters = self._ask(
             answerer,
-            [Prompt(text=asked(_question(items[number]), options), features=features[number])
-             for number, options in flat],
+            [
+                Prompt(text=asked(_question(items[number]), options), features=features[number])
+                for number, options in flat
+            ],
             max_new_tokens=self.run.decoding.max_new_tokens,
             progress=lambda done: progress and progress(len(items) + done, total, done),
-        )  # fmt: skip
+        )
         texts: list[list[str]] = [[] for _ in items]
         for (number, _), reply in zip(flat, letters, strict=True):
             texts[number].append(reply.text)
@@ -98,10 +103,13 @@ class PictureChoiceSuite:
         for places in groups.values():
             start = len(found)
             answered = replies(
-                answerer.model, answerer.tokenizer, [prompts[place] for place in places],
-                batch_size=self.run.eval.batch_size, max_new_tokens=max_new_tokens,
+                answerer.model,
+                answerer.tokenizer,
+                [prompts[place] for place in places],
+                batch_size=self.run.eval.batch_size,
+                max_new_tokens=max_new_tokens,
                 progress=partial(_onwards, progress, start),
-            )  # fmt: skip
+            )
             found |= dict(zip(places, answered, strict=True))
         return [found[place] for place in range(len(prompts))]
 
@@ -122,18 +130,28 @@ class PictureChoiceSuite:
             said.append(answers[0])
         result = SuiteResult(
             predictions=[
-                {"id": item.identifier, "language": item.language, "prompt": asked(_question(item)),
-                 "prediction": item.choices[pick], "gold": item.choices[item.answer_index], "acc": score,
-                 "letter": text, "acc_letter": letter, "category": item.category,
-                 "log_probs": reply.log_probs, "lengths": reply.lengths}
+                {
+                    "id": item.identifier,
+                    "language": item.language,
+                    "prompt": asked(_question(item)),
+                    "prediction": item.choices[pick],
+                    "gold": item.choices[item.answer_index],
+                    "acc": score,
+                    "letter": text,
+                    "acc_letter": letter,
+                    "category": item.category,
+                    "log_probs": reply.log_probs,
+                    "lengths": reply.lengths,
+                }
                 for item, pick, score, text, letter, reply in zip(
-                    items, picks, right, said, by_letter, words, strict=True)
+                    items, picks, right, said, by_letter, words, strict=True
+                )
             ],
             signatures={
                 "picture_choices": f"templates:{templates()['version']['number']}|length-normalised"
                 f"|circular:{self.config.circular}|tokens:{self.run.decoding.max_new_tokens}"
             },
-        )  # fmt: skip
+        )
         for name, values in {"acc": right, "acc_letter": by_letter, "format_valid": valid}.items():
             mean = MacroMean(name, evaluation=self.run.eval)
             mean.update(values, languages)

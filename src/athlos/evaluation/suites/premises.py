@@ -24,8 +24,9 @@ SETTINGS = {"fact": ("none", "rare", "background", "frequent")}
 PANELS = {
     "fact": "Facts, by how often they are told",
     "chain": "Unseen chains, by relations (1: their facts)",
-    "document": "Reading, by sentences of the document", "sum": "Sums, by number of steps",
-}  # fmt: skip
+    "document": "Reading, by sentences of the document",
+    "sum": "Sums, by number of steps",
+}
 _NUMBER = re.compile(r"[0-9]+")
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
 """Okabe and Ito's, told apart by colour-blind readers."""
@@ -47,9 +48,14 @@ class PremisesSuite:
             found = f"data={self.run.data.name} data.test_split={self.run.data.test_split}"
             raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
         asked = ask(
-            self.run, answerer, records,
-            record_type=QuestionRecord, suite="premises", shots_pool=shots_pool, progress=progress,
-        )  # fmt: skip
+            self.run,
+            answerer,
+            records,
+            record_type=QuestionRecord,
+            suite="premises",
+            shots_pool=shots_pool,
+            progress=progress,
+        )
         golds = [record.answers[0] for record in asked.records]
         kinds = [record.meta["kind"] for record in asked.records]
         dials = [record.meta["dial"] for record in asked.records]
@@ -109,8 +115,14 @@ def figure(metrics: dict[str, float], *, languages: Sequence[str], details: dict
             axes.plot(settings, values, color=colour, marker=marker, label=language, linewidth=1.6)
             ends = [(details[name].low, details[name].high) for name in names]
             if all(low is not None for low, _ in ends):
-                axes.fill_between(settings, [low for low, _ in ends], [high for _, high in ends],
-                                  color=colour, alpha=0.12, linewidth=0)  # fmt: skip
+                axes.fill_between(
+                    settings,
+                    [low for low, _ in ends],
+                    [high for _, high in ends],
+                    color=colour,
+                    alpha=0.12,
+                    linewidth=0,
+                )
         axes.set_title(title, fontsize=10)
         axes.set_ylim(-0.03, 1.03)
         axes.set_ylabel("share right")

@@ -28,9 +28,14 @@ class QuestionSuite:
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         asked = ask(
-            self.run, answerer, records,
-            record_type=QuestionRecord, suite="qa", shots_pool=shots_pool, progress=progress,
-        )  # fmt: skip
+            self.run,
+            answerer,
+            records,
+            record_type=QuestionRecord,
+            suite="qa",
+            shots_pool=shots_pool,
+            progress=progress,
+        )
         golds = [gold_answers(record) for record in asked.records]
         scores = score_answers(asked.answers, golds, asked.languages)
         languages = list(dict.fromkeys(asked.languages))

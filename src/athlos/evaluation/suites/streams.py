@@ -48,9 +48,10 @@ class StreamsSuite:
                 raise ConfigError("eval.suites: streams needs one token a symbol; set model.tokenizer.kind=byte")
             ids_BT = torch.tensor(ids, device=device)
             batch = {
-                "input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT),
+                "input_ids": ids_BT,
+                "attention_mask": torch.ones_like(ids_BT),
                 "position_ids": torch.arange(ids_BT.shape[1], device=device).expand_as(ids_BT),
-            }  # fmt: skip
+            }
             hidden_ND, targets_N = gather_targets(hidden_states(model, batch), ids_BT)
             nll = next_token_nll(model, hidden_ND, targets_N, chunk_tokens=CHUNK_TOKENS).item()
             return nll, len(targets_N), -sum(row.meta["log_prob"] for row in batch_rows)

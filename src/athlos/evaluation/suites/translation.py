@@ -31,9 +31,14 @@ class TranslationSuite:
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
         asked = ask(
-            self.run, answerer, records,
-            record_type=ParallelRecord, suite="translation", shots_pool=shots_pool, progress=progress,
-        )  # fmt: skip
+            self.run,
+            answerer,
+            records,
+            record_type=ParallelRecord,
+            suite="translation",
+            shots_pool=shots_pool,
+            progress=progress,
+        )
         references = [record.target for record in asked.records]
         result = SuiteResult(predictions=asked.rows(references), signatures=asked.signatures)
         for row, record in zip(result.predictions, asked.records, strict=True):

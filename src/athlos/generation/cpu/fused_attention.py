@@ -95,11 +95,13 @@ class _Arguments(ctypes.Structure):
         *[(name, ctypes.c_int64) for name in ("key_row", "key_group", "key_column", "key_number")],
         *[(name, ctypes.c_int64) for name in ("value_row", "value_group", "value_column")],
         *[(name, ctypes.c_int64) for name in ("below_row", "below_head", "below_step")],
-        ("mask", ctypes.c_void_p), ("mask_row", ctypes.c_int64), ("mask_step", ctypes.c_int64),
+        ("mask", ctypes.c_void_p),
+        ("mask_row", ctypes.c_int64),
+        ("mask_step", ctypes.c_int64),
         *[(name, ctypes.c_void_p) for name in ("mix", "inner", "inner_bias", "outer", "outer_bias", "scores")],
         *[(name, ctypes.c_int64) for name in ("scores_row", "scores_head", "scores_step")],
         ("output", ctypes.c_void_p),
-    )  # fmt: skip
+    )
 
 
 @contextmanager
@@ -117,9 +119,15 @@ def is_on() -> bool:
 
 
 def attend(
-    query_BHTr: Tensor | None, key_BGNr: Tensor | None, value_BGNd: Tensor, *, num_heads: int,
-    mask: Tensor | None = None, alignment: Alignment | None = None, has_scores: bool = False,
-) -> tuple[Tensor, Tensor | None] | None:  # fmt: skip
+    query_BHTr: Tensor | None,
+    key_BGNr: Tensor | None,
+    value_BGNd: Tensor,
+    *,
+    num_heads: int,
+    mask: Tensor | None = None,
+    alignment: Alignment | None = None,
+    has_scores: bool = False,
+) -> tuple[Tensor, Tensor | None] | None:
     """Output [B, T, H, d] and, if wanted, the unmasked scores [B, H, T, N]; None where the kernel is not for this.
 
     Queries are scaled. The last column is the last query's own, and none sees beyond itself; `mask` [B, 1, T, N] is
@@ -186,9 +194,12 @@ def _place(given: _Arguments, name: str, tensor: Tensor, dims: tuple[str, ...]) 
 
 def _weights(alignment: Alignment) -> dict[str, Tensor | None]:
     return {
-        "mix": alignment.mix_HH, "inner": alignment.inner_mH, "inner_bias": alignment.inner_bias_m,
-        "outer": alignment.outer_mH, "outer_bias": alignment.outer_bias_H,
-    }  # fmt: skip
+        "mix": alignment.mix_HH,
+        "inner": alignment.inner_mH,
+        "inner_bias": alignment.inner_bias_m,
+        "outer": alignment.outer_mH,
+        "outer_bias": alignment.outer_bias_H,
+    }
 
 
 def _shape(query: Tensor | None, value: Tensor, *, num_heads: int, alignment: Alignment | None) -> Shape:
@@ -198,10 +209,16 @@ def _shape(query: Tensor | None, value: Tensor, *, num_heads: int, alignment: Al
         return base
     inner = alignment.inner_mH
     return Shape(
-        heads=base.heads, groups=base.groups, rank=rank, value=base.value,
-        hidden=0 if inner is None else len(inner), has_below=1, has_mix=int(alignment.mix_HH is not None),
-        has_residual=int(alignment.is_added), act=ACTIVATIONS.index(alignment.activation),
-    )  # fmt: skip
+        heads=base.heads,
+        groups=base.groups,
+        rank=rank,
+        value=base.value,
+        hidden=0 if inner is None else len(inner),
+        has_below=1,
+        has_mix=int(alignment.mix_HH is not None),
+        has_residual=int(alignment.is_added),
+        act=ACTIVATIONS.index(alignment.activation),
+    )
 
 
 @functools.cache

@@ -59,10 +59,12 @@ def _is_changed(layer: Layer) -> bool:
 def _is_plain(layer: Layer) -> bool:
     attention = {} if _is_changed(layer) else {layer.attention: llama.LlamaAttention}
     classes = {
-        layer.module: llama.LlamaDecoderLayer, **attention, layer.ffn: llama.LlamaMLP,
+        layer.module: llama.LlamaDecoderLayer,
+        **attention,
+        layer.ffn: llama.LlamaMLP,
         **{norm: llama.LlamaRMSNorm for norm in layer.norms.values()},
         **{site.module: nn.Linear for site in layer.sites.values()},
-    }  # fmt: skip
+    }
     is_fused = any(site.is_fused for site in layer.sites.values())
     return not is_fused and all(type(module) is kind for module, kind in classes.items())
 
@@ -152,10 +154,17 @@ class _LlamaLayer(_LayerParts):
         key_BKCD, value_BKCD = kept.update(key_BK1D, value_BK1D)
         # The heads that share keys and values stand as queries of one head: nothing is repeated.
         query = turned_BHD[:, : -self.num_kv_heads].reshape(rows, self.num_kv_heads, self.num_shared, self.head_size)
-        fused = attend(
-            (turned_BHD[:, : -self.num_kv_heads] * self.scale)[:, :, None], key_BKCD, value_BKCD,
-            num_heads=self.num_shared * self.num_kv_heads, mask=mask,
-        ) if is_on() else None  # fmt: skip
+        fused = (
+            attend(
+                (turned_BHD[:, : -self.num_kv_heads] * self.scale)[:, :, None],
+                key_BKCD,
+                value_BKCD,
+                num_heads=self.num_shared * self.num_kv_heads,
+                mask=mask,
+            )
+            if is_on()
+            else None
+        )
         if fused is not None:
             return self.with_ffn(hidden_BW + self.o(fused[0].view(rows, -1)))
         mixed = functional.scaled_dot_product_attention(query, key_BKCD, value_BKCD, attn_mask=mask)

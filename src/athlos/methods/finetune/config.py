@@ -13,7 +13,10 @@ class FinetuneConfig(MethodConfig):
 
 PARTS = [
     Part(
-        group="method", name="finetune", schema=FinetuneConfig, target="athlos.methods.finetune.module.FinetuneModule",
+        group="method",
+        name="finetune",
+        schema=FinetuneConfig,
+        target="athlos.methods.finetune.module.FinetuneModule",
         summary="baseline: train on next tokens, or evaluate only with train.max_steps=0",
     )
-]  # fmt: skip
+]

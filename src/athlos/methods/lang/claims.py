@@ -17,13 +17,23 @@ ARMS = ("method.hint", "method.switch", "reward")
 
 
 def _arms(
-    label: str, metric: str, ours: Mapping[str, Any], against: Mapping[str, Any], *, where: Mapping[str, Any] = LAB,
+    label: str,
+    metric: str,
+    ours: Mapping[str, Any],
+    against: Mapping[str, Any],
+    *,
+    where: Mapping[str, Any] = LAB,
     direction: Direction = Direction.UP,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     return Comparison(
-        label=label, ours=Measure(metric=metric, where=ours), against=Measure(metric=metric, where=against),
-        compare=Compare.DIFFERENCE, direction=direction, where=where, varies=ARMS,
-    )  # fmt: skip
+        label=label,
+        ours=Measure(metric=metric, where=ours),
+        against=Measure(metric=metric, where=against),
+        compare=Compare.DIFFERENCE,
+        direction=direction,
+        where=where,
+        varies=ARMS,
+    )
 
 
 def _scaled(claim: str, text: str, ours: float, source: str, tag: Tag = Tag.NOTE) -> Claim:
@@ -36,23 +46,45 @@ CLAIMS = (
     _scaled("lang.3b.mmath", "LANG on MMATH, 3B; LC-GRPO 16.8, mGRPO 16.0", 17.7, "main table, second-hand"),
     _scaled("lang.3b.poly", "LANG on PolyMath, 3B; LC-GRPO 9.5, GRPO 8.6", 10.1, "main table, second-hand"),
     Claim(
-        id="lang.mean", text="mean gain over LC-GRPO of four models, MMATH; PolyMath +18.7 %", paper=24.1, unit="%",
-        source="second-hand; the two models listed gain 8.7 and 5.4 % on MMATH", tag=Tag.NOTE, needs=GPUS,
-    ),
-    Claim(
-        id="lang.th", text="gain over mGRPO on Thai MMATH", paper=39.0, unit="%", source="second-hand", tag=Tag.NOTE,
+        id="lang.mean",
+        text="mean gain over LC-GRPO of four models, MMATH; PolyMath +18.7 %",
+        paper=24.1,
+        unit="%",
+        source="second-hand; the two models listed gain 8.7 and 5.4 % on MMATH",
+        tag=Tag.NOTE,
         needs=GPUS,
     ),
     Claim(
-        id="lang.vi", text="gain over mGRPO on Vietnamese PolyMath", paper=24.6, unit="%", source="second-hand",
-        tag=Tag.NOTE, needs=GPUS,
+        id="lang.th",
+        text="gain over mGRPO on Thai MMATH",
+        paper=39.0,
+        unit="%",
+        source="second-hand",
+        tag=Tag.NOTE,
+        needs=GPUS,
     ),
     Claim(
-        id="lang.transfer", text="MMLU-ProX 35.9 to 41.0, XWinograd 65.7 to 79.9, mean with XStoryCloze and XCOPA",
-        paper=10.9, unit="points", source="second-hand", tag=Tag.NOTE, needs=GPUS,
+        id="lang.vi",
+        text="gain over mGRPO on Vietnamese PolyMath",
+        paper=24.6,
+        unit="%",
+        source="second-hand",
+        tag=Tag.NOTE,
+        needs=GPUS,
     ),
     Claim(
-        id="lang.lc_grpo", text="LANG answers right and in language more often than LC-GRPO", source="main table",
+        id="lang.transfer",
+        text="MMLU-ProX 35.9 to 41.0, XWinograd 65.7 to 79.9, mean with XStoryCloze and XCOPA",
+        paper=10.9,
+        unit="points",
+        source="second-hand",
+        tag=Tag.NOTE,
+        needs=GPUS,
+    ),
+    Claim(
+        id="lang.lc_grpo",
+        text="LANG answers right and in language more often than LC-GRPO",
+        source="main table",
         tag=Tag.PAPER,
         comparisons=(
             _arms("lab, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO),
@@ -63,8 +95,10 @@ CLAIMS = (
         ),
     ),
     Claim(
-        id="lang.hints", text="hints that never fade raise the reward in training and lower the score without hints",
-        source="pilot study, second-hand", tag=Tag.NOTE,
+        id="lang.hints",
+        text="hints that never fade raise the reward in training and lower the score without hints",
+        source="pilot study, second-hand",
+        tag=Tag.NOTE,
         comparisons=(
             _arms("lab, fixed hints - GRPO, reward", "train/reward", FIXED, GRPO),
             _arms("lab, fixed hints - GRPO, entropy", "train/entropy", FIXED, GRPO),
@@ -74,33 +108,46 @@ CLAIMS = (
         ),
     ),
     Claim(
-        id="lang.both", text="accuracy rises without loss of language consistency", source="abstract", tag=Tag.PAPER,
+        id="lang.both",
+        text="accuracy rises without loss of language consistency",
+        source="abstract",
+        tag=Tag.PAPER,
         comparisons=(
             _arms("lab, LANG - GRPO, language consistency", "test/lc", FADES, GRPO),
             _arms("lab, LANG - fixed hints, accuracy", "test/acc", FADES, FIXED),
         ),
     ),
     Claim(
-        id="lang.layers", text="more of the layers think in the target language after training", source="abstract",
+        id="lang.layers",
+        text="more of the layers think in the target language after training",
+        source="abstract",
         tag=Tag.PAPER,
         comparisons=(
             Comparison(
                 label="lab, LANG - GRPO, mean over layers",
                 ours=Measure(metric="diag/lens_language/*", where=FADES, reduce=Reduce.MEAN),
                 against=Measure(metric="diag/lens_language/*", where=GRPO, reduce=Reduce.MEAN),
-                compare=Compare.DIFFERENCE, direction=Direction.UP, where=LAB, varies=ARMS,
+                compare=Compare.DIFFERENCE,
+                direction=Direction.UP,
+                where=LAB,
+                varies=ARMS,
             ),
         ),
     ),
     Claim(
-        id="lang.ablation", text="cosine above linear above exponential above constant; full 28.6, linear 27.1, exp "
-        "24.1, constant 10.1 on MMATH", source="ablation table, second-hand", tag=Tag.NOTE,
+        id="lang.ablation",
+        text="cosine above linear above exponential above constant; full 28.6, linear 27.1, exp "
+        "24.1, constant 10.1 on MMATH",
+        source="ablation table, second-hand",
+        tag=Tag.NOTE,
         comparisons=tuple(
             _arms(
-                f"lab, {better} - {worse}", "test/lc_acc", {**FADES, "method.hint.schedule": better},
+                f"lab, {better} - {worse}",
+                "test/lc_acc",
+                {**FADES, "method.hint.schedule": better},
                 {"reward.rule": "conjunction", "method.hint.schedule": worse},
             )
             for better, worse in (("cosine", "linear"), ("linear", "exp"), ("exp", "constant"))
         ),
     ),
-)  # fmt: skip
+)

@@ -116,7 +116,11 @@ def _group_errors(method: LangConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="method", name="lang", schema=LangConfig, target="athlos.methods.lang.module.LangModule", check=_errors,
+        group="method",
+        name="lang",
+        schema=LangConfig,
+        target="athlos.methods.lang.module.LangModule",
+        check=_errors,
         summary="reinforcement learning with hints that fade, and stop for each language group by itself",
     )
-]  # fmt: skip
+]

@@ -5,9 +5,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 PANELS = {
-    "reward": "reward", "entropy": "entropy, nats a token", "response_len": "tokens a response",
+    "reward": "reward",
+    "entropy": "entropy, nats a token",
+    "response_len": "tokens a response",
     "repetition": "repeated 4-grams",
-}  # fmt: skip
+}
 HINT_RATIO, SWITCH_AVERAGE = "train/hint_ratio/", "train/switch_ema/"
 
 
@@ -19,8 +21,9 @@ def trace_figure(history: Sequence[Mapping[str, float]]) -> bytes:
         place.plot(steps, [entry[name] for entry in history])
         place.set_title(title)
     for place, prefix, title in (
-        (axes[4], HINT_RATIO, "share of the hint shown"), (axes[5], SWITCH_AVERAGE, "average share with signal"),
-    ):  # fmt: skip
+        (axes[4], HINT_RATIO, "share of the hint shown"),
+        (axes[5], SWITCH_AVERAGE, "average share with signal"),
+    ):
         for name in [name for name in history[-1] if name.startswith(prefix)]:
             place.plot(steps, [entry[name] for entry in history], label=name.removeprefix(prefix))
         place.set_title(title)

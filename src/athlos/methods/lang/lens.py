@@ -91,9 +91,14 @@ def layer_tokens(model: "PreTrainedModel", rollouts: Rollouts) -> Tensor:
 
 
 def target_shares(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", prompts: Sequence[tuple[str, str]], *,
-    languages: TokenLanguages, max_new_tokens: int, stop: Sequence[str],
-) -> dict[str, list[float]]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: Sequence[tuple[str, str]],
+    *,
+    languages: TokenLanguages,
+    max_new_tokens: int,
+    stop: Sequence[str],
+) -> dict[str, list[float]]:
     """For each language of the (prompt, language) pairs, and for `all`: the share of its tokens by layer.
 
     Counted are positions of the model's own greedy answers whose most probable token is in some language; a layer
@@ -105,9 +110,15 @@ def target_shares(
     for start in range(0, len(prompts), BATCH_PROMPTS):
         part = prompts[start : start + BATCH_PROMPTS]
         rollouts = sample_group(
-            model, tokenizer, [text for text, _ in part], group_size=1, max_new_tokens=max_new_tokens, temperature=0,
-            generator=None, stop=stop,
-        )  # fmt: skip
+            model,
+            tokenizer,
+            [text for text, _ in part],
+            group_size=1,
+            max_new_tokens=max_new_tokens,
+            temperature=0,
+            generator=None,
+            stop=stop,
+        )
         lengths = rollouts.response_mask.sum(dim=1).tolist()
         wanted = [language for (_, language), length in zip(part, lengths, strict=True) for _ in range(length)]
         for layer, tokens in enumerate(layer_tokens(model, rollouts).tolist()):

@@ -57,9 +57,12 @@ class LangModule(RolloutModule[LangConfig, HintedPrompt]):
         self.cuts: Counter[str] = Counter()  # hints by how their trace was cut, on this device
         train = self._math_records(self.config.data.train_split)
         records = check_records(
-            train, self._tests(), config=method, bad=context.data.source.bad,
+            train,
+            self._tests(),
+            config=method,
+            bad=context.data.source.bad,
             detector=detector(self.config.reward.language_detector, sorted({record.language for record in train})),
-        )  # fmt: skip
+        )
         self.plan = PromptPlan(records, prompts_per_step=method.prompts_per_step, seed=self.config.seed)
         self.switch = HintSwitch(method.switch, method.groups)
 
@@ -171,13 +174,15 @@ class LangModule(RolloutModule[LangConfig, HintedPrompt]):
         chosen = [record for records in tests.values() for record in records[:each]]
         style = self.config.prompt_style
         return target_shares(
-            self.model, self.tokenizer,
+            self.model,
+            self.tokenizer,
             [(hinted_prompt(record, "", style=style), record.language) for record in chosen],
             languages=TokenLanguages(
                 self.tokenizer, {language: "\n".join(traces) for language, traces in texts.items()}
             ),
-            max_new_tokens=self.config.decoding.max_new_tokens, stop=self.stops(chosen),
-        )  # fmt: skip
+            max_new_tokens=self.config.decoding.max_new_tokens,
+            stop=self.stops(chosen),
+        )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

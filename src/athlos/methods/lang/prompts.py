@@ -148,9 +148,13 @@ class PromptPlan:
 
 
 def check_records(
-    records: Sequence[MathRecord], tests: Sequence[MathRecord], *, config: LangConfig, detector: Detector,
+    records: Sequence[MathRecord],
+    tests: Sequence[MathRecord],
+    *,
+    config: LangConfig,
+    detector: Detector,
     bad: Callable[[DataError], None],
-) -> list[MathRecord]:  # fmt: skip
+) -> list[MathRecord]:
     """The records that can be trained on; what is wrong with one goes to `bad`, which raises unless told otherwise.
 
     Wrong are: a language in no group, an empty trace, a trace in another language, a question of the test split.
@@ -173,9 +177,14 @@ def check_records(
 
 
 def _reason(
-    record: MathRecord, *, config: LangConfig, detector: Detector, groups: set[str], asked: set[tuple[str, str]],
+    record: MathRecord,
+    *,
+    config: LangConfig,
+    detector: Detector,
+    groups: set[str],
+    asked: set[tuple[str, str]],
     needs_trace: bool,
-) -> str:  # fmt: skip
+) -> str:
     if base_language(record.language) not in groups:
         return f"its language '{record.language}' is in none of method.groups"
     if (record.language, record.question) in asked:

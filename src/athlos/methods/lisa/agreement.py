@@ -50,9 +50,10 @@ def read(model: "PreTrainedModel", tokens_N: Tensor, *, length: int, batch_size:
     for start in range(0, len(rows_BT), batch_size):
         ids_BT = rows_BT[start : start + batch_size].to(device)
         batch = {
-            "input_ids": ids_BT, "attention_mask": torch.ones_like(ids_BT),
+            "input_ids": ids_BT,
+            "attention_mask": torch.ones_like(ids_BT),
             "position_ids": torch.arange(length, device=device).expand_as(ids_BT),
-        }  # fmt: skip
+        }
         for row, hidden_TD in enumerate(hidden_states(model, batch)):  # logits of one window at a time
             log_probs_TV = project(model, hidden_TD[:-1]).log_softmax(-1)
             choices[start + row, 1:] = log_probs_TV.argmax(-1).cpu()

@@ -116,17 +116,21 @@ def mixed_values(weights_BHTN: Tensor, value_BGNd: Tensor) -> Tensor:
 
 
 def scores_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None,
-    scaling: float | None = None, dropout: float = 0.0, **arguments: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
     """The attention function of transformers' interface that also hands its scores on."""
     layer_scores: LayerScores = arguments[ARGUMENT]
     index: Any = module.layer_idx
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     if layer_scores.may_be_fused and not dropout:
-        fused = attend(
-            query * scale, key, value, num_heads=query.shape[1], mask=attention_mask, has_scores=True
-        )  # fmt: skip
+        fused = attend(query * scale, key, value, num_heads=query.shape[1], mask=attention_mask, has_scores=True)
         if fused is not None:
             output, scores_BHTN = fused
             layer_scores.put(index, scores_BHTN)
@@ -182,9 +186,19 @@ class SharedAttention(nn.Module):
     takes_one_column = True
 
     def __init__(
-        self, *, layer_index: int, num_heads: int, head_size: int, num_groups: int, scaling: float,
-        names: dict[str, str], share_point: str, aligner: Aligner | None, low_rank: LowRank | None, is_read: bool,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        layer_index: int,
+        num_heads: int,
+        head_size: int,
+        num_groups: int,
+        scaling: float,
+        names: dict[str, str],
+        share_point: str,
+        aligner: Aligner | None,
+        low_rank: LowRank | None,
+        is_read: bool,
+    ) -> None:
         super().__init__()
         self.is_read = is_read
         """Whether the layer above takes the scores of this one."""
@@ -210,9 +224,13 @@ class SharedAttention(nn.Module):
         return [parameter for part in (self.aligner, self.low_rank) if part for parameter in part.parameters()]
 
     def forward(
-        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None,
-        attention_mask: Tensor | None = None, past_key_values: Any = None, **arguments: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **arguments: Any,
+    ) -> tuple[Tensor, None]:
         layer_scores: LayerScores = arguments[ARGUMENT]
         batch, rows, _ = hidden_states.shape
         value = getattr(self, self.names["v"])(hidden_states)
@@ -237,9 +255,14 @@ class SharedAttention(nn.Module):
         return getattr(self, self.names["o"])(mixed), None
 
     def scores(
-        self, below_BHTN: Tensor, query_BHTr: Tensor | None, key_BGNr: Tensor | None, *, mask: Tensor | None,
+        self,
+        below_BHTN: Tensor,
+        query_BHTr: Tensor | None,
+        key_BGNr: Tensor | None,
+        *,
+        mask: Tensor | None,
         num_columns: int,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """S of this layer: without an aligner the low-rank part alone, without either the scores of the layer below.
 
         A layer with a sliding window takes the last columns of one that sees more.
@@ -278,7 +301,7 @@ class SharedAttention(nn.Module):
             query = self.low_rank.gated(query * self.scaling)
         found = attend(
             query, key, value, num_heads=self.num_heads, mask=mask, alignment=alignment, has_scores=self.is_read
-        )  # fmt: skip
+        )
         if found is None:
             return None
         output, scores = found

@@ -56,9 +56,13 @@ def agreement(
 
 
 def other_text(
-    base: "PreTrainedModel", student: "PreTrainedModel", *, path: Path, tokenizer: "PreTrainedTokenizerBase",
+    base: "PreTrainedModel",
+    student: "PreTrainedModel",
+    *,
+    path: Path,
+    tokenizer: "PreTrainedTokenizerBase",
     config: RunConfig,
-) -> dict[str, float]:  # fmt: skip
+) -> dict[str, float]:
     """Perplexity and agreement on a text that is not of the test's kind."""
     try:
         text = path.read_text(encoding="utf-8")

@@ -88,9 +88,15 @@ def computed(
 
 
 def keys_attention(
-    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float,
-    dropout: float = 0.0, **arguments: Any,
-) -> tuple[Tensor, None]:  # fmt: skip
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    **arguments: Any,
+) -> tuple[Tensor, None]:
     """The attention function of a layer whose keys others read, or that has a window."""
     layer_keys: LayerKeys = arguments[ARGUMENT]
     layer_keys.by_layer[module.layer_idx] = (key, value)
@@ -118,18 +124,31 @@ class KeylessAttention(nn.Module):
     is_causal = True
 
     def __init__(
-        self, *, layer_index: int, owner: int, window: int | None, num_heads: int, num_groups: int, head_size: int,
-        scaling: float, dropout: float, names: dict[str, str],
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        layer_index: int,
+        owner: int,
+        window: int | None,
+        num_heads: int,
+        num_groups: int,
+        head_size: int,
+        scaling: float,
+        dropout: float,
+        names: dict[str, str],
+    ) -> None:
         super().__init__()
         self.layer_idx, self.owner, self.key_window, self.names = layer_index, owner, window, names
         self.num_heads, self.head_size, self.num_key_value_groups = num_heads, head_size, num_heads // num_groups
         self.scaling, self.dropout = scaling, dropout
 
     def forward(
-        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor], attention_mask: Tensor | None = None,
-        past_key_values: Any = None, **arguments: Any,
-    ) -> tuple[Tensor, None]:  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor],
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **arguments: Any,
+    ) -> tuple[Tensor, None]:
         layer_keys: LayerKeys = arguments[ARGUMENT]
         batch, rows, _ = hidden_states.shape
         query = getattr(self, self.names["q"])(hidden_states).view(batch, rows, self.num_heads, self.head_size)
@@ -310,9 +329,7 @@ def _share(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
         elif layer.index in read or window is not None:
             _hand_on(layer.attention, window=window)
     above = sorted({owner for index, (owner, _) in enumerate(words) if owner > index})
-    carry_keys(
-        found.decoder, owners_above=above, passes=plan["passes"], gradient_passes=plan["gradient_passes"]
-    )  # fmt: skip
+    carry_keys(found.decoder, owners_above=above, passes=plan["passes"], gradient_passes=plan["gradient_passes"])
 
 
 def _hand_on(attention: Any, *, window: int | None) -> None:
@@ -326,10 +343,16 @@ def _keyless(layer: Layer, found: Backbone, *, owner: int, window: int | None) -
     norms = {"query": HEAD_NORMS["query"]} if "query" in layer.norms else {}
     old: Any = layer.attention
     attention = KeylessAttention(
-        layer_index=layer.index, owner=owner, window=window, num_heads=found.num_heads, num_groups=found.num_kv_heads,
-        head_size=found.head_size, scaling=old.scaling, dropout=old.attention_dropout,
+        layer_index=layer.index,
+        owner=owner,
+        window=window,
+        num_heads=found.num_heads,
+        num_groups=found.num_kv_heads,
+        head_size=found.head_size,
+        scaling=old.scaling,
+        dropout=old.attention_dropout,
         names={**ATTENTION_MATRICES, **norms},
-    )  # fmt: skip
+    )
     setattr(attention, ATTENTION_MATRICES["q"], alone(layer.sites["q"]))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
     if norms:

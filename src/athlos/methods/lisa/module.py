@@ -186,9 +186,13 @@ class LisaModule(MethodModule[LisaConfig]):
 
     def _around(self, model: "PreTrainedModel") -> MethodModule:
         return MethodModule(
-            self.config, model=model.eval(), tokenizer=self.tokenizer, objective=self.objective,
-            decoding=self.decoding, engine=type(self.engine)(self.config.engine, model=model, tokenizer=self.tokenizer),
-        )  # fmt: skip
+            self.config,
+            model=model.eval(),
+            tokenizer=self.tokenizer,
+            objective=self.objective,
+            decoding=self.decoding,
+            engine=type(self.engine)(self.config.engine, model=model, tokenizer=self.tokenizer),
+        )
 
 
 def sum_of(terms: Iterator[Tensor]) -> Tensor:
@@ -226,9 +230,7 @@ class _EnoughError(Exception):
     """Ends a forward pass above the last layer that is needed."""
 
 
-def run_decoder(
-    model: "PreTrainedModel", batch: Batch, watched: Watched, *, last_layer: int | None = None
-) -> Tensor:  # fmt: skip
+def run_decoder(model: "PreTrainedModel", batch: Batch, watched: Watched, *, last_layer: int | None = None) -> Tensor:
     """Last hidden states [B, T, D]; with `last_layer` the pass ends behind that attention, and they are empty."""
     found = backbone(model)
     handle = None
@@ -236,9 +238,12 @@ def run_decoder(
         handle = found.layers[last_layer].attention.register_forward_hook(_enough)
     try:
         output = found.decoder(
-            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], position_ids=batch["position_ids"],
-            use_cache=False, **{ARGUMENT: watched.scores},
-        )  # fmt: skip
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            **{ARGUMENT: watched.scores},
+        )
     except _EnoughError:
         return torch.empty(0)
     finally:

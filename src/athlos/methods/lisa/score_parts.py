@@ -12,8 +12,11 @@ from torch.nn import functional
 from athlos.generation.cpu.fused_attention import Alignment
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu": functional.gelu, "silu": functional.silu, "relu": functional.relu, "none": lambda values: values,
-}  # fmt: skip
+    "gelu": functional.gelu,
+    "silu": functional.silu,
+    "relu": functional.relu,
+    "none": lambda values: values,
+}
 
 
 def wide(values: Tensor) -> Tensor:
@@ -65,10 +68,16 @@ class Aligner(nn.Module):
         if not self.hidden:
             return Alignment(below_BHTN=below_BHTN, may_be_overwritten=True, is_added=self.residual, mix_HH=mix)
         return Alignment(
-            below_BHTN=below_BHTN, may_be_overwritten=True, is_added=self.residual, mix_HH=mix,
-            inner_mH=self.inner.weight, inner_bias_m=self.inner.bias,
-            outer_mH=self.outer.weight.T, outer_bias_H=self.outer.bias, activation=self.activation_name,
-        )  # fmt: skip
+            below_BHTN=below_BHTN,
+            may_be_overwritten=True,
+            is_added=self.residual,
+            mix_HH=mix,
+            inner_mH=self.inner.weight,
+            inner_bias_m=self.inner.bias,
+            outer_mH=self.outer.weight.T,
+            outer_bias_H=self.outer.bias,
+            activation=self.activation_name,
+        )
 
 
 def _over_heads(matrix_OH: Tensor, values_BHP: Tensor, *, plus: Tensor | None = None) -> Tensor:

@@ -95,13 +95,15 @@ def similarity(
         name="lisa_similarity",
         version=SIMILARITY_VERSION,
         config={
-            "tokens": num_tokens, "max_length": context.config.train.max_length,
-            "batching": context.config.train.batching.value, "prompt": context.config.prompt_style,
+            "tokens": num_tokens,
+            "max_length": context.config.train.max_length,
+            "batching": context.config.train.batching.value,
+            "prompt": context.config.prompt_style,
             **({"shuffle_heads": config.shuffle_heads} if config.shuffle_heads else {}),
         },
         inputs={"model": context.model_fingerprint, "data": data.source.fingerprint(split)},
         build=build,
-    )  # fmt: skip
+    )
     return Similarity.load(context.stages.get(stage).path / "similarity.npz")
 
 
@@ -127,9 +129,12 @@ def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> 
         for batch in batches:
             layer_scores = LayerScores(is_kept=True, probabilities={})
             found.decoder(
-                input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                position_ids=batch["position_ids"], use_cache=False, **{ARGUMENT: layer_scores},
-            )  # fmt: skip
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                position_ids=batch["position_ids"],
+                use_cache=False,
+                **{ARGUMENT: layer_scores},
+            )
             valid = batch["attention_mask"].bool() & (batch["position_ids"] > 0)
             seen = valid[:, :, None] & batch["attention_mask"].bool()[:, None]
             seen &= batch["position_ids"][:, :, None] >= batch["position_ids"][:, None]

@@ -42,11 +42,15 @@ class LisaSurgery:
             "layers": _choice(config, found, alike=alike),
             "share_point": config.share_point.value,
             "align": {
-                "hidden": config.align.hidden, "activation": config.align.act.value,
-                "residual": config.align.residual, "has_mix": uses_mix,
-            } if config.align.enabled else None,
+                "hidden": config.align.hidden,
+                "activation": config.align.act.value,
+                "residual": config.align.residual,
+                "has_mix": uses_mix,
+            }
+            if config.align.enabled
+            else None,
             "low_rank": {"rank": rank, "gate": config.gate.value, "has_bias": _has_bias(found)} if rank else None,
-        }  # fmt: skip
+        }
         _check(found, plan["layers"], config=config, rank=rank)
         shared = with_parameters_of(model)
         _share(shared, plan, init=config.lowrank.init, alike=alike, align_init=config.align.init)
@@ -109,9 +113,7 @@ def aligned_only(model: "PreTrainedModel") -> "PreTrainedModel":
 
 
 def _mix_of(aligner: Any) -> Aligner:
-    alone = Aligner(
-        aligner.num_heads, hidden=0, activation="none", residual=aligner.residual, has_mix=aligner.has_mix
-    )  # fmt: skip
+    alone = Aligner(aligner.num_heads, hidden=0, activation="none", residual=aligner.residual, has_mix=aligner.has_mix)
     if aligner.has_mix:
         alone.mix.data = aligner.mix.detach().clone()
     return alone
@@ -124,9 +126,12 @@ def _choice(
     if select == "similarity" and alike is None:  # on the meta device only the number of layers counts
         select = "last_k"
     return chosen(
-        select, num_layers=len(found.layers), count=config.layers.count, explicit=config.layers.explicit,
+        select,
+        num_layers=len(found.layers),
+        count=config.layers.count,
+        explicit=config.layers.explicit,
         adjacent_L=alike.adjacent(with_matching=True) if alike is not None else None,
-    )  # fmt: skip
+    )
 
 
 def _has_bias(found: Backbone) -> bool:
@@ -135,9 +140,7 @@ def _has_bias(found: Backbone) -> bool:
     )
 
 
-def _check(
-    found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | SharedAttentionConfig, rank: int
-) -> None:  # fmt: skip
+def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | SharedAttentionConfig, rank: int) -> None:
     values = found.config.to_dict()
     refuse_unusual_scores(found)
     types = values.get("layer_types") or ["full_attention"] * len(found.layers)
@@ -156,9 +159,13 @@ def _check(
 
 
 def _share(
-    model: "PreTrainedModel", plan: dict[str, Any], *, init: LowRankInit | None, alike: Similarity | None,
+    model: "PreTrainedModel",
+    plan: dict[str, Any],
+    *,
+    init: LowRankInit | None,
+    alike: Similarity | None,
     align_init: AlignInit,
-) -> None:  # fmt: skip
+) -> None:
     found = backbone(model)
     shared = set(plan["layers"])
     for layer in found.layers:
@@ -170,9 +177,13 @@ def _share(
 
 
 def _shared(
-    layer: Layer, found: Backbone, plan: dict[str, Any], init: LowRankInit | None, alike: Similarity | None,
+    layer: Layer,
+    found: Backbone,
+    plan: dict[str, Any],
+    init: LowRankInit | None,
+    alike: Similarity | None,
     align_init: AlignInit,
-) -> SharedAttention:  # fmt: skip
+) -> SharedAttention:
     value = layer.sites["v"]
     place: dict[str, Any] = {"device": value.weight.device, "dtype": value.weight.dtype}
     # Copies of a model that was built under torch.device("meta") leave that context behind.
@@ -186,10 +197,17 @@ def _shared(
             ).to(place["dtype"])
     scaling: Any = layer.attention.scaling
     attention = SharedAttention(
-        layer_index=layer.index, num_heads=found.num_heads, head_size=found.head_size, num_groups=found.num_kv_heads,
-        scaling=scaling, names=ATTENTION_MATRICES, share_point=plan["share_point"], aligner=aligner, low_rank=low_rank,
+        layer_index=layer.index,
+        num_heads=found.num_heads,
+        head_size=found.head_size,
+        num_groups=found.num_kv_heads,
+        scaling=scaling,
+        names=ATTENTION_MATRICES,
+        share_point=plan["share_point"],
+        aligner=aligner,
+        low_rank=low_rank,
         is_read=layer.index + 1 in plan["layers"],
-    )  # fmt: skip
+    )
     setattr(attention, ATTENTION_MATRICES["v"], alone(value))
     setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
     if init is not None and not value.weight.is_meta:
@@ -211,9 +229,14 @@ def alone(site: Site) -> nn.Module:
 
 
 def _initialise(
-    attention: SharedAttention, layer: Layer, found: Backbone, *, init: LowRankInit, alike: Similarity | None,
+    attention: SharedAttention,
+    layer: Layer,
+    found: Backbone,
+    *,
+    init: LowRankInit,
+    alike: Similarity | None,
     align_init: AlignInit,
-) -> None:  # fmt: skip
+) -> None:
     aligner, low_rank = attention.aligner, attention.low_rank
     if aligner is not None and aligner.residual and aligner.has_mix:
         assert alike is not None
@@ -221,9 +244,12 @@ def _initialise(
     if low_rank is None:
         return
     pairs = kept_pairs(
-        layer, num_heads=found.num_heads, num_groups=found.num_kv_heads, head_size=found.head_size,
+        layer,
+        num_heads=found.num_heads,
+        num_groups=found.num_kv_heads,
+        head_size=found.head_size,
         rank=low_rank.rank,
-    )  # fmt: skip
+    )
     low_rank.pairs.copy_(pairs)
     if init is LowRankInit.random:
         for linear in (low_rank.query, low_rank.key):
@@ -250,9 +276,7 @@ def head_map(alike: Similarity, layer: int, init: AlignInit) -> Tensor:
 
 def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
     """The shared layers' attention modules of a model, from the bottom."""
-    return [
-        layer.attention for layer in backbone(model).layers if isinstance(layer.attention, SharedAttention)
-    ]  # fmt: skip
+    return [layer.attention for layer in backbone(model).layers if isinstance(layer.attention, SharedAttention)]
 
 
 def _report(model: "PreTrainedModel", *, base: "PreTrainedModel", plan: dict[str, Any]) -> PartReport:

@@ -201,20 +201,35 @@ def _smooth_errors(node: NdpObjectiveConfig) -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="construct", name="ndp", schema=NdpConstructConfig, target="athlos.methods.ndp.construct.NdpConstruct",
-        summary="tables of next-token counts by prefix, with and without the prompt", check=_construct_errors,
+        group="construct",
+        name="ndp",
+        schema=NdpConstructConfig,
+        target="athlos.methods.ndp.construct.NdpConstruct",
+        summary="tables of next-token counts by prefix, with and without the prompt",
+        check=_construct_errors,
     ),
     Part(
-        group="method", name="ndp", schema=NdpConfig, target="athlos.methods.ndp.module.NdpModule",
-        summary="trains on n-gram distributions; says how arms are equalised", check=_method_errors,
+        group="method",
+        name="ndp",
+        schema=NdpConfig,
+        target="athlos.methods.ndp.module.NdpModule",
+        summary="trains on n-gram distributions; says how arms are equalised",
+        check=_method_errors,
     ),
     Part(
-        group="objective", name="knn_targets", schema=NeighbourObjectiveConfig,
+        group="objective",
+        name="knn_targets",
+        schema=NeighbourObjectiveConfig,
         target="athlos.methods.ndp.neighbours.NeighbourObjective",
-        summary="cross-entropy with what follows the nearest training positions", check=_neighbour_errors,
+        summary="cross-entropy with what follows the nearest training positions",
+        check=_neighbour_errors,
     ),
     Part(
-        group="objective", name="ndp", schema=NdpObjectiveConfig, target="athlos.methods.ndp.objective.NdpObjective",
-        summary="cross-entropy with the n-gram distribution of the training data", check=_objective_errors,
+        group="objective",
+        name="ndp",
+        schema=NdpObjectiveConfig,
+        target="athlos.methods.ndp.objective.NdpObjective",
+        summary="cross-entropy with the n-gram distribution of the training data",
+        check=_objective_errors,
     ),
-]  # fmt: skip
+]

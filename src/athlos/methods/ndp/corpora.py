@@ -49,9 +49,7 @@ class ShardedRows:
 
     def __post_init__(self) -> None:
         lengths_R = self.rows.ends_R - self.rows.starts_R
-        self._spans = [
-            (rows.start, rows.stop) for _, rows in whole_segments(lengths_R, size=self.shard_tokens)
-        ]  # fmt: skip
+        self._spans = [(rows.start, rows.stop) for _, rows in whole_segments(lengths_R, size=self.shard_tokens)]
 
     def __len__(self) -> int:
         return len(self._spans)

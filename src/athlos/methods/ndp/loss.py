@@ -61,9 +61,14 @@ class _SparseCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, logits_NV: Tensor, rows_K: Tensor, token_ids_K: Tensor, excess_K: Tensor, leak_N: Tensor | None,
+        ctx: Any,
+        logits_NV: Tensor,
+        rows_K: Tensor,
+        token_ids_K: Tensor,
+        excess_K: Tensor,
+        leak_N: Tensor | None,
         weights_N: Tensor,
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         lse_N = torch.logsumexp(logits_NV, dim=-1)
         total = weights_N @ lse_N - excess_K @ logits_NV[rows_K, token_ids_K]
         if leak_N is not None:

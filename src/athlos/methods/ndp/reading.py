@@ -152,9 +152,12 @@ def block_targets(
             weights += count_weights(counts, xmax=xmax, power=config.power)
         elif is_used:
             side, num = smoothed(
-                counts, smooth=config.smooth, zero_prob=config.zero_prob, vocab_size=vocab_size,
+                counts,
+                smooth=config.smooth,
+                zero_prob=config.zero_prob,
+                vocab_size=vocab_size,
                 sentences=found.sentences,
-            )  # fmt: skip
+            )
             distributions.append(side)
             fallbacks += num
             weights += count_weights(counts, xmax=xmax, power=config.power)
@@ -315,9 +318,13 @@ class TargetStore:
         joined = {name: torch.from_numpy(_joined(values)).to(device) for name, values in parts.items()}
         offsets_N = torch.nn.functional.pad(joined["sizes"].cumsum(0), (1, 0))
         targets = SparseTargets(
-            offsets_N=offsets_N, token_ids_K=joined["ids"].long(), probs_K=joined["probs"], leak_N=joined["leak"],
-            weights_N=joined["weight"], has_leak=self.has_leak,
-        )  # fmt: skip
+            offsets_N=offsets_N,
+            token_ids_K=joined["ids"].long(),
+            probs_K=joined["probs"],
+            leak_N=joined["leak"],
+            weights_N=joined["weight"],
+            has_leak=self.has_leak,
+        )
         return targets, joined["entropy"]
 
 

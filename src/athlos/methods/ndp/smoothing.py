@@ -206,9 +206,7 @@ def _falling_root(
     return 0.5 * (low + high), is_solved
 
 
-def _temp_row(
-    counts: Counts, temperatures: Floats, *, zero_prob: float, vocab_size: int
-) -> tuple[Floats, Floats]:  # fmt: skip
+def _temp_row(counts: Counts, temperatures: Floats, *, zero_prob: float, vocab_size: int) -> tuple[Floats, Floats]:
     """Seen tokens share 1 - z as the softmax at T does, unseen ones share z evenly."""
     scaled = counts.counts / spread(temperatures, counts.offsets)
     log_seen = log_sum_exp(scaled, counts.offsets)

@@ -32,9 +32,13 @@ MAX_COUNT = (1 << 32) - 1
 FORMAT = 1
 META = "meta.json"
 ARRAYS = {
-    "keys_0": np.uint64, "keys_1": np.uint64, "values": np.uint32, "offsets": np.int64, "token_ids": np.int32,
+    "keys_0": np.uint64,
+    "keys_1": np.uint64,
+    "values": np.uint32,
+    "offsets": np.int64,
+    "token_ids": np.int32,
     "counts": np.uint32,
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,9 +95,11 @@ class CountRows:
     def span(self, start: int, stop: int) -> "CountRows":
         part = slice(start, stop)
         return CountRows(
-            keys_0=self.keys_0[part], keys_1=self.keys_1[part], token_ids=self.token_ids[part],
+            keys_0=self.keys_0[part],
+            keys_1=self.keys_1[part],
+            token_ids=self.token_ids[part],
             counts=self.counts[part],
-        )  # fmt: skip
+        )
 
 
 def ones(length: int) -> np.ndarray:

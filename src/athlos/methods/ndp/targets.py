@@ -49,7 +49,7 @@ def capped(found: Distributions, *, topk: int, vocab_size: int) -> Distributions
     scale = (1.0 - (vocab_size - sizes) * found.leak) / reduce_rows(np.add, probs, offsets, empty=1.0)
     return Distributions(
         offsets=offsets, token_ids=found.token_ids[kept], probs=probs * spread(scale, offsets), leak=found.leak
-    )  # fmt: skip
+    )
 
 
 def count_weights(counts: Counts, *, xmax: float, power: float) -> Floats:

@@ -226,18 +226,27 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="selection", name="plast", schema=PlastSelectionConfig, check=_selection_errors,
+        group="selection",
+        name="plast",
+        schema=PlastSelectionConfig,
+        check=_selection_errors,
         target="athlos.methods.plast.selection.PlastSelection",
         summary="the shallow decoder layers with the most language-specific neurons",
     ),
     Part(
-        group="construct", name="plast", schema=PlastConstructConfig, check=_construct_errors,
+        group="construct",
+        name="plast",
+        schema=PlastConstructConfig,
+        check=_construct_errors,
         target="athlos.methods.plast.construct.PlastConstruct",
         summary="pairs of a question about a picture and its translation",
     ),
     Part(
-        group="method", name="plast", schema=PlastMethodConfig, check=_method_errors,
+        group="method",
+        name="plast",
+        schema=PlastMethodConfig,
+        check=_method_errors,
         target="athlos.methods.plast.module.PlastModule",
         summary="question translation with the picture in view, tuned in language-specific shallow layers",
     ),
-]  # fmt: skip
+]

@@ -45,15 +45,19 @@ class PlastConstruct:
             )
         languages = self.config.languages or [x for x in source.config.languages if x != source.config.reference]
         stage = Stage(
-            name="plast_pairs", version=PAIRS_VERSION,
+            name="plast_pairs",
+            version=PAIRS_VERSION,
             inputs={"data": source.fingerprint(split)},
             config={
                 **{key: value for key, value in asdict(self.config).items() if key != "_target_"},
-                "kind": self.config.kind.value, "languages": languages, "split": split,
-                "instruction": source.config.instruction, "seed": context.config.seed,
+                "kind": self.config.kind.value,
+                "languages": languages,
+                "split": split,
+                "instruction": source.config.instruction,
+                "seed": context.config.seed,
             },
             build=lambda folder: self._write(folder, list(source.questions(split)), languages, context=context),
-        )  # fmt: skip
+        )
         product = context.stages.get(stage)
         pixels = {record.item: record.pixels for record in source.questions(split)}
         records = [self._record(json.loads(line), pixels) for line in _lines(product.path / PAIRS)]
@@ -131,9 +135,12 @@ class PlastConstruct:
         if row["item"] not in pixels:
             raise DataError(f"pair of item '{row['item']}': its picture is missing")
         return InstructionRecord(
-            identifier=f"{row['language']}-{row['item']}", language=row["language"], prompt=row["prompt"],
-            completion=row["completion"], pixels=pixels[row["item"]] if self.config.with_image else None,
-        )  # fmt: skip
+            identifier=f"{row['language']}-{row['item']}",
+            language=row["language"],
+            prompt=row["prompt"],
+            completion=row["completion"],
+            pixels=pixels[row["item"]] if self.config.with_image else None,
+        )
 
 
 def _answered(one: ChoiceRecord, *, wants_letter: bool) -> dict[str, str]:

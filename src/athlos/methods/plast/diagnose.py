@@ -93,9 +93,14 @@ def answer_log_prob(
 
 
 def mask_study(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", questions: Questions, is_specific: np.ndarray, *,
-    languages: Sequence[str], seed: int,
-) -> dict[str, float]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    questions: Questions,
+    is_specific: np.ndarray,
+    *,
+    languages: Sequence[str],
+    seed: int,
+) -> dict[str, float]:
     """`<masked>/<language>` -> fall of the right answer's log-probability, in nats a token; `random` is the control.
 
     The control masks, in each layer, as many neurons as the languages do on average. `is_specific` is bool [L, X, J].

@@ -63,7 +63,11 @@ class PlastModule(MethodModule[PlastMethodConfig]):
         counts = counts_of(probe_product(selection, context.base_model, context=context))
         found = lape(counts.share_positive(), **asdict(selection.lape))
         drops = mask_study(
-            self.model, self.tokenizer, self._questions(self.method.mask_items), found.is_specific,
-            languages=counts.languages, seed=self.config.seed,
-        )  # fmt: skip
+            self.model,
+            self.tokenizer,
+            self._questions(self.method.mask_items),
+            found.is_specific,
+            languages=counts.languages,
+            seed=self.config.seed,
+        )
         return {f"diag/mask_drop/{name}": value for name, value in drops.items()}

@@ -57,9 +57,7 @@ def probe_product(config: PlastSelectionConfig, model: "PreTrainedModel", *, con
     languages = config.probe.languages or list(source.config.languages)
 
     def build(folder: Path) -> None:
-        questions = parallel_questions(
-            context, split=config.probe.split, languages=languages, items=config.probe.items
-        )  # fmt: skip
+        questions = parallel_questions(context, split=config.probe.split, languages=languages, items=config.probe.items)
         was_training = model.training
         model.eval()
         with ActivationProbe(model, languages=languages, with_sums=False) as probe:
@@ -77,12 +75,16 @@ def probe_product(config: PlastSelectionConfig, model: "PreTrainedModel", *, con
         )
 
     stage = Stage(
-        name="plast_probe", version=PROBE_VERSION, build=build,
+        name="plast_probe",
+        version=PROBE_VERSION,
+        build=build,
         inputs={"model": context.model_fingerprint, "data": source.fingerprint(config.probe.split)},
         config={
-            "probe": asdict(config.probe), "tokens": config.tokens.value, "languages": languages,
+            "probe": asdict(config.probe),
+            "tokens": config.tokens.value,
+            "languages": languages,
         },
-    )  # fmt: skip
+    )
     return context.stages.get(stage)
 
 
@@ -124,10 +126,12 @@ def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference
         lowest = max(config.k, int(rule.region * len(scores_L) + 1e-6))
         layers = rules.highest(scores_L, k=config.k, region=min(lowest, len(scores_L)))
     return Choice(
-        layers=layers, scores=scores_L.tolist(), num_dead=num_dead,
+        layers=layers,
+        scores=scores_L.tolist(),
+        num_dead=num_dead,
         by_language={name: values_LX[:, at].tolist() for at, name in enumerate(counts.languages)},
         used_fallback=not config.k and bool(scores_L[0] <= threshold),
-    )  # fmt: skip
+    )
 
 
 def chosen(config: PlastSelectionConfig, model: "PreTrainedModel", *, num_layers: int, context: PartContext) -> Choice:

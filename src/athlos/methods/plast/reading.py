@@ -44,8 +44,9 @@ class Reading:
         """Keyword arguments of the decoder, the picture's features in their places."""
         return {
             "inputs_embeds": decoder_inputs(causal_model(model), self.batch),
-            "attention_mask": self.batch["attention_mask"], "position_ids": self.batch["position_ids"],
-        }  # fmt: skip
+            "attention_mask": self.batch["attention_mask"],
+            "position_ids": self.batch["position_ids"],
+        }
 
 
 def source_of(context: PartContext) -> PictureQuestionSource:
@@ -88,9 +89,13 @@ def spans(question: str, options: Sequence[str], *, image_tokens: int) -> tuple[
 
 
 def readings(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", records: Sequence[ChoiceRecord], *,
-    batch_size: int, with_answers: bool = False,
-) -> Iterator[Reading]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    records: Sequence[ChoiceRecord],
+    *,
+    batch_size: int,
+    with_answers: bool = False,
+) -> Iterator[Reading]:
     """Batches of questions: with their options; or, `with_answers`, without, and the right words as labels behind."""
     inner = causal_model(model)
     for start in range(0, len(records), batch_size):
@@ -107,9 +112,7 @@ def _row(
     options = () if with_answers else record.choices
     text, places = spans(record.question, options, image_tokens=num_image_tokens(model))
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-    is_text = [
-        any(first < end and last > start for start, end in places) for first, last in encoded["offset_mapping"]
-    ]  # fmt: skip
+    is_text = [any(first < end and last > start for start, end in places) for first, last in encoded["offset_mapping"]]
     bos = prefix_token(tokenizer)
     head = [] if bos is None else [bos]
     answer = tokenizer.encode(record.choices[record.answer_index], add_special_tokens=False) if with_answers else []
@@ -134,7 +137,10 @@ def _padded(rows: Sequence[tuple[list[int], list[bool], list[int]]], features: T
     if not bool(is_text_BT.any(1).all()):
         raise DataError("probe: a question has no words of its own")
     batch = {
-        "input_ids": ids_BT, "labels": labels_BT, "attention_mask": mask_BT, FEATURES: features,
+        "input_ids": ids_BT,
+        "labels": labels_BT,
+        "attention_mask": mask_BT,
+        FEATURES: features,
         "position_ids": torch.arange(longest).expand(len(rows), -1).contiguous(),
-    }  # fmt: skip
+    }
     return Reading(batch=batch, is_text_BT=is_text_BT & ~is_image_BT, is_image_BT=is_image_BT)

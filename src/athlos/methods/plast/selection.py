@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 SITES = {
-    Trained.all: MATRIX_NAMES, Trained.ffn: ("gate", "up", "down"), Trained.attn: ("q", "k", "v", "o"),
+    Trained.all: MATRIX_NAMES,
+    Trained.ffn: ("gate", "up", "down"),
+    Trained.attn: ("q", "k", "v", "o"),
     Trained.up_down: ("up", "down"),
-}  # fmt: skip
+}
 
 
 class PlastSelection:

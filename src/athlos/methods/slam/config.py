@@ -237,11 +237,19 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="selection", name="slam", schema=SlamConfig, target="athlos.methods.slam.selection.SlamSelection",
-        summary="the FFNs of the few low layers whose neurons fire by language", check=_selection_errors,
+        group="selection",
+        name="slam",
+        schema=SlamConfig,
+        target="athlos.methods.slam.selection.SlamSelection",
+        summary="the FFNs of the few low layers whose neurons fire by language",
+        check=_selection_errors,
     ),
     Part(
-        group="method", name="slam", schema=SlamMethodConfig, target="athlos.methods.slam.module.SlamModule",
-        summary="translation into one language, tuned in the layers that handle language", check=_method_errors,
+        group="method",
+        name="slam",
+        schema=SlamMethodConfig,
+        target="athlos.methods.slam.module.SlamModule",
+        summary="translation into one language, tuned in the layers that handle language",
+        check=_method_errors,
     ),
-]  # fmt: skip
+]

@@ -66,9 +66,13 @@ class SlamModule(MethodModule[SlamMethodConfig]):
 
 @torch.inference_mode()
 def alignment_cosines(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: dict[str, list[str]], *, reference: str,
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: dict[str, list[str]],
+    *,
+    reference: str,
     batch_size: int = 8,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """[L + 1]: cosine between a text and its translation into the reference, mean-pooled states, by layer.
 
     Entry 0 is the embedding, entry l + 1 what layer l gives. Mean over texts and the other languages.

@@ -89,25 +89,35 @@ def probe_product(config: SlamConfig, model: "PreTrainedModel", *, context: Part
         if config.reference not in texts:
             raise DataError(f"selection.reference: no probe text in '{config.reference}'; there is {', '.join(texts)}")
         blocks = count_blocks(
-            model, context.tokenizer, texts, num_blocks=min(probe.blocks, num_questions), batch_size=probe.batch_size,
+            model,
+            context.tokenizer,
+            texts,
+            num_blocks=min(probe.blocks, num_questions),
+            batch_size=probe.batch_size,
             with_prefix=probe.tokens.value == "all",
-        )  # fmt: skip
+        )
         save_blocks(folder / COUNTS, blocks)
 
     stage = Stage(
         name="probe",
         version=PROBE_VERSION,
         inputs={
-            "model": context.model_fingerprint, "data": source.fingerprint(split),
+            "model": context.model_fingerprint,
+            "data": source.fingerprint(split),
             "tokenizer": tokenizer_hash(context.tokenizer),
         },
         config={
-            "split": split, "num_questions": num_questions, "tokens": probe.tokens.value,
-            "languages": list(probe.languages), "blocks": probe.blocks, "reference": config.reference,
-            "surgery": values["surgery"] if is_changed else None, "seed": context.config.seed if is_changed else None,
+            "split": split,
+            "num_questions": num_questions,
+            "tokens": probe.tokens.value,
+            "languages": list(probe.languages),
+            "blocks": probe.blocks,
+            "reference": config.reference,
+            "surgery": values["surgery"] if is_changed else None,
+            "seed": context.config.seed if is_changed else None,
         },
         build=build,
-    )  # fmt: skip
+    )
     return context.stages.get(stage)
 
 
@@ -126,9 +136,14 @@ def probe_source(config: SlamConfig, *, context: PartContext) -> tuple[Source[An
 
 
 def count_blocks(
-    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", texts: dict[str, list[str]], *, num_blocks: int,
-    batch_size: int, with_prefix: bool = False,
-) -> list[NeuronCounts]:  # fmt: skip
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    texts: dict[str, list[str]],
+    *,
+    num_blocks: int,
+    batch_size: int,
+    with_prefix: bool = False,
+) -> list[NeuronCounts]:
     """Counts of consecutive blocks of the texts, each block the same items in all languages."""
     total = len(next(iter(texts.values())))
     edges = [round(total * part / num_blocks) for part in range(num_blocks + 1)]
@@ -284,6 +299,8 @@ def placed(layers: list[int], *, position: Position, num_layers: int) -> list[in
     if position is Position.auto:
         return layers
     place = {
-        Position.low: choose.bottom_layers, Position.mid: choose.middle_layers, Position.high: choose.top_layers,
-    }[position]  # fmt: skip
+        Position.low: choose.bottom_layers,
+        Position.mid: choose.middle_layers,
+        Position.high: choose.top_layers,
+    }[position]
     return place(num_layers, k=len(layers))

@@ -44,9 +44,12 @@ class SlamSelection:
         layers = chosen_layers(found, self.choice.layers)
         if config.lora.enabled:
             lora = LoraConfig(
-                _target_="", rank=config.lora.rank, alpha=config.lora.alpha, sites=list(self._site_names()),
+                _target_="",
+                rank=config.lora.rank,
+                alpha=config.lora.alpha,
+                sites=list(self._site_names()),
                 layers=[layer.index for layer in layers],
-            )  # fmt: skip
+            )
             model, _ = LoraSelection(lora).apply(model, context=context)
         else:
             modules = [layer.module for layer in layers]
@@ -61,10 +64,11 @@ class SlamSelection:
         return model, PartReport(
             summary=self._summary(layers) + str(share),
             metrics={
-                **share.metrics, "cost/trainable_share_without_embeddings": share.share_without_embeddings,
+                **share.metrics,
+                "cost/trainable_share_without_embeddings": share.share_without_embeddings,
                 **self.choice.metrics,
             },
-        )  # fmt: skip
+        )
 
     def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
         if not self.config.lora.enabled:

@@ -70,8 +70,9 @@ class Sum(nn.Module):
 class Block(GradientCheckpointingLayer):
     """A decoder layer whose norms stand where its plan says. Attention and FFN are those of the layer it replaces."""
 
-    def __init__(self, plan: BlockPlan, *, attention: nn.Module, ffn: nn.Module, width: int, kind: str, eps: float,
-                 is_last: bool) -> None:  # fmt: skip
+    def __init__(
+        self, plan: BlockPlan, *, attention: nn.Module, ffn: nn.Module, width: int, kind: str, eps: float, is_last: bool
+    ) -> None:
         super().__init__()
         self.plan, self.is_last = plan, is_last
         setattr(self, ATTENTION_MODULE, attention)
@@ -136,9 +137,14 @@ class Block(GradientCheckpointingLayer):
         return self.norm("embedding")(stream) if self.plan.embedding_norm else stream
 
     def _joined(
-        self, name: str, function: Callable[[Tensor], Tensor], stream: Tensor, start: Tensor, side: Tensor | None,
+        self,
+        name: str,
+        function: Callable[[Tensor], Tensor],
+        stream: Tensor,
+        start: Tensor,
+        side: Tensor | None,
         dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+    ) -> tuple[Tensor, Tensor | None]:
         """Stream and side stream behind a sub-layer."""
         rule: SubLayer = getattr(self.plan, name)
         inner = stream
@@ -188,9 +194,13 @@ class HeadNormAttention(nn.Module):
             setattr(self, name, Norm(self.head_dim, kind=kind, eps=eps))
 
     def forward(
-        self, hidden_states: Tensor, position_embeddings: tuple[Tensor, Tensor] | None = None,
-        attention_mask: Tensor | None = None, past_key_values: Any = None, **arguments: Any,
-    ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        self,
+        hidden_states: Tensor,
+        position_embeddings: tuple[Tensor, Tensor] | None = None,
+        attention_mask: Tensor | None = None,
+        past_key_values: Any = None,
+        **arguments: Any,
+    ) -> tuple[Tensor, Tensor | None]:
         shape = (*hidden_states.shape[:-1], -1, self.head_dim)
         query, key, value = (
             self._normed(getattr(self, ATTENTION_MATRICES[site])(hidden_states).view(shape), role).transpose(1, 2)
@@ -202,9 +212,15 @@ class HeadNormAttention(nn.Module):
             key, value = past_key_values.update(key, value, self.layer_idx)
         kernel: Any = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention_forward)
         mixed, weights = kernel(
-            self, query, key, value, attention_mask, scaling=self.scaling,
-            dropout=self.attention_dropout if self.training else 0.0, **arguments,
-        )  # fmt: skip
+            self,
+            query,
+            key,
+            value,
+            attention_mask,
+            scaling=self.scaling,
+            dropout=self.attention_dropout if self.training else 0.0,
+            **arguments,
+        )
         mixed = mixed.reshape(*hidden_states.shape[:-1], -1).contiguous()
         return getattr(self, ATTENTION_MATRICES["o"])(mixed), weights
 

@@ -114,8 +114,14 @@ class SpanNormConfig(MethodConfig):
 
 OWN_SCALE = (Placement.deepnorm, Placement.rezero)
 """Placements with an initial scale of their own."""
-SPAN_SWITCHES = {"span_skip": True, "norm1": True, "pre_norm": False, "final_norm": False, "initial_norm": True,
-                 "span_blocks": 1}  # fmt: skip
+SPAN_SWITCHES = {
+    "span_skip": True,
+    "norm1": True,
+    "pre_norm": False,
+    "final_norm": False,
+    "initial_norm": True,
+    "span_blocks": 1,
+}
 """Switches that only placement=spannorm reads, with their defaults."""
 
 
@@ -165,13 +171,19 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
 
 PARTS = [
     Part(
-        group="surgery", name="spannorm", schema=SpanNormSurgeryConfig,
+        group="surgery",
+        name="spannorm",
+        schema=SpanNormSurgeryConfig,
         target="athlos.methods.spannorm.surgery.SpanNormSurgery",
-        summary="norm placement of a Llama-type model from scratch: spannorm and its baselines", check=_surgery_errors,
+        summary="norm placement of a Llama-type model from scratch: spannorm and its baselines",
+        check=_surgery_errors,
     ),
     Part(
-        group="method", name="spannorm", schema=SpanNormConfig, target="athlos.methods.spannorm.module.SpanNormModule",
+        group="method",
+        name="spannorm",
+        schema=SpanNormConfig,
+        target="athlos.methods.spannorm.module.SpanNormModule",
         summary="training from scratch that is watched by depth: activations, gradients, skip path, layer removal",
         check=_method_errors,
     ),
-]  # fmt: skip
+]

@@ -115,9 +115,7 @@ def rms(rows_MD: Tensor) -> Tensor:
     return rows_MD.square().mean(-1).sqrt()
 
 
-def gradient_norms(
-    model: "PreTrainedModel", loss_of: Callable[[], Tensor]
-) -> dict[str, list[float]]:  # fmt: skip
+def gradient_norms(model: "PreTrainedModel", loss_of: Callable[[], Tensor]) -> dict[str, list[float]]:
     """Norm of the gradient of a loss by layer: `all` parameters, and those of `attention` (q, k, v, o) alone.
 
     The parameters' own gradients are left as they were.

@@ -100,9 +100,11 @@ def probe_batch(data: DataModule, *, split: str, num_rows: int) -> dict[str, Ten
     length = min(len(ids) for ids, _ in pairs)
     ids_BT, labels_BT = (torch.stack([torch.from_numpy(pair[place][:length]) for pair in pairs]) for place in (0, 1))
     return {
-        "input_ids": ids_BT, "labels": labels_BT, "attention_mask": torch.ones_like(ids_BT),
+        "input_ids": ids_BT,
+        "labels": labels_BT,
+        "attention_mask": torch.ones_like(ids_BT),
         "position_ids": torch.arange(length).expand_as(ids_BT).contiguous(),
-    }  # fmt: skip
+    }
 
 
 def looks(found: Profile) -> dict[str, float]:

@@ -46,9 +46,11 @@ def own_rule(placement: str) -> str:
     Source for hybridnorm: BryceZhuo/HybridNorm, whose configs have `init_fn: full_megatron`.
     """
     rules = {
-        "spannorm": "inv_sqrt_L", "scaled_prenorm": "inv_sqrt_2L", "hybridnorm": "inv_sqrt_2L",
+        "spannorm": "inv_sqrt_L",
+        "scaled_prenorm": "inv_sqrt_2L",
+        "hybridnorm": "inv_sqrt_2L",
         "hybridnorm_star": "inv_sqrt_2L",
-    }  # fmt: skip
+    }
     return rules.get(placement, "none")
 
 

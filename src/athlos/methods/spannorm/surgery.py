@@ -63,19 +63,26 @@ class SpanNormSurgery:
         scale: str = config.init_scale.value  # type: ignore[attr-defined]
         rule = own_rule(config.placement.value) if scale == "auto" else scale
         return {
-            "placement": config.placement.value, "span_skip": config.span_skip, "norm1": config.norm1,
-            "pre_norm": config.pre_norm, "final_norm": config.final_norm, "initial_norm": config.initial_norm,
-            "span_blocks": config.span_blocks, "init_scale": rule, "c": config.c,
+            "placement": config.placement.value,
+            "span_skip": config.span_skip,
+            "norm1": config.norm1,
+            "pre_norm": config.pre_norm,
+            "final_norm": config.final_norm,
+            "initial_norm": config.initial_norm,
+            "span_blocks": config.span_blocks,
+            "init_scale": rule,
+            "c": config.c,
             "branch_factor": (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0,
             "width_scale": config.width_scale.value,  # type: ignore[attr-defined]
             "branch_calibration": config.branch_calibration.value,  # type: ignore[attr-defined]
             "embed_norm": config.embed_norm,
             "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
             "moe": {
-                "num_experts": config.moe.num_experts, "top_k": config.moe.top_k,
+                "num_experts": config.moe.num_experts,
+                "top_k": config.moe.top_k,
                 "balance_loss": config.moe.balance_loss,
             },
-        }  # fmt: skip
+        }
 
 
 def _wanted(settings: dict[str, Any], *, num_layers: int) -> list[float]:
@@ -130,13 +137,20 @@ def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) 
         attention = HeadNormAttention(attention, **norm)
     if moe["num_experts"]:
         ffn = Experts(
-            ffn, width=found.hidden_size, num_experts=moe["num_experts"], top_k=moe["top_k"],
+            ffn,
+            width=found.hidden_size,
+            num_experts=moe["num_experts"],
+            top_k=moe["top_k"],
             balance=moe["balance_loss"],
-        )  # fmt: skip
+        )
     block = Block(
-        block_plan, attention=attention, ffn=ffn, width=found.hidden_size, **norm,
+        block_plan,
+        attention=attention,
+        ffn=ffn,
+        width=found.hidden_size,
+        **norm,
         is_last=layer.index == len(found.layers) - 1 and plan.final == "none",
-    )  # fmt: skip
+    )
     # transformers notes on each layer whether and how it is computed again in the backward pass.
     block.gradient_checkpointing = layer.module.gradient_checkpointing
     if block.gradient_checkpointing:

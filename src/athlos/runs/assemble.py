@@ -26,7 +26,7 @@ from athlos.models.loading import LoadedModel, load_model
 from athlos.models.sites import check_operable
 from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
 from athlos.parts import PartContext
-from athlos.retrieval.interface import Index
+from athlos.retrieval.building import build_index
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
 from athlos.training.module import MethodModule
@@ -160,17 +160,16 @@ def _context(
     run: RunConfig, loaded: LoadedModel | None, *, load_base: LoadModel | None, stages: StageStore
 ) -> PartContext:
     judge: Judge = get_class(run.judge._target_)(run.judge)
-    corpus = get_class(run.corpus._target_)(run.corpus)
-    index: Index = get_class(run.index._target_)(run.index, corpus=corpus)
+    data = open_data(run, loaded, stages=stages)
     return PartContext(
         config=run,
         stages=stages,
-        data=open_data(run, loaded, stages=stages),
+        data=data,
         start=loaded,
         load_base=load_base,
         generator=_generator(run, loaded),
         judge=judge,
-        index=index,
+        index=build_index(run, source=data.source, stages=stages),
     )
 
 

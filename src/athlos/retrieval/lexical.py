@@ -12,7 +12,7 @@ Q queries, N passages, V words.
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +44,8 @@ class LexicalIndex(LocalIndex[LexicalIndexConfig]):
         texts = (searched_text(passage) for passage in store.passages(language))
         write_bm25(folder, map(analyser(language), texts), k1=self.config.k1, b=self.config.b)
 
-    def load(self, store: PassageStore, language: str, folder: Path) -> "Bm25":
-        return Bm25(folder, analyse=analyser(language), counts_repeats=self.config.counts_repeats)
+    def load(self, store: PassageStore, language: str, folder: Path) -> "WeightedWords":
+        return WeightedWords(folder, analyse=analyser(language), counts_repeats=self.config.counts_repeats)
 
 
 def searched_text(passage: CorpusPassage) -> str:
@@ -53,8 +53,8 @@ def searched_text(passage: CorpusPassage) -> str:
     return f"{passage.title} {passage.text}"
 
 
-def write_bm25(folder: Path, texts: Iterator[list[str]], *, k1: float, b: float) -> None:
-    """The weights [V, N] of the words of texts, as the arrays of a sparse matrix, and the words."""
+def write_bm25(folder: Path, texts: Iterable[list[str]], *, k1: float, b: float) -> None:
+    """The weights [V, N] of the words of texts."""
     from bm25s import BM25
 
     word_ids: dict[str, int] = {}
@@ -63,20 +63,34 @@ def write_bm25(folder: Path, texts: Iterator[list[str]], *, k1: float, b: float)
         word_ids[""] = 0
     model = BM25(method="lucene", k1=k1, b=b)
     model.index((ids, word_ids), create_empty_token=False, show_progress=False)
+    weights = tuple(model.scores[name] for name in ARRAYS)
+    write_weights(folder, csr_array(weights, shape=(len(word_ids), len(ids))), words=word_ids)
+
+
+def write_weights(folder: Path, weights_VN: csr_array, *, words: Iterable[str]) -> None:
+    """What `WeightedWords` loads: a sparse matrix of the words' weights, and the words by row."""
     for name in ARRAYS:
-        np.save(folder / f"{name}.npy", model.scores[name], allow_pickle=False)
-    (folder / WORDS_FILE).write_text(json.dumps([list(word_ids), len(ids)], ensure_ascii=False), encoding="utf-8")
+        np.save(folder / f"{name}.npy", getattr(weights_VN, name), allow_pickle=False)
+    index = {"words": list(words), "num_passages": weights_VN.shape[1]}
+    (folder / WORDS_FILE).write_text(json.dumps(index, ensure_ascii=False), encoding="utf-8")
 
 
-class Bm25:
-    """The weights of an index, mapped from disk, and the search in them."""
+class WeightedWords:
+    """The weights of words in passages, mapped from disk, and the search for the greatest sums over a query's words.
 
-    def __init__(self, folder: Path, *, analyse: Analyser, counts_repeats: bool) -> None:
-        words, num_passages = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
+    With `most_postings` a query's rarest words are looked up alone, as many as stand in at most so many passages
+    together: a word that every fifth passage has costs most of the time and decides the least.
+    """
+
+    def __init__(
+        self, folder: Path, *, analyse: Analyser, counts_repeats: bool = False, most_postings: int | None = None
+    ) -> None:
+        index = json.loads((folder / WORDS_FILE).read_text(encoding="utf-8"))
         arrays = tuple(np.load(folder / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in ARRAYS)
-        self._word_ids = {word: number for number, word in enumerate(words)}
-        self._weights_VN = csr_array(arrays, shape=(len(words), num_passages))
-        self._analyse, self._counts_repeats = analyse, counts_repeats
+        self._word_ids = {word: number for number, word in enumerate(index["words"])}
+        self._weights_VN = csr_array(arrays, shape=(len(self._word_ids), index["num_passages"]))
+        self._num_postings = np.diff(self._weights_VN.indptr).tolist()
+        self._analyse, self._counts_repeats, self._most_postings = analyse, counts_repeats, most_postings
 
     def search(self, queries: Sequence[str], *, k: int) -> list[Ranking]:
         found = []
@@ -90,14 +104,19 @@ class Bm25:
 
     def _query_matrix(self, queries: Sequence[str]) -> csr_array:
         """[Q, V]: a one for each word of a query, or for each time it stands there; unknown words are left out."""
-        rows = []
-        for query in queries:
-            words: Sequence[str] = self._analyse(query)
-            if not self._counts_repeats:
-                words = list(dict.fromkeys(words))
-            rows.append([self._word_ids[word] for word in words if word in self._word_ids])
+        rows = [self._looked_up(query) for query in queries]
         ends = np.cumsum([0, *map(len, rows)])
         ids = np.fromiter(itertools.chain.from_iterable(rows), dtype=np.int32, count=ends[-1])
-        return csr_array(
-            (np.ones(len(ids), dtype=np.float32), ids, ends), shape=(len(queries), self._weights_VN.shape[0])
-        )
+        ones = np.ones(len(ids), dtype=np.float32)
+        return csr_array((ones, ids, ends), shape=(len(queries), len(self._word_ids)))
+
+    def _looked_up(self, query: str) -> list[int]:
+        words: Iterable[str] = self._analyse(query)
+        if not self._counts_repeats:
+            words = dict.fromkeys(words)
+        ids = [self._word_ids[word] for word in words if word in self._word_ids]
+        if self._most_postings is None:
+            return ids
+        ids.sort(key=self._num_postings.__getitem__)
+        totals = itertools.accumulate(self._num_postings[number] for number in ids)
+        return ids[: max(1, sum(total <= self._most_postings for total in totals))]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -48,6 +48,9 @@ class LocalIndex(ABC, Generic[ConfigT]):
 
     Nothing is read or built before the first search.
     """
+
+    is_resumable: ClassVar[bool] = False
+    """Whether `build` goes on from what a stopped one left."""
 
     def __init__(self, config: ConfigT, *, corpus: Corpus[Any], stages: StageStore) -> None:
         self.config, self.corpus, self.stages = config, corpus, stages
@@ -93,6 +96,7 @@ class LocalIndex(ABC, Generic[ConfigT]):
             config={"class": type(self).__name__, "language": language, **self.identity},
             inputs={"corpus": self.store.key},
             build=lambda folder: self.build(self.store, language, folder),
+            is_resumable=self.is_resumable,
         )
         return self.stages.get(stage)
 

@@ -6,7 +6,6 @@ A passage is addressed by its row, its place within its language, which is what 
 import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,10 +50,9 @@ class PassageStore:
                 found.append(CorpusPassage(language=language, **json.loads(handle.read(int(ends[row]) - start))))
         return found
 
-    @cached_property
-    def identifiers(self) -> dict[str, list[str]]:
-        """Language -> the ids of its passages, by row."""
-        return {language: [passage.identifier for passage in self.passages(language)] for language in self.languages}
+    def identifiers(self, language: str) -> list[str]:
+        """The ids of the passages of a language, by row."""
+        return [passage.identifier for passage in self.passages(language)]
 
     def _path(self, language: str, suffix: str) -> Path:
         # A language comes from a data file, so it names no file.

@@ -99,6 +99,14 @@ class DenseIndexConfig(IndexConfig):
 
 
 @dataclass(kw_only=True)
+class ServedIndexConfig(DenseIndexConfig):
+    uri: str = MISSING
+    """A file that ends in `.db`, for the embedded engine, or the address of a server: `http://host:19530`."""
+    token_variable: str = ""
+    """Environment variable with the server's token; empty = none is sent."""
+
+
+@dataclass(kw_only=True)
 class HybridIndexConfig(IndexConfig):
     parts: dict[str, IndexConfig] = MISSING
     """Indexes by a name of one's own; `+index@index.parts.<name>=<index>` adds one on the command line."""
@@ -153,5 +161,6 @@ PARTS = [
         check=_hybrid_errors,
     ),
     _index("fuzzy", FuzzyIndexConfig, "fuzzy.FuzzyIndex", "the most alike by edit distance: a translation memory"),
+    _index("served", ServedIndexConfig, "served.ServedIndex", "sentence vectors in Milvus, embedded or a cluster"),
     _index("lexical", LexicalIndexConfig, "lexical.LexicalIndex", "BM25 over the words of passages"),
 ]

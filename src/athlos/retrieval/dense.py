@@ -56,7 +56,7 @@ class DenseIndex(LocalIndex[DenseIndexConfig]):
             vectors_ND = np.lib.format.open_memmap(folder / VECTORS_FILE, mode="r+")
         passages = islice(store.passages(language), done, None)
         while batch := list(islice(passages, PASSAGES_AT_ONCE)):
-            encoded = self.encoder.encode([self._passage_text(passage) for passage in batch])
+            encoded = self.encoder.encode([passage_text(passage, self.config.passage_prompt) for passage in batch])
             if vectors_ND is None:
                 shape = (size, encoded.shape[1])
                 vectors_ND = np.lib.format.open_memmap(folder / VECTORS_FILE, mode="w+", dtype=np.float32, shape=shape)
@@ -70,8 +70,10 @@ class DenseIndex(LocalIndex[DenseIndexConfig]):
     def load(self, store: PassageStore, language: str, folder: Path) -> "Vectors":
         return Vectors(folder / VECTORS_FILE, encoder=self.encoder, query_prompt=self.config.query_prompt)
 
-    def _passage_text(self, passage: CorpusPassage) -> str:
-        return self.config.passage_prompt + searched_text(passage).strip()
+
+def passage_text(passage: CorpusPassage, prompt: str) -> str:
+    """What the encoder reads of a passage."""
+    return prompt + searched_text(passage).strip()
 
 
 class Vectors:

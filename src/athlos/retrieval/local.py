@@ -43,14 +43,8 @@ class Searcher(Protocol):
         ...
 
 
-class LocalIndex(ABC, Generic[ConfigT]):
-    """Base of the indexes that are built here. Subclasses give the stage of a language, `build` and `load`.
-
-    Nothing is read or built before the first search.
-    """
-
-    is_resumable: ClassVar[bool] = False
-    """Whether `build` goes on from what a stopped one left."""
+class RowIndex(ABC, Generic[ConfigT]):
+    """Base of the indexes that rank rows of the corpus's store. Nothing is read or built before the first search."""
 
     def __init__(self, config: ConfigT, *, corpus: Corpus[Any], stages: StageStore) -> None:
         self.config, self.corpus, self.stages = config, corpus, stages
@@ -68,12 +62,8 @@ class LocalIndex(ABC, Generic[ConfigT]):
         return {}
 
     @abstractmethod
-    def build(self, store: PassageStore, language: str, folder: Path) -> None:
-        """Write the product of a language."""
-
-    @abstractmethod
-    def load(self, store: PassageStore, language: str, folder: Path) -> Searcher:
-        """The product, ready to search. Loads no pickles."""
+    def open(self, language: str) -> Searcher:
+        """The index of a language of the corpus, built if it is not there."""
 
     @cached_property
     def key(self) -> str:
@@ -88,23 +78,11 @@ class LocalIndex(ABC, Generic[ConfigT]):
     def languages(self) -> list[str]:
         return self.store.languages
 
-    def product(self, language: str) -> Product:
-        """The index of a language, built once."""
-        stage = Stage(
-            name="index",
-            version=1,
-            config={"class": type(self).__name__, "language": language, **self.identity},
-            inputs={"corpus": self.store.key},
-            build=lambda folder: self.build(self.store, language, folder),
-            is_resumable=self.is_resumable,
-        )
-        return self.stages.get(stage)
-
     def searcher(self, language: str | None) -> Searcher:
         """The loaded index of a language; see `Index.search` for None."""
         language = self.chosen(language)
         if language not in self._searchers:
-            self._searchers[language] = self.load(self.store, language, self.product(language).path)
+            self._searchers[language] = self.open(language)
         return self._searchers[language]
 
     def chosen(self, language: str | None) -> str:
@@ -132,6 +110,36 @@ class LocalIndex(ABC, Generic[ConfigT]):
             )
             for passage, score in zip(self.store.read(language, rows), scores, strict=True)
         ]
+
+
+class LocalIndex(RowIndex[ConfigT]):
+    """Base of the indexes that are built here: a stage product a language. Subclasses give `build` and `load`."""
+
+    is_resumable: ClassVar[bool] = False
+    """Whether `build` goes on from what a stopped one left."""
+
+    @abstractmethod
+    def build(self, store: PassageStore, language: str, folder: Path) -> None:
+        """Write the product of a language."""
+
+    @abstractmethod
+    def load(self, store: PassageStore, language: str, folder: Path) -> Searcher:
+        """The product, ready to search. Loads no pickles."""
+
+    def product(self, language: str) -> Product:
+        """The index of a language, built once."""
+        stage = Stage(
+            name="index",
+            version=1,
+            config={"class": type(self).__name__, "language": language, **self.identity},
+            inputs={"corpus": self.store.key},
+            build=lambda folder: self.build(self.store, language, folder),
+            is_resumable=self.is_resumable,
+        )
+        return self.stages.get(stage)
+
+    def open(self, language: str) -> Searcher:
+        return self.load(self.store, language, self.product(language).path)
 
 
 class FirstHits:

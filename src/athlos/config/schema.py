@@ -162,6 +162,9 @@ class JudgeConfig(PartConfig):
 class CorpusConfig(PartConfig):
     """Base of a corpus: the passages that an index finds."""
 
+    elsewhere: ClassVar[tuple[str, ...]] = ()
+    """Keys that say where its files lie, whose content is hashed: no part of what it holds."""
+
 
 @dataclass(kw_only=True)
 class IndexConfig(PartConfig):

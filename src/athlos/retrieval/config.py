@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
@@ -23,6 +23,7 @@ class NoCorpusConfig(CorpusConfig):
 
 @dataclass(kw_only=True)
 class FilesCorpusConfig(CorpusConfig):
+    elsewhere: ClassVar[tuple[str, ...]] = ("path",)
     path: str = MISSING
     """Folder whose `.txt`, `.md` and `.jsonl` files are read, at any depth."""
     language: str = "en"
@@ -33,6 +34,7 @@ class FilesCorpusConfig(CorpusConfig):
 
 @dataclass(kw_only=True)
 class PassagesCorpusConfig(CorpusConfig):
+    elsewhere: ClassVar[tuple[str, ...]] = ("path",)
     path: str = MISSING
     """File of JSON lines or a JSON array with `text` and, where there are any, `id`, `title`, `language`; or `.tsv`."""
     language: str = "en"
@@ -41,6 +43,7 @@ class PassagesCorpusConfig(CorpusConfig):
 
 @dataclass(kw_only=True)
 class ContextsCorpusConfig(CorpusConfig):
+    elsewhere: ClassVar[tuple[str, ...]] = ("distractors",)
     splits: list[str] = field(default_factory=list)
     """Splits of the run's data whose passages are pooled; empty = the test split."""
     distractors: str | None = None

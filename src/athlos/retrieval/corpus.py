@@ -34,7 +34,7 @@ class Corpus(ABC, Generic[ConfigT]):
     @cached_property
     def stage(self) -> Stage:
         """The store of the passages; where they lie is in no key."""
-        values = {key: value for key, value in plain(self.config).items() if key not in ("path", "distractors")}
+        values = {key: value for key, value in plain(self.config).items() if key not in self.config.elsewhere}
         return Stage(
             name="corpus",
             version=STORE_VERSION,

@@ -7,7 +7,7 @@ one id and so add up, and the wording that is kept is the one that ranks better.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -57,6 +57,10 @@ class HybridIndex:
     @property
     def languages(self) -> Sequence[str]:
         return self._parts[0].languages
+
+    def make_ready(self) -> Mapping[str, int]:
+        sizes = [part.make_ready() for part in self._parts]
+        return sizes[0]
 
     def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
         depth = max(k, self.config.depth)

@@ -1,6 +1,6 @@
 """The interface of indexes, what a corpus holds, and what an index finds in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -33,6 +33,10 @@ class Index(Protocol):
     @property
     def languages(self) -> Sequence[str]:
         """Languages of the corpus, each of which is searched by itself."""
+        ...
+
+    def make_ready(self) -> Mapping[str, int]:
+        """Build what is not there yet; the number of passages of each language. A search does this by itself."""
         ...
 
     def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:

@@ -78,6 +78,11 @@ class RowIndex(ABC, Generic[ConfigT]):
     def languages(self) -> list[str]:
         return self.store.languages
 
+    def make_ready(self) -> dict[str, int]:
+        for language in self.languages:
+            self.searcher(language)
+        return {language: self.store.num_passages(language) for language in self.languages}
+
     def searcher(self, language: str | None) -> Searcher:
         """The loaded index of a language; see `Index.search` for None."""
         language = self.chosen(language)

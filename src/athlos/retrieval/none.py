@@ -1,6 +1,6 @@
 """The corpus and the index of runs that search nothing: whoever asks them is told what to choose."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from athlos.errors import ConfigError
@@ -24,6 +24,9 @@ class NoIndex:
 
     def __init__(self, config: NoIndexConfig, *, corpus: object, stages: StageStore) -> None:
         self.config = config
+
+    def make_ready(self) -> Mapping[str, int]:
+        raise ConfigError("index: got none, so there is nothing to build; choose an index and a corpus")
 
     def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
         raise ConfigError("index: got none, but this run searches passages; choose an index and a corpus")

@@ -18,6 +18,8 @@ from athlos.config.schema import ModelConfig, RunConfig, TokenizerConfig
 from athlos.data.datamodule import build_source
 from athlos.errors import ConfigError, TrainingError
 from athlos.models.wheels import LICENSE_NAME_FILE
+from athlos.retrieval.building import build_corpus
+from athlos.retrieval.config import NoCorpusConfig
 from athlos.runs.folder import to_json, write_atomically
 from athlos.runs.identity import training_identity
 from athlos.runs.watcher import Watcher
@@ -72,6 +74,8 @@ def training_stage(run: RunConfig, *, start: Start, build: Callable[[Path], None
     source = build_source(run)
     splits = {"train": run.data.train_split, "val": run.data.val_split}
     inputs = {name: source.fingerprint(split) for name, split in splits.items() if split}
+    if not isinstance(run.corpus, NoCorpusConfig):
+        inputs["corpus"] = build_corpus(run, source=source).fingerprint()
     return Stage(
         name=TRAINING,
         version=TRAINING_VERSION,

@@ -6,7 +6,7 @@ Lists of several indexes, of several queries or of several languages are fused a
 one id and so add up, and the wording that is kept is the one that ranks better.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ def reciprocal_rank_fusion(lists: Sequence[Sequence[Passage]], *, k: int, consta
 
     An id that comes twice in one list counts once there, at its better rank.
     """
-    scores = Counter[str]()
+    scores = defaultdict[str, float](float)
     best: dict[str, tuple[int, Passage]] = {}
     for passages in lists:
         unique = {passage.identifier: passage for passage in reversed(passages)}

@@ -181,6 +181,20 @@ def twin_ids(index, queries, *, k=20):
 
 
 @pytest.mark.shared
+def test_questions_of_every_script_find_their_paragraph(shared_data, tmp_path):
+    overrides = [f"data.dir={shared_data / 'xquad'}", "data.languages=[en,hi,th,zh]", "train.max_steps=0"]
+    run = run_config(["data=xquad", *overrides, "corpus=contexts", "index=lexical"])
+    source = build_source(run)
+    index = build_index(run, source=source, stages=StageStore(tmp_path))
+    assert len({name for language in index.languages for name in index.store.identifiers(language)}) == 240
+    for language in index.languages:
+        records = [record for record in source.records("test") if record.language == language]
+        hits = index.search([record.question for record in records], k=5, language=language)
+        found = [[hit.identifier for hit in passages] for passages in hits]
+        assert reference.recall(found, [gold_ids(record) for record in records], k=5) >= 0.97
+
+
+@pytest.mark.shared
 def test_recall_on_hotpotqa_is_that_of_the_specification(shared_data, tmp_path):
     index, records = multihop(shared_data, tmp_path, data="hotpotqa", file="hotpotqa_200.json")
     gold, found = [gold_ids(record) for record in records], found_ids(index, [record.question for record in records])

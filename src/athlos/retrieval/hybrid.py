@@ -11,11 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hydra.utils import get_class
-
+from athlos.retrieval.building import index_over
 from athlos.retrieval.config import HybridIndexConfig
 from athlos.retrieval.corpus import Corpus
-from athlos.retrieval.interface import Index, Passage
+from athlos.retrieval.interface import Passage
 from athlos.stages import StageStore, content_hash
 
 CONSTANT = 60
@@ -45,9 +44,7 @@ class HybridIndex:
 
     def __init__(self, config: HybridIndexConfig, *, corpus: Corpus[Any], stages: StageStore) -> None:
         self.config = config
-        self._parts: list[Index] = [
-            get_class(part._target_)(part, corpus=corpus, stages=stages) for part in config.parts.values()
-        ]
+        self._parts = [index_over(corpus, part, stages=stages) for part in config.parts.values()]
 
     @property
     def key(self) -> str:

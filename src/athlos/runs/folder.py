@@ -106,7 +106,7 @@ class RunFolder:
                 stored = yaml.safe_load(path.read_text(encoding="utf-8"))
             except (yaml.YAMLError, OSError) as error:
                 raise ConfigError(f"run_dir: {path} cannot be read: {error}") from error
-            old = flat(identifying(stored, engine=self.config.engine))
+            old = flat(identifying(stored, run=self.config))
             new = flat(identity(self.config))
             differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
             if differing:

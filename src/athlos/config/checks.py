@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
+from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, part_names, registry
 from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
 
@@ -123,10 +123,10 @@ def _steps_and_splits(config: RunConfig) -> Iterator[str]:
 
 
 def _without_model(config: RunConfig) -> Iterator[str]:
-    """What a run needs of the model that a server does not give."""
+    """What a run needs of the model that a server, or llama.cpp, does not give."""
     if not config.engine.is_remote:
         return
-    reason = "with an engine over HTTP this run loads no model"
+    reason = f"with engine={part_names(config).get('engine', 'own')} this run loads no model"
     if config.train.max_steps > 0:
         yield f"train.max_steps: got {config.train.max_steps}, expected 0: {reason}"
     for name, suite in config.eval.suites.items():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, NumericalError
+from athlos.generation.llama_cpp_server import stop_servers
 from athlos.runs.folder import RunFolder
 from athlos.runs.watcher import Watcher
 from athlos.stages import StageStore, cache_dir
@@ -60,6 +61,8 @@ def execute(run: RunConfig, *, watcher: Watcher | None = None, overrides: Sequen
         except Exception as error:
             folder.failed(error, wall_s=time.monotonic() - start)
             raise
+        finally:
+            stop_servers()
         return folder.path
 
 
@@ -278,7 +281,7 @@ class _Execution:
         run = self.run
         assert module.data is not None
         splits = {run.data.test_split, *((run.data.train_split, run.data.val_split) if trained else ())}
-        model = None
+        model = getattr(module.engine, "weights", None)
         if loaded is not None:
             model = {"source": run.model.source, "license": loaded.license, "fingerprint": loaded.fingerprint}
         return {

@@ -100,6 +100,29 @@ def test_math_scores_by_language():
     json.dumps(result.predictions, allow_nan=False)
 
 
+PARAGRAPHS = "First 2 x 3 = 6.\n\nThen 3 x 6 = 18.\n\nThe answer is 18."
+CHAT = ["engine=openai", "engine.base_url=http://host/v1", "engine.model=m", "engine.api=chat", "train.max_steps=0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "extracted"),
+    [
+        (CHAT, PARAGRAPHS, "18"),
+        (CHAT, f"<think>Maybe 7.\n\nQuestion: really?</think>\n\n{PARAGRAPHS}", "18"),
+        (CHAT, f"{PARAGRAPHS}\nQuestion: And 99?", "18"),
+        ([], "<think>Maybe 7.\n\nNo, 18.</think>\n\nThe answer is 18.\n\nQuestion: And 99?", "18"),
+        ([], "<think>Maybe 7.\n\nOr 8", "8"),
+        ([], PARAGRAPHS, "6"),  # a base model goes on with another example
+    ],
+)
+def test_paragraphs_end_the_answer_of_a_base_model_alone(overrides, said, extracted):
+    answerer = Scripted({"en1": said})
+    result = suite("math", "eval.shots=0", *overrides).evaluate(answerer, problems(en1="18"))
+    assert result.predictions[0]["extracted"] == extracted
+    assert ("\n\n" in answerer.requests[0].stop) == (overrides != CHAT)
+    assert "\nQuestion:" in answerer.requests[0].stop
+
+
 def test_math_prompts_hold_examples_in_the_language_of_the_item():
     answerer = Scripted(SAID)
     result = suite("math").evaluate(answerer, MATHS)

@@ -5,12 +5,17 @@ prompts drawn without regard to languages.
 """
 
 import random
+import re
+import unicodedata
 from collections import Counter
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from num2words import CONVERTER_CLASSES, num2words
 
 from athlos.config.compose import run_config
+from athlos.data.datamodule import build_source
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
 from athlos.methods.lang.config import LangConfig
@@ -23,7 +28,7 @@ from athlos.methods.lang.prompts import (
     without_answer,
 )
 from athlos.text.language import detector
-from athlos.text.prompts import build_prompt, completion
+from athlos.text.prompts import build_prompt, built_in_shots, completion
 
 LAMP = "Sie kauft 3 Lampen zu je 4 Euro. Das sind 3 x 4 = 12 Euro. Also zahlt sie 12 Euro."
 
@@ -64,13 +69,76 @@ def record_of(**changes: Any) -> MathRecord:
     ],
 )
 def test_a_hint_ends_before_the_answer(pieces: list[str], answer: str, expected: list[str]) -> None:
-    assert without_answer(pieces, answer, question="?") == expected
+    assert without_answer(pieces, answer, question="?", language="de") == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "answer", "language", "kept"),
+    [
+        ("So there are twelve apples.", "12", "en", "So there are "),
+        ("Elle a donc douze pommes.", "12", "fr", "Elle a donc "),
+        ("Zostaje trzynaście jabłek.", "13", "pl", "Zostaje "),
+        ("Also sind es zwölf.", "12", "de", "Also sind es "),
+        ("Значит, двадцать один.", "21", "ru", "Значит, "),
+        ("ดังนั้นคำตอบคือสิบสองใบ", "12", "th", "ดังนั้นคำตอบคือ"),
+        ("মোট বারো টি আপেল।", "12", "bn", "মোট "),
+        ("所以一共有十二个。", "12", "zh", "所以一共有"),
+        ("所以有两百个。", "200", "zh", "所以有"),
+        ("合計は二十一です。", "21", "ja", "合計は"),
+        ("Twenty one of them, twenty-one!", "21", "en", ""),
+        ("That is one thousand two hundred.", "1,200", "en", "That is "),
+        ("In total two.", "2.0", "en", "In total "),
+        # What is no statement of the answer.
+        ("Sie zwölftelt es.", "12", "de", "Sie zwölftelt es."),
+        ("Elle a une pomme, un fruit.", "1", "fr", "Elle a une pomme, un fruit."),
+        ("There are thirteen.", "3", "en", "There are thirteen."),
+        ("Qete zupa twelve.", "12", "latn", "Qete zupa twelve."),
+        ("Ana tufaha kumi na mbili.", "12", "sw", "Ana tufaha kumi na mbili."),  # num2words has no Swahili
+    ],
+)
+def test_a_hint_ends_before_the_answer_in_words(text: str, answer: str, language: str, kept: str) -> None:
+    assert "".join(without_answer([text], answer, question="?", language=language)) == kept
+
+
+def traces() -> Iterator[MathRecord]:
+    """Records with traces of every source and style that makes some, in 16 languages."""
+    for name, overrides in (("lab_sums", ["prompt_style=bare"]), ("templated_sums", [])):
+        source = build_source(run_config([f"data={name}", *overrides]))
+        for record in source.records("train", limit=15):
+            assert isinstance(record, MathRecord)
+            yield record
+    for language in ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh"):
+        for shot in built_in_shots(MathRecord, "native_cot", language=language, num_shots=3):
+            assert isinstance(shot, MathRecord)
+            yield shot
+
+
+def leak(text: str, answer: int, language: str) -> bool:
+    """Whether a text holds a number, told by another route than the code's: digits one by one, words whole."""
+    digits = "".join(str(unicodedata.decimal(character, character)) for character in text)
+    spoken = "ja" if language == "zh" else language
+    words = num2words(answer, lang=spoken) if spoken in CONVERTER_CLASSES and answer != 1 else "\0"
+    return str(answer) in re.findall("[0-9]+", digits) or words in text.lower() or "boxed" in text
+
+
+def test_no_trace_of_any_source_leaks_its_answer() -> None:
+    config, num_checked = config_of().hint, Counter[str]()
+    for record in traces():
+        answer = int(record.answer)
+        if leak(record.question, answer, record.language):
+            continue  # a number that the question gives may come back
+        num_checked[record.language] += 1
+        hint = "".join(hint_units(record, config).pieces)
+        assert not leak(hint, answer, record.language), (record.language, hint)
+        assert leak(record.solution, answer, record.language)
+    assert len(num_checked) >= 16
+    assert num_checked.total() >= 100
 
 
 def test_a_number_of_the_question_is_no_result_before_the_end() -> None:
     pieces = ["Er hat 12. ", "Er gibt 5 und nimmt 5. ", "Es sind 12. ", "Also \\boxed{12}."]
-    assert without_answer(pieces, "12", question="Er hat 12.") == [*pieces[:2], "Es sind "]
-    assert without_answer(pieces, "12", question="Er hat zwei.") == ["Er hat "]
+    assert without_answer(pieces, "12", question="Er hat 12.", language="de") == [*pieces[:2], "Es sind "]
+    assert without_answer(pieces, "12", question="Er hat zwei.", language="de") == ["Er hat "]
 
 
 def test_a_whole_hint_does_not_hold_the_answer_unless_asked_for() -> None:

@@ -208,7 +208,9 @@ class _Training:
 
         run, module = self.run, assembly.module
         curve_log = self._curve_log(resumed_from=0 if self.checkpoint is None else step_of(self.checkpoint))
-        curve = callbacks.Curve(curve_log, self.watcher, log_every=run.train.log_every)
+        curve = callbacks.Curve(
+            curve_log, self.watcher, log_every=run.train.log_every, recorded_val_step=_last_val_step(self.folder)
+        )
         clock = callbacks.Clock()
         hooks: list[Any] = [
             curve,
@@ -299,6 +301,11 @@ def _tell_again(folder: Path, log_point: LogPoint) -> None:
     """Hand on the points of a curve that stands in a folder."""
     for event in read_events(folder):
         log_point({name: value for name, value in event.items() if name not in RESERVED}, event["step"])
+
+
+def _last_val_step(folder: Path) -> int:
+    """The step of the last validation in the curve that stands in a folder; -1 without any."""
+    return max((event["step"] for event in read_events(folder) if "val/loss" in event), default=-1)
 
 
 class _CurveLog:

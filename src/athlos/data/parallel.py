@@ -14,7 +14,6 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import ParallelRecord, Record
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
-from athlos.text.language import base_language
 
 if TYPE_CHECKING:
     from langcodes import Language
@@ -60,11 +59,16 @@ def is_language(tag: str, wanted: str) -> bool:
         has, wants = map(_parsed, (tag, wanted))
     except LanguageTagError:
         return bool(tag) and tag.strip().casefold() == wanted.casefold()
-    if base_language(has.language or "") != base_language(wants.language or ""):
+    if _one_norwegian(has) != _one_norwegian(wants):
         return False
     likely = has.maximize()
     region = has.territory or (likely.territory if has.script else None)
     return wants.script in (None, likely.script) and wants.territory in (None, region)
+
+
+def _one_norwegian(tag: "Language") -> str | None:
+    """The language of a tag; files call Norwegian by either of its written forms."""
+    return "no" if tag.language in ("nb", "nn") else tag.language
 
 
 def _parsed(tag: str) -> "Language":

@@ -11,9 +11,10 @@ from hydra.utils import get_class
 
 from athlos.config.part_report import PartReport
 from athlos.config.schema import EngineConfig, ModelConfig, RunConfig
-from athlos.data.datamodule import DataModule, build_source
+from athlos.data.datamodule import DataModule
 from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
 from athlos.data.records import Record
+from athlos.data.source import build_source
 from athlos.errors import ConfigError
 from athlos.generation.config import NativeConfig, SelfGeneratorConfig, TransformersConfig
 from athlos.generation.http_config import LlamaCppConfig

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from athlos.config.compose import plain
 from athlos.config.schema import ModelConfig, RunConfig, TokenizerConfig
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.errors import ConfigError, TrainingError
 from athlos.models.wheels import LICENSE_NAME_FILE
 from athlos.retrieval.building import build_corpus

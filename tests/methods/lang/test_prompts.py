@@ -15,8 +15,8 @@ import pytest
 from num2words import CONVERTER_CLASSES, num2words
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.records import MathRecord
+from athlos.data.source import build_source
 from athlos.errors import DataError
 from athlos.methods.lang.config import LangConfig
 from athlos.methods.lang.prompts import (

@@ -50,8 +50,12 @@ class Scripted:
         ]
 
 
+ANY = ["data=own", "data.path=mine.jsonl"]
+"""Data of any type, which nothing here reads."""
+
+
 def suite(name, *overrides):
-    return suite_of(run_config([f"eval={name}", "eval.bootstrap=50", *overrides]))
+    return suite_of(run_config([*ANY, f"eval={name}", "eval.bootstrap=50", *overrides]))
 
 
 def problems(**answers_by_id):
@@ -147,7 +151,7 @@ def test_shots_without_a_training_split_leave_the_test():
 
 
 def test_a_suite_without_its_records():
-    with pytest.raises(ConfigError, match="math needs a MathRecord, data=shakespeare has none"):
+    with pytest.raises(ConfigError, match="math needs a MathRecord, data=own has none"):
         suite("math").evaluate(Scripted({}), [TextRecord(identifier="t", text="x")])
 
 
@@ -350,7 +354,7 @@ def test_a_base_evaluation_is_not_shared_between_prompt_styles(tmp_path):
     answerer = Scripted({"de1": "7"})
     answerer.model = torch.nn.Identity()  # has no weights to move
     for style in ("default", "bare", "default"):
-        config = run_config(["eval=math", "eval.shots=0", "eval.bootstrap=0", f"prompt_style={style}"])
+        config = run_config([*ANY, "eval=math", "eval.shots=0", "eval.bootstrap=0", f"prompt_style={style}"])
         base_evaluation(config, answerer, data, split="test", stages=stages, model_fingerprint="weights")
     assert [product.reused for product in stages.history] == [False, False, True]
     default, bare = (request.prompt for request in answerer.requests)

@@ -9,6 +9,7 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -99,6 +100,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
         yield f"prompt_style: got '{config.prompt_style}', expected one of {', '.join(styles)}{near}"
     yield from _steps_and_splits(config)
     yield from _without_model(config)
+    yield from _without_records(config)
     for name, suite in config.eval.suites.items():
         yield from suite.errors(f"eval.suites.{name}", run=config)
 
@@ -120,6 +122,20 @@ def _steps_and_splits(config: RunConfig) -> Iterator[str]:
         yield f"eval.every: got {evaluation.every}, expected 0: hardware=fsdp2 has no whole weights during the training"
     if evaluation.every and data.val_split is None:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
+
+
+def _without_records(config: RunConfig) -> Iterator[str]:
+    """Suites that the data have no records for. `Record` stands for any type: such a source is not judged by it."""
+    source: Any = get_class(config.data._target_)
+    kind: str = source.record_type.__name__
+    schemas: dict[str, Any] = {name: registry().get("suite", name).schema for name in registry().names("suite")}
+    fitting = [name for name, schema in schemas.items() if kind in schema.asks]
+    for name, suite in config.eval.suites.items():
+        if kind != "Record" and suite.asks and kind not in suite.asks:
+            yield (
+                f"eval.suites.{name}: it needs a {' or '.join(suite.asks)}, data={config.data.name} has a {kind}; "
+                f"use eval={' or '.join(fitting) or 'none'}"
+            )
 
 
 def _without_model(config: RunConfig) -> Iterator[str]:

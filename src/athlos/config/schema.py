@@ -289,6 +289,8 @@ class SuiteConfig(PartConfig):
 
     reads_model: ClassVar[bool] = False
     """Whether it needs the model in this process: its logits, its speed, log-probabilities that are surely its own."""
+    asks: ClassVar[tuple[str, ...]] = ()
+    """Types of records, one of which it must have; empty = any will do, or it looks for itself."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         """One line for each contradiction; `path` is where this config stands, such as `eval.suites.math`."""

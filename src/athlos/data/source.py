@@ -39,6 +39,7 @@ class Source(ABC, Generic[ConfigT]):
     """Base of all sources. Subclasses give `record_type`, `files` and `read`."""
 
     record_type: ClassVar[type[Record]]
+    """Of the records that are evaluated; `Record` itself where they depend on config or files, or are of several."""
     hub: ClassVar[str | None] = None
     """Data set on the Hugging Face hub with the same fields, read through `datasets` when `data.dir` is empty."""
 

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from omegaconf import MISSING
 
-from athlos.config.fields import at_least
+from athlos.config.fields import above, at_least, wrong_values
 from athlos.config.registry import Part
 from athlos.config.schema import EngineConfig
 
@@ -61,14 +61,14 @@ class HTTPEngineConfig(EngineConfig):
     """Ask for the log-probability of each token; off for servers that refuse the question."""
     one_request_for_samples: bool = False
     """Ask for all samples of a prompt at once (`n`): cheaper where prompts cost, but all hang on one seed."""
-    max_in_flight: int = 8
-    """Most requests under way at once, >= 1."""
-    connect_timeout: float = 10.0
-    """Seconds to reach the server, > 0."""
-    read_timeout: float = 600.0
-    """Longest silence of the server, in seconds, > 0. It says nothing before an answer is complete."""
-    max_retries: int = 6
-    """A request that met a passing trouble is sent again at most so often, >= 0. The `openai` package waits half a
+    max_in_flight: int = at_least(1, default=8)
+    """Most requests under way at once."""
+    connect_timeout: float = above(0, default=10.0)
+    """Seconds to reach the server."""
+    read_timeout: float = above(0, default=600.0)
+    """Longest silence of the server, in seconds. It says nothing before an answer is complete."""
+    max_retries: int = at_least(0, default=6)
+    """A request that met a passing trouble is sent again at most so often. The `openai` package waits half a
     second and doubles that up to eight, or as long as the server asks; a server that asks for over two minutes ends
     the run."""
     cache: str | None = "replies"
@@ -115,14 +115,7 @@ class LlamaCppConfig(EngineConfig):
 
 def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:
     """One line for each value out of range. Values that could hold a secret are not repeated."""
-    for name, least in (("max_in_flight", 1), ("max_retries", 0)):
-        value = getattr(config, name)
-        if value < least:
-            yield f"{group}.{name}: got {value}, expected a number >= {least}"
-    for name in ("connect_timeout", "read_timeout"):
-        value = getattr(config, name)
-        if not 0 < value < float("inf"):
-            yield f"{group}.{name}: got {value}, expected a number > 0"
+    yield from wrong_values(config, path=group)
     yield from _url_errors(config.base_url, group=group)
     if config.api_key_variable is not None and not VARIABLE_NAME.fullmatch(config.api_key_variable):
         yield f"{group}.api_key_variable: expected the name of an environment variable, such as OPENAI_API_KEY"

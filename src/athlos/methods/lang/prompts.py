@@ -8,6 +8,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
@@ -18,7 +20,10 @@ from athlos.text.language import Detector, base_language
 from athlos.text.maths import ascii_digits, number_values
 from athlos.text.number_words import number_word_places
 from athlos.text.prompts import build_prompt, completion
-from athlos.text.sentences import LATEX, Units, sentences, tokens
+from athlos.text.sentences import LATEX, Units, sentences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUNDING = 1e-9
 """A share such as 1/2 that is computed a little too small must not lose a unit."""
@@ -93,15 +98,35 @@ def _statements(text: str, answer: str, language: str) -> list[int]:
     return places
 
 
-def hint_units(record: MathRecord, config: HintConfig) -> Units:
+def hint_units(record: MathRecord, config: HintConfig, *, tokenizer: "PreTrainedTokenizerBase", style: str) -> Units:
     """The units of a record's trace that hints are made of."""
     trace, language = native_or_english(record, config)
-    units = sentences(trace.strip(), language)
+    trace = trace.strip()
+    units = sentences(trace, language)
     if config.strip_answer:
         # By sentences for tokens too: behind the answer stand the words of its sentence, which do not state it.
         pieces = without_answer(units.pieces, record.answer, question=record.question, language=language)
         units = Units(pieces=pieces, kind=units.kind)
-    return units if config.unit is HintUnit.sentence else tokens("".join(units.pieces), language)
+    if config.unit is HintUnit.sentence or not trace:
+        return units
+    before = hinted_prompt(record, trace, style=style).removesuffix(trace)
+    length = sum(map(len, units.pieces))
+    return Units(pieces=token_pieces(trace, tokenizer=tokenizer, before=before, length=length), kind="tokens")
+
+
+def token_pieces(text: str, *, tokenizer: "PreTrainedTokenizerBase", before: str, length: int) -> list[str]:
+    """The first `length` characters of a text, or a little fewer, cut where its tokens behind `before` end.
+
+    So a prompt with the first pieces has the ids that the joint text begins with. No cut falls inside a character of
+    several tokens, nor inside a formula.
+    """
+    encoded = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = [*encoded["offset_mapping"], (len(before + text), 0)]
+    # A character of several tokens is in the spans of all of them: it ends where the next token does not begin in it.
+    ends = sorted({end - len(before) for (_, end), (start, _) in pairwise(spans) if start >= end})
+    formulas = [found.span() for found in LATEX.finditer(text)]
+    borders = [end for end in ends if 0 < end <= length and not any(first < end < last for first, last in formulas)]
+    return [text[start:end] for start, end in pairwise([0, *borders])]
 
 
 def shown_units(pieces: Sequence[str], *, share: float, select: HintSelect, rng: random.Random) -> list[str]:

@@ -137,9 +137,9 @@ class _Execution:
         run, source = self.run, build_source(self.run)
         if run.data.dir:
             _ = source.folder
-        source.files(test_split(run.data))
-        for split in (run.data.train_split, run.data.val_split) if run.num_steps else ():
-            if split is not None:
+        splits = [test_split(run.data), *((run.data.train_split, run.data.val_split) if run.num_steps else ())]
+        if run.data.dir or source.hub is None:  # else the hub has them
+            for split in filter(None, splits):
                 source.files(split)
         if not run.engine.is_remote:
             check_source(run.model)

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, DynamicCache
 
 from athlos.config.compose import run_config
 from athlos.errors import ConfigErrors, SurgeryError
-from athlos.methods.lisa.head_pooling import GqaMeanpoolSurgery, MqaMeanpoolSurgery
+from athlos.methods.lisa.head_pooling import MeanpoolSurgery
 from athlos.methods.lisa.kv_sharing import ClaSurgery
 from athlos.models.sites import backbone
 from athlos.parts import PartContext
@@ -23,8 +23,8 @@ def applied(model: Any, *overrides: str) -> tuple[Any, Any]:
     config = run_config(list(overrides))
     context = PartContext(config=config, stages=None)  # type: ignore[arg-type]
     kinds: dict[str, Any] = {
-        "surgery=gqa_meanpool": GqaMeanpoolSurgery,
-        "surgery=mqa_meanpool": MqaMeanpoolSurgery,
+        "surgery=gqa_meanpool": MeanpoolSurgery,
+        "surgery=mqa_meanpool": MeanpoolSurgery,
         "surgery=cla": ClaSurgery,
     }
     return kinds[overrides[0]](config.surgery).apply(model, context=context)

@@ -117,33 +117,22 @@ class ClaConfig(SurgeryConfig):
 
 @dataclass(kw_only=True)
 class LckvConfig(SurgeryConfig):
-    plan: str = MISSING
-    """Layer that each layer reads, such as 0_2_2_3; empty = all but the outer two read the last but one."""
     passes: int = at_least(2)
     """Passes over several tokens at once; as many as tokens are exact."""
     gradient_passes: int = at_least(1)
     """The last passes, through which gradients flow, at most `passes`."""
-    window: int = at_least(0)
-    """Tokens that a layer marked `s` in the plan sees; 0 = none is marked."""
 
 
 @dataclass(kw_only=True)
 class YocoConfig(SurgeryConfig):
-    plan: str = MISSING
-    """Layer that each layer reads, such as 0s_1s_2_2; empty = a sliding lower half, and one set of keys above."""
     window: int = at_least(1)
-    """Tokens that a layer marked `s` sees."""
+    """Tokens that a layer of the lower half sees."""
 
 
 @dataclass(kw_only=True)
-class GqaMeanpoolConfig(SurgeryConfig):
+class MeanpoolConfig(SurgeryConfig):
     groups: int = at_least(1)
     """Key-value heads that are left, a divisor of those there are."""
-
-
-@dataclass(kw_only=True)
-class MqaMeanpoolConfig(SurgeryConfig):
-    """No values: one key-value head is left."""
 
 
 @dataclass(kw_only=True)
@@ -320,16 +309,9 @@ PARTS = [
     Part(
         group="surgery",
         name="gqa_meanpool",
-        schema=GqaMeanpoolConfig,
-        target="athlos.methods.lisa.head_pooling.GqaMeanpoolSurgery",
+        schema=MeanpoolConfig,
+        target="athlos.methods.lisa.head_pooling.MeanpoolSurgery",
         summary="fewer key-value heads, each the mean of several",
-    ),
-    Part(
-        group="surgery",
-        name="mqa_meanpool",
-        schema=MqaMeanpoolConfig,
-        target="athlos.methods.lisa.head_pooling.MqaMeanpoolSurgery",
-        summary="one key-value head, the mean of all",
     ),
     Part(
         group="selection",

@@ -1,4 +1,4 @@
-"""The surgeries `gqa_meanpool` and `mqa_meanpool`: fewer key-value heads, each the mean of the heads it stands for.
+"""The surgery `gqa_meanpool`: fewer key-value heads, each the mean of the heads it stands for; `mqa_meanpool` has one.
 
 The result is a plain model of transformers with a smaller `num_key_value_heads`: nothing to rebuild on loading.
 """
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.lisa.cache_cost import cache_metrics
-from athlos.methods.lisa.config import GqaMeanpoolConfig, MqaMeanpoolConfig
+from athlos.methods.lisa.config import MeanpoolConfig
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.models.sites import Layer, Site, backbone
 from athlos.parts import PartContext
@@ -20,46 +20,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class GqaMeanpoolSurgery:
-    def __init__(self, config: GqaMeanpoolConfig) -> None:
+class MeanpoolSurgery:
+    def __init__(self, config: MeanpoolConfig) -> None:
         self.config = config
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        return pooled(model, groups=self.config.groups)
+        """A model over the same parameters, keys and values of `groups` heads in each layer, the rest as it was.
 
-
-class MqaMeanpoolSurgery:
-    def __init__(self, config: MqaMeanpoolConfig) -> None:
-        self.config = config
-
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        return pooled(model, groups=1)
-
-
-def pooled(model: "PreTrainedModel", *, groups: int) -> tuple["PreTrainedModel", PartReport]:
-    """A model over the same parameters, keys and values of `groups` heads in each layer, the rest as it was.
-
-    Raises `SurgeryError` where `groups` does not divide the number of key-value heads or a layer has none of its own.
-    """
-    old = backbone(model).num_kv_heads
-    if old % groups:
-        raise SurgeryError(f"surgery.groups: got {groups}, expected a divisor of the {old} key-value heads")
-    changed = with_parameters_of(model)
-    found = backbone(changed)
-    for layer in found.layers:
-        if any(name not in layer.sites for name in "kv"):
-            raise SurgeryError(f"layer {layer.index}: another surgery took its keys or values away")
-    with torch.no_grad():
+        Raises `SurgeryError` where `groups` does not divide the number of key-value heads or a layer has none of its
+        own.
+        """
+        old, groups = backbone(model).num_kv_heads, self.config.groups
+        if old % groups:
+            raise SurgeryError(f"surgery.groups: got {groups}, expected a divisor of the {old} key-value heads")
+        changed = with_parameters_of(model)
+        found = backbone(changed)
         for layer in found.layers:
-            _pool(layer, old=old, groups=groups)
-            attention: Any = layer.attention
-            attention.num_key_value_groups = found.num_heads // groups
-            if hasattr(attention, "num_key_value_heads"):
-                attention.num_key_value_heads = groups
-    found.config.num_key_value_heads = groups
-    return changed, PartReport(
-        summary=f"{old} key-value heads pooled to {groups}", metrics=cache_metrics(changed, base=model)
-    )
+            if any(name not in layer.sites for name in "kv"):
+                raise SurgeryError(f"layer {layer.index}: another surgery took its keys or values away")
+        with torch.no_grad():
+            for layer in found.layers:
+                _pool(layer, old=old, groups=groups)
+                attention: Any = layer.attention
+                attention.num_key_value_groups = found.num_heads // groups
+                if hasattr(attention, "num_key_value_heads"):
+                    attention.num_key_value_heads = groups
+        found.config.num_key_value_heads = groups
+        summary = f"{old} key-value heads pooled to {groups}"
+        return changed, PartReport(summary=summary, metrics=cache_metrics(changed, base=model))
 
 
 def _pool(layer: Layer, *, old: int, groups: int) -> None:

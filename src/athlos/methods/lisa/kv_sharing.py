@@ -1,8 +1,8 @@
 """The surgeries `cla`, `lckv` and `yoco`: layers that read the keys and values of another layer and keep none.
 
-A plan is a string in the notation of LCKV, one word a layer: the index of the layer whose keys and values it reads,
-and `s` behind it for a layer that sees a sliding window. "0_0_2_2" is cross-layer attention in pairs, "0s_1s_2_2" the
-shape of YOCO, "0_2_2_3" that of LCKV, where layer 1 reads what layer 2 above it made.
+A plan names for each layer the layer whose keys and values it reads, with `s` behind it for a sliding window: the
+notation of LCKV. "0_0_2_2" is cross-layer attention in pairs, "0s_1s_2_2" YOCO, "0_2_2_3" LCKV, where layer 1 reads
+what layer 2 above it made.
 
 Keys and values travel from layer to layer in a `LayerKeys` of one forward pass, as LISA's scores do. A layer that reads
 from above sees earlier tokens only, and a token that sees none gets zeros. Several tokens at once then need several
@@ -26,7 +26,6 @@ from athlos.generation.kv_cache import KVLayer
 from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import ClaConfig, LckvConfig, YocoConfig
-from athlos.methods.lisa.kv_plans import cla_plan, lckv_plan, parsed, yoco_plan
 from athlos.methods.lisa.score_parts import rotated
 from athlos.methods.lisa.similarity import with_parameters_of
 from athlos.methods.lisa.surgery import alone
@@ -59,12 +58,11 @@ class LayerKeys:
 
 
 def narrowed(mask: Tensor | None, *, rows: int, columns: int, window: int | None, is_strict: bool, like: Tensor) -> Any:
-    """The mask less what a window or the rule 'earlier tokens only' hides: boolean or additive [.., T, N], or None.
+    """The mask less what a window or the rule 'earlier tokens only' hides: boolean or additive [.., T, N].
 
     The last `rows` of the columns are new.
     """
-    first = columns - rows
-    row_T1 = torch.arange(first, columns, device=like.device)[:, None]
+    row_T1 = torch.arange(columns - rows, columns, device=like.device)[:, None]
     column_N = torch.arange(columns, device=like.device)
     sees = column_N < row_T1 if is_strict else column_N <= row_T1
     if window is not None:
@@ -77,10 +75,13 @@ def narrowed(mask: Tensor | None, *, rows: int, columns: int, window: int | None
     return mask.masked_fill(~sees, torch.finfo(mask.dtype).min)
 
 
-def computed(
-    kernel: str, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
+def windowed(
+    kernel: str, module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any
 ) -> Tensor:
-    """[B, T, H, d] by the model's attention function; eager attention has none of its own here."""
+    """[B, T, H, d] by the model's attention function, within the module's window; eager attention has none here."""
+    rows, columns, window = query.shape[2], key.shape[2], module.key_window
+    if window is not None and columns > window:
+        mask = narrowed(mask, rows=rows, columns=columns, window=window, is_strict=False, like=query)
     if kernel == "sdpa":
         return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)[0]
     weights = probabilities(grouped_scores(query, key, scaling=options["scaling"]), mask)
@@ -100,13 +101,8 @@ def keys_attention(
     """The attention function of a layer whose keys others read, or that has a window."""
     layer_keys: LayerKeys = arguments[ARGUMENT]
     layer_keys.by_layer[module.layer_idx] = (key, value)
-    rows, columns = query.shape[2], key.shape[2]
-    if module.key_window is not None and columns > module.key_window:
-        attention_mask = narrowed(
-            attention_mask, rows=rows, columns=columns, window=module.key_window, is_strict=False, like=query
-        )
     options = {"scaling": scaling, "dropout": dropout}
-    return computed(layer_keys.kernel, module, query, key, value, attention_mask, **options), None
+    return windowed(layer_keys.kernel, module, query, key, value, attention_mask, **options), None
 
 
 AttentionInterface.register(KERNEL, keys_attention)
@@ -159,11 +155,7 @@ class KeylessAttention(nn.Module):
         options = {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
         if self.owner < self.layer_idx:
             key, value = layer_keys.by_layer[self.owner]
-            if self.key_window is not None and key.shape[2] > self.key_window:
-                attention_mask = narrowed(
-                    attention_mask, rows=rows, columns=key.shape[2], window=self.key_window, is_strict=False, like=query
-                )
-            mixed = computed(layer_keys.kernel, self, query, key, value, attention_mask, **options)
+            mixed = windowed(layer_keys.kernel, self, query, key, value, attention_mask, **options)
         else:
             mixed = self._from_above(query, attention_mask, layer_keys, past_key_values, options)
         return getattr(self, self.names["o"])(mixed.reshape(batch, rows, -1)), None
@@ -179,7 +171,7 @@ class KeylessAttention(nn.Module):
             return query.new_zeros(batch, rows, heads, size)
         key, value = (torch.cat([part[which] for part in parts], dim=2) for which in (0, 1)) if made else parts[0]
         columns = rows + (past[0].shape[2] if past else 0)
-        mask = narrowed(mask, rows=rows, columns=columns, window=self.key_window, is_strict=True, like=query)
+        mask = narrowed(mask, rows=rows, columns=columns, window=None, is_strict=True, like=query)
         mask = mask[..., : key.shape[2]]  # in the first pass no new column is there yet
         sees_one = mask if mask.dtype is torch.bool else mask > torch.finfo(mask.dtype).min
         weights = probabilities(grouped_scores(query, key, scaling=options["scaling"]), mask)
@@ -241,14 +233,19 @@ class _Sharing:
 
     name: str
 
-    def shared(self, model: "PreTrainedModel", plan: dict[str, Any]) -> tuple["PreTrainedModel", PartReport]:
-        _check(backbone(model), plan)
+    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
+        found = backbone(model)
+        plan = {"window": None, "passes": 1, "gradient_passes": 1, **self.plan(len(found.layers))}
+        _check(found, plan["plan"])
         changed = with_parameters_of(model)
         _share(changed, plan)
         record_surgery(changed, name=self.name, plan=plan)
-        return changed, PartReport(
-            summary=f"keys and values shared: {plan['plan']}", metrics=cache_metrics(changed, base=model)
-        )
+        summary = f"keys and values shared: {plan['plan']}"
+        return changed, PartReport(summary=summary, metrics=cache_metrics(changed, base=model))
+
+    def plan(self, num_layers: int) -> dict[str, Any]:
+        """The plan, and what differs from one pass without a window."""
+        raise NotImplementedError
 
     @staticmethod
     def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
@@ -264,9 +261,9 @@ class ClaSurgery(_Sharing):
     def __init__(self, config: ClaConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        plan = cla_plan(len(backbone(model).layers), group=self.config.group)
-        return self.shared(model, {"plan": plan, "window": None, "passes": 1, "gradient_passes": 1})
+    def plan(self, num_layers: int) -> dict[str, Any]:
+        group = self.config.group
+        return {"plan": "_".join(str(index // group * group) for index in range(num_layers))}
 
 
 class LckvSurgery(_Sharing):
@@ -277,11 +274,12 @@ class LckvSurgery(_Sharing):
     def __init__(self, config: LckvConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        config = self.config
-        plan = config.plan or lckv_plan(len(backbone(model).layers))
-        passes = {"passes": config.passes, "gradient_passes": config.gradient_passes}
-        return self.shared(model, {"plan": plan, "window": config.window or None, **passes})
+    def plan(self, num_layers: int) -> dict[str, Any]:
+        if num_layers < 3:
+            raise SurgeryError(f"surgery=lckv: needs at least 3 layers, the decoder has {num_layers}")
+        owners = [0, *[num_layers - 2] * (num_layers - 2), num_layers - 1]
+        passes = {"passes": self.config.passes, "gradient_passes": self.config.gradient_passes}
+        return {"plan": "_".join(map(str, owners)), **passes}
 
 
 class YocoSurgery(_Sharing):
@@ -292,20 +290,21 @@ class YocoSurgery(_Sharing):
     def __init__(self, config: YocoConfig) -> None:
         self.config = config
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        plan = self.config.plan or yoco_plan(len(backbone(model).layers))
-        return self.shared(model, {"plan": plan, "window": self.config.window, "passes": 1, "gradient_passes": 1})
+    def plan(self, num_layers: int) -> dict[str, Any]:
+        middle = num_layers // 2
+        words = [*(f"{index}s" for index in range(middle)), *[str(middle)] * (num_layers - middle)]
+        return {"plan": "_".join(words), "window": self.config.window}
 
 
-def _check(found: Backbone, plan: dict[str, Any]) -> None:
-    values, words = found.config.to_dict(), parsed(plan["plan"], num_layers=len(found.layers))
-    if any(has_window for _, has_window in words) and not plan["window"]:
-        raise SurgeryError(f"surgery.plan: '{plan['plan']}' has sliding layers, and surgery.window is not set")
-    if plan["passes"] == 1 and any(owner > index for index, (owner, _) in enumerate(words)):
-        raise SurgeryError(f"surgery.plan: '{plan['plan']}' reads from above; use surgery=lckv with two passes or more")
+def parsed(plan: str) -> list[tuple[int, bool]]:
+    """(layer that is read, has a window) of each layer."""
+    return [(int(word.rstrip("s")), word.endswith("s")) for word in plan.split("_")]
+
+
+def _check(found: Backbone, plan: str) -> None:
     refuse_unusual_scores(found)
-    types = values.get("layer_types") or ["full_attention"] * len(found.layers)
-    for index, (owner, has_window) in enumerate(words):
+    types = found.config.to_dict().get("layer_types") or ["full_attention"] * len(found.layers)
+    for index, (owner, _) in enumerate(parsed(plan)):
         if any(name not in found.layers[index].sites for name in "qkv"):
             raise SurgeryError(f"layer {index}: another surgery took its queries, keys or values away")
         if types[index] != types[owner]:
@@ -314,13 +313,11 @@ def _check(found: Backbone, plan: dict[str, Any]) -> None:
             )
         if types[index] == "sliding_attention" and owner > index:
             raise SurgeryError(f"layer {index}: a layer with a sliding window cannot read layer {owner} above it")
-        if index != owner and words[owner][1] and not has_window:
-            raise SurgeryError(f"surgery.plan: layer {index} without a window reads layer {owner}, which has one")
 
 
 def _share(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
     found = backbone(model)
-    words = parsed(plan["plan"], num_layers=len(found.layers))
+    words = parsed(plan["plan"])
     read = {owner for index, (owner, _) in enumerate(words) if index != owner}
     for layer, (owner, has_window) in zip(found.layers, words, strict=True):
         window = plan["window"] if has_window else None

@@ -11,7 +11,6 @@ Every arm makes both tables, SUP and CLM (n = 1), of the same tokens, in a child
 memory is its own and leaves with it:
 
     numpy    what `construct=ndp` does, from rows of token ids to finished files: hashing, counting, content hashes
-    duckdb   the same by a GROUP BY on DuckDB
     trie     nested dictionaries: node[token] = [count, children]; its rate is the better of two collector settings
     tuples   one dictionary keyed by tuples of the prefix's tokens; on fewer tokens, since it grows with length squared
 
@@ -101,13 +100,13 @@ def memory_mb(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def tables_arm(folder: Path, *, builder: str, setting_mb: int, threads: int, limit: int = 0) -> dict[str, Any]:
+def tables_arm(folder: Path, *, setting_mb: int, threads: int, limit: int = 0) -> dict[str, Any]:
     rows = load_corpus(folder, limit=limit)
     config = NdpConstructConfig(
         _target_="",
         n=N,
         dedup=False,
-        builder=Builder(builder),
+        builder=Builder.numpy,
         memory_mb=setting_mb,
         shard_tokens=0,
         threads=threads,
@@ -245,14 +244,10 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     found = {
         f"numpy_{memory}mb": shown(
             f"  numpy, {memory} MiB",
-            in_child(tables_arm, folder, builder="numpy", setting_mb=memory, threads=threads),
+            in_child(tables_arm, folder, setting_mb=memory, threads=threads),
         )
         for memory in options.memory_mb
     }
-    found["duckdb"] = shown(
-        f"  duckdb, {largest} MiB",
-        in_child(tables_arm, folder, builder="duckdb", setting_mb=largest, threads=threads),
-    )
     tries = [
         shown(
             f"  trie, collector {'on' if collects else 'off'}",
@@ -264,7 +259,7 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
     found["tuples"] = shown("  tuples", in_child(python_arm, folder, kind="tuples", limit=TUPLE_TOKENS, collects=True))
     found["numpy_same_tokens_as_tuples"] = shown(
         "  numpy, tokens of tuples",
-        in_child(tables_arm, folder, builder="numpy", setting_mb=largest, threads=threads, limit=TUPLE_TOKENS),
+        in_child(tables_arm, folder, setting_mb=largest, threads=threads, limit=TUPLE_TOKENS),
     )
     best = found[f"numpy_{largest}mb"]
     ratios = {
@@ -272,7 +267,6 @@ def compare(name: str, folder: Path, options: argparse.Namespace) -> dict[str, A
         "numpy_over_trie_collector_on": best["tokens_per_s"] / tries[0]["tokens_per_s"],
         "numpy_over_trie_cpu": best["tokens_per_cpu_s"] / found["trie"]["tokens_per_cpu_s"],
         "numpy_over_tuples": best["tokens_per_s"] / found["tuples"]["tokens_per_s"],
-        "numpy_over_duckdb": best["tokens_per_s"] / found["duckdb"]["tokens_per_s"],
         "bytes_over_trie": best["bytes_per_prefix"] / found["trie"]["bytes_per_prefix"],
     }
     print("  " + "  ".join(f"{key} {value:.3g}" for key, value in ratios.items()), flush=True)

@@ -9,18 +9,19 @@ import numpy as np
 import pytest
 from tests.assembled import loaded
 from tests.methods.ndp import reference
+from tests.methods.ndp.test_relational import group_with_duckdb
 from tests.tolerances import FLOAT32
 
 from athlos.config.compose import run_config
 from athlos.data.datamodule import DataModule
 from athlos.data.encoding import Rows
 from athlos.errors import ConfigError, DataError
-from athlos.methods.ndp import construct, products
+from athlos.methods.ndp import construct, products, relational
 from athlos.methods.ndp.building import sup_rows
 from athlos.methods.ndp.config import NdpConstructConfig, NdpObjectiveConfig
 from athlos.methods.ndp.construct import NdpConstruct, NdpTables
 from athlos.methods.ndp.corpora import first_occurrences, first_of_each, is_clean, text_hash, training_rows
-from athlos.methods.ndp.hashing import prefix_keys
+from athlos.methods.ndp.hashing import segment_totals
 from athlos.methods.ndp.reading import TargetStore, write_targets
 from athlos.methods.ndp.tables import ARRAYS, CountTable
 from athlos.models.tokenizers import byte_tokenizer
@@ -85,7 +86,7 @@ def samples(pairs: list[tuple[str, str]]) -> list[reference.Sample]:
 
 def assert_holds(table: CountTable, expected: reference.Counts) -> None:
     assert table.num_rows == len(expected)
-    keys = np.stack([prefix_keys(np.array(key, dtype=np.int64))[-1] for key in expected])
+    keys = np.concatenate([segment_totals(np.array(key, dtype=np.int64), np.array([len(key)])) for key in expected])
     offsets, ids, counts = table.gather(table.lookup(keys))
     for key, start, stop in zip(expected, offsets[:-1], offsets[1:], strict=True):
         found = dict(zip(ids[start:stop].tolist(), counts[start:stop].tolist(), strict=True))
@@ -148,7 +149,7 @@ def test_rows_with_other_targets_are_no_repeats() -> None:
 
 def test_a_second_run_finds_the_products(data_dir: Path, tmp_path: Path) -> None:
     first, _ = made(context_of(data_dir, tmp_path))
-    again = context_of(data_dir, tmp_path, "seed=2", "construct.builder=duckdb", "construct.memory_mb=64")
+    again = context_of(data_dir, tmp_path, "seed=2", "construct.shard_tokens=30", "construct.memory_mb=64")
     second, _ = made(again)
     assert (first.sup_key, first.clm_key) == (second.sup_key, second.clm_key)
     assert all(product.reused for product in again.stages.history)
@@ -157,8 +158,11 @@ def test_a_second_run_finds_the_products(data_dir: Path, tmp_path: Path) -> None
     assert other.clm_key != first.clm_key
 
 
-@pytest.mark.parametrize("overrides", [["construct.shard_tokens=30"], ["construct.builder=duckdb"]])
-def test_shards_and_builders_give_the_same_bytes(data_dir: Path, tmp_path: Path, overrides: list[str]) -> None:
+@pytest.mark.parametrize("overrides", [["construct.shard_tokens=30"], ["construct.builder=spark"]])
+def test_shards_and_builders_give_the_same_bytes(
+    data_dir: Path, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relational, "group_with_spark", group_with_duckdb)
     whole, _ = made(context_of(data_dir, tmp_path / "a"))
     other, _ = made(context_of(data_dir, tmp_path / "b", *overrides))
     assert bytes_of(whole.sup) == bytes_of(other.sup)
@@ -274,7 +278,7 @@ def test_golden_product(data_dir: Path, tmp_path: Path) -> None:
         ("construct.collision_sample=-1", "construct.collision_sample: got -1, expected an integer >= 0"),
         ("train.batching=pack", "train.batching: got pack, but packed rows lose where answers begin"),
         ("data.train_split=null", "construct=ndp: counts the training split, and data=parallel_tsv names none"),
-        ("construct.builder=duckbd", "construct.builder: got 'duckbd', expected one of"),
+        ("construct.builder=sprak", "construct.builder: got 'sprak', expected one of"),
     ],
 )
 def test_bad_values_are_refused_at_once(data_dir: Path, override: str, message: str) -> None:

@@ -13,7 +13,7 @@ from athlos.methods.ndp.building import Chunk, Corpus, build
 from athlos.methods.ndp.config import Builder, NdpConstructConfig
 from athlos.methods.ndp.corpora import ShardedRows
 from athlos.methods.ndp.merging import merge
-from athlos.methods.ndp.relational import build_relational
+from athlos.methods.ndp.relational import build_on_spark
 from athlos.methods.ndp.suffixes import suffix_levels
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity
 from athlos.stages import Product, Stage, StageStore, content_hash
@@ -97,15 +97,15 @@ def _shard_table(
 def count_chunks(
     chunks: Sequence[Chunk], folder: Path, config: NdpConstructConfig, *, identity: TableIdentity
 ) -> CountTable:
-    """A table by the builder of the config. All give the same one, so the builder is in no key."""
+    """A table by the builder of the config. Both give the same one, so the builder is in no key."""
     threads = num_threads(config)
-    if config.builder in (Builder.auto, Builder.numpy):
+    if config.builder is Builder.numpy:
         return build(chunks, folder, identity=identity, threads=threads)
-    return build_relational(
+    return build_on_spark(
         chunks,
         folder,
         identity=identity,
         memory_mb=config.memory_mb,
         threads=threads,
-        spark_master=config.spark_master if config.builder is Builder.spark else None,
+        master=config.spark_master,
     )

@@ -30,15 +30,17 @@ def slow_key(tokens: list[int]) -> tuple[int, int]:
 token = st.integers(0, hashing.MAX_TOKEN)
 
 
-@given(st.lists(token, max_size=12), st.integers(0, 3))
-def test_prefix_keys_equal_the_loop(tokens: list[int], start: int) -> None:
-    start = min(start, len(tokens))
-    keys = hashing.prefix_keys(np.array(tokens, dtype=np.int64), start=start)
-    assert keys.shape == (len(tokens) - start + 1, 2)
-    assert keys.dtype == np.uint64
-    assert [tuple(map(int, key)) for key in keys] == [
-        slow_key(tokens[start : start + length]) for length in range(len(tokens) - start + 1)
-    ]
+def key_of(tokens: list[int]) -> tuple[int, ...]:
+    [total] = hashing.segment_totals(np.array(tokens, dtype=np.int64), np.array([len(tokens)]))
+    return tuple(map(int, total))
+
+
+@given(st.lists(st.lists(token, max_size=9), max_size=6))
+def test_totals_equal_the_loop(segments: list[list[int]]) -> None:
+    flat = np.array([one for segment in segments for one in segment], dtype=np.int64)
+    totals = hashing.segment_totals(flat, np.array([len(segment) for segment in segments], dtype=np.int64))
+    assert totals.dtype == np.uint64
+    assert [tuple(map(int, total)) for total in totals] == [slow_key(segment) for segment in segments]
 
 
 @given(st.lists(st.lists(token, max_size=9), max_size=6))
@@ -55,28 +57,23 @@ def test_long_segments_cross_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = hashing.segment_keys(tokens, lengths)
     monkeypatch.setattr(hashing, "CHUNK_TOKENS", 7)
     assert np.array_equal(hashing.segment_keys(tokens, lengths), expected)
-    assert np.array_equal(hashing.segment_keys(tokens[1:201], np.array([200])), hashing.prefix_keys(tokens[1:201])[:-1])
+    assert np.array_equal(hashing.segment_keys(tokens[1:201], np.array([200])), expected[1:201])
 
 
 def test_golden_keys() -> None:
     """A change makes every table on disk useless: raise the stage's version with it."""
-    keys = hashing.prefix_keys(np.array([3, 1, 4, 1, 5], dtype=np.int32))
-    assert [hex(int(word)) for word in keys[5]] == ["0x3917a32bef2d408f", "0xc07df65ecf65648d"]
-    assert keys[0].tolist() == [0, 0]
+    assert [hex(word) for word in key_of([3, 1, 4, 1, 5])] == ["0x3917a32bef2d408f", "0xc07df65ecf65648d"]
+    assert key_of([]) == (0, 0)
 
 
 def test_order_and_place_matter() -> None:
-    keys = {
-        tuple(hashing.prefix_keys(np.array(tokens))[-1].tolist())
-        for tokens in ([1, 2], [2, 1], [1, 2, 0], [0, 1, 2], [0], [0, 0])
-    }
-    assert len(keys) == 6
+    assert len({key_of(tokens) for tokens in ([1, 2], [2, 1], [1, 2, 0], [0, 1, 2], [0], [0, 0])}) == 6
 
 
 @pytest.mark.parametrize("tokens", [np.array([-1]), np.array([1 << 32]), np.array([1.0])])
 def test_what_is_no_token_is_refused(tokens: np.ndarray) -> None:
     with pytest.raises(DataError, match="tokens: got"):
-        hashing.prefix_keys(tokens)
+        hashing.segment_keys(tokens, np.array([len(tokens)]))
 
 
 def test_collisions_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:

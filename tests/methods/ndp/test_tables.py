@@ -46,7 +46,9 @@ def built(rows: CountRows, folder: Path, *, identity: TableIdentity = IDENTITY) 
 
 def content(table: CountTable, keys: list[tuple[int, ...]]) -> dict[tuple[int, ...], Counter[int]]:
     """What a table says of the keys; absent ones are left out."""
-    hashed = np.stack([hashing.prefix_keys(np.array(key, dtype=np.int64))[-1] for key in keys])
+    hashed = np.concatenate(
+        [hashing.segment_totals(np.array(key, dtype=np.int64), np.array([len(key)])) for key in keys]
+    )
     rows = table.lookup(hashed)
     offsets, token_ids, counts = table.gather(rows)
     return {

@@ -28,14 +28,6 @@ SECOND = np.uint64(0x94D049BB133111EB)
 THIRD = np.uint64(0x9FB21C651E98DF25)
 
 
-def prefix_keys(tokens: np.ndarray, *, start: int = 0) -> np.ndarray:
-    """Keys of the prefixes tokens[start:start + i] for i = 0 .. N, uint64 [N + 1, 2]; N = len(tokens) - start."""
-    rest = check_tokens(np.asarray(tokens))[start:]
-    keys = np.zeros((2, len(rest) + 1), dtype=np.uint64)
-    keys[:, 1:] = _running(rest, np.arange(len(rest), dtype=np.uint64))
-    return keys.T
-
-
 def segment_keys(tokens_N: np.ndarray, lengths_S: np.ndarray) -> np.ndarray:
     """For each token the key of the tokens before it in its own segment, uint64 [N, 2].
 
@@ -100,19 +92,6 @@ def mix(tokens_N: np.ndarray, positions_N: np.ndarray) -> tuple[np.ndarray, np.n
     second *= FIRST
     second ^= np.right_shift(second, np.uint64(32), out=scratch)
     return first, second
-
-
-def _running(tokens_N: np.ndarray, positions_N: np.ndarray) -> np.ndarray:
-    """Running sums of g, the token itself included, uint64 [2, N]; the positions are given, the sum never restarts."""
-    sums = np.empty((2, len(tokens_N)), dtype=np.uint64)
-    carry = np.zeros(2, dtype=np.uint64)
-    for start in range(0, len(tokens_N), CHUNK_TOKENS):
-        span = slice(start, start + CHUNK_TOKENS)
-        for word, values in enumerate(mix(tokens_N[span], positions_N[span])):
-            np.cumsum(values, out=sums[word, span])
-            sums[word, span] += carry[word]
-            carry[word] = sums[word, span][-1]
-    return sums
 
 
 def whole_segments(lengths_S: np.ndarray, *, size: int) -> Iterator[tuple[slice, slice]]:

@@ -83,8 +83,8 @@ class Text:
         return self.all
 
 
-def applied(model: Any, *overrides: str, tmp_path: Path | None = None) -> tuple[Any, Any]:
-    config = run_config(["surgery=lisa", *overrides])
+def applied(model: Any, *overrides: str, surgery: str = "lisa", tmp_path: Path | None = None) -> tuple[Any, Any]:
+    config = run_config([f"surgery={surgery}", *overrides])
     stages: Any = StageStore(tmp_path) if tmp_path else None
     data: Any = Text()
     context = PartContext(config=config, stages=stages, data=data, start=loaded(model))  # type: ignore[arg-type]
@@ -171,7 +171,8 @@ def test_full_rank_without_alignment_is_the_untouched_model(family: str) -> None
 @pytest.mark.parametrize("family", FAMILIES)
 def test_identity_without_rank_is_direct_sharing(family: str) -> None:
     model = model_of(family)
-    changed, _ = applied(model, *PURE, "surgery.lowrank.enabled=false", "surgery.align.hidden=0")
+    changed, report = applied(model, *EXPLICIT, surgery="shared_attention")
+    assert report.metrics["lisa/new_params"] == 0
     direct = logits(directly_shared(model, [2, 3]), ids_of())
     torch.testing.assert_close(logits(changed, ids_of()), direct, atol=EXACT, rtol=0)
     start, _ = applied(model, *PURE)  # zero queries and a zero outer matrix: training starts there too
@@ -375,6 +376,7 @@ def test_the_counts_of_the_papers_models(count: int, ratio: float, new: int) -> 
         (["surgery.lowrank.init=energy_pairs"], "counts the scores twice"),
         (["surgery.align.enabled=false", "surgery.lowrank.enabled=false"], "no scores"),
         (["surgery=none", "selection=lisa"], "another surgery"),
+        (["surgery=shared_attention", "selection=lisa"], "adds nothing that trains"),
         (["surgery.layers.explicit=[3]"], "surgery.layers.explicit"),
     ],
 )

@@ -20,7 +20,7 @@ from transformers.masking_utils import sdpa_mask
 from athlos.errors import SurgeryError
 from athlos.generation.cpu.fused_attention import Alignment, attend
 from athlos.methods.lisa.score_parts import Aligner, LowRank, wide, without_autocast
-from athlos.models.sites import Backbone
+from athlos.models.sites import ATTENTION_MATRICES, Backbone, Layer, Site
 
 KERNEL = "athlos_scores"
 """Name of the attention function that hands its scores on."""
@@ -176,10 +176,22 @@ def carry_scores(decoder: nn.Module) -> None:
     decoder.register_forward_pre_hook(before, with_kwargs=True)
 
 
+def alone(site: Site) -> nn.Module:
+    """The module of a site; of a fused matrix a new one with the site's rows."""
+    if not site.is_fused:
+        return site.module
+    rows = site.weight[site.rows]
+    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=site.module.bias is not None, device="meta")
+    linear.weight = nn.Parameter(rows.detach().clone())
+    if site.module.bias is not None:
+        linear.bias = nn.Parameter(site.module.bias[site.rows].detach().clone())
+    return linear
+
+
 class SharedAttention(nn.Module):
     """Attention of a shared layer: the scores of the layer below, aligned, plus a low-rank part; own values and output.
 
-    Caches low-rank keys and full values. `value` and `output` are set by the surgery under the names of the model.
+    Caches low-rank keys and full values. Values and output stand under the names of the model.
     """
 
     absent_sites = ("q", "k")
@@ -187,13 +199,9 @@ class SharedAttention(nn.Module):
 
     def __init__(
         self,
+        layer: Layer,
+        found: Backbone,
         *,
-        layer_index: int,
-        num_heads: int,
-        head_size: int,
-        num_groups: int,
-        scaling: float,
-        names: dict[str, str],
         share_point: str,
         aligner: Aligner | None,
         low_rank: LowRank | None,
@@ -202,10 +210,13 @@ class SharedAttention(nn.Module):
         super().__init__()
         self.is_read = is_read
         """Whether the layer above takes the scores of this one."""
-        self.layer_idx, self.num_heads, self.head_size = layer_index, num_heads, head_size
-        self.num_groups, self.scaling = num_groups, scaling
-        self.names, self.share_point = names, share_point
+        old: Any = layer.attention
+        self.layer_idx, self.num_heads, self.head_size = layer.index, found.num_heads, found.head_size
+        self.num_groups, self.scaling, self.share_point = found.num_kv_heads, old.scaling, share_point
         self.aligner, self.low_rank = aligner, low_rank
+        setattr(self, ATTENTION_MATRICES["v"], alone(layer.sites["v"]))
+        setattr(self, ATTENTION_MATRICES["o"], layer.sites["o"].module)
+        self.train(old.training)
 
     @property
     def cache_numbers(self) -> int:
@@ -233,7 +244,7 @@ class SharedAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         layer_scores: LayerScores = arguments[ARGUMENT]
         batch, rows, _ = hidden_states.shape
-        value = getattr(self, self.names["v"])(hidden_states)
+        value = getattr(self, ATTENTION_MATRICES["v"])(hidden_states)
         value = value.view(batch, rows, self.num_groups, self.head_size).transpose(1, 2)
         query = key = None
         if self.low_rank is not None:
@@ -243,7 +254,7 @@ class SharedAttention(nn.Module):
             key, value = self._cached(key, value, past_key_values)
         fused = self._fused(layer_scores, query, key, value, mask=attention_mask)
         if fused is not None:
-            return getattr(self, self.names["o"])(fused.flatten(2)), None
+            return getattr(self, ATTENTION_MATRICES["o"])(fused.flatten(2)), None
         scores = self.scores(
             layer_scores.below(self.layer_idx), query, key, mask=attention_mask, num_columns=value.shape[2]
         )
@@ -252,7 +263,7 @@ class SharedAttention(nn.Module):
         if layer_scores.probabilities is not None:
             layer_scores.probabilities[self.layer_idx] = weights
         mixed = mixed_values(weights, value).reshape(batch, rows, -1)
-        return getattr(self, self.names["o"])(mixed), None
+        return getattr(self, ATTENTION_MATRICES["o"])(mixed), None
 
     def scores(
         self,

@@ -1,4 +1,4 @@
-"""Schemas of LISA: the surgery and its baseline, and the selection of what it added."""
+"""Schemas of LISA: the surgery, those it is compared with, and the selection of what it added."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -102,14 +102,6 @@ class LisaSurgeryConfig(SurgeryConfig):
 
 
 @dataclass(kw_only=True)
-class SharedAttentionConfig(SurgeryConfig):
-    layers: LayersConfig = field(default_factory=LayersConfig)
-    calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
-    allow_mixed: bool = False
-    shuffle_heads: int = at_least(0, default=0)
-
-
-@dataclass(kw_only=True)
 class ClaConfig(SurgeryConfig):
     group: int = at_least(1)
     """Neighbouring layers that have one set of keys and values; 1 = none is shared."""
@@ -193,25 +185,20 @@ class LisaConfig(MethodConfig):
             yield Phase(name=stage.value, run=replace(run, method=method, objective=objective, train=train))
 
 
-def _layer_errors(config: "RunConfig") -> Iterable[str]:
+def _surgery_errors(config: "RunConfig") -> Iterable[str]:
     node = config.surgery
-    assert isinstance(node, LisaSurgeryConfig | SharedAttentionConfig)
+    assert isinstance(node, LisaSurgeryConfig)
     is_explicit = node.layers.select is Select.explicit
     if is_explicit != bool(node.layers.explicit):
         yield f"surgery.layers.explicit: got {node.layers.explicit} with select={node.layers.select.value}"
     if is_explicit and any(index == 0 for index in node.layers.explicit):
         yield "surgery.layers.explicit: layer 0 has no layer below it"
     needs_text = node.layers.select is Select.similarity or (
-        isinstance(node, LisaSurgeryConfig) and node.align.enabled and node.align.init is not AlignInit.identity
+        node.align.enabled and node.align.init is not AlignInit.identity
     )
     if needs_text and config.data.train_split is None and not config.dry_run:
         yield f"surgery.calibration: needs a training split, and data={config.data.name} names none"
 
-
-def _surgery_errors(config: "RunConfig") -> Iterable[str]:
-    yield from _layer_errors(config)
-    node = config.surgery
-    assert isinstance(node, LisaSurgeryConfig)
     if node.lowrank.rank % 2:
         yield f"surgery.lowrank.rank: got {node.lowrank.rank}, expected an even number >= 2, or 0"
     if not node.align.enabled and not node.lowrank.enabled:
@@ -234,8 +221,11 @@ def _lckv_errors(config: "RunConfig") -> Iterable[str]:
 
 
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
-    if not isinstance(config.surgery, LisaSurgeryConfig):
+    node = config.surgery
+    if not isinstance(node, LisaSurgeryConfig):
         yield "selection=lisa: trains what surgery=lisa added, and this run has another surgery"
+    elif not node.lowrank.enabled and not (node.align.enabled and node.align.hidden):
+        yield "selection=lisa: without a low-rank part and hidden units surgery=lisa adds nothing that trains"
 
 
 def _method_errors(config: "RunConfig") -> Iterable[str]:
@@ -275,14 +265,6 @@ PARTS = [
         target="athlos.methods.lisa.surgery.LisaSurgery",
         summary="attention scores from the layer below, aligned, plus a low-rank part",
         check=_surgery_errors,
-    ),
-    Part(
-        group="surgery",
-        name="shared_attention",
-        schema=SharedAttentionConfig,
-        target="athlos.methods.lisa.surgery.SharedAttentionSurgery",
-        summary="attention scores copied from the layer below, head for head",
-        check=_layer_errors,
     ),
     Part(
         group="surgery",

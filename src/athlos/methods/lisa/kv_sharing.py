@@ -23,12 +23,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.generation.kv_cache import KVLayer
-from athlos.methods.lisa.attention import grouped_scores, mixed_values, probabilities, refuse_unusual_scores
+from athlos.methods.lisa.attention import alone, grouped_scores, mixed_values, probabilities, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
 from athlos.methods.lisa.config import ClaConfig, LckvConfig, YocoConfig
 from athlos.methods.lisa.score_parts import rotated
 from athlos.methods.lisa.similarity import with_parameters_of
-from athlos.methods.lisa.surgery import alone
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, HEAD_NORMS, Backbone, Layer, backbone
 from athlos.models.surgical import record_surgery
 from athlos.parts import PartContext
@@ -109,33 +108,26 @@ AttentionInterface.register(KERNEL, keys_attention)
 
 
 class KeylessAttention(nn.Module):
-    """Attention with queries and output of its own and the keys and values of another layer. Caches nothing.
-
-    `q`, `o` and a query norm are set by the surgery under the names of the model.
-    """
+    """Attention with queries and output of its own and the keys and values of another layer. Caches nothing."""
 
     absent_sites = ("k", "v")
     takes_one_column = True
     cache_numbers = 0
     is_causal = True
 
-    def __init__(
-        self,
-        *,
-        layer_index: int,
-        owner: int,
-        window: int | None,
-        num_heads: int,
-        num_groups: int,
-        head_size: int,
-        scaling: float,
-        dropout: float,
-        names: dict[str, str],
-    ) -> None:
+    def __init__(self, layer: Layer, found: Backbone, *, owner: int, window: int | None) -> None:
         super().__init__()
-        self.layer_idx, self.owner, self.key_window, self.names = layer_index, owner, window, names
-        self.num_heads, self.head_size, self.num_key_value_groups = num_heads, head_size, num_heads // num_groups
-        self.scaling, self.dropout = scaling, dropout
+        old: Any = layer.attention
+        self.layer_idx, self.owner, self.key_window = layer.index, owner, window
+        self.num_heads, self.head_size = found.num_heads, found.head_size
+        self.num_key_value_groups = found.num_heads // found.num_kv_heads
+        self.scaling, self.dropout = old.scaling, old.attention_dropout
+        setattr(self, ATTENTION_MATRICES["q"], alone(layer.sites["q"]))
+        setattr(self, ATTENTION_MATRICES["o"], layer.sites["o"].module)
+        self.has_norm = "query" in layer.norms
+        if self.has_norm:
+            setattr(self, HEAD_NORMS["query"], layer.norms["query"])
+        self.train(old.training)
 
     def forward(
         self,
@@ -147,9 +139,9 @@ class KeylessAttention(nn.Module):
     ) -> tuple[Tensor, None]:
         layer_keys: LayerKeys = arguments[ARGUMENT]
         batch, rows, _ = hidden_states.shape
-        query = getattr(self, self.names["q"])(hidden_states).view(batch, rows, self.num_heads, self.head_size)
-        if "query" in self.names:
-            query = getattr(self, self.names["query"])(query)
+        query = getattr(self, ATTENTION_MATRICES["q"])(hidden_states).view(batch, rows, self.num_heads, self.head_size)
+        if self.has_norm:
+            query = getattr(self, HEAD_NORMS["query"])(query)
         cos, sin = (table[:, :, None, : self.head_size // 2] for table in position_embeddings)
         query = rotated(query, cos, sin).transpose(1, 2)
         options = {"scaling": self.scaling, "dropout": self.dropout if self.training else 0.0}
@@ -158,7 +150,7 @@ class KeylessAttention(nn.Module):
             mixed = windowed(layer_keys.kernel, self, query, key, value, attention_mask, **options)
         else:
             mixed = self._from_above(query, attention_mask, layer_keys, past_key_values, options)
-        return getattr(self, self.names["o"])(mixed.reshape(batch, rows, -1)), None
+        return getattr(self, ATTENTION_MATRICES["o"])(mixed.reshape(batch, rows, -1)), None
 
     def _from_above(
         self, query: Tensor, mask: Tensor | None, layer_keys: LayerKeys, cache: Any, options: dict[str, float]
@@ -322,7 +314,7 @@ def _share(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
     for layer, (owner, has_window) in zip(found.layers, words, strict=True):
         window = plan["window"] if has_window else None
         if layer.index != owner:
-            setattr(layer.module, ATTENTION_MODULE, _keyless(layer, found, owner=owner, window=window))
+            setattr(layer.module, ATTENTION_MODULE, KeylessAttention(layer, found, owner=owner, window=window))
         elif layer.index in read or window is not None:
             _hand_on(layer.attention, window=window)
     above = sorted({owner for index, (owner, _) in enumerate(words) if owner > index})
@@ -334,24 +326,3 @@ def _hand_on(attention: Any, *, window: int | None) -> None:
     config = copy.copy(attention.config)
     config._attn_implementation_internal = KERNEL
     attention.config, attention.key_window, attention.takes_one_column = config, window, True
-
-
-def _keyless(layer: Layer, found: Backbone, *, owner: int, window: int | None) -> KeylessAttention:
-    norms = {"query": HEAD_NORMS["query"]} if "query" in layer.norms else {}
-    old: Any = layer.attention
-    attention = KeylessAttention(
-        layer_index=layer.index,
-        owner=owner,
-        window=window,
-        num_heads=found.num_heads,
-        num_groups=found.num_kv_heads,
-        head_size=found.head_size,
-        scaling=old.scaling,
-        dropout=old.attention_dropout,
-        names={**ATTENTION_MATRICES, **norms},
-    )
-    setattr(attention, ATTENTION_MATRICES["q"], alone(layer.sites["q"]))
-    setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
-    if norms:
-        setattr(attention, norms["query"], layer.norms["query"])
-    return attention.train(old.training)

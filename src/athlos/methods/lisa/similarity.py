@@ -25,7 +25,7 @@ from athlos.stages import Stage
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from athlos.methods.lisa.config import LisaSurgeryConfig, SharedAttentionConfig
+    from athlos.methods.lisa.config import LisaSurgeryConfig
     from athlos.parts import PartContext
 
 SIMILARITY_VERSION = 1
@@ -73,9 +73,7 @@ class Similarity:
             return Similarity(**{name: stored[name] for name in stored.files})
 
 
-def similarity(
-    model: "PreTrainedModel", *, context: "PartContext", config: "LisaSurgeryConfig | SharedAttentionConfig"
-) -> Similarity:
+def similarity(model: "PreTrainedModel", *, context: "PartContext", config: "LisaSurgeryConfig") -> Similarity:
     """Measure on the front of the training split, once for a model, a text and a number of tokens."""
     num_tokens = config.calibration.tokens
     data, split = context.data, context.config.data.train_split

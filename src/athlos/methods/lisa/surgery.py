@@ -1,4 +1,5 @@
-"""The surgeries `lisa` and `shared_attention`: layers that take their attention scores from the layer below."""
+"""The surgery `lisa`: layers that take their attention scores from the layer below; copied as they are with no aligner
+and no low-rank part (`shared_attention`)."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,13 @@ from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.lisa.attention import SharedAttention, carry_scores, hand_on, refuse_unusual_scores
 from athlos.methods.lisa.cache_cost import cache_metrics
-from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select, SharedAttentionConfig
+from athlos.methods.lisa.config import AlignInit, LisaSurgeryConfig, LowRankInit, Select
 from athlos.methods.lisa.head_shuffle import shuffle_heads
 from athlos.methods.lisa.layer_choice import chosen
 from athlos.methods.lisa.lowrank import automatic_rank, kept_pairs, kept_rows
 from athlos.methods.lisa.score_parts import Aligner, LowRank
 from athlos.methods.lisa.similarity import Similarity, similarity, with_parameters_of
-from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, Backbone, Layer, Site, backbone
+from athlos.models.sites import ATTENTION_MODULE, Backbone, Layer, backbone
 from athlos.models.surgical import record_surgery
 from athlos.parts import PartContext
 
@@ -53,33 +54,14 @@ class LisaSurgery:
         }
         _check(found, plan["layers"], config=config, rank=rank)
         shared = with_parameters_of(model)
-        _share(shared, plan, init=config.lowrank.init, alike=alike, align_init=config.align.init)
+        _share(shared, plan, config=config, alike=alike)
         record_surgery(shared, name="lisa", plan=plan)
         return shared, _report(shared, base=model, plan=plan)
 
     @staticmethod
     def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
         """Change a fresh model alike; its weights are loaded afterwards."""
-        _share(model, plan, init=None, alike=None, align_init=AlignInit.identity)
-
-
-class SharedAttentionSurgery:
-    """Direct sharing: each head of a shared layer takes the scores of the same head below."""
-
-    def __init__(self, config: SharedAttentionConfig) -> None:
-        self.config = config
-
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        found, alike = backbone(model), None
-        shuffle_heads(found, seed=self.config.shuffle_heads)
-        if self.config.layers.select is Select.similarity and not found.head.weight.is_meta:
-            alike = similarity(model, context=context, config=self.config)
-        plan = {**DIRECT, "layers": _choice(self.config, found, alike=alike)}
-        _check(found, plan["layers"], config=self.config, rank=0)
-        shared = directly_shared(model, plan["layers"])
-        return shared, _report(shared, base=model, plan=plan)
-
-    rebuild = LisaSurgery.rebuild
+        _share(model, plan)
 
 
 def uses_map(config: LisaSurgeryConfig) -> bool:
@@ -92,15 +74,12 @@ def reads_text(config: LisaSurgeryConfig) -> bool:
     return uses_map(config) or config.layers.select is Select.similarity
 
 
-DIRECT: dict[str, Any] = {"share_point": "logits", "align": None, "low_rank": None}
-
-
 def directly_shared(model: "PreTrainedModel", layers: list[int]) -> "PreTrainedModel":
     """A model over the same parameters whose given layers copy the scores of the layer below."""
-    plan = {**DIRECT, "layers": layers}
+    plan = {"layers": layers, "share_point": "logits", "align": None, "low_rank": None}
     shared = with_parameters_of(model)
-    _share(shared, plan, init=None, alike=None, align_init=AlignInit.identity)
-    record_surgery(shared, name="shared_attention", plan=plan)
+    _share(shared, plan)
+    record_surgery(shared, name="lisa", plan=plan)
     return shared
 
 
@@ -119,9 +98,7 @@ def _mix_of(aligner: Any) -> Aligner:
     return alone
 
 
-def _choice(
-    config: LisaSurgeryConfig | SharedAttentionConfig, found: Backbone, *, alike: Similarity | None
-) -> list[int]:
+def _choice(config: LisaSurgeryConfig, found: Backbone, *, alike: Similarity | None) -> list[int]:
     select = config.layers.select.value
     if select == "similarity" and alike is None:  # on the meta device only the number of layers counts
         select = "last_k"
@@ -140,7 +117,7 @@ def _has_bias(found: Backbone) -> bool:
     )
 
 
-def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | SharedAttentionConfig, rank: int) -> None:
+def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig, rank: int) -> None:
     values = found.config.to_dict()
     refuse_unusual_scores(found)
     types = values.get("layer_types") or ["full_attention"] * len(found.layers)
@@ -154,7 +131,7 @@ def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig | Sh
                 + ("" if here == "full_attention" else ", or set surgery.allow_mixed=true")
             )
         norms = {"query", "key"} & set(found.layers[index].norms)
-        if rank and norms and isinstance(config, LisaSurgeryConfig) and config.lowrank.init is LowRankInit.energy_pairs:
+        if rank and norms and config.lowrank.init is LowRankInit.energy_pairs:
             raise SurgeryError(f"layer {index}: energy_pairs does not fit a model that normalises its queries and keys")
 
 
@@ -162,15 +139,15 @@ def _share(
     model: "PreTrainedModel",
     plan: dict[str, Any],
     *,
-    init: LowRankInit | None,
-    alike: Similarity | None,
-    align_init: AlignInit,
+    config: LisaSurgeryConfig | None = None,
+    alike: Similarity | None = None,
 ) -> None:
+    """The structure of a plan, and its first weights where a config says how they begin; else they are loaded."""
     found = backbone(model)
     shared = set(plan["layers"])
     for layer in found.layers:
         if layer.index in shared:
-            setattr(layer.module, ATTENTION_MODULE, _shared(layer, found, plan, init, alike, align_init))
+            setattr(layer.module, ATTENTION_MODULE, _shared(layer, found, plan, config, alike))
         elif layer.index + 1 in shared:
             hand_on(layer.attention)
     carry_scores(found.decoder)
@@ -180,67 +157,40 @@ def _shared(
     layer: Layer,
     found: Backbone,
     plan: dict[str, Any],
-    init: LowRankInit | None,
+    config: LisaSurgeryConfig | None,
     alike: Similarity | None,
-    align_init: AlignInit,
 ) -> SharedAttention:
-    value = layer.sites["v"]
-    place: dict[str, Any] = {"device": value.weight.device, "dtype": value.weight.dtype}
+    weight = layer.sites["v"].weight
     # Copies of a model that was built under torch.device("meta") leave that context behind.
     aligner = low_rank = None
-    with torch.device(place["device"]):
+    with torch.device(weight.device):
         if plan["align"] is not None:
-            aligner = Aligner(found.num_heads, **plan["align"]).to(place["dtype"])
+            aligner = Aligner(found.num_heads, **plan["align"]).to(weight.dtype)
         if plan["low_rank"] is not None:
             low_rank = LowRank(
                 found.hidden_size, num_heads=found.num_heads, num_groups=found.num_kv_heads, **plan["low_rank"]
-            ).to(place["dtype"])
-    scaling: Any = layer.attention.scaling
+            ).to(weight.dtype)
     attention = SharedAttention(
-        layer_index=layer.index,
-        num_heads=found.num_heads,
-        head_size=found.head_size,
-        num_groups=found.num_kv_heads,
-        scaling=scaling,
-        names=ATTENTION_MATRICES,
+        layer,
+        found,
         share_point=plan["share_point"],
         aligner=aligner,
         low_rank=low_rank,
         is_read=layer.index + 1 in plan["layers"],
     )
-    setattr(attention, ATTENTION_MATRICES["v"], alone(value))
-    setattr(attention, ATTENTION_MATRICES["o"], layer.sites["o"].module)
-    if init is not None and not value.weight.is_meta:
+    if config is not None and not weight.is_meta:
         with torch.no_grad():
-            _initialise(attention, layer, found, init=init, alike=alike, align_init=align_init)
-    return attention.train(layer.attention.training)
-
-
-def alone(site: Site) -> nn.Module:
-    """The module of a site; of a fused matrix a new one with the site's rows."""
-    if not site.is_fused:
-        return site.module
-    rows = site.weight[site.rows]
-    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=site.module.bias is not None, device="meta")
-    linear.weight = nn.Parameter(rows.detach().clone())
-    if site.module.bias is not None:
-        linear.bias = nn.Parameter(site.module.bias[site.rows].detach().clone())
-    return linear
+            _initialise(attention, layer, found, config=config, alike=alike)
+    return attention
 
 
 def _initialise(
-    attention: SharedAttention,
-    layer: Layer,
-    found: Backbone,
-    *,
-    init: LowRankInit,
-    alike: Similarity | None,
-    align_init: AlignInit,
+    attention: SharedAttention, layer: Layer, found: Backbone, *, config: LisaSurgeryConfig, alike: Similarity | None
 ) -> None:
-    aligner, low_rank = attention.aligner, attention.low_rank
+    aligner, low_rank, init = attention.aligner, attention.low_rank, config.lowrank.init
     if aligner is not None and aligner.residual and aligner.has_mix:
         assert alike is not None
-        aligner.mix.copy_(head_map(alike, layer.index, align_init))
+        aligner.mix.copy_(head_map(alike, layer.index, config.align.init))
     if low_rank is None:
         return
     pairs = kept_pairs(

@@ -35,8 +35,8 @@ from athlos.stages import Stage
 NEIGHBOURS_VERSION = 1
 """Raised when the same rows, model and switches give other targets."""
 ROWS_AT_ONCE = 32
-BLOCK = 1024
-"""Positions that are compared with as many others at a time."""
+BLOCK = 256
+"""Positions that are compared with all others at a time."""
 
 
 class NeighbourObjective:
@@ -149,19 +149,10 @@ def nearest(states_ND: Tensor, *, num: int) -> tuple[Floats, Ints]:
     distances, indices = [], []
     for start in range(0, len(states_ND), BLOCK):
         queries_QD = states_ND[start : start + BLOCK]
-        best_QK = queries_QD.new_empty(len(queries_QD), 0)
-        chosen_QK = torch.empty(len(queries_QD), 0, dtype=torch.int64, device=states_ND.device)
-        for first in range(0, len(states_ND), BLOCK):
-            others_QD = states_ND[first : first + BLOCK]
-            # Less the query's own square, which does not change the order.
-            compared = squares_N[first : first + BLOCK] - 2 * queries_QD @ others_QD.T
-            if first == start:
-                compared.fill_diagonal_(torch.inf)
-            places = torch.arange(first, first + len(others_QD), device=states_ND.device).expand_as(compared)
-            best_QK, order = torch.cat([best_QK, compared], 1).topk(
-                min(num, best_QK.shape[1] + compared.shape[1]), largest=False
-            )
-            chosen_QK = torch.cat([chosen_QK, places], 1).gather(1, order)
+        # Less the query's own square, which does not change the order.
+        compared_QN = squares_N - 2 * queries_QD @ states_ND.T
+        compared_QN[:, start:].fill_diagonal_(torch.inf)
+        chosen_QK = compared_QN.topk(num, largest=False).indices
         # Once more as a difference: equal states are at distance 0, not at a rounding error.
         exact_QK = torch.stack([(queries_QD - states_ND[column]).square().sum(-1) for column in chosen_QK.T], 1)
         exact_QK, order = exact_QK.sort(stable=True)

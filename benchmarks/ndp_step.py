@@ -34,7 +34,7 @@ from athlos.methods.ndp import building, positions
 from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.counting import count
 from athlos.methods.ndp.objective import NdpObjective
-from athlos.methods.ndp.reading import write_targets
+from athlos.methods.ndp.reading import NdpTables, write_targets
 from athlos.methods.ndp.tables import CountTable, TableIdentity, TableWriter
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
@@ -85,16 +85,9 @@ def objective_of(rows: Rows, folder: Path, *, name: str, vocab: int) -> NdpObjec
     config: Any = run_config(["objective=ndp", "train.batching=bucket", "train.max_steps=0", *ARMS[name]]).objective
     target_folder = folder / f"targets-{name}"
     target_folder.mkdir()
-    write_targets(
-        target_folder,
-        rows,
-        config,
-        sup=table_of(rows, folder, kind="sup", vocab=vocab),
-        clm=table_of(rows, folder, kind="clm", vocab=vocab),
-        min_length=1,
-        vocab_size=vocab,
-        joins_first=False,
-    )
+    sup, clm = (table_of(rows, folder, kind=kind, vocab=vocab) for kind in ("sup", "clm"))
+    tables = NdpTables(rows=rows, sup=sup, clm=clm, n=1, joins_first=False, sup_key="", clm_key="")
+    write_targets(target_folder, tables, config, vocab_size=vocab)
     objective = NdpObjective(config)
     objective.read(target_folder)
     return objective

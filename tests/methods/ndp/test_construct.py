@@ -19,10 +19,10 @@ from athlos.errors import ConfigError, DataError
 from athlos.methods.ndp import construct, products, relational
 from athlos.methods.ndp.building import sup_rows
 from athlos.methods.ndp.config import NdpConstructConfig, NdpObjectiveConfig
-from athlos.methods.ndp.construct import NdpConstruct, NdpTables
-from athlos.methods.ndp.corpora import first_occurrences, first_of_each, is_clean, text_hash, training_rows
+from athlos.methods.ndp.construct import NdpConstruct
+from athlos.methods.ndp.corpora import first_of_each, is_clean, text_hash, training_rows
 from athlos.methods.ndp.hashing import segment_totals
-from athlos.methods.ndp.reading import TargetStore, write_targets
+from athlos.methods.ndp.reading import NdpTables, TargetStore, write_targets
 from athlos.methods.ndp.tables import ARRAYS, CountTable
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.parts import PartContext
@@ -143,7 +143,6 @@ def test_rows_with_other_targets_are_no_repeats() -> None:
         ends_R=np.cumsum(lengths),
         num_targets_R=is_target.sum(1),
     )
-    assert first_occurrences(rows).tolist() == [0, 1]
     assert training_rows(rows, shard_tokens=100, dedup=True).kept_R.tolist() == [True, True, False]
 
 
@@ -304,17 +303,7 @@ def test_the_sliding_window_replaces_the_answer_side(data_dir: Path, tmp_path: P
     assert isinstance(config, NdpObjectiveConfig)
     folder = tmp_path / "targets"
     folder.mkdir()
-    write_targets(
-        folder,
-        rows,
-        config,
-        sup=tables.sup,
-        clm=tables.clm,
-        min_length=1,
-        vocab_size=259,
-        joins_first=False,
-        slide=tables.slide,
-    )
+    write_targets(folder, tables, config, vocab_size=259)
     found = TargetStore(folder)
     corpus = training_rows(rows, shard_tokens=10_000, dedup=False).shard(0)
     window_side = tables.slide.distributions(corpus, vocab_size=259)

@@ -12,7 +12,6 @@ from athlos.config.compose import run_config
 from athlos.data.batches import collate
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.methods.ndp.config import Divergence
-from athlos.methods.ndp.corpora import first_occurrences
 from athlos.methods.ndp.module import NdpModule
 from athlos.parts import PartContext
 
@@ -103,11 +102,12 @@ def test_repeats_are_left_out_and_the_arms_matched(tmp_path: Path) -> None:
         assert module.num_matched_steps == 200
 
 
-def test_first_occurrences_look_at_targets_too(tmp_path: Path) -> None:
-    _, assembly = module_of(tmp_path, "objective=next_token")
-    rows = assembly.context.data.rows("train").subset(np.array([0, 1, 0, 1, 1]))
-    assert first_occurrences(rows).tolist()[0] == 0
-    assert len(first_occurrences(rows)) <= 2
+def test_repeats_that_the_tables_count_are_left_out_of_the_training_too(tmp_path: Path) -> None:
+    _, assembly = module_of(tmp_path, "construct.dedup=false")
+    rows, kept = assembly.context.made.product.rows, assembly.context.data.rows("train")
+    texts, kept_texts = ([tuple(table.row(index)[0].tolist()) for index in range(len(table))] for table in (rows, kept))
+    assert kept_texts == list(dict.fromkeys(texts))
+    assert len(kept) < len(rows)
 
 
 def test_a_prepared_objective_reports_what_it_saw(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Targets beside the rows, against the naive twin: every position, every switch, and batches in any order."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from athlos.errors import DataError
 from athlos.methods.ndp import building, positions, reading
 from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.counting import count
-from athlos.methods.ndp.reading import TargetStore, write_targets
+from athlos.methods.ndp.reading import NdpTables, TargetStore, write_targets
 from athlos.methods.ndp.tables import CountRows, CountTable, TableIdentity, TableWriter
 
 V = 40
@@ -45,7 +46,7 @@ def rows_of(samples: list[Any]) -> Rows:
     )
 
 
-def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> tuple[CountTable, CountTable]:
+def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> NdpTables:
     lengths = rows.ends_R - rows.starts_R
     corpus = Corpus(
         tokens_N=rows.tokens_T, is_predicted_N=positions.predicted(rows.is_target_T, lengths), lengths_R=lengths
@@ -56,9 +57,9 @@ def tables_of(rows: Rows, folder: Path, *, n: int, mono: list[list[int]]) -> tup
         everywhere = np.ones(len(documents), dtype=bool)
         texts = Corpus(tokens_N=documents, is_predicted_N=everywhere, lengths_R=np.array([len(one) for one in mono]))
         clm.append(building.mono_rows(texts, n=n, longest=100))
-    return written(building.sup_rows(corpus), folder / "sup", "sup", n), written(
-        CountRows.joined(clm), folder / "clm", "clm", n
-    )
+    sup = written(building.sup_rows(corpus), folder / "sup", "sup", n)
+    joined = written(CountRows.joined(clm), folder / "clm", "clm", n)
+    return NdpTables(rows=rows, sup=sup, clm=joined, n=n, joins_first=False, sup_key="", clm_key="")
 
 
 def written(entries: CountRows, folder: Path, kind: str, n: int) -> CountTable:
@@ -74,10 +75,10 @@ def config_of(*overrides: str) -> Any:
 
 def store_of(tmp_path: Path, config: Any, *, n: int = 1, mono: Any = (), samples: Any = None) -> TargetStore:
     rows = rows_of(samples or DIALOGUES)
-    sup, clm = tables_of(rows, tmp_path, n=n, mono=list(mono))
+    tables = tables_of(rows, tmp_path, n=n, mono=list(mono))
     folder = tmp_path / "targets"
     folder.mkdir()
-    write_targets(folder, rows, config, sup=sup, clm=clm, min_length=n, vocab_size=V, joins_first=False)
+    write_targets(folder, tables, config, vocab_size=V)
     return TargetStore(folder)
 
 
@@ -191,9 +192,9 @@ def test_a_cap_on_candidates(tmp_path: Path) -> None:
 
 def test_tables_of_other_rows_are_refused(tmp_path: Path) -> None:
     rows, other = rows_of(DIALOGUES), rows_of([([9, 9, 10, 30], [(2, 4)])])
-    sup, clm = tables_of(other, tmp_path, n=1, mono=[])
+    tables = replace(tables_of(other, tmp_path, n=1, mono=[]), rows=rows)
     with pytest.raises(DataError, match="30 of 30 training prefixes are not in the table"):
-        write_targets(tmp_path, rows, config_of(), sup=sup, clm=clm, min_length=1, vocab_size=V, joins_first=False)
+        write_targets(tmp_path, tables, config_of(), vocab_size=V)
 
 
 def test_one_answer_a_question_and_no_answer_prefixes_is_one_hot(tmp_path: Path) -> None:

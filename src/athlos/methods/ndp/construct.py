@@ -2,43 +2,27 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
+
+import numpy as np
 
 from athlos.config.part_report import PartReport
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import Rows, tokenizer_hash
+from athlos.data.encoding import tokenizer_hash
 from athlos.errors import DataError
 from athlos.methods.ndp.building import clm_rows, mono_rows, sup_rows
 from athlos.methods.ndp.config import NdpConstructConfig, drops_repeats
 from athlos.methods.ndp.corpora import Documents, ShardedRows, domain_documents, first_occurrences, training_rows
 from athlos.methods.ndp.hashing import num_collisions
 from athlos.methods.ndp.products import Source, data_hash, shard_size, suffix_product, table_product
+from athlos.methods.ndp.reading import NdpTables
 from athlos.methods.ndp.suffixes import SuffixReader
 from athlos.methods.ndp.tables import CountTable, TableIdentity
 from athlos.parts import Made, PartContext
 from athlos.stages import Product, content_hash
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class NdpTables:
-    """What the construction made, for `objective=ndp`."""
-
-    rows: Rows
-    """All training rows, those that the run's arm leaves out too: what was counted."""
-    sup: CountTable
-    clm: CountTable
-    n: int
-    """Answer prefixes shorter than this are not in `clm`."""
-    joins_first: bool
-    """Whether answers begin at a row's first token (`positions.answer_positions`)."""
-    sup_key: str
-    """Key of the stage product."""
-    clm_key: str
-    slide: SuffixReader | None = None
-    """Stands in for `clm` where `construct.slide` is on."""
 
 
 class NdpConstruct:
@@ -81,10 +65,11 @@ class NdpConstruct:
             slide=self._slide(rows, context=context) if node.slide.window else None,
         )
         has_fewer_rows = drops_repeats(context.config)
+        kept_R = rows.kept_R if node.dedup or not has_fewer_rows else first_occurrences(rows)
         return Made(
             key=content_hash([products["sup"].key, products["clm"].key, has_fewer_rows]),
             report=self._report(tables_of_rows, rows, documents, list(products.values())),
-            rows=all_rows.subset(first_occurrences(all_rows)) if has_fewer_rows else None,
+            rows=all_rows.subset(np.flatnonzero(kept_R)) if has_fewer_rows else None,
             product=tables_of_rows,
         )
 

@@ -127,15 +127,15 @@ def training_rows(rows: Rows, *, shard_tokens: int, dedup: bool) -> ShardedRows:
             "construct=ndp: some rows have no prompt and some do; a prompt of one token counts as part of its answer"
         )
     if dedup:
-        totals = [_row_totals(sharded.shard(index)) for index in range(len(sharded))]
-        sharded.kept_R = first_of_each(np.concatenate(totals))
+        sharded.kept_R = first_occurrences(sharded)
     return sharded
 
 
-def _row_totals(corpus: Corpus) -> np.ndarray:
-    """A key of tokens and targets of each row, uint64 [R, 2]."""
-    marked_N = corpus.tokens_N.astype(np.int64) * 2 + corpus.is_predicted_N
-    return segment_totals(marked_N, corpus.lengths_R)
+def first_occurrences(rows: ShardedRows) -> np.ndarray:
+    """Whether no earlier row has the same tokens and targets, bool [R]. All rows are counted ones."""
+    corpora = (rows.shard(index) for index in range(len(rows)))
+    keys = (segment_totals(one.tokens_N.astype(np.int64) * 2 + one.is_predicted_N, one.lengths_R) for one in corpora)
+    return first_of_each(np.concatenate(list(keys)))
 
 
 def first_of_each(keys_R2: np.ndarray) -> np.ndarray:
@@ -213,16 +213,3 @@ def is_clean(text: str, held_out: set[str]) -> bool:
 
 def text_hash(text: str) -> str:
     return hashlib.sha256(" ".join(text.split()).encode()).hexdigest()
-
-
-def first_occurrences(rows: Rows) -> np.ndarray:
-    """Indices of the rows whose tokens and targets no earlier row has."""
-    seen: set[tuple[bytes, bytes]] = set()
-    kept = []
-    for index in range(len(rows)):
-        span = slice(int(rows.starts_R[index]), int(rows.ends_R[index]))
-        key = (np.asarray(rows.tokens_T[span]).tobytes(), np.asarray(rows.is_target_T[span]).tobytes())
-        if key not in seen:
-            seen.add(key)
-            kept.append(index)
-    return np.array(kept, dtype=np.int64)

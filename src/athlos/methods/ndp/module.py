@@ -37,9 +37,7 @@ class NdpModule(MethodModule[NdpConfig]):
         if method.similarity_rows:
             objective = self.config.objective
             assert isinstance(objective, NdpObjectiveConfig)
-            self._premise = similarities(
-                causal_model(self.model), tables.rows, objective, tables, num_rows=method.similarity_rows
-            )
+            self._premise = similarities(causal_model(self.model), objective, tables, num_rows=method.similarity_rows)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         return self.step_loss(self.objective.loss(self.model, batch), batch)

@@ -17,9 +17,8 @@ from athlos.data.batches import Unit
 from athlos.data.encoding import rows_hash
 from athlos.errors import ConfigError
 from athlos.methods.ndp.config import Divergence, NdpObjectiveConfig
-from athlos.methods.ndp.construct import NdpTables
 from athlos.methods.ndp.loss import ndp_nll
-from athlos.methods.ndp.reading import TargetStore, write_targets
+from athlos.methods.ndp.reading import NdpTables, TargetStore, write_targets
 from athlos.models.forward import causal_model, hidden_states
 from athlos.objectives.next_token import gather_targets
 from athlos.parts import Loss, PartContext
@@ -45,24 +44,13 @@ class NdpObjective:
         tables = context.made.product if context.made is not None else None
         if not isinstance(tables, NdpTables):
             raise ConfigError("construct: objective=ndp reads n-gram tables, expected construct=ndp")
-        rows = tables.rows
         vocab_size = causal_model(model).get_output_embeddings().weight.shape[0]
         stage = Stage(
             name="ndp_targets",
             version=TARGETS_VERSION,
             config={**settings(self.config), "vocab_size": vocab_size, "n": tables.n, **window_settings(tables)},
-            inputs={"rows": rows_hash(rows), "sup": tables.sup_key, "clm": tables.clm_key},
-            build=lambda folder: write_targets(
-                folder,
-                rows,
-                self.config,
-                sup=tables.sup,
-                clm=tables.clm,
-                min_length=tables.n,
-                vocab_size=vocab_size,
-                joins_first=tables.joins_first,
-                slide=tables.slide,
-            ),
+            inputs={"rows": rows_hash(tables.rows), "sup": tables.sup_key, "clm": tables.clm_key},
+            build=lambda folder: write_targets(folder, tables, self.config, vocab_size=vocab_size),
         )
         return self.read(context.stages.get(stage).path)
 

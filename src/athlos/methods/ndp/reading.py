@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ from athlos.methods.ndp.corpora import rows_end_to_end
 from athlos.methods.ndp.loss import SparseTargets
 from athlos.methods.ndp.smoothing import Counts, Distributions, Ints, smoothed
 from athlos.methods.ndp.suffixes import SuffixReader
+from athlos.methods.ndp.tables import CountTable
 from athlos.methods.ndp.targets import capped, count_weights, entropies, mixed
 
 BLOCK_TOKENS = 1 << 16
@@ -36,16 +37,23 @@ LENGTH_EDGES = (0, 1, 2, 3, 4, 6, 8, 12, 16)
 """Edges of the classes of answer prefixes by length, in tokens; the last class is open."""
 
 
-class Table(Protocol):
-    """Counts of next tokens by the key of a prefix; `methods.ndp.tables.CountTable` is one."""
+@dataclass(kw_only=True)
+class NdpTables:
+    """What the construction made, for `objective=ndp`."""
 
-    def lookup(self, keys: np.ndarray) -> np.ndarray:
-        """Row of each key [N, 2], -1 where it is absent."""
-        ...
-
-    def gather(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(offsets, token ids, counts) of rows; row -1 is empty."""
-        ...
+    rows: Rows
+    """All training rows, those that the run's arm leaves out too: what was counted."""
+    sup: CountTable
+    clm: CountTable
+    n: int
+    """Answer prefixes shorter than this are not in `clm`."""
+    joins_first: bool
+    """Whether answers begin at a row's first token (`positions.answer_positions`)."""
+    sup_key: str
+    """Key of the stage product."""
+    clm_key: str
+    slide: SuffixReader | None = None
+    """Stands in for `clm` where `construct.slide` is on."""
 
 
 @dataclass(kw_only=True)
@@ -62,15 +70,16 @@ class Positions:
     """Borders of the answers among the positions, [S + 1]."""
 
 
-def positions_of(rows: Rows, first: int, last: int, *, joins_first: bool) -> Positions:
+def positions_of(tables: NdpTables, first: int, last: int) -> Positions:
     """Positions with a target in the rows first .. last - 1, by the definition that the tables were counted with."""
+    rows = tables.rows
     spans = [(int(rows.starts_R[row]), int(rows.ends_R[row])) for row in range(first, last)]
     places_T = np.concatenate([np.arange(start, end) for start, end in spans])
     tokens_T = np.asarray(rows.tokens_T)[places_T]
     lengths_R = np.array([end - start for start, end in spans])
     is_predicted_T = positions.predicted(np.asarray(rows.is_target_T)[places_T], lengths_R)
     by_row = positions.row_positions(tokens_T, is_predicted_T, lengths_R)
-    by_answer = positions.answer_positions(tokens_T, is_predicted_T, lengths_R, joins_first=joins_first)
+    by_answer = positions.answer_positions(tokens_T, is_predicted_T, lengths_R, joins_first=tables.joins_first)
     chosen = np.flatnonzero(is_predicted_T)
     # A gap between two targets, or the border of two rows, begins another answer.
     row_of = np.repeat(np.arange(len(lengths_R)), lengths_R)[chosen]
@@ -84,7 +93,7 @@ def positions_of(rows: Rows, first: int, last: int, *, joins_first: bool) -> Pos
     )
 
 
-def counts_at(table: Table, keys: np.ndarray) -> tuple[Counts, np.ndarray]:
+def counts_at(table: CountTable, keys: np.ndarray) -> tuple[Counts, np.ndarray]:
     """Counts of each key, none where the table has none; and which were found, [N]."""
     table_rows = table.lookup(keys)
     offsets, token_ids, counts = table.gather(table_rows)
@@ -112,22 +121,17 @@ class Block:
     num_fallbacks: int
 
 
-def window_targets(rows: Rows, first: int, last: int, *, reader: SuffixReader, vocab_size: int) -> Distributions:
-    """The sliding window's side for the positions of `positions_of`."""
-    tokens, is_target, lengths = rows_end_to_end(rows, np.arange(first, last))
+def window_targets(tables: NdpTables, first: int, last: int, *, vocab_size: int) -> Distributions | None:
+    """The sliding window's side for the positions of `positions_of`; None where it is off."""
+    if tables.slide is None:
+        return None
+    tokens, is_target, lengths = rows_end_to_end(tables.rows, np.arange(first, last))
     corpus = Corpus(tokens_N=tokens, is_predicted_N=positions.predicted(is_target, lengths), lengths_R=lengths)
-    return reader.distributions(corpus, vocab_size=vocab_size)
+    return tables.slide.distributions(corpus, vocab_size=vocab_size)
 
 
 def block_targets(
-    found: Positions,
-    config: NdpObjectiveConfig,
-    *,
-    sup: Table,
-    clm: Table,
-    min_length: int,
-    vocab_size: int,
-    window: Distributions | None = None,
+    found: Positions, config: NdpObjectiveConfig, tables: NdpTables, *, vocab_size: int, window: Distributions | None
 ) -> Block:
     """Smoothed and mixed targets. An answer prefix that is too short, or absent, has the supervised counts instead.
 
@@ -135,14 +139,14 @@ def block_targets(
 
     Raises `DataError` for a prefix that the supervised table does not know.
     """
-    sup_counts, is_known = counts_at(sup, found.sup_keys)
+    sup_counts, is_known = counts_at(tables.sup, found.sup_keys)
     if not is_known.all():
         raise DataError(
             f"n-gram targets: {(~is_known).sum()} of {len(is_known)} training prefixes are not in the table, which was "
             "counted from other rows"
         )
-    clm_counts, is_in_table = counts_at(clm, found.clm_keys)
-    is_hit = is_in_table & (found.lengths >= min_length)
+    clm_counts, is_in_table = counts_at(tables.clm, found.clm_keys)
+    is_hit = is_in_table & (found.lengths >= tables.n)
     clm_counts = chosen_rows(clm_counts, sup_counts, is_first=is_hit)
     distributions, weights, fallbacks = [], np.zeros(len(found.places)), 0
     sides = ((config.use_sup, sup_counts, config.xmax_sup), (config.use_clm, clm_counts, config.xmax_clm))
@@ -171,32 +175,14 @@ def block_targets(
     return Block(target=target, weights=weights, is_hit=is_hit, num_fallbacks=fallbacks)
 
 
-def write_targets(
-    folder: Path,
-    rows: Rows,
-    config: NdpObjectiveConfig,
-    *,
-    sup: Table,
-    clm: Table,
-    min_length: int,
-    vocab_size: int,
-    joins_first: bool,
-    slide: SuffixReader | None = None,
-) -> None:
-    """Targets of all rows as a folder that `TargetStore` reads.
-
-    `joins_first` as in `positions.answer_positions`, the same that the tables were counted with.
-    """
-    writer = TargetWriter(folder, rows)
+def write_targets(folder: Path, tables: NdpTables, config: NdpObjectiveConfig, *, vocab_size: int) -> None:
+    """Targets of all rows as a folder that `TargetStore` reads."""
+    writer = TargetWriter(folder, tables.rows)
     seen = _Seen()
-    for first, last in _blocks(rows):
-        found = positions_of(rows, first, last, joins_first=joins_first)
-        window = None
-        if slide is not None and config.use_clm:
-            window = window_targets(rows, first, last, reader=slide, vocab_size=vocab_size)
-        block = block_targets(
-            found, config, sup=sup, clm=clm, min_length=min_length, vocab_size=vocab_size, window=window
-        )
+    for first, last in _blocks(tables.rows):
+        found = positions_of(tables, first, last)
+        window = window_targets(tables, first, last, vocab_size=vocab_size) if config.use_clm else None
+        block = block_targets(found, config, tables, vocab_size=vocab_size, window=window)
         entropy = entropies(block.target, vocab_size=vocab_size)
         writer.add(found.places, block.target, weights=block.weights, entropy=entropy)
         seen.add(found, block, entropy)

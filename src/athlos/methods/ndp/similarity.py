@@ -16,8 +16,7 @@ from torch import Tensor
 from athlos.data.batches import collate
 from athlos.data.encoding import Rows
 from athlos.methods.ndp.config import NdpObjectiveConfig
-from athlos.methods.ndp.construct import NdpTables
-from athlos.methods.ndp.reading import block_targets, positions_of, window_targets
+from athlos.methods.ndp.reading import NdpTables, block_targets, positions_of, window_targets
 from athlos.methods.ndp.smoothing import Distributions
 from athlos.models.forward import hidden_states, project
 from athlos.objectives.next_token import gather_targets
@@ -32,13 +31,13 @@ SEED = 12345
 
 
 def similarities(
-    model: "PreTrainedModel", rows: Rows, config: NdpObjectiveConfig, tables: NdpTables, *, num_rows: int
+    model: "PreTrainedModel", config: NdpObjectiveConfig, tables: NdpTables, *, num_rows: int
 ) -> dict[str, float]:
     """`ndp/cosine/<kind>`, means over positions of the first `num_rows` rows, and `ndp/cosine_ratio/<kind>`.
 
     The ratio is that of means, kind over one-hot; `_low` and `_high` are its 95 % interval.
     """
-    vocab_size = model.get_output_embeddings().weight.shape[0]
+    rows, vocab_size = tables.rows, model.get_output_embeddings().weight.shape[0]
     sides = {
         "sup": replace(config, use_sup=True, use_clm=False),
         "clm": replace(config, use_sup=False, use_clm=True),
@@ -50,14 +49,10 @@ def similarities(
         last = min(first + ROWS_AT_ONCE, num_rows, len(rows))
         probs_NV, labels_N = answer_probs(model, rows, first, last)
         found.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N)))
-        places = positions_of(rows, first, last, joins_first=tables.joins_first)
-        window = None
-        if tables.slide is not None:
-            window = window_targets(rows, first, last, reader=tables.slide, vocab_size=vocab_size)
+        places = positions_of(tables, first, last)
+        window = window_targets(tables, first, last, vocab_size=vocab_size)
         for kind, side in sides.items():
-            block = block_targets(
-                places, side, sup=tables.sup, clm=tables.clm, min_length=tables.n, vocab_size=vocab_size, window=window
-            )
+            block = block_targets(places, side, tables, vocab_size=vocab_size, window=window)
             found.setdefault(kind, []).append(cosines(probs_NV, block.target))
         items.append(np.searchsorted(rows.starts_R[first:last], places.places, side="right") - 1 + first)
     return _summary({kind: np.concatenate(parts) for kind, parts in found.items()}, np.concatenate(items))

@@ -4,7 +4,8 @@ B batch, T positions, N chosen positions, D width, V vocabulary.
 """
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 
 import torch
@@ -26,6 +27,22 @@ def causal_model(model: nn.Module) -> PreTrainedModel:
     inner = model.get_base_model() if isinstance(model, PeftModel) else model
     assert isinstance(inner, PreTrainedModel)
     return inner
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside, the old mode behind."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
+def wide(values: Tensor) -> Tensor:
+    """Float32, where the values are not float64."""
+    return values if values.dtype is torch.float64 else values.float()
 
 
 def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from athlos.models.forward import hidden_states, project
+from athlos.models.forward import evaluating, hidden_states, project
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,8 +45,7 @@ def read(model: "PreTrainedModel", tokens_N: Tensor, *, length: int, batch_size:
     rows_BT = tokens_N[: len(tokens_N) // length * length].view(-1, length)
     choices = torch.full(rows_BT.shape, -1)
     nll = torch.full(rows_BT.shape, torch.nan, dtype=torch.float64)
-    device, was_training = next(model.parameters()).device, model.training
-    model.eval()
+    device = next(model.parameters()).device
     for start in range(0, len(rows_BT), batch_size):
         ids_BT = rows_BT[start : start + batch_size].to(device)
         batch = {
@@ -54,11 +53,12 @@ def read(model: "PreTrainedModel", tokens_N: Tensor, *, length: int, batch_size:
             "attention_mask": torch.ones_like(ids_BT),
             "position_ids": torch.arange(length, device=device).expand_as(ids_BT),
         }
-        for row, hidden_TD in enumerate(hidden_states(model, batch)):  # logits of one window at a time
+        with evaluating(model):
+            hidden_BTD = hidden_states(model, batch)
+        for row, hidden_TD in enumerate(hidden_BTD):  # logits of one window at a time
             log_probs_TV = project(model, hidden_TD[:-1]).log_softmax(-1)
             choices[start + row, 1:] = log_probs_TV.argmax(-1).cpu()
             nll[start + row, 1:] = -log_probs_TV.gather(1, ids_BT[row, 1:, None])[:, 0].double().cpu()
-    model.train(was_training)
     return Reading(choices_N=choices.flatten().numpy(), nll_N=nll.flatten().numpy())
 
 

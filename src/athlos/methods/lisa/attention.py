@@ -19,7 +19,8 @@ from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import SurgeryError
 from athlos.generation.cpu.fused_attention import Alignment, attend
-from athlos.methods.lisa.score_parts import Aligner, LowRank, wide, without_autocast
+from athlos.methods.lisa.score_parts import Aligner, LowRank, without_autocast
+from athlos.models.forward import wide
 from athlos.models.sites import ATTENTION_MATRICES, Backbone, Layer, Site
 
 KERNEL = "athlos_scores"

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from athlos.generation.cpu.fused_attention import Alignment
+from athlos.models.forward import wide
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": functional.gelu,
@@ -17,11 +18,6 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": functional.relu,
     "none": lambda values: values,
 }
-
-
-def wide(values: Tensor) -> Tensor:
-    """Float32, where the values are not float64."""
-    return values if values.dtype is torch.float64 else values.float()
 
 
 def without_autocast(values: Tensor) -> torch.autocast:

@@ -17,13 +17,13 @@ from transformers import PreTrainedModel
 
 from athlos.config.compose import plain
 from athlos.config.part_report import PartReport
-from athlos.data.batches import Unit, collate
+from athlos.data.batches import Unit
 from athlos.data.encoding import Rows, rows_hash
 from athlos.errors import DataError
 from athlos.methods.ndp.config import NeighbourObjectiveConfig
 from athlos.methods.ndp.loss import ndp_nll
 from athlos.methods.ndp.reading import TargetStore, TargetWriter
-from athlos.methods.ndp.similarity import one_hot
+from athlos.methods.ndp.similarity import one_hot, states_of
 from athlos.methods.ndp.smoothing import Distributions, Floats, Ints
 from athlos.methods.ndp.targets import entropies, mixed
 from athlos.models.forward import causal_model, hidden_states
@@ -122,19 +122,13 @@ def write_targets(
 @torch.inference_mode()
 def answer_states(model: PreTrainedModel, rows: Rows) -> tuple[Tensor, Ints, Ints]:
     """Last hidden states of all counted positions, float32 [N, D], their labels and those labels' places, both [N]."""
-    was_training = model.training
-    model.train(False)
-    device = next(model.parameters()).device
     states, labels, places = [], [], []
     for first in range(0, len(rows), ROWS_AT_ONCE):
-        chosen = np.arange(first, min(first + ROWS_AT_ONCE, len(rows)))
-        batch = collate(rows, chosen, pad_id=0, step_targets=1)
-        batch = {name: value.to(device) for name, value in batch.items()}
-        hidden_ND, labels_N = gather_targets(hidden_states(model, batch), batch["labels"])
+        chosen_R = np.arange(first, min(first + ROWS_AT_ONCE, len(rows)))
+        hidden_ND, labels_N = states_of(model, rows, chosen_R)
         states.append(hidden_ND.float())
         labels.append(labels_N.cpu().numpy())
-        places += [int(rows.starts_R[row]) + np.flatnonzero(rows.row(row)[1] != -100) for row in chosen.tolist()]
-    model.train(was_training)
+        places += [int(rows.starts_R[row]) + np.flatnonzero(rows.row(row)[1] != -100) for row in chosen_R.tolist()]
     return torch.cat(states), np.concatenate(labels), np.concatenate(places)
 
 

@@ -18,7 +18,7 @@ from athlos.data.encoding import Rows
 from athlos.methods.ndp.config import NdpObjectiveConfig
 from athlos.methods.ndp.reading import NdpTables, block_targets, positions_of, window_targets
 from athlos.methods.ndp.smoothing import Distributions
-from athlos.models.forward import hidden_states, project
+from athlos.models.forward import evaluating, hidden_states, project
 from athlos.objectives.next_token import gather_targets
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ SEED = 12345
 """Of the resampling: the same rows for every run."""
 
 
+@torch.inference_mode()
 def similarities(
     model: "PreTrainedModel", config: NdpObjectiveConfig, tables: NdpTables, *, num_rows: int
 ) -> dict[str, float]:
@@ -47,8 +48,9 @@ def similarities(
     items = []
     for first in range(0, min(num_rows, len(rows)), ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, num_rows, len(rows))
-        probs_NV, labels_N = answer_probs(model, rows, first, last)
-        found.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N)))
+        hidden_ND, labels_N = states_of(model, rows, np.arange(first, last))
+        probs_NV = project(model, hidden_ND).softmax(-1).cpu()
+        found.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N.cpu())))
         places = positions_of(tables, first, last)
         window = window_targets(tables, first, last, vocab_size=vocab_size)
         for kind, side in sides.items():
@@ -58,17 +60,12 @@ def similarities(
     return _summary({kind: np.concatenate(parts) for kind, parts in found.items()}, np.concatenate(items))
 
 
-@torch.inference_mode()
-def answer_probs(model: "PreTrainedModel", rows: Rows, first: int, last: int) -> tuple[Tensor, Tensor]:
-    """The model's distribution at each answer position of some rows, [N, V] on the CPU, and the labels [N]."""
-    was_training = model.training
-    model.eval()
-    batch = collate(rows, np.arange(first, last), pad_id=0, step_targets=1)
+def states_of(model: "PreTrainedModel", rows: Rows, chosen_R: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Last hidden states [N, D] at each answer position of some rows, on the model's device, and the labels [N]."""
+    batch = collate(rows, chosen_R, pad_id=0, step_targets=1)
     batch = {name: value.to(next(model.parameters()).device) for name, value in batch.items()}
-    hidden_ND, labels_N = gather_targets(hidden_states(model, batch), batch["labels"])
-    probs_NV = project(model, hidden_ND).softmax(-1).cpu()
-    model.train(was_training)
-    return probs_NV, labels_N.cpu()
+    with evaluating(model):
+        return gather_targets(hidden_states(model, batch), batch["labels"])
 
 
 def one_hot(labels_N: Tensor) -> Distributions:

@@ -18,16 +18,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb, eager_attention_forward
 
 from athlos.methods.spannorm.placements import REZERO_START, SPAN, STREAM, BlockPlan, SubLayer
+from athlos.models.forward import wide
 from athlos.models.sites import ATTENTION_MATRICES, ATTENTION_MODULE, FFN_MODULE, HEAD_NORMS
 
 SUB_LAYERS = ("attention", "ffn")
 EMBEDDING_EPS = 1e-10
 """Keeps the zeros of a padding token zeros; small beside the mean square of an embedding, 4e-4."""
-
-
-def wide(values: Tensor) -> Tensor:
-    """Float32, where the values are not float64."""
-    return values if values.dtype is torch.float64 else values.float()
 
 
 class Norm(nn.Module):

@@ -6,17 +6,16 @@ proper is measured. B batch, T positions, D width, L layers, M counted positions
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from athlos.methods.spannorm.block import Block, wide
+from athlos.methods.spannorm.block import Block
 from athlos.methods.spannorm.placements import skip_path
-from athlos.models.forward import hidden_states
+from athlos.models.forward import evaluating, hidden_states, wide
 from athlos.models.sites import Backbone, Layer, backbone
 
 if TYPE_CHECKING:
@@ -46,17 +45,6 @@ class Profile:
         return math.prod(self.skip_coefficient) if self.skip_coefficient else math.nan
 
 
-@contextmanager
-def quiet(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside, the old mode behind."""
-    was_training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(was_training)
-
-
 @torch.no_grad()
 def profile(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Profile:
     """The stream of one batch by layer; padded positions do not count."""
@@ -68,7 +56,7 @@ def profile(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Profile:
         if isinstance(layer.module, Block):
             handles += _skip_noters(result, layer.module, is_counted_BT)
     try:
-        with quiet(model):
+        with evaluating(model):
             hidden_states(model, batch)
     finally:
         for handle in handles:
@@ -126,7 +114,7 @@ def gradient_norms(model: "PreTrainedModel", loss_of: Callable[[], Tensor]) -> d
         "attention": [list(layer.attention.parameters()) for layer in found.layers],
     }
     flat = [parameter for group in groups["all"] for parameter in group if parameter.requires_grad]
-    with quiet(model), torch.enable_grad():
+    with evaluating(model), torch.enable_grad():
         gradients = torch.autograd.grad(loss_of(), flat, allow_unused=True)
     by_id = {id(parameter): gradient for parameter, gradient in zip(flat, gradients, strict=True)}
     norms: dict[str, list[float]] = {}
@@ -143,7 +131,7 @@ def removal_deltas(model: "PreTrainedModel", loss_of: Callable[[], Tensor]) -> l
     """Loss without a layer less the loss of the whole model, layer by layer; nan for one that begins or ends a span or
     a side stream, which cannot be left out."""
     deltas = []
-    with quiet(model):
+    with evaluating(model):
         whole = loss_of().item()
         for layer in backbone(model).layers:
             plan = layer.module.plan if isinstance(layer.module, Block) else None

@@ -15,6 +15,7 @@ from athlos.methods.spannorm.block import Block
 from athlos.methods.spannorm.experts import Experts
 from athlos.methods.spannorm.placements import REZERO_START, deepnorm_beta
 from athlos.models.flops import linears
+from athlos.models.forward import evaluating
 from athlos.models.sites import Backbone, Layer
 
 if TYPE_CHECKING:
@@ -129,12 +130,10 @@ def branch_variances(
             handles.append(layer.ffn.register_forward_hook(_calibrator(layer, wanted[layer.index])))
         for name in variances:
             handles.append(layer.module.sum_of(name).register_forward_hook(_ratio_noter(variances[name])))
-    was_training = model.training
     try:
-        model.eval()
-        found.decoder(input_ids=ids_BT, use_cache=False)
+        with evaluating(model):
+            found.decoder(input_ids=ids_BT, use_cache=False)
     finally:
-        model.train(was_training)
         for handle in handles:
             handle.remove()
     return variances

@@ -33,7 +33,7 @@ import numpy as np
 
 from athlos.data.encoding import Rows
 from athlos.methods.ndp.building import clm_rows, sup_rows
-from athlos.methods.ndp.config import Builder, NdpConstructConfig
+from athlos.methods.ndp.config import NdpConstructConfig
 from athlos.methods.ndp.corpora import training_rows
 from athlos.methods.ndp.products import Source, data_hash, shard_size, table_product
 from athlos.methods.ndp.tables import CountTable, TableIdentity
@@ -106,7 +106,6 @@ def tables_arm(folder: Path, *, setting_mb: int, threads: int, limit: int = 0) -
         _target_="",
         n=N,
         dedup=False,
-        builder=Builder.numpy,
         memory_mb=setting_mb,
         shard_tokens=0,
         threads=threads,

@@ -157,8 +157,8 @@ def test_a_second_run_finds_the_products(data_dir: Path, tmp_path: Path) -> None
     assert other.clm_key != first.clm_key
 
 
-@pytest.mark.parametrize("overrides", [["construct.shard_tokens=30"], ["construct.builder=spark"]])
-def test_shards_and_builders_give_the_same_bytes(
+@pytest.mark.parametrize("overrides", [["construct.shard_tokens=30"], ["construct.spark_master=local"]])
+def test_shards_and_spark_give_the_same_bytes(
     data_dir: Path, tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(relational, "group_with_spark", group_with_duckdb)
@@ -277,7 +277,6 @@ def test_golden_product(data_dir: Path, tmp_path: Path) -> None:
         ("construct.collision_sample=-1", "construct.collision_sample: got -1, expected an integer >= 0"),
         ("train.batching=pack", "train.batching: got pack, but packed rows lose where answers begin"),
         ("data.train_split=null", "construct=ndp: counts the training split, and data=parallel_tsv names none"),
-        ("construct.builder=sprak", "construct.builder: got 'sprak', expected one of"),
     ],
 )
 def test_bad_values_are_refused_at_once(data_dir: Path, override: str, message: str) -> None:

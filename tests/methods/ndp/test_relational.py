@@ -43,7 +43,7 @@ def assert_same(first: CountTable, second: CountTable) -> None:
 
 
 def built(folder: Path, *, n: int) -> CountTable:
-    return relational.build_on_spark(chunks(n), folder, identity=IDENTITY, memory_mb=64, threads=1, master="")
+    return relational.build_on_spark(chunks(n), folder, identity=IDENTITY, memory_mb=64, threads=1, master="local[1]")
 
 
 def test_signed_keys_keep_their_order() -> None:

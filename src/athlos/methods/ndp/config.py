@@ -17,13 +17,6 @@ LEAST_MEMORY_MB = 64
 """Merging shards takes up to 40 MiB a thread."""
 
 
-class Builder(StrEnum):
-    """What counts. Both give one table: `numpy` on this machine, `spark` beyond it."""
-
-    numpy = "numpy"
-    spark = "spark"
-
-
 class Smooth(StrEnum):
     """How counts become probabilities."""
 
@@ -118,7 +111,6 @@ class NdpConstructConfig(ConstructConfig):
     """Domain text that joins the answer-only table: its `train_split`. Choose it with `/data@construct.mono: ...`."""
     dedup: bool = MISSING
     """Count training rows with the same tokens and targets once."""
-    builder: Builder = MISSING
     memory_mb: int = at_least(LEAST_MEMORY_MB)
     """Memory of counting, in MiB; what does not fit is counted in shards and merged by ranges of keys."""
     shard_tokens: int = at_least(0)
@@ -126,7 +118,7 @@ class NdpConstructConfig(ConstructConfig):
     threads: int = at_least(0)
     """Threads that count; 0 = one a core."""
     spark_master: str = ""
-    """Where `builder=spark` runs, such as spark://host:7077; empty = on this machine."""
+    """A Spark that counts, such as spark://host:7077 or, on this machine, local[2]; empty = counted without one."""
     collision_sample: int = at_least(0)
     """Positions whose keys are checked against exact prefixes."""
     slide: SlideConfig = field(default_factory=SlideConfig)

@@ -1,4 +1,4 @@
-"""Tables as stage products, by the builder and in the memory of the config.
+"""Tables as stage products, in the memory of the config.
 
 A corpus that does not fit into that memory is counted in shards. Each shard's table is a product of its own: a killed
 build finds those that are done, and the tables are merged by ranges of keys.
@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from athlos.methods.ndp.building import Chunk, Corpus, build
-from athlos.methods.ndp.config import Builder, NdpConstructConfig
+from athlos.methods.ndp.config import NdpConstructConfig
 from athlos.methods.ndp.corpora import ShardedRows
 from athlos.methods.ndp.merging import merge
 from athlos.methods.ndp.relational import build_on_spark
@@ -97,15 +97,8 @@ def _shard_table(
 def count_chunks(
     chunks: Sequence[Chunk], folder: Path, config: NdpConstructConfig, *, identity: TableIdentity
 ) -> CountTable:
-    """A table by the builder of the config. Both give the same one, so the builder is in no key."""
-    threads = num_threads(config)
-    if config.builder is Builder.numpy:
-        return build(chunks, folder, identity=identity, threads=threads)
-    return build_on_spark(
-        chunks,
-        folder,
-        identity=identity,
-        memory_mb=config.memory_mb,
-        threads=threads,
-        master=config.spark_master,
-    )
+    """A table counted here or on Spark. Both give the same one, so Spark is in no key."""
+    memory_mb, threads, master = config.memory_mb, num_threads(config), config.spark_master
+    if master:
+        return build_on_spark(chunks, folder, identity=identity, memory_mb=memory_mb, threads=threads, master=master)
+    return build(chunks, folder, identity=identity, threads=threads)

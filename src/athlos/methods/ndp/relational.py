@@ -57,11 +57,11 @@ def write_positions(chunks: Sequence[Chunk], folder: Path) -> None:
 
 
 def group_with_spark(positions: Path, target: Path, *, memory_mb: int, threads: int, master: str) -> None:
-    """`COUNT_QUERY` over a folder of Parquet files into another, on Spark at `master` or on this machine."""
+    """`COUNT_QUERY` over a folder of Parquet files into another, on Spark at `master`."""
     try:
         from pyspark.sql import SparkSession
     except ImportError as error:
-        raise ConfigError("construct.builder: spark needs pyspark; install athlos[spark]") from error
+        raise ConfigError("construct.spark_master: needs pyspark; install athlos[spark]") from error
     settings = {
         "spark.driver.memory": f"{max(memory_mb, 1024)}m",
         "spark.ui.enabled": "false",
@@ -69,8 +69,7 @@ def group_with_spark(positions: Path, target: Path, *, memory_mb: int, threads: 
         "spark.sql.shuffle.partitions": str(4 * threads),
         "spark.sql.warehouse.dir": str(target.parent / "warehouse"),
     }
-    builder = SparkSession.builder.appName("athlos-ndp").master(master or f"local[{threads}]")
-    session = builder.config(map=settings).getOrCreate()
+    session = SparkSession.builder.appName("athlos-ndp").master(master).config(map=settings).getOrCreate()
     try:
         session.read.parquet(str(positions)).createOrReplaceTempView("positions")
         session.sql(COUNT_QUERY).write.parquet(str(target))
@@ -99,7 +98,7 @@ def read_ranges(folder: Path, *, memory_mb: int) -> Iterator[CountRows]:
 def build_on_spark(
     chunks: Sequence[Chunk], folder: Path, *, identity: TableIdentity, memory_mb: int, threads: int, master: str
 ) -> CountTable:
-    """A table by Spark at `master` (empty = this machine). What is on its way stands below `folder` until then."""
+    """A table by Spark at `master`. What is on its way stands below `folder` until then."""
     temp = folder / "temp"
     positions, counted = temp / "positions", temp / "counted"
     positions.mkdir(parents=True)

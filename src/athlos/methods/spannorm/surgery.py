@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from athlos.config.compose import plain
 from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
 from athlos.methods.spannorm.block import Block, HeadNormAttention, Merge, Norm
@@ -23,6 +24,10 @@ MODEL_TYPES = ("llama", "mistral", "qwen2", "qwen3")
 """Decoders whose layer is attention and FFN with a norm before each, and whose embedding is taken as it is."""
 CALIBRATION_ROWS, CALIBRATION_LENGTH = 8, 128
 """The batch that branch variances are measured on."""
+
+
+PERMISSIONS = ("_target_", "combine_scales", "from_scratch")
+"""Keys of the config that decide neither the structure nor the start."""
 
 
 class SpanNormSurgery:
@@ -60,29 +65,11 @@ class SpanNormSurgery:
     def _settings(self, found: Backbone) -> dict[str, Any]:
         """What the structure and the start follow from, as JSON values."""
         config = self.config
-        scale: str = config.init_scale.value  # type: ignore[attr-defined]
-        rule = own_rule(config.placement.value) if scale == "auto" else scale
-        return {
-            "placement": config.placement.value,
-            "span_skip": config.span_skip,
-            "norm1": config.norm1,
-            "pre_norm": config.pre_norm,
-            "final_norm": config.final_norm,
-            "initial_norm": config.initial_norm,
-            "span_blocks": config.span_blocks,
-            "init_scale": rule,
-            "c": config.c,
-            "branch_factor": (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0,
-            "width_scale": config.width_scale.value,  # type: ignore[attr-defined]
-            "branch_calibration": config.branch_calibration.value,  # type: ignore[attr-defined]
-            "embed_norm": config.embed_norm,
-            "norm": {"kind": config.norm.kind.value, "eps": config.norm.eps},
-            "moe": {
-                "num_experts": config.moe.num_experts,
-                "top_k": config.moe.top_k,
-                "balance_loss": config.moe.balance_loss,
-            },
-        }
+        values: dict[str, Any] = plain(config)
+        rule = own_rule(values["placement"]) if values["init_scale"] == "auto" else values["init_scale"]
+        factor = (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0
+        settings = {name: value for name, value in values.items() if name not in PERMISSIONS}
+        return {**settings, "init_scale": rule, "branch_factor": factor}
 
 
 def _wanted(settings: dict[str, Any], *, num_layers: int) -> list[float]:

@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 
 TARGETS_VERSION = 1
 """Raised when the same tables and switches give other targets."""
+NOT_IN_TARGETS = ("_target_", "loss", "chunk_tokens")
+"""Switches that do not decide the targets."""
 
 
 class NdpObjective:
@@ -44,11 +46,14 @@ class NdpObjective:
         tables = context.made.product if context.made is not None else None
         if not isinstance(tables, NdpTables):
             raise ConfigError("construct: objective=ndp reads n-gram tables, expected construct=ndp")
-        vocab_size = causal_model(model).get_output_embeddings().weight.shape[0]
+        slide, vocab_size = tables.slide, causal_model(model).get_output_embeddings().weight.shape[0]
+        settings = {name: value for name, value in asdict(self.config).items() if name not in NOT_IN_TARGETS}
+        if slide is not None:
+            settings |= {"slide": slide.key, "backoff": slide.backoff, "additive": slide.additive}
         stage = Stage(
             name="ndp_targets",
             version=TARGETS_VERSION,
-            config={**settings(self.config), "vocab_size": vocab_size, "n": tables.n, **window_settings(tables)},
+            config={**settings, "vocab_size": vocab_size, "n": tables.n},
             inputs={"rows": rows_hash(tables.rows), "sup": tables.sup_key, "clm": tables.clm_key},
             build=lambda folder: write_targets(folder, tables, self.config, vocab_size=vocab_size),
         )
@@ -75,14 +80,3 @@ class NdpObjective:
         if self.config.loss is Divergence.kl:
             total = total - torch.dot(targets.weights_N, entropy_N)
         return Loss(total=total, count=len(labels_N), logs={"target_entropy": entropy_N.mean()})
-
-
-def settings(config: NdpObjectiveConfig) -> dict[str, object]:
-    """The switches that decide the targets; `loss` and `chunk_tokens` do not."""
-    return {name: value for name, value in asdict(config).items() if name not in ("_target_", "loss", "chunk_tokens")}
-
-
-def window_settings(tables: NdpTables) -> dict[str, object]:
-    """What decides the sliding window's side, where it is on."""
-    slide = tables.slide
-    return {"slide": slide.key, "backoff": slide.backoff, "additive": slide.additive} if slide else {}

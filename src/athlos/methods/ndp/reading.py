@@ -11,7 +11,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +22,7 @@ from athlos.methods.ndp import positions
 from athlos.methods.ndp.building import Corpus
 from athlos.methods.ndp.config import NdpObjectiveConfig
 from athlos.methods.ndp.corpora import rows_end_to_end
+from athlos.methods.ndp.hashing import whole_segments
 from athlos.methods.ndp.loss import SparseTargets
 from athlos.methods.ndp.smoothing import Counts, Distributions, Ints, smoothed
 from athlos.methods.ndp.suffixes import SuffixReader
@@ -179,7 +179,9 @@ def write_targets(folder: Path, tables: NdpTables, config: NdpObjectiveConfig, *
     """Targets of all rows as a folder that `TargetStore` reads."""
     writer = TargetWriter(folder, tables.rows)
     seen = _Seen()
-    for first, last in _blocks(tables.rows):
+    lengths_R = tables.rows.ends_R - tables.rows.starts_R
+    for _, block_rows in whole_segments(lengths_R, size=BLOCK_TOKENS):
+        first, last = block_rows.start, block_rows.stop
         found = positions_of(tables, first, last)
         window = window_targets(tables, first, last, vocab_size=vocab_size) if config.use_clm else None
         block = block_targets(found, config, tables, vocab_size=vocab_size, window=window)
@@ -187,14 +189,6 @@ def write_targets(folder: Path, tables: NdpTables, config: NdpObjectiveConfig, *
         writer.add(found.places, block.target, weights=block.weights, entropy=entropy)
         seen.add(found, block, entropy)
     writer.finish(seen.metrics())
-
-
-def _blocks(rows: Rows) -> list[tuple[int, int]]:
-    """(first, last) of runs of rows with about `BLOCK_TOKENS` tokens."""
-    ends = np.cumsum(rows.ends_R - rows.starts_R)
-    cuts = np.searchsorted(ends, np.arange(BLOCK_TOKENS, int(ends[-1]) + BLOCK_TOKENS, BLOCK_TOKENS))
-    edges = np.unique(np.concatenate([[0], np.minimum(cuts + 1, len(rows))]))
-    return list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
 
 
 class _Seen:
@@ -284,35 +278,26 @@ class TargetStore:
 
     def of_batch(self, batch: Mapping[str, Tensor]) -> tuple[SparseTargets, Tensor]:
         """Targets of the batch's counted positions in the order of `gather_targets`, and their entropies [N]."""
-        starts = batch["row_starts"].tolist()
-        is_counted_BT = (batch["labels"] != -100).cpu().numpy()
+        labels_BT, width = batch["labels"], batch["labels"].shape[1]
+        is_counted_BT = (labels_BT != -100).cpu().numpy()
         is_counted_BT[:, 0] = False
-        parts: dict[str, list[Any]] = {name: [] for name in ("ids", "probs", "sizes", "leak", "weight", "entropy")}
-        for start, is_counted in zip(starts, is_counted_BT, strict=True):
-            places = np.flatnonzero(is_counted)
-            if not len(places):
-                continue
-            span = slice(start, start + int(places[-1]) + 1)
-            offsets = self.offsets_T[span.start : span.stop + 1]
-            entries = slice(int(offsets[0]), int(offsets[-1]))
-            parts["ids"].append(self.token_ids_K[entries])
-            parts["probs"].append(self.probs_K[entries])
-            parts["sizes"].append(np.diff(offsets)[places])
-            for name, values in (("leak", self.leak_T), ("weight", self.weight_T), ("entropy", self.entropy_T)):
-                parts[name].append(values[span][places])
-        device = batch["labels"].device
-        joined = {name: torch.from_numpy(_joined(values)).to(device) for name, values in parts.items()}
-        offsets_N = torch.nn.functional.pad(joined["sizes"].cumsum(0), (1, 0))
+        places_N = (batch["row_starts"].cpu().numpy()[:, None] + np.arange(width))[is_counted_BT]
+        first_N = self.offsets_T[places_N]
+        sizes_N = self.offsets_T[places_N + 1] - first_N
+        offsets_N = np.concatenate([[0], np.cumsum(sizes_N)])
+        entries_K = np.arange(offsets_N[-1]) + np.repeat(first_N - offsets_N[:-1], sizes_N)
+        token_ids_K = self.token_ids_K[entries_K].astype(np.int64)
+        by_place = (values_T[places_N] for values_T in (self.leak_T, self.weight_T, self.entropy_T))
+        offsets, token_ids, probs, leak, weights, entropy_N = (
+            torch.from_numpy(values).to(labels_BT.device)
+            for values in (offsets_N, token_ids_K, self.probs_K[entries_K], *by_place)
+        )
         targets = SparseTargets(
-            offsets_N=offsets_N,
-            token_ids_K=joined["ids"].long(),
-            probs_K=joined["probs"],
-            leak_N=joined["leak"],
-            weights_N=joined["weight"],
+            offsets_N=offsets,
+            token_ids_K=token_ids,
+            probs_K=probs,
+            leak_N=leak,
+            weights_N=weights,
             has_leak=self.has_leak,
         )
-        return targets, joined["entropy"]
-
-
-def _joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype=np.float32)
+        return targets, entropy_N

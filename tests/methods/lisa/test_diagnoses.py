@@ -97,11 +97,10 @@ def test_another_text_is_read_by_both_models(tmp_path: Path) -> None:
 
 
 def test_noise_is_on_one_layer_alone_and_the_same_for_each() -> None:
-    model, text = model_of(), (ids_of().flatten(), [], 9)
-    with handing_on(backbone(model)):
-        silent = noise_by_layer(model, text=text, sigma=0.0, batch_size=2, seed=1)
-        loud = noise_by_layer(model, text=text, sigma=2.0, batch_size=2, seed=1)
-        again = noise_by_layer(model, text=text, sigma=2.0, batch_size=2, seed=1)
+    model, text = handing_on(model_of()), (ids_of().flatten(), [], 9)
+    silent = noise_by_layer(model, text=text, sigma=0.0, batch_size=2, seed=1)
+    loud = noise_by_layer(model, text=text, sigma=2.0, batch_size=2, seed=1)
+    again = noise_by_layer(model, text=text, sigma=2.0, batch_size=2, seed=1)
     assert loud == again
     layers = [f"diag/noise_ppl/{layer:02d}" for layer in range(5)]
     assert set(silent) == {*layers, *(f"diag/noise_ppl_{name}" for name in ("none", "shallow", "deep"))}

@@ -118,8 +118,7 @@ def test_the_local_loss_takes_the_teachers_states_and_scores(tmp_path: Any) -> N
     module, batch = built(tmp_path=tmp_path), batch_of()
     stirred(module.model)
     base = module.base
-    with handing_on(backbone(base)):
-        scores, inputs, _ = collected(base, batch)
+    scores, inputs, _ = collected(handing_on(base), batch)
     kl = 0.0
     for attention in shared_attentions(module.model):
         index = attention.layer_idx
@@ -141,9 +140,7 @@ def test_the_end_to_end_loss_is_the_sum_of_its_parts(objective: str, tmp_path: A
     if objective == "next_token":
         module.objective = module._next_token
     stirred(module.model)
-    base = module.base
-    with handing_on(backbone(base)):
-        wanted, _, teacher = collected(base, batch)
+    wanted, _, teacher = collected(handing_on(module.base), batch)
     given, _, student = collected(module.model, batch)
     nll, kd, count = 0.0, 0.0, 0
     for row in range(2):

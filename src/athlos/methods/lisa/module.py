@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from athlos.data.batches import Batch
 from athlos.errors import ConfigError
-from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, hand_on, probabilities
+from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, probabilities
 from athlos.methods.lisa.config import LisaConfig, LisaSelectionConfig, LisaSurgeryConfig, Stage
 from athlos.methods.lisa.diagnoses import (
     agreement,
@@ -32,7 +32,7 @@ from athlos.methods.lisa.diagnoses import (
     other_text,
     test_text,
 )
-from athlos.methods.lisa.similarity import similarity, with_parameters_of
+from athlos.methods.lisa.similarity import handing_on, similarity
 from athlos.methods.lisa.surgery import aligned_only, directly_shared, reads_text, shared_attentions
 from athlos.models.forward import causal_model
 from athlos.models.sites import backbone
@@ -81,10 +81,7 @@ class LisaModule(MethodModule[LisaConfig]):
     def teacher(self) -> "PreTrainedModel":
         """The untouched model, handing on the scores of every layer."""
         if not self._teacher:
-            teacher = with_parameters_of(self.base).eval()
-            for layer in backbone(teacher).layers:
-                hand_on(layer.attention)
-            self._teacher = (teacher,)
+            self._teacher = (handing_on(self.base).eval(),)
         return self._teacher[0]
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

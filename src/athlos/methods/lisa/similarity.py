@@ -5,8 +5,7 @@ rows with two keys or more, and over heads.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from torch import Tensor
 from athlos.data.batches import collate
 from athlos.errors import ConfigError
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores, hand_on
-from athlos.models.sites import Backbone, backbone
+from athlos.models.sites import backbone
 from athlos.stages import Stage
 
 if TYPE_CHECKING:
@@ -105,47 +104,41 @@ def similarity(model: "PreTrainedModel", *, context: "PartContext", config: "Lis
     return Similarity.load(context.stages.get(stage).path / "similarity.npz")
 
 
-@contextmanager
-def handing_on(found: Backbone) -> Iterator[None]:
-    """All layers hand their scores on inside the block; the model is as before after it."""
-    configs = [layer.attention.config for layer in found.layers]
-    try:
-        for layer in found.layers:
-            hand_on(layer.attention)
-        yield
-    finally:
-        for layer, config in zip(found.layers, configs, strict=True):
-            layer.attention.config = config
+def handing_on(model: "PreTrainedModel") -> "PreTrainedModel":
+    """A model over the same parameters whose layers all hand their scores on."""
+    copied = with_parameters_of(model)
+    for layer in backbone(copied).layers:
+        hand_on(layer.attention)
+    return copied
 
 
 @torch.no_grad()
 def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> Similarity:
     """Averages over batches of input_ids, attention_mask, position_ids [B, T]."""
-    found, count, sums = backbone(model), 0.0, {}
+    found, count, sums = backbone(handing_on(model)), 0.0, {}
     entries = 0.0
-    with handing_on(found):
-        for batch in batches:
-            layer_scores = LayerScores(is_kept=True, probabilities={})
-            found.decoder(
-                input_ids=batch["input_ids"],
-                attention_mask=batch["attention_mask"],
-                position_ids=batch["position_ids"],
-                use_cache=False,
-                **{ARGUMENT: layer_scores},
+    for batch in batches:
+        layer_scores = LayerScores(is_kept=True, probabilities={})
+        found.decoder(
+            input_ids=batch["input_ids"],
+            attention_mask=batch["attention_mask"],
+            position_ids=batch["position_ids"],
+            use_cache=False,
+            **{ARGUMENT: layer_scores},
+        )
+        valid = batch["attention_mask"].bool() & (batch["position_ids"] > 0)
+        seen = valid[:, :, None] & batch["attention_mask"].bool()[:, None]
+        seen &= batch["position_ids"][:, :, None] >= batch["position_ids"][:, None]
+        assert layer_scores.probabilities is not None
+        for layer in range(1, len(found.layers)):
+            above, below = layer_scores.probabilities[layer], layer_scores.probabilities[layer - 1]
+            found_here = _compared(above, below, valid) | _products(
+                layer_scores.by_layer[layer], layer_scores.by_layer[layer - 1], seen
             )
-            valid = batch["attention_mask"].bool() & (batch["position_ids"] > 0)
-            seen = valid[:, :, None] & batch["attention_mask"].bool()[:, None]
-            seen &= batch["position_ids"][:, :, None] >= batch["position_ids"][:, None]
-            assert layer_scores.probabilities is not None
-            for layer in range(1, len(found.layers)):
-                above, below = layer_scores.probabilities[layer], layer_scores.probabilities[layer - 1]
-                found_here = _compared(above, below, valid) | _products(
-                    layer_scores.by_layer[layer], layer_scores.by_layer[layer - 1], seen
-                )
-                for name, value in found_here.items():
-                    sums[name, layer] = sums.get((name, layer), 0.0) + value
-            count += float(valid.sum())
-            entries += float(seen.sum())
+            for name, value in found_here.items():
+                sums[name, layer] = sums.get((name, layer), 0.0) + value
+        count += float(valid.sum())
+        entries += float(seen.sum())
     shape = (len(found.layers), found.num_heads, found.num_heads)
     averages: dict[str, Any] = {}
     for name, total in (

@@ -51,6 +51,19 @@ def _lab_arms(label: str, key: str, ours: Any, against: Any) -> Comparison:
     )
 
 
+def _sharing(other: str, where: Mapping[str, Any]) -> Comparison:
+    """Perplexity of the lab's base with six of eight layers sharing as LISA does, over another way of sharing."""
+    return Comparison(
+        label=f"lab, LISA / {other}",
+        ours=Measure(metric="test/ppl", where={"surgery.align.hidden": 8}),
+        against=Measure(metric="test/ppl", where=where),
+        compare=Compare.RATIO,
+        direction=Direction.DOWN,
+        where={"study": "lab_lisa_sharing"},
+        varies=("surgery.",),
+    )
+
+
 def _noise(label: str, study: str) -> Comparison:
     return Comparison(
         label=label,
@@ -83,32 +96,21 @@ def _decoding(case: str, contexts: tuple[int, ...], other: str, bar: float) -> t
 
 
 CLAIMS = (
-    Claim(
-        id="lisa.thr.8b",
-        text="maximum throughput of LLaMA3-8B against the full model",
-        paper=19.5,
-        unit="%",
-        source="abstract",
-        tag=Tag.PAPER,
-        needs="LLaMA3-8B trained with LISA, and a GPU",
-    ),
-    Claim(
-        id="lisa.thr.7b",
-        text="maximum throughput of LLaMA2-7B against the full model",
-        paper=32.3,
-        unit="%",
-        source="abstract",
-        tag=Tag.PAPER,
-        needs="LLaMA2-7B trained with LISA, and a GPU",
-    ),
-    Claim(
-        id="lisa.thr.13b",
-        text="maximum throughput of LLaMA2-13B against the full model",
-        paper=40.1,
-        unit="%",
-        source="abstract v2",
-        tag=Tag.PAPER,
-        needs="LLaMA2-13B trained with LISA, and a GPU",
+    *(
+        Claim(
+            id=f"lisa.thr.{size}",
+            text=f"maximum throughput of {model} against the full model",
+            paper=gain,
+            unit="%",
+            source=source,
+            tag=Tag.PAPER,
+            needs=f"{model} trained with LISA, and a GPU",
+        )
+        for size, model, gain, source in (
+            ("8b", "LLaMA3-8B", 19.5, "abstract"),
+            ("7b", "LLaMA2-7B", 32.3, "abstract"),
+            ("13b", "LLaMA2-13B", 40.1, "abstract v2"),
+        )
     ),
     Claim(
         id="lisa.thr.135m",
@@ -235,6 +237,20 @@ CLAIMS = (
                 where={"study": "lab_lisa_shuffle", "surgery.align.init": "hungarian"},
                 by=("surgery.shuffle_heads",),
             ),
+        ),
+    ),
+    Claim(
+        id="lisa.bar.sharing",
+        text="costs less than other ways of sharing, all weights trained for the same steps",
+        source="our lab study",
+        tag=Tag.OURS,
+        comparisons=(
+            _sharing("copied scores", {"surgery.align.hidden": 0}),
+            _sharing("MQA", {"surgery.groups": 1}),
+            _sharing("CLA-2", {"surgery.group": 2}),
+            _sharing("CLA-3", {"surgery.group": 3}),
+            _sharing("YOCO", {"surgery.window": 32}),
+            _sharing("LCKV", {"surgery.passes": 7}),
         ),
     ),
     Claim(

@@ -13,10 +13,11 @@ from tests.tolerances import EXACT
 from athlos.config.compose import run_config
 from athlos.errors import ConfigError, DataError
 from athlos.methods.plast.config import PlastSelectionConfig, ProbeTokens
-from athlos.methods.plast.probing import choose_from, counts_of, probe_product
-from athlos.methods.plast.reading import parallel_questions, readings, spans
+from athlos.methods.plast.reading import parallel_questions, probe, readings, spans
+from athlos.methods.plast.selection import choose_from
 from athlos.models.layer_selectors import lape, layer_scores, normalised_entropy, shallow_prefix
 from athlos.models.neuron_counts import NeuronCounts
+from athlos.models.probed_selection import counts_of
 from athlos.models.sites import backbone
 
 
@@ -119,7 +120,7 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
     context = opened(tmp_path)
     model = context.start.model
     node = config_of("selection.probe.items=4", "selection.probe.batch_size=3").selection
-    product = probe_product(node, model, context=context)
+    product = probe(node, model, context=context)
     found = counts_of(product)
     records = parallel_questions(context, split="train", languages=["grek"], items=4)["grek"]
     gates, text_masks, every_mask = [], [], []
@@ -133,7 +134,7 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
     )
     # Sabotage: with the picture's tokens counted the shares are others, so the comparison above can fail.
     assert not np.allclose(found.share_positive()[2, at], reference.share_positive(gates, every_mask), atol=1e-3)
-    assert probe_product(node, model, context=context).reused
+    assert probe(node, model, context=context).reused
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
         ("selection.lape.percentile=100", "selection.lape.percentile: got 100.0"),
         ("selection.select.region=0", "selection.select.region: got 0.0"),
         ("selection.select.std_factor=-1", "selection.select.std_factor: got -1.0"),
-        ("selection.lora.enabled=true selection.arm=full", "expected arm=selected"),
+        ("selection=plast/full tuning=lora_equal", "tuning: got lora_equal, expected full or lora"),
+        ("selection.selector=grad", "selection.selector: got grad"),
         ("surgery=lisa", "surgery: got lisa, expected none or spannorm"),
         ("selection.probe.split=test", "the split that the run is tested on"),
         ("selection.probe.languages=[cyrl]", "selection.probe.languages: got ['cyrl'], expected latn"),

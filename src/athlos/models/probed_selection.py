@@ -4,50 +4,32 @@ A method brings what is read, in `probe`, and how scores become layers, in `meas
 of a layer, B texts, T positions.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
 
 from athlos.config.compose import plain
-from athlos.config.schema import RunConfig
 from athlos.models import layer_selectors as rules
 from athlos.models.config import SCORING, NoSurgeryConfig, ProbedConfig, Selector
-from athlos.models.neuron_counts import NeuronCounts, load_blocks, merge, save_blocks
+from athlos.models.neuron_counts import NeuronCounts, load_blocks, save_blocks
 from athlos.models.probe import ActivationProbe
-from athlos.models.selection import Chosen, modules_of, ranges
+from athlos.models.selection import Chosen, OfRun, modules_of, ranges
 from athlos.models.sites import backbone, chosen_layers, parameters_of
 from athlos.models.tokenizers import tokenizer_hash
-from athlos.stages import Product, Stage, StageStore
+from athlos.stages import Product, Stage
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel
 
 PROBE_VERSION = 1
 COUNTS = "counts.npz"
 
 Batches = Iterable[tuple[Mapping[str, Tensor], Tensor]]
 """Keyword arguments of the decoder, and the mask [B, T] of the tokens that count."""
-Config = TypeVar("Config", bound=ProbedConfig)
-Context = TypeVar("Context", bound="OfRun")
-
-
-class OfRun(Protocol):
-    """What is used here of the `PartContext`, which stands to the right of the models."""
-
-    stages: StageStore
-
-    @property
-    def config(self) -> RunConfig: ...
-    @property
-    def data(self) -> object | None: ...
-    @property
-    def tokenizer(self) -> "PreTrainedTokenizerBase": ...
-    @property
-    def model_fingerprint(self) -> str: ...
 
 
 @dataclass(kw_only=True)
@@ -71,94 +53,79 @@ class Choice:
     """Neurons that never fired, for `specific_neurons`."""
 
 
-class ProbedSelection(Generic[Config, Context]):
+class ProbedSelection(ABC):
     """Decoder layers, whole or matrices in them; `choice` is there after `choose`."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: ProbedConfig) -> None:
+        self.config: Any = config
         self.choice = Choice(layers=[])
 
-    def measured(self, model: "PreTrainedModel", *, context: Context) -> Choice:
+    @abstractmethod
+    def measured(self, model: "PreTrainedModel", *, context: Any) -> Choice:
         """Layers by a selector that looks at the model."""
-        raise NotImplementedError
 
+    @abstractmethod
     def expected(self, num_layers: int) -> list[int]:
         """Layers that stand for the measured ones in a dry run, which measures nothing."""
-        raise NotImplementedError
 
+    @abstractmethod
     def metrics(self) -> dict[str, float]:
         """What is told of the choice."""
-        raise NotImplementedError
 
-    def seed(self, context: Context) -> int:
+    def seed(self, context: OfRun) -> int:
         """Of random draws."""
         return context.config.seed
 
-    def choose(self, model: "PreTrainedModel", *, context: Context) -> Chosen:
+    def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
         config, found = self.config, backbone(model)
         if config.selector in SCORING and context.data is not None:
             self.choice = self.measured(model, context=context)
         else:
             self.choice = Choice(layers=self.unmeasured(len(found.layers), seed=self.seed(context)))
-        layers = chosen_layers(found, self.choice.layers)
-        words = f"{config.selector}: layers {ranges(self.choice.layers)} ({', '.join(config.site_names) or 'whole'})"
-        if self.choice.jaccard is not None:
-            words += f", stability {self.choice.jaccard:.2f}"
+        choice, sites = self.choice, config.site_names
+        words = f"{config.selector}: layers {ranges(choice.layers)} ({', '.join(sites) or 'whole'})"
+        firm = "" if choice.jaccard is None else f", stability {choice.jaccard:.2f}"
         return Chosen(
-            words=words + ", by fallback" * self.choice.used_fallback,
-            parameters=list(parameters_of(modules_of(layers, config.site_names))),
-            layers=self.choice.layers,
-            sites=config.site_names,
+            words=words + firm + ", by fallback" * choice.used_fallback,
+            parameters=list(parameters_of(modules_of(chosen_layers(found, choice.layers), sites))),
+            layers=choice.layers,
+            sites=sites,
             metrics=self.metrics(),
         )
 
     def unmeasured(self, num_layers: int, *, seed: int) -> list[int]:
         """Layers of the selectors that look at nothing."""
-        config = self.config
-        if config.selector is Selector.all:
+        selector, k = self.config.selector, self.config.k
+        if selector is Selector.all:
             return list(range(num_layers))
-        if config.selector is Selector.manual:
-            return rules.manual_layers(config.layers, num_layers=num_layers)
-        if config.selector is Selector.random:
-            return rules.random_layers(num_layers, k=config.k, seed=seed)
-        if config.selector is Selector.middle:
-            return rules.middle_layers(num_layers, k=config.k)
-        if config.selector is Selector.top:
-            return rules.top_layers(num_layers, k=config.k)
-        return self.expected(num_layers)
+        if selector is Selector.manual:
+            return rules.manual_layers(self.config.layers, num_layers=num_layers)
+        if selector is Selector.random:
+            return rules.random_layers(num_layers, k=k, seed=seed)
+        places = {Selector.middle: rules.middle_layers, Selector.top: rules.top_layers}
+        return places[selector](num_layers, k=k) if selector in places else self.expected(num_layers)
 
 
 def probe_product(
-    context: OfRun,
-    count: Callable[[], list[NeuronCounts]],
-    *,
-    data: str,
-    config: Mapping[str, Any],
+    context: OfRun, count: Callable[[], list[NeuronCounts]], *, data: str, config: Mapping[str, Any]
 ) -> Product:
     """Counts of firing neurons by block of texts, built once for a model, its texts and what is counted.
 
     `data` is the content hash of the texts, `config` says which of them and of their tokens count.
     """
 
-    def build(folder: Path) -> None:
-        save_blocks(folder / COUNTS, count())
-
     # A surgery may draw new weights by the run's seed; the model as loaded is the same for every seed.
     is_changed = type(context.config.surgery) is not NoSurgeryConfig
     stage = Stage(
         name="probe",
         version=PROBE_VERSION,
-        inputs={
-            "model": context.model_fingerprint,
-            "data": data,
-            "tokenizer": tokenizer_hash(context.tokenizer),
-        },
+        inputs={"model": context.model_fingerprint, "data": data, "tokenizer": tokenizer_hash(context.tokenizer)},
         config={
             **config,
             "surgery": plain(context.config)["surgery"] if is_changed else None,
             "seed": context.config.seed if is_changed else None,
         },
-        build=build,
+        build=lambda folder: save_blocks(folder / COUNTS, count()),
     )
     return context.stages.get(stage)
 
@@ -186,10 +153,6 @@ def count_blocks(
 
 def blocks_of(product: Product) -> list[NeuronCounts]:
     return load_blocks(product.path / COUNTS)
-
-
-def counts_of(product: Product) -> NeuronCounts:
-    return merge(blocks_of(product))
 
 
 def specific_neurons(config: ProbedConfig, counts: NeuronCounts) -> rules.SpecificNeurons:

@@ -2,16 +2,28 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
+from athlos.config.schema import RunConfig
 from athlos.errors import SurgeryError
 from athlos.models.config import AllConfig, LayersConfig
 from athlos.models.sites import Layer, backbone, chosen_layers, chosen_sites, parameters_of
+from athlos.stages import StageStore
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class OfRun(Protocol):
+    """What selections and tunings here use of the `PartContext`, which stands to the right of the models."""
+
+    config: RunConfig
+    stages: StageStore
+    data: Any
+    tokenizer: Any
+    model_fingerprint: Any
 
 
 @dataclass(kw_only=True)
@@ -38,7 +50,7 @@ class AllSelection:
     def __init__(self, config: AllConfig) -> None:
         self.config = config
 
-    def choose(self, model: "PreTrainedModel", *, context: object) -> Chosen:
+    def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
         return Chosen(words="all", parameters=list(model.parameters()))
 
 
@@ -48,7 +60,7 @@ class LayersSelection:
     def __init__(self, config: LayersConfig) -> None:
         self.config = config
 
-    def choose(self, model: "PreTrainedModel", *, context: object) -> Chosen:
+    def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
         found, config = backbone(model), self.config
         layers = chosen_layers(found, config.layers or (range(len(found.layers)) if config.sites else ()))
         modules = modules_of(layers, config.sites)

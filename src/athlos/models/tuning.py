@@ -2,17 +2,16 @@
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from athlos.config.part_report import PartReport
-from athlos.config.schema import RunConfig
 from athlos.errors import SurgeryError
 from athlos.models.config import FullConfig, LoraConfig, LoraEqualConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
-from athlos.models.selection import Chosen, ranges
+from athlos.models.selection import Chosen, OfRun, ranges
 from athlos.models.sites import (
     ATTENTION_MATRICES,
     MATRIX_NAMES,
@@ -27,13 +26,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
-
-
-class OfRun(Protocol):
-    """What is used here of the `PartContext`, which stands to the right of the models."""
-
-    @property
-    def config(self) -> RunConfig: ...
 
 
 class FullTuning:
@@ -60,39 +52,69 @@ class LoraTuning:
     PEFT's layers are put into the model itself, so it keeps its class, its `generate` and its module names.
     """
 
-    def __init__(self, config: LoraConfig) -> None:
+    def __init__(self, config: LoraConfig | LoraEqualConfig) -> None:
         self.config = config
+
+    def updates(self, model: "PreTrainedModel", chosen: Chosen) -> tuple[list[str], int, float, str]:
+        """Names of the matrices, rank, alpha, and all of it in words."""
+        assert isinstance(self.config, LoraConfig)
+        paths, words = matrices(model, layers=chosen.layers, sites=chosen.sites)
+        rank = self.config.rank
+        return paths, rank, self.config.alpha, f"{chosen.words}: LoRA rank {rank} on {words}"
 
     def apply(
         self, model: "PreTrainedModel", chosen: Chosen, *, context: OfRun
     ) -> tuple["PreTrainedModel", PartReport]:
-        paths, words = matrices(model, layers=chosen.layers, sites=chosen.sites)
-        rank, alpha = self.config.rank, self.config.alpha
-        _add_updates(model, paths, rank=rank, alpha=alpha, dropout=self.config.dropout, seed=context.config.seed)
-        return model, _report(model, chosen, words=f"{chosen.words}: LoRA rank {rank} on {words}")
+        import peft
+        from transformers.pytorch_utils import Conv1D
+
+        paths, rank, alpha, words = self.updates(model, chosen)
+        settings = peft.LoraConfig(
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=self.config.dropout,
+            # One pattern that matches these names in full: PEFT takes names in a list as endings, which also fit the
+            # vision tower of a vision-language model.
+            target_modules="|".join(re.escape(path) for path in paths),
+            fan_in_fan_out=isinstance(model.get_submodule(paths[0]), Conv1D),
+            bias="none",
+        )
+        on_meta = next(model.parameters()).is_meta
+        # PEFT draws from torch's global state; the fork gives it the run's seed and leaves the caller's state alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(context.config.seed)
+            peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=on_meta)
+        for parameter in model.parameters():
+            if parameter.requires_grad:  # in 16 bits small updates would round away; PEFT's own wrapper does the same
+                parameter.data = parameter.data.float()
+        adapted = sorted(name for name, module in model.named_modules() if isinstance(module, _lora_layer()))
+        if adapted != paths:
+            raise SurgeryError(
+                f"lora: wanted updates at {len(paths)} matrices, PEFT made {len(adapted)}; examples wanted: "
+                f"{', '.join(paths[:3])}; examples made: {', '.join(adapted[:3]) or 'none'}"
+            )
+        return model, _report(model, chosen, words=words)
 
     def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        return merged(model)
+        """Add the updates to their matrices and take PEFT's layers out, in place; training it further is over."""
+        for name, module in list(model.named_modules()):
+            if isinstance(module, _lora_layer()):
+                module.merge(safe_merge=True)
+                parent, _, attribute = name.rpartition(".")
+                setattr(model.get_submodule(parent), attribute, module.get_base_layer())
+        return model
 
 
-class LoraEqualTuning:
+class LoraEqualTuning(LoraTuning):
     """Low-rank updates beside all matrices of all layers, in sum about as large as what was chosen: a control."""
 
-    def __init__(self, config: LoraEqualConfig) -> None:
-        self.config = config
-
-    def apply(
-        self, model: "PreTrainedModel", chosen: Chosen, *, context: OfRun
-    ) -> tuple["PreTrainedModel", PartReport]:
+    def updates(self, model: "PreTrainedModel", chosen: Chosen) -> tuple[list[str], int, float, str]:
+        assert isinstance(self.config, LoraEqualConfig)
         paths, words = matrices(model)
         unique = {id(parameter): parameter for parameter in chosen.parameters}.values()
         rank = equal_rank(model, paths, num_parameters=sum(parameter.numel() for parameter in unique))
         alpha = self.config.alpha_over_rank * rank
-        _add_updates(model, paths, rank=rank, alpha=alpha, dropout=self.config.dropout, seed=context.config.seed)
-        return model, _report(model, chosen, words=f"LoRA rank {rank} on {words}, the size of {chosen.words}")
-
-    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        return merged(model)
+        return paths, rank, alpha, f"LoRA rank {rank} on {words}, the size of {chosen.words}"
 
 
 def matrices(
@@ -121,48 +143,6 @@ def equal_rank(model: nn.Module, paths: Iterable[str], *, num_parameters: int) -
     """The rank at which updates beside these matrices come nearest to a number of parameters, at least 1."""
     per_rank = sum(sum(model.get_submodule(path).weight.shape) for path in paths)
     return max(1, round(num_parameters / per_rank))
-
-
-def _add_updates(
-    model: "PreTrainedModel", paths: Sequence[str], *, rank: int, alpha: float, dropout: float, seed: int
-) -> None:
-    import peft
-    from transformers.pytorch_utils import Conv1D
-
-    settings = peft.LoraConfig(
-        r=rank,
-        lora_alpha=alpha,
-        lora_dropout=dropout,
-        # One pattern that matches these names in full: PEFT takes names in a list as endings, which also fit the
-        # vision tower of a vision-language model.
-        target_modules="|".join(re.escape(path) for path in paths),
-        fan_in_fan_out=isinstance(model.get_submodule(paths[0]), Conv1D),
-        bias="none",
-    )
-    on_meta = next(model.parameters()).is_meta
-    # PEFT draws from torch's global state; the fork gives it the run's seed and leaves the caller's state alone.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        peft.inject_adapter_in_model(settings, model, adapter_name=ADAPTER_NAME, low_cpu_mem_usage=on_meta)
-    for parameter in model.parameters():
-        if parameter.requires_grad:  # in 16 bits small updates would round away; PEFT's own wrapper does the same
-            parameter.data = parameter.data.float()
-    adapted = sorted(name for name, module in model.named_modules() if isinstance(module, _lora_layer()))
-    if adapted != paths:
-        raise SurgeryError(
-            f"lora: wanted updates at {len(paths)} matrices, PEFT made {len(adapted)}; examples wanted: "
-            f"{', '.join(paths[:3])}; examples made: {', '.join(adapted[:3]) or 'none'}"
-        )
-
-
-def merged(model: "PreTrainedModel") -> "PreTrainedModel":
-    """Add the updates to their matrices and take PEFT's layers out, in place; training it further is over."""
-    for name, module in list(model.named_modules()):
-        if isinstance(module, _lora_layer()):
-            module.merge(safe_merge=True)
-            parent, _, attribute = name.rpartition(".")
-            setattr(model.get_submodule(parent), attribute, module.get_base_layer())
-    return model
 
 
 def _lora_layer() -> type:

@@ -16,8 +16,8 @@ from athlos.methods.plast.config import PlastSelectionConfig, ProbeTokens
 from athlos.methods.plast.reading import parallel_questions, probe, readings, spans
 from athlos.methods.plast.selection import choose_from
 from athlos.models.layer_selectors import lape, layer_scores, normalised_entropy, shallow_prefix
-from athlos.models.neuron_counts import NeuronCounts
-from athlos.models.probed_selection import counts_of
+from athlos.models.neuron_counts import NeuronCounts, merge
+from athlos.models.probed_selection import blocks_of
 from athlos.models.sites import backbone
 
 
@@ -121,7 +121,7 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
     model = context.start.model
     node = config_of("selection.probe.items=4", "selection.probe.batch_size=3").selection
     product = probe(node, model, context=context)
-    found = counts_of(product)
+    found = merge(blocks_of(product))
     records = parallel_questions(context, split="train", languages=["grek"], items=4)["grek"]
     gates, text_masks, every_mask = [], [], []
     for one in readings(model, context.tokenizer, records, batch_size=1):

@@ -11,9 +11,10 @@ from tests.methods.plast.tiny import config_of, opened
 
 from athlos.config.compose import run_config
 from athlos.methods.plast.selection import PlastSelection
+from athlos.models.config import LoraConfig
 from athlos.models.freeze import trainable_share
 from athlos.models.sites import backbone
-from athlos.models.tuning import equal_rank, merged
+from athlos.models.tuning import LoraTuning, equal_rank
 from athlos.runs.budget import budget
 from athlos.runs.execute import execute
 
@@ -107,7 +108,7 @@ def test_low_rank_updates_inside_the_chosen_layers_equal_those_of_peft(tmp_path)
     peft.inject_adapter_in_model(oracle, plain)
     wanted = sum(parameter.numel() for name, parameter in plain.named_parameters() if "lora_" in name)
     assert trainable_share(model).trainable == wanted
-    assert not [name for name, _ in merged(model).named_parameters() if "lora_" in name]
+    assert not [name for name, _ in LoraTuning(LoraConfig()).merge(model).named_parameters() if "lora_" in name]
 
 
 def test_equal_low_rank_updates_have_about_the_size_of_the_layers(tmp_path):

@@ -8,7 +8,8 @@ from athlos.data.batches import Batch
 from athlos.methods.plast.config import PlastMethodConfig, PlastSelectionConfig
 from athlos.methods.plast.diagnose import Questions, image_attention, mask_study
 from athlos.methods.plast.reading import parallel_questions, probe, source_of
-from athlos.models.probed_selection import counts_of, specific_neurons
+from athlos.models.neuron_counts import merge
+from athlos.models.probed_selection import blocks_of, specific_neurons
 from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule
 
@@ -58,7 +59,7 @@ class PlastModule(MethodModule[PlastMethodConfig]):
     def _masks(self, context: PartContext) -> dict[str, float]:
         selection = self.config.selection
         assert isinstance(selection, PlastSelectionConfig)
-        counts = counts_of(probe(selection, context.base_model, context=context))
+        counts = merge(blocks_of(probe(selection, context.base_model, context=context)))
         drops = mask_study(
             self.model,
             self.tokenizer,

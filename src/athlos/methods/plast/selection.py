@@ -8,24 +8,27 @@ from athlos.errors import DataError
 from athlos.methods.plast.config import PlastSelectionConfig
 from athlos.methods.plast.reading import probe, source_of
 from athlos.models import layer_selectors as rules
-from athlos.models.neuron_counts import NeuronCounts
-from athlos.models.probed_selection import Choice, ProbedSelection, by_layer_and_language, counts_of
+from athlos.models.neuron_counts import NeuronCounts, merge
+from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language
 from athlos.parts import PartContext
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class PlastSelection(ProbedSelection[PlastSelectionConfig, PartContext]):
+class PlastSelection(ProbedSelection):
     """Shallow layers of the decoder that hold most of what is specific to languages."""
 
+    config: PlastSelectionConfig
+
     def measured(self, model: "PreTrainedModel", *, context: PartContext) -> Choice:
-        counts = counts_of(probe(self.config, model, context=context))
+        counts = merge(blocks_of(probe(self.config, model, context=context)))
         return choose_from(self.config, counts, reference=source_of(context).config.reference)
 
     def expected(self, num_layers: int) -> list[int]:
         """As many from below as the fallback takes."""
-        return rules.bottom_layers(num_layers, k=self.config.k or len(prefix(self.config, np.zeros(num_layers))))
+        fallback = rules.shallow_prefix(np.zeros(num_layers), **vars(self.config.select))
+        return rules.bottom_layers(num_layers, k=self.config.k or len(fallback))
 
     def metrics(self) -> dict[str, float]:
         choice = self.choice
@@ -51,7 +54,7 @@ def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference
     if bool((probs_LXJ == probs_LXJ[:, :1]).all()):
         raise DataError(f"probe: all neurons fire alike on {', '.join(counts.languages)}; are their texts the same?")
     rule = config.select
-    layers = prefix(config, scores_L)
+    layers = rules.shallow_prefix(scores_L, **vars(rule))
     threshold = scores_L.mean() + rule.std_factor * scores_L.std()
     if config.k:
         lowest = max(config.k, int(rule.region * len(scores_L) + 1e-6))
@@ -63,8 +66,3 @@ def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference
         by_language={name: values_LX[:, at].tolist() for at, name in enumerate(counts.languages)},
         used_fallback=not config.k and bool(scores_L[0] <= threshold),
     )
-
-
-def prefix(config: PlastSelectionConfig, scores_L: np.ndarray) -> list[int]:
-    """The lowest layers that stand out, or as many as the fallback takes."""
-    return rules.shallow_prefix(scores_L, **vars(config.select))

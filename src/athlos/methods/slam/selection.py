@@ -7,7 +7,6 @@ import json
 import random
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +21,7 @@ from athlos.models import layer_selectors as rules
 from athlos.models.config import Selector
 from athlos.models.forward import causal_model
 from athlos.models.neuron_counts import NeuronCounts, merge
-from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language, counts_of
+from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language
 from athlos.models.selection import Chosen
 from athlos.models.sites import Site, backbone, chosen_layers, chosen_sites
 from athlos.parts import PartContext
@@ -38,8 +37,10 @@ MASKED_SHARE = 0.5
 PLACES = {Position.low: rules.bottom_layers, Position.mid: rules.middle_layers, Position.high: rules.top_layers}
 
 
-class SlamSelection(ProbedSelection[SlamConfig, PartContext]):
+class SlamSelection(ProbedSelection):
     """Layers that handle language, by how FFN neurons fire."""
+
+    config: SlamConfig
 
     def measured(self, model: "PreTrainedModel", *, context: PartContext) -> Choice:
         """A stage product, but for `grad`."""
@@ -54,7 +55,9 @@ class SlamSelection(ProbedSelection[SlamConfig, PartContext]):
             version=SELECT_VERSION,
             inputs={"counts": counts.key},
             config={**{name: own[name] for name in kept}, "resamples": config.probe.resamples, "seed": seed},
-            build=lambda folder: write_choice(folder / LAYERS, from_counts(config, blocks_of(counts), seed=seed)),
+            build=lambda folder: (folder / LAYERS).write_text(
+                json.dumps(vars(from_counts(config, blocks_of(counts), seed=seed)), indent=1), encoding="utf-8"
+            ),
         )
         return Choice(**json.loads((context.stages.get(stage).path / LAYERS).read_text(encoding="utf-8")))
 
@@ -86,33 +89,24 @@ class SlamSelection(ProbedSelection[SlamConfig, PartContext]):
         return chosen
 
     def _gradient_masks(self, model: "PreTrainedModel", *, context: PartContext) -> list[tuple[nn.Parameter, Tensor]]:
-        """Rows of up and gate, columns of down, that belong to the half of the neurons that trains."""
-        masks = self._neuron_masks(model, context=context)
-        layers = chosen_layers(backbone(model), self.choice.layers)
-        return [
-            masked
-            for layer in layers
-            for site in chosen_sites([layer], self.config.site_names)
-            for masked in site_masks(site, masks[layer.index])
-        ]
-
-    def _neuron_masks(self, model: "PreTrainedModel", *, context: PartContext) -> dict[int, Tensor]:
-        """Layer index -> bool [J], half of it true."""
-        num_neurons = backbone(causal_model(model)).ffn_size
-        kept = round(MASKED_SHARE * num_neurons)
-        if self.config.neuron_mask is NeuronMask.random50:
+        """Half of the neurons of a layer train: rows of up and gate, columns of down."""
+        config, found = self.config, backbone(causal_model(model))
+        kept = round(MASKED_SHARE * found.ffn_size)
+        if config.neuron_mask is NeuronMask.random50:
             generator = random.Random(self.seed(context))
-            picks = {index: generator.sample(range(num_neurons), kept) for index in self.choice.layers}
+            picks = {index: generator.sample(range(found.ffn_size), kept) for index in self.choice.layers}
         else:
-            counts = counts_of(probe(self.config, model, context=context))
-            values_LXJ, at = statistic(self.config.statistic, counts), counts.index(self.config.reference)
+            counts = merge(blocks_of(probe(config, model, context=context)))
+            values_LXJ, at = statistic(config.statistic, counts), counts.index(config.reference)
             change_LJ = np.mean((np.delete(values_LXJ, at, axis=1) - values_LXJ[:, [at]]) ** 2, axis=1)
-            order_LJ = np.argsort(-change_LJ, axis=1, kind="stable")
-            picks = {index: order_LJ[index, :kept].tolist() for index in self.choice.layers}
-        masks = {}
-        for index, neurons in picks.items():
-            masks[index] = torch.zeros(num_neurons, dtype=torch.bool)
-            masks[index][neurons] = True
+            picks = {
+                index: np.argsort(-change_LJ[index], kind="stable")[:kept].tolist() for index in self.choice.layers
+            }
+        masks = []
+        for layer in chosen_layers(found, self.choice.layers):
+            mask_J = torch.zeros(found.ffn_size, dtype=torch.bool)
+            mask_J[picks[layer.index]] = True
+            masks += [one for site in chosen_sites([layer], config.site_names) for one in site_masks(site, mask_J)]
         return masks
 
 
@@ -125,10 +119,6 @@ def site_masks(site: Site, mask_J: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
     if site.name != "down" and isinstance(site.module.bias, nn.Parameter):
         found.append((site.module.bias, mask_J))
     return found
-
-
-def write_choice(path: Path, choice: Choice) -> None:
-    path.write_text(json.dumps(vars(choice), indent=1), encoding="utf-8")
 
 
 def from_counts(config: SlamConfig, blocks: Sequence[NeuronCounts], *, seed: int) -> Choice:

@@ -25,7 +25,7 @@ from athlos.models.config import (
 )
 from athlos.models.selection import AllSelection, LayersSelection
 from athlos.models.sites import MATRIX_NAMES, backbone
-from athlos.models.tuning import FullTuning, LoraEqualTuning, LoraTuning
+from athlos.models.tuning import FullTuning, LoraEqualTuning, LoraTuning, equal_rank, matrices
 from athlos.parts import PartContext, Selection
 
 ATTENTION, FFN = ("q", "k", "v", "o"), ("gate", "up", "down")
@@ -142,9 +142,13 @@ def test_updates_of_equal_size_have_a_rank_of_one_at_least_and_count_a_parameter
     tiny: Build, context: PartContext
 ) -> None:
     tuning = LoraEqualTuning(LoraEqualConfig(alpha_over_rank=0.5))
-    model, _ = tuned(layers(1, sites=("v",)), tiny("llama"), context=context, tuning=tuning)
-    ranks = {module.r["default"]: module.scaling["default"] for module in model.modules() if hasattr(module, "lora_A")}
-    assert ranks == {1: 0.5}
+    paths, _ = matrices(plain := tiny("llama"))
+    per_rank = sum(sum(plain.get_parameter(f"{path}.weight").shape) for path in paths)
+    ranks = [equal_rank(plain, paths, num_parameters=int(times * per_rank)) for times in (0.2, 1.4, 1.6)]
+    assert ranks == [1, 1, 2]
+    model, _ = tuned(layers(1, sites=("v",)), plain, context=context, tuning=tuning)
+    scales = {module.r["default"]: module.scaling["default"] for module in model.modules() if hasattr(module, "lora_A")}
+    assert scales == {1: 0.5}
     chosen = layers(1).choose(fresh := tiny("llama"), context=context)
     chosen.parameters *= 2
     twice, _ = tuning.apply(fresh, chosen, context=context)

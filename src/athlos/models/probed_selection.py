@@ -113,7 +113,6 @@ def probe_product(
 
     `data` is the content hash of the texts, `config` says which of them and of their tokens count.
     """
-
     # A surgery may draw new weights by the run's seed; the model as loaded is the same for every seed.
     is_changed = type(context.config.surgery) is not NoSurgeryConfig
     stage = Stage(

@@ -1,11 +1,11 @@
 """How the chosen trains: itself, or low-rank updates beside its matrices, through PEFT; everything else is frozen."""
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from athlos.config.part_report import PartReport
 from athlos.errors import SurgeryError
@@ -39,7 +39,7 @@ class FullTuning:
     ) -> tuple["PreTrainedModel", PartReport]:
         freeze_all_but(model, chosen.parameters)
         for parameter, mask in chosen.gradient_masks:
-            parameter.register_hook(_masked_by(mask))
+            parameter.register_hook(lambda gradient, mask=mask: gradient * mask.to(gradient.device))
         return model, _report(model, chosen, words=chosen.words)
 
     def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
@@ -149,10 +149,6 @@ def _lora_layer() -> type:
     from peft.tuners.lora import LoraLayer
 
     return LoraLayer
-
-
-def _masked_by(mask: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda gradient: gradient * mask.to(gradient.device)
 
 
 def _report(model: "PreTrainedModel", chosen: Chosen, *, words: str) -> PartReport:

@@ -383,9 +383,12 @@ def test_one_probe_serves_all_seeds(tiny: Any, probe_context: PartContext) -> No
 
 def test_the_counts_of_a_changed_model_are_its_own(tiny: Any, probe_context: PartContext) -> None:
     """A surgery may draw weights by the seed of the run, which the fingerprint of the model as loaded does not tell."""
-    plain = probe_context.config.surgery
-    for seed, surgery in ((1, plain), (1, run_config(["surgery=spannorm"]).surgery), (2, None), (2, plain)):
-        probe_context.config.seed = seed
-        probe_context.config.surgery = surgery or probe_context.config.surgery
+    plain, norms, siamese = (
+        run_config(surgery).surgery
+        for surgery in ([], ["surgery=spannorm"], ["surgery=spannorm", "surgery.placement=siamesenorm"])
+    )
+    for seed, surgery in ((1, plain), (1, norms), (2, norms), (2, siamese), (2, plain), (2, norms)):
+        probe_context.config.seed, probe_context.config.surgery = seed, surgery
         SlamSelection(settings_of(*SMALL)).choose(tiny("llama"), context=probe_context)
-    assert [one.reused for one in probe_context.stages.history if one.name == "probe"] == [False, False, False, True]
+    reused = [one.reused for one in probe_context.stages.history if one.name == "probe"]
+    assert reused == [False, False, False, False, True, True]

@@ -162,21 +162,16 @@ def from_scores(config: SlamConfig, scores_L: np.ndarray) -> Choice:
 
     Raises `ConfigError` when none stands out and `fallback=none`, or when k is more than the lower half holds.
     """
-    num_layers = len(scores_L)
-    half = rules.lower_half(num_layers)
-    used_fallback = False
-    if config.k:
-        layers = rules.highest(scores_L, k=config.k, region=half)
-    else:
-        layers = rules.gap_prefix(scores_L, k_max=config.k_max)
-        if not layers:
-            if config.fallback is Fallback["none"]:
-                raise ConfigError(
-                    "selection: no prefix of the lower layers stands out, and selection.fallback=none; "
-                    "set selection.k, or fallback=top_k"
-                )
-            layers, used_fallback = rules.highest(scores_L, k=min(config.k_max, half), region=half), True
-    layers = placed(layers, position=config.position, num_layers=num_layers)
+    half = rules.lower_half(len(scores_L))
+    layers = [] if config.k else rules.gap_prefix(scores_L, k_max=config.k_max)
+    used_fallback = not (config.k or layers)
+    if used_fallback and config.fallback is Fallback["none"]:
+        raise ConfigError(
+            "selection: no prefix of the lower layers stands out, and selection.fallback=none; set selection.k, or "
+            "fallback=top_k"
+        )
+    layers = layers or rules.highest(scores_L, k=config.k or min(config.k_max, half), region=half)
+    layers = placed(layers, position=config.position, num_layers=len(scores_L))
     return Choice(layers=layers, scores=scores_L.tolist(), used_fallback=used_fallback)
 
 

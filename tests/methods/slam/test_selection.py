@@ -27,7 +27,7 @@ from athlos.methods.slam.module import alignment_cosines
 from athlos.methods.slam.selection import SlamSelection
 from athlos.models.config import LoraConfig
 from athlos.models.layer_selectors import gap_prefix
-from athlos.models.neuron_counts import merge
+from athlos.models.neuron_counts import load_blocks, merge
 from athlos.models.tokenizers import word_tokenizer
 from athlos.models.tuning import LoraTuning
 from athlos.parts import PartContext
@@ -229,6 +229,19 @@ def test_masked_neurons_stay_bit_identical(kind: str, tiny: Any, probe_context: 
     columns = changed["model.layers.1.mlp.down_proj.weight"].any(0)
     assert torch.equal(rows, columns)
     assert int(rows.sum()) == 18  # half of 36
+
+
+def test_the_half_that_trains_is_that_whose_firing_differs_most(tiny: Any, probe_context: PartContext) -> None:
+    selection = SlamSelection(settings_of("selector=manual", "layers=[1]", "neuron_mask=top50_change", *SMALL))
+    [(_, up), (_, down)] = selection.choose(tiny("llama"), context=probe_context).gradient_masks
+    assert (up.shape, down.shape) == ((36, 1), (1, 36))
+    counts = merge(load_blocks(probe_context.stages.history[-1].path / "counts.npz"))
+    at = {name: counts.index(name) for name in ("en", "de", "zh")}
+    shares = {name: counts.positive[1, index] / counts.tokens[index] for name, index in at.items()}
+    change = [sum((shares[name][j] - shares["en"][j]) ** 2 for name in ("de", "zh")) for j in range(36)]
+    assert min(one for one, trains in zip(change, up.flatten(), strict=True) if trains) >= max(
+        one for one, trains in zip(change, down.flatten(), strict=True) if not trains
+    )
 
 
 def test_the_random_control_follows_its_seed_and_never_repeats_a_layer(tiny: Any, context: PartContext) -> None:

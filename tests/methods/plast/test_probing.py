@@ -79,6 +79,18 @@ def test_equal_texts_in_all_languages_are_refused():
         choose_from(selection(), counts(p), reference="latn")
 
 
+@pytest.mark.parametrize("selector", ["specific_neurons", "top_active", "activation_gap"])
+def test_the_reference_may_stand_at_any_place_among_the_languages(selector: str):
+    p = np.random.default_rng(1).random((6, 3, 40)).round(2) ** 2
+    config = selection(f"selection.selector={selector}", "selection.lape.entropy_share=0.3", "selection.top_r=0.3")
+    first = choose_from(config, counts(p), reference="latn")
+    moved = choose_from(config, counts(p[:, [1, 2, 0]], languages=("cyrl", "grek", "latn")), reference="latn")
+    assert len(set(first.scores)) > 1
+    np.testing.assert_allclose(moved.scores, first.scores, rtol=0, atol=EXACT)
+    assert moved.layers == first.layers
+    assert moved.by_language.keys() == first.by_language.keys()
+
+
 def test_a_choice_without_specific_neurons_is_the_fallback():
     p = np.ones((7, 3, 20))
     p[:, 0, 0] = 0.99

@@ -91,6 +91,14 @@ def test_the_reference_may_stand_at_any_place_among_the_languages(selector: str)
     assert moved.by_language.keys() == first.by_language.keys()
 
 
+@pytest.mark.parametrize(("region", "layers"), [("1.0", [5]), ("0.34", [1])])
+def test_the_layers_of_a_given_number_are_the_highest_of_the_lowest_ones(region: str, layers: list[int]):
+    p = np.full((6, 3, 20), 0.5)
+    p[1, 1], p[5, 1] = 0.6, 0.9
+    config = selection("selection.selector=activation_gap", "selection.k=1", f"selection.select.region={region}")
+    assert choose_from(config, counts(p), reference="latn").layers == layers
+
+
 def test_a_choice_without_specific_neurons_is_the_fallback():
     p = np.ones((7, 3, 20))
     p[:, 0, 0] = 0.99

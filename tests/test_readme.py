@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from athlos.cli.claims import computed, summary
 from athlos.config.catalogue import METHODS
-from athlos.config.compose import group_options, run_config, sweep_configs
+from athlos.config.compose import conf_dir, group_options, run_config, sweep_configs
 from athlos.config.registry import GROUPS, registry
 from athlos.models.architecture import build, hf_config
 from athlos.models.tokenizers import byte_tokenizer
@@ -62,6 +63,109 @@ def test_the_printed_run_commands_compose():
             assert len(sweep_configs(overrides)) > 1, command
         else:
             run_config(overrides)
+
+
+WIKITEXT = "\n = Title = \n\n Some text of an article , in the tokens of WikiText , " + "and more of it . " * 40 + "\n"
+SMALL = ["hardware=cpu_smoke", "tracking=none", "decoding.max_new_tokens=4"]
+INSTEAD = {
+    "experiment=finetune/smollm2": ["model=small/tiny_llama"],  # weights come from a package index
+    "experiment=eval/gemma3_mgsm": ["model=small/tiny_llama", "eval.shots=0"],
+}
+"""What a command gets in place of what no test may fetch."""
+
+
+def start_commands(page: str) -> list[str]:
+    """The commands of the section Start, comments cut off."""
+    section = page[page.index("## Start") : page.index("## Your own file")]
+    return [line.partition("#")[0].strip() for line in re.findall(r"^    (.+)$", section, re.M)]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, Path]:
+    """What stands in angle brackets in the commands, with a file or two in the official formats."""
+    wikitext, mgsm = tmp_path / "wikitext", tmp_path / "mgsm"
+    wikitext.mkdir()
+    mgsm.mkdir()
+    for split in ("valid", "test"):
+        (wikitext / f"{split}.txt").write_text(WIKITEXT, encoding="utf-8")
+    for language in ("bn", "de", "en", "es", "fr", "ja", "ru", "sw", "te", "th", "zh"):
+        (mgsm / f"mgsm_{language}.tsv").write_text("1 + 1?\t2\n2 + 3?\t5\n", encoding="utf-8")
+    return {"<folder of WikiText-2>": wikitext, "<folder of MGSM>": mgsm}
+
+
+SMALLER = {
+    "data/lab.yaml": {
+        "num_documents": "60",
+        "num_recitals": "20",
+        "num_sums": "60",
+        "chain_repeats": "1",
+        "rare_exposures": "1",
+        "frequent_exposures": "2",
+        "background_exposures": "2",
+        "num_train": "[20, 5, 2]",
+    },
+    "experiment/lang/lab_base.yaml": {"num_train": "100"},
+}
+"""Amounts of the lab's text, which a smoke test does not lower: the commands make it in minutes."""
+
+
+@pytest.fixture
+def smaller_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(conf_dir(), tmp_path / "conf")
+    for name, amounts in SMALLER.items():
+        path = tmp_path / "conf" / name
+        text = path.read_text(encoding="utf-8")
+        for key, amount in amounts.items():
+            text, number = re.subn(rf"(?m)^( *{key}): .+$", rf"\1: {amount}", text)
+            assert number == 1, (name, key)
+        path.write_text(text, encoding="utf-8")
+    monkeypatch.setattr("athlos.config.compose.conf_dir", lambda: tmp_path / "conf")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.usefixtures("cache", "smaller_lab")
+def test_each_command_of_the_start_does_what_it_says(
+    tmp_path: Path,
+    folders: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    run: Callable[..., tuple[int, str, str]],
+):
+    """In order, at the size of a smoke test; `make` targets are those of the Makefile, and `test_demo.py` runs two."""
+    monkeypatch.chdir(tmp_path)
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
+    said = []
+    for command in start_commands(TEXT):
+        program, *words = shlex.split(command.replace("<", "'<").replace(">", ">'"))
+        if program == "make":
+            assert set(words) <= set(targets)
+            continue
+        assert program == "athlos"
+        words = [re.sub("<[^>]+>", lambda name: str(found(name[0], folders)), word) for word in words]
+        if words[0] == "run" and "dry_run=true" not in words:
+            words += [*SMALL, *(item for word in words for item in INSTEAD.get(word, []))]
+        code, out, error = run(*words)
+        assert code == 0, f"{command}: {error}"
+        said.append(out)
+    assert len(said) == len(re.findall(r"^    athlos ", TEXT[: TEXT.index("## Your own file")], re.M)) >= 18
+    assert len(list((tmp_path / "results" / "finetune_tiny").iterdir())) == 4
+    assert "<html" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert AutoModelForCausalLM.from_pretrained("my-model").config.model_type == "llama"
+    assert all(out.strip() for out in said)
+    assert caplog.text.count("already finished, nothing to do") == 1  # seed 1 of the sweep is the first run
+    assert "all 3 runs are finished already, nothing to do" in caplog.text
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in Path("results").glob("[!.]*/*/provenance.json")]
+    trainings = [record["phases"] for record in records if "experiment=lang/lab_base" in record["overrides"]]
+    assert len(trainings) == 2
+    assert trainings[0] == trainings[1]
+
+
+def found(name: str, folders: dict[str, Path]) -> Path | str:
+    """The folder that a command's angle brackets stand for; of a run, the name of the first one."""
+    if name != "<run>":
+        return folders[name]
+    return min(path.name for path in Path("results/finetune_tiny").iterdir())
 
 
 @pytest.mark.slow

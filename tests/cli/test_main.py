@@ -1,5 +1,6 @@
 """`athlos run` on the command line: one line and an exit code for each mistake, and what `--cfg` prints."""
 
+import json
 import os
 import subprocess
 import sys
@@ -57,6 +58,43 @@ def test_cfg_prints_the_config_and_makes_no_folder(tiny, run, tmp_path):
 def test_a_missing_data_folder_is_told_before_the_model_is_loaded(tiny, run):
     code, _, err = run("run", *tiny, "data.dir=/no/such/folder", "model.source=dir:/no/such/model")
     assert (code, "data.dir: '/no/such/folder' is not a folder" in err) == (3, True)
+
+
+def test_what_is_missing_is_told_before_torch_is_imported(tiny, tmp_path, text_dir):
+    """No data folder, no file of any split, no folder, weights or tokenizer of a model: nothing heavy is loaded."""
+    bare, pickled, pointer = (tmp_path / name for name in ("bare", "pickled", "pointer"))
+    for folder, name, content in (
+        (bare, "model.safetensors", b"0"),
+        (pickled, "pytorch_model.bin", b"0"),
+        (pointer, "model.safetensors", b"version https://git-lfs.github.com/spec/v1"),
+    ):
+        folder.mkdir()
+        (folder / "config.json").write_text("{}")
+        (folder / name).write_bytes(content)
+    words = [item for item in tiny if not item.startswith(("model.", "data", "eval."))]
+    own = [*words, "data=shakespeare", f"data.dir={text_dir}", "model=own"]
+    cases = {
+        "data=gsm8k reads files: set data.dir=": [*words, "data=gsm8k", "eval=math"],
+        "'/no/such' is not a folder": [*words, "data.dir=/no/such"],
+        "absent.txt: no such file": [*tiny, "data.files.test=absent.txt"],
+        "missing.txt: no such file": [*tiny, "data.files.train=missing.txt"],
+        "data=shakespeare names no test split": [*tiny, "data.test_split=null"],
+        "gone is no Hugging Face model folder": [*own, f"model.source=dir:{tmp_path / 'gone'}"],
+        "no tokenizer in ": [*own, f"model.source=dir:{bare}"],
+        "which are pickles": [*own, f"model.source=dir:{pickled}"],
+        "is a pointer of Git LFS": [*own, f"model.source=dir:{pointer}"],
+    }
+    code = (
+        "import json, sys; from athlos.cli.main import main; "
+        "codes = [main(['run', *arguments]) for arguments in json.loads(sys.argv[1])]; "
+        "print(json.dumps([codes, 'torch' in sys.modules]))"
+    )
+    command = [sys.executable, "-c", code, json.dumps(list(cases.values()))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    codes, has_torch = json.loads(done.stdout.splitlines()[-1])
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert [expected in line for expected, line in zip(cases, errors, strict=True)] == [True] * len(cases), errors
+    assert (codes, has_torch) == ([3] * 5 + [4] * 4, False)
 
 
 def test_sigterm_ends_a_command_as_ctrl_c_does():

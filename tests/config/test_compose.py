@@ -170,14 +170,55 @@ def test_updates_of_equal_size_want_a_selection_of_some_layers(base: list[str]):
         run_config([*base, "tuning=lora_equal"])
 
 
+OWN = ["data=own", "data.path=mine.jsonl"]
+"""Data of any type."""
+
+
 def test_suites_are_chosen_added_and_taken_away_by_name():
-    assert list(run_config(["eval=qa"]).eval.suites) == ["qa"]
-    config = run_config(["eval=qa", "+suite@eval.suites.text=perplexity", "eval.suites.text.stride=7"])
+    assert list(run_config([*OWN, "eval=qa"]).eval.suites) == ["qa"]
+    config = run_config([*OWN, "eval=qa", "+suite@eval.suites.text=perplexity", "eval.suites.text.stride=7"])
     assert [type(suite).__name__ for suite in config.eval.suites.values()] == ["QuestionsConfig", "PerplexityConfig"]
     assert (config.eval.suites["text"].stride, config.eval.running_text) == (7, config.eval.suites["text"])
     study = ["experiment=slam/gemma3", "data.dir=."]
     assert list(run_config(study).eval.suites) == ["translation", "margin", "qa", "perplexity"]
     assert list(run_config([*study, "~suite@eval.suites.qa"]).eval.suites) == ["translation", "margin", "perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("data", "suites"),
+    [
+        ("gsm8k", ["math"]),
+        ("xquad", ["qa"]),
+        ("po_tm", ["translation"]),
+        ("mmbench", ["picture_choices"]),
+        ("next_line", ["completions"]),
+        ("clapnq", []),
+        ("shakespeare", ["perplexity"]),
+    ],
+)
+def test_data_bring_a_suite_that_fits_and_the_command_line_has_the_last_word(data: str, suites: list[str]):
+    assert list(run_config([f"data={data}", "train.max_steps=0"]).eval.suites) == suites
+    assert list(run_config([f"data={data}", "train.max_steps=0", "eval=throughput"]).eval.suites) == ["throughput"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["data=gsm8k", "eval=perplexity"],
+            "eval.suites.perplexity: it needs a TextRecord, data=gsm8k has a MathRecord",
+        ),
+        (["data=gsm8k", "eval=qa"], "; use eval=calibration or margin or math"),
+        (["data=wikitext2", "eval=translation"], "eval.suites.translation: it needs a ParallelRecord, data=wikitext2"),
+        (["data=squad", "+suite@eval.suites.sums=math"], "eval.suites.sums: it needs a MathRecord, data=squad has a"),
+        (["data=clapnq", "eval=calibration"], "it needs a MathRecord or QuestionRecord, data=clapnq has a LongAnswer"),
+    ],
+)
+def test_a_suite_that_the_data_cannot_serve_is_refused(overrides: list[str], expected: str):
+    with pytest.raises(ConfigError, match=re.escape(expected)):
+        run_config(overrides)
+    assert run_config(["data=squad", "eval=calibration"]).eval.suites
+    assert run_config(["data=lab", "prompt_style=bare", "eval=perplexity"]).eval.suites  # texts and questions
 
 
 def test_a_scale_widens_the_windows_of_the_perplexity():

@@ -38,6 +38,8 @@ class Method(MethodConfig):
     limit: int | None = at_least(1, default=None)
     free: float = -1.0
     inner: Inner = field(default_factory=Inner)
+    shares: dict[str, float] = bounded("[0, 1]", default=dict)
+    sizes: list[int] = at_least(1, default=lambda: [2, 3])
     by_name: dict[str, Inner] = field(default_factory=lambda: {"first": Inner()})
 
 
@@ -49,11 +51,16 @@ def test_what_is_accepted_is_not_mentioned():
     assert refused() == []
     edge = Inner(share=1.0, names=["down", "up", "down"])
     assert refused(count=20, steps=10**6, rate=1e-9, rule="median", limit=1, free=-(10.0**9), inner=edge) == []
+    assert refused(shares={"a": 0.0, "b": 1.0}, sizes=[1]) == []
+    assert Method(_target_="x").sizes is not Method(_target_="x").sizes
 
 
 @pytest.mark.parametrize(
     ("values", "line"),
     [
+        ({"shares": {"a": 0.5, "b": 1.5}}, "method.shares.b: got 1.5, expected a number in [0, 1]"),
+        ({"shares": {"a": float("inf")}}, "method.shares.a: got inf, expected a finite number"),
+        ({"sizes": [1, 0]}, "method.sizes: got 0, expected an integer >= 1"),
         ({"count": 19}, "method.count: got 19, expected an integer >= 20"),
         ({"steps": -1}, "method.steps: got -1, expected an integer >= 0"),
         ({"rate": 0.0}, "method.rate: got 0.0, expected a number > 0"),

@@ -106,7 +106,7 @@ def test_a_method_brings_a_suite_by_files_of_its_own(method_folder: Path, monkey
     scanned = registry.__wrapped__()
     monkeypatch.setattr("athlos.config.registry.registry", lambda: scanned)
     # The schema stands in for conf/suite/riddles.yaml, which would name it in its defaults.
-    added = ["eval=qa", "+schema/suite@eval.suites.own=riddles", "eval.suites.own.depth=5"]
+    added = ["data=squad", "+schema/suite@eval.suites.own=riddles", "eval.suites.own.depth=5"]
     run = run_config(added)
     assert build_suite(run.eval.suites["own"], run).evaluate(None, []).metrics == {"depth": 6}
     with pytest.raises(ConfigError, match="eval: too deep"):

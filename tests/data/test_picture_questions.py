@@ -9,9 +9,9 @@ import pytest
 from athlos.config.compose import run_config
 from athlos.config.schema import Batching
 from athlos.data.batches import collate
-from athlos.data.datamodule import build_source
 from athlos.data.encoding import encode_split
 from athlos.data.records import ChoiceRecord, InstructionRecord
+from athlos.data.source import build_source
 from athlos.data.sources.emoji_questions import label_stem
 from athlos.errors import ConfigError, DataError
 from athlos.models.tokenizers import byte_tokenizer

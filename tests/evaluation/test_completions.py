@@ -11,8 +11,8 @@ from tests.tolerances import FLOAT32
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.records import ContinuationRecord
+from athlos.data.source import build_source
 from athlos.errors import ConfigError
 from athlos.evaluation.suites.completions import CompletionsSuite, token_scores
 from athlos.models.tokenizers import byte_tokenizer

@@ -24,6 +24,7 @@ class Bytes:
 
     def __init__(self) -> None:
         self.inner = byte_tokenizer()
+        self.backend_tokenizer = self.inner.backend_tokenizer
 
     def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
         return [3 + one % 37 for one in self.inner.encode(text, add_special_tokens=False)]

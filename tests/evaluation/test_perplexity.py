@@ -12,8 +12,8 @@ from tests.assembled import suite_of
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.records import TextRecord
+from athlos.data.source import build_source
 from athlos.evaluation.suites.perplexity import stream_nll, windows
 from athlos.models.tokenizers import byte_tokenizer
 

@@ -200,7 +200,7 @@ def test_mmbench_files_are_read_and_asked_in_circles(answerer: Any, tmp_path):
 
     from PIL import Image
 
-    from athlos.data.datamodule import build_source
+    from athlos.data.source import build_source
 
     buffer = io.BytesIO()
     Image.new("RGB", (9, 5), color=(200, 10, 10)).save(buffer, format="PNG")

@@ -22,7 +22,7 @@ from tests.models.conftest import tiny as tiny
 from tests.tolerances import FLOAT32
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.errors import TrainingError
 from athlos.evaluation import sharding
 from athlos.evaluation.sharding import alone, in_shares, one_by_one

@@ -9,7 +9,7 @@ import torch
 from tests.assembled import suite_of
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.errors import ConfigError
 from athlos.lab.streams import Streams
 from athlos.models.architecture import build, hf_config

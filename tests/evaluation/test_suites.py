@@ -50,8 +50,12 @@ class Scripted:
         ]
 
 
+ANY = ["data=own", "data.path=mine.jsonl"]
+"""Data of any type, which nothing here reads."""
+
+
 def suite(name, *overrides):
-    return suite_of(run_config([f"eval={name}", "eval.bootstrap=50", *overrides]))
+    return suite_of(run_config([*ANY, f"eval={name}", "eval.bootstrap=50", *overrides]))
 
 
 def problems(**answers_by_id):
@@ -100,6 +104,29 @@ def test_math_scores_by_language():
     json.dumps(result.predictions, allow_nan=False)
 
 
+PARAGRAPHS = "First 2 x 3 = 6.\n\nThen 3 x 6 = 18.\n\nThe answer is 18."
+CHAT = ["engine=openai", "engine.base_url=http://host/v1", "engine.model=m", "engine.api=chat", "train.max_steps=0"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said", "extracted"),
+    [
+        (CHAT, PARAGRAPHS, "18"),
+        (CHAT, f"<think>Maybe 7.\n\nQuestion: really?</think>\n\n{PARAGRAPHS}", "18"),
+        (CHAT, f"{PARAGRAPHS}\nQuestion: And 99?", "18"),
+        ([], "<think>Maybe 7.\n\nNo, 18.</think>\n\nThe answer is 18.\n\nQuestion: And 99?", "18"),
+        ([], "<think>Maybe 7.\n\nOr 8", "8"),
+        ([], PARAGRAPHS, "6"),  # a base model goes on with another example
+    ],
+)
+def test_paragraphs_end_the_answer_of_a_base_model_alone(overrides, said, extracted):
+    answerer = Scripted({"en1": said})
+    result = suite("math", "eval.shots=0", *overrides).evaluate(answerer, problems(en1="18"))
+    assert result.predictions[0]["extracted"] == extracted
+    assert ("\n\n" in answerer.requests[0].stop) == (overrides != CHAT)
+    assert "\nQuestion:" in answerer.requests[0].stop
+
+
 def test_math_prompts_hold_examples_in_the_language_of_the_item():
     answerer = Scripted(SAID)
     result = suite("math").evaluate(answerer, MATHS)
@@ -124,7 +151,7 @@ def test_shots_without_a_training_split_leave_the_test():
 
 
 def test_a_suite_without_its_records():
-    with pytest.raises(ConfigError, match="math needs a MathRecord, data=shakespeare has none"):
+    with pytest.raises(ConfigError, match="math needs a MathRecord, data=own has none"):
         suite("math").evaluate(Scripted({}), [TextRecord(identifier="t", text="x")])
 
 
@@ -327,7 +354,7 @@ def test_a_base_evaluation_is_not_shared_between_prompt_styles(tmp_path):
     answerer = Scripted({"de1": "7"})
     answerer.model = torch.nn.Identity()  # has no weights to move
     for style in ("default", "bare", "default"):
-        config = run_config(["eval=math", "eval.shots=0", "eval.bootstrap=0", f"prompt_style={style}"])
+        config = run_config([*ANY, "eval=math", "eval.shots=0", "eval.bootstrap=0", f"prompt_style={style}"])
         base_evaluation(config, answerer, data, split="test", stages=stages, model_fingerprint="weights")
     assert [product.reused for product in stages.history] == [False, False, True]
     default, bare = (request.prompt for request in answerer.requests)

@@ -820,10 +820,10 @@ def test_what_the_model_says_is_not_logged(server, caplog):
 @pytest.mark.parametrize(
     ("values", "line"),
     [
-        ({"max_in_flight": 0}, "engine.max_in_flight: got 0, expected a number >= 1"),
-        ({"max_retries": -1}, "engine.max_retries: got -1, expected a number >= 0"),
+        ({"max_in_flight": 0}, "engine.max_in_flight: got 0, expected an integer >= 1"),
+        ({"max_retries": -1}, "engine.max_retries: got -1, expected an integer >= 0"),
         ({"read_timeout": 0.0}, "engine.read_timeout: got 0.0, expected a number > 0"),
-        ({"connect_timeout": float("nan")}, "engine.connect_timeout: got nan, expected a number > 0"),
+        ({"connect_timeout": float("nan")}, "engine.connect_timeout: got nan, expected a finite number"),
         ({"base_url": "127.0.0.1:80"}, "engine.base_url: got '127.0.0.1:80', expected http(s)://host[:port]/v1"),
         ({"base_url": "ftp://host/v1"}, "engine.base_url: got 'ftp://host/v1', expected http(s)://host[:port]/v1"),
         ({"base_url": "http://[::1/v1"}, "engine.base_url: not a URL; expected http(s)://host[:port]/v1"),

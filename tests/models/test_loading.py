@@ -11,7 +11,8 @@ import torch
 from athlos.config.schema import Attention, Dtype, ModelConfig, TokenizerConfig
 from athlos.errors import ModelError
 from athlos.models.architecture import hf_config
-from athlos.models.loading import Source, load_model, load_tokenizer, parse_source
+from athlos.models.loading import load_model, load_tokenizer
+from athlos.models.source import Source, parse_source
 from athlos.stages import StageStore
 
 ARCHITECTURE = {

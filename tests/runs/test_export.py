@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from tests.run_record import only_run
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from athlos.config.compose import plain, run_config
@@ -39,9 +40,28 @@ def test_what_cannot_be_exported_says_why(tiny, run, tmp_path):
     folder = Path(out.splitlines()[-1])
     code, _, err = run("export", str(folder), "--out", str(folder))
     assert (code, "is not empty" in err) == (2, True)
-    (folder / "metrics.json").unlink()
+    (folder / "checkpoints" / "final" / "model.safetensors").unlink()
     code, _, err = run("export", str(folder), "--out", str(tmp_path / "x"))
     assert (code, "the run is not finished" in err) == (2, True)
+
+
+def test_a_run_whose_evaluation_failed_leaves_weights_that_export(tiny, run, tmp_path, monkeypatch):
+    from athlos.evaluation.suites.perplexity import PerplexitySuite
+
+    def broken(*_, **__):
+        raise ConfigError("eval.suites: nothing to ask")
+
+    monkeypatch.setattr(PerplexitySuite, "evaluate", broken)
+    code, _, err = run("run", *tiny)
+    assert (code, "nothing to ask" in err) == (2, True)
+    folder = only_run(tmp_path / "results")
+    assert json.loads((folder / "status.json").read_text())["state"] == "failed"
+    assert run("export", str(folder), "--out", str(tmp_path / "x"))[0] == 0
+    trained, kept = (
+        AutoModelForCausalLM.from_pretrained(place).state_dict()
+        for place in (tmp_path / "x", folder / "checkpoints" / "final")
+    )
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in trained.items())
 
 
 def test_a_stored_config_has_the_types_of_its_parts_and_suites_again(tmp_path: Path):

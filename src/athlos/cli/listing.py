@@ -18,6 +18,8 @@ PART_GROUPS = (
     "tuning",
     "decoding",
     "engine",
+    "corpus",
+    "index",
     "eval",
     "suite",
     "tracking",

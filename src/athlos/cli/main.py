@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   athlos run -m experiment=finetune/tiny seed=1,2,3   a sweep: three runs in one wandb group
   athlos run scale=paper model=paper/llama2_7b dry_run=true   parameters, memory and FLOPs, no weights needed
   athlos run --cfg experiment=finetune/tiny         print the composed config and stop
+  athlos index corpus=files corpus.path=notes       make one's own text files ready to be searched
   athlos list experiments                           what there is to run
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
@@ -53,6 +54,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     run.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files, laid out like conf/")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+
+    index = commands.add_parser("index", parents=[debug], help="build the index of a corpus, and say its size and key")
+    index.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="Hydra overrides: corpus, index and their keys"
+    )
 
     listing = commands.add_parser("list", parents=[debug], help="methods, parts, models, data or experiments")
     listing.add_argument("kind", metavar="methods|parts|models|data|experiments")
@@ -182,6 +188,11 @@ def _print_error(error: AthlosError) -> None:
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "run":
         return _run(options)
+    if options.command == "index":
+        from athlos.cli.index import print_index
+
+        print_index(options.overrides)
+        return 0
     if options.command == "list":
         from athlos.cli.listing import print_list
 

@@ -9,10 +9,11 @@ import typing
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from hydra.utils import get_class
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, registry
+from athlos.config.registry import ALLOWED_TARGETS_VARIABLE, allowed_targets, part_names, registry
 from athlos.config.schema import DEFAULT_STYLE, RunConfig
 from athlos.errors import did_you_mean
 
@@ -99,6 +100,7 @@ def contradictions(config: RunConfig) -> Iterator[str]:
         yield f"prompt_style: got '{config.prompt_style}', expected one of {', '.join(styles)}{near}"
     yield from _steps_and_splits(config)
     yield from _without_model(config)
+    yield from _without_records(config)
     for name, suite in config.eval.suites.items():
         yield from suite.errors(f"eval.suites.{name}", run=config)
 
@@ -122,11 +124,25 @@ def _steps_and_splits(config: RunConfig) -> Iterator[str]:
         yield f"eval.every: got {evaluation.every}, but data={data.name} names no validation split; set data.val_split"
 
 
+def _without_records(config: RunConfig) -> Iterator[str]:
+    """Suites that the data have no records for. `Record` stands for any type: such a source is not judged by it."""
+    source: Any = get_class(config.data._target_)
+    kind: str = source.record_type.__name__
+    schemas: dict[str, Any] = {name: registry().get("suite", name).schema for name in registry().names("suite")}
+    fitting = [name for name, schema in schemas.items() if kind in schema.asks]
+    for name, suite in config.eval.suites.items():
+        if kind != "Record" and suite.asks and kind not in suite.asks:
+            yield (
+                f"eval.suites.{name}: it needs a {' or '.join(suite.asks)}, data={config.data.name} has a {kind}; "
+                f"use eval={' or '.join(fitting) or 'none'}"
+            )
+
+
 def _without_model(config: RunConfig) -> Iterator[str]:
-    """What a run needs of the model that a server does not give."""
+    """What a run needs of the model that a server, or llama.cpp, does not give."""
     if not config.engine.is_remote:
         return
-    reason = "with an engine over HTTP this run loads no model"
+    reason = f"with engine={part_names(config).get('engine', 'own')} this run loads no model"
     if config.train.max_steps > 0:
         yield f"train.max_steps: got {config.train.max_steps}, expected 0: {reason}"
     for name, suite in config.eval.suites.items():

@@ -30,7 +30,7 @@ from athlos.config.fields import wrong_values
 from athlos.config.overrides import readable
 from athlos.config.registry import GROUPS, chosen_parts, conf_dir, part_names, registry
 from athlos.config.renamed import RENAMED, new_key
-from athlos.config.schema import OPERATIONAL_KEYS, EngineConfig, PartConfig, RunConfig
+from athlos.config.schema import OPERATIONAL_KEYS, PartConfig, RunConfig
 from athlos.errors import ConfigError, ConfigErrors, choices, did_you_mean
 
 
@@ -154,9 +154,12 @@ def checked(config: DictConfig) -> RunConfig:
 
 
 def engine_signature(config: RunConfig) -> str:
-    """What answers came from: the name of the engine, and the model a server was asked for."""
+    """What answers came from: the name of the engine, and the model that a server was asked for or was given."""
     name = part_names(config).get("engine", type(config.engine).__name__)
-    return f"{name}:{vars(config.engine).get('model') or 'its only model'}" if config.engine.is_remote else name
+    if not config.engine.is_remote:
+        return name
+    values = vars(config.engine)
+    return f"{name}:{values.get('model') or values.get('source') or 'its only model'}"
 
 
 def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
@@ -213,14 +216,15 @@ def _plain(node: Any) -> Any:
 
 def identity(config: RunConfig) -> dict[str, Any]:
     """The part of `plain` that decides what is computed: what resuming compares and the run's hash covers."""
-    return identifying(plain(config), engine=config.engine)
+    return identifying(plain(config), run=config)
 
 
-def identifying(values: dict[str, Any], *, engine: EngineConfig) -> dict[str, Any]:
-    """`values` of a `config.yaml` without what says where and how only: for a run with this engine."""
+def identifying(values: dict[str, Any], *, run: RunConfig) -> dict[str, Any]:
+    """`values` of a `config.yaml` without what says where and how only: for a run with these engines."""
     kept = {key: value for key, value in values.items() if key not in OPERATIONAL_KEYS}
-    if isinstance(kept.get("engine"), dict):
-        kept["engine"] = {key: value for key, value in kept["engine"].items() if key not in engine.operational}
+    for group, engine in (("engine", run.engine), ("generator", run.generator)):
+        if isinstance(kept.get(group), dict):
+            kept[group] = {key: value for key, value in kept[group].items() if key not in engine.operational}
     return kept
 
 

@@ -60,14 +60,20 @@ class Choices:
         return f"{self.words} {', '.join(self.names)}{hint}"
 
 
+def _field(default: Any, accepted: Interval) -> Any:
+    """A field for one number, or for a list or mapping of numbers, whose default is then a factory: `dict`."""
+    given = {"default_factory" if callable(default) else "default": default}
+    return field(**given, metadata={ACCEPTS: accepted})
+
+
 def at_least(low: float, *, default: Any = MISSING, why: str = "") -> Any:
     """A field for numbers >= `low`. `why` ends the error message: a reason, or what to set instead."""
-    return field(default=default, metadata={ACCEPTS: Interval(low=low, words=f">= {low}{why}")})
+    return _field(default, Interval(low=low, words=f">= {low}{why}"))
 
 
 def above(low: float, *, default: Any = MISSING, why: str = "") -> Any:
     """A field for numbers > `low`."""
-    return field(default=default, metadata={ACCEPTS: Interval(low=low, is_low_in=False, words=f"> {low}{why}")})
+    return _field(default, Interval(low=low, is_low_in=False, words=f"> {low}{why}"))
 
 
 def bounded(interval: str, *, default: Any = MISSING, why: str = "") -> Any:
@@ -76,7 +82,7 @@ def bounded(interval: str, *, default: Any = MISSING, why: str = "") -> Any:
     accepted = Interval(
         low=low, high=high, is_low_in=interval[0] == "[", is_high_in=interval[-1] == "]", words=f"in {interval}{why}"
     )
-    return field(default=default, metadata={ACCEPTS: accepted})
+    return _field(default, accepted)
 
 
 def one_of(*names: str, default: Any = MISSING, renamed: Mapping[str, str] | None = None) -> Any:
@@ -137,7 +143,7 @@ def _leaves(
             yield from _leaves(getattr(node, info.name), path=full, accepted=info.metadata.get(ACCEPTS))
     elif isinstance(node, dict):
         for name, child in node.items():
-            yield from _leaves(child, path=f"{path}.{name}", is_free=True)
+            yield from _leaves(child, path=f"{path}.{name}", accepted=accepted, is_free=accepted is None)
     elif isinstance(node, list):
         for index, child in enumerate(node):
             full = path if accepted else f"{path}.{index}"

@@ -176,6 +176,9 @@ class JudgeConfig(PartConfig):
 class CorpusConfig(PartConfig):
     """Base of a corpus: the passages that an index finds."""
 
+    elsewhere: ClassVar[tuple[str, ...]] = ()
+    """Keys that say where its files lie, whose content is hashed: no part of what it holds."""
+
 
 @dataclass(kw_only=True)
 class IndexConfig(PartConfig):
@@ -300,6 +303,8 @@ class SuiteConfig(PartConfig):
 
     reads_model: ClassVar[bool] = False
     """Whether it needs the model in this process: its logits, its speed, log-probabilities that are surely its own."""
+    asks: ClassVar[tuple[str, ...]] = ()
+    """Types of records, one of which it must have; empty = any will do, or it looks for itself."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         """One line for each contradiction; `path` is where this config stands, such as `eval.suites.math`."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from hydra.utils import get_class
 from torch.utils.data import DataLoader
 
 from athlos.config.compose import plain
@@ -16,7 +15,7 @@ from athlos.data.batches import Batch, BatchPlan, EvalRows, TrainStream, Unit
 from athlos.data.encoding import Rows, encode_split
 from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.data.records import Record
-from athlos.data.source import Source
+from athlos.data.source import build_source, test_split
 from athlos.errors import DataError
 from athlos.stages import StageStore, content_hash
 
@@ -44,13 +43,6 @@ class PictureReader(Protocol):
 FEW_SHOT_POOL, FEW_SHOT_FRONT = 64, 10_000
 """Worked examples come from a random 64 of the first 10,000 records of the training split: the very first ones are
 often alike (a language's name after the other), and a large file need not be read to its end."""
-
-
-def build_source(config: RunConfig) -> Source:
-    """The data source of a run, from its `_target_` (the allow-list was checked at compose time)."""
-    source = get_class(config.data._target_)(config.data)
-    assert isinstance(source, Source)
-    return source
 
 
 @dataclass(kw_only=True)
@@ -105,10 +97,7 @@ class DataModule:
 
     @property
     def test_split(self) -> str:
-        split = self.config.data.test_split
-        if split is None:
-            raise DataError(f"data.test_split: data={self.config.data.name} names no test split; set one")
-        return split
+        return test_split(self.config.data)
 
     def limit(self, split: str) -> int | None:
         """At most this many records of a split."""

@@ -28,9 +28,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ENCODE_VERSION = 2
+ENCODE_VERSION = 3
 FLUSH_TOKENS = 1 << 20
 """Tokens held in memory before they are written out, and looked at together when targets are counted."""
+NO_WORD = "."
+"""A text that begins with no letter, and that no tokenizer writes with another sign."""
 
 
 @dataclass(kw_only=True)
@@ -231,8 +233,37 @@ def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: s
     """Token ids of the two parts: begin-of-sequence where models expect one, end-of-sequence after the completion."""
     bos = prefix_token(tokenizer)
     prompt_ids = ([] if bos is None else [bos]) + (tokenizer.encode(prompt, add_special_tokens=False) if prompt else [])
-    completion_ids = tokenizer.encode(completion, add_special_tokens=False)
-    return prompt_ids, [*completion_ids, tokenizer.eos_token_id]
+    return prompt_ids, [*continued_ids(tokenizer, prompt, completion), tokenizer.eos_token_id]
+
+
+def continued_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> list[int]:
+    """Token ids of a completion behind its prompt.
+
+    Tokenizers of SentencePiece's kind put a mark before every text that they are given, which has no place between a
+    prompt and its completion. Theirs are the ids of the joint text that follow those of the prompt. Where a token of
+    the joint text has letters of both, so that the prompt's own ids are not in it, a line break stands for the prompt.
+    """
+
+    def ids(text: str) -> list[int]:
+        return tokenizer.encode(text, add_special_tokens=False)
+
+    if prompt and marks_beginnings(tokenizer):
+        for before in (prompt, "\n"):
+            front, joint = ids(before), ids(before + completion)
+            if joint[: len(front)] == front:
+                return joint[len(front) :]
+    return ids(completion)
+
+
+def marks_beginnings(tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Whether a tokenizer puts a mark before every text, even one that begins with no word (Llama 2, Mistral).
+
+    The words of the lab begin with a space by themselves: theirs stay as they are alone.
+    """
+    backend = tokenizer.backend_tokenizer
+    text = backend.normalizer.normalize_str(NO_WORD) if backend.normalizer else NO_WORD
+    pieces = [piece for piece, _ in backend.pre_tokenizer.pre_tokenize_str(text)] if backend.pre_tokenizer else [text]
+    return not "".join(pieces).startswith(NO_WORD)
 
 
 def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:

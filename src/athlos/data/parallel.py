@@ -1,10 +1,12 @@
 """What all sources of parallel text share: the two languages, what files call them, and the record."""
 
+import re
 from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
@@ -12,6 +14,9 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import ParallelRecord, Record
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
+
+if TYPE_CHECKING:
+    from langcodes import Language
 
 
 @dataclass(kw_only=True)
@@ -36,10 +41,43 @@ def parallel_errors(config: RunConfig) -> Iterator[str]:
         yield f"data.target_language: got '{data.target_language}', the same as data.source_language"
 
 
+MODIFIER = re.compile(r"([a-z]+)(.*)@(latin|cyrillic)")
+"""A script as gettext writes it, behind a region."""
+SCRIPTS = {"latin": "Latn", "cyrillic": "Cyrl"}
+
+
+@lru_cache(maxsize=4096)
 def is_language(tag: str, wanted: str) -> bool:
-    """Whether a language tag of a file is the wanted language or a region or script of it: `en` takes `en-GB`."""
-    tag, wanted = (name.replace("_", "-").casefold() for name in (tag.strip(), wanted))
-    return tag == wanted or tag.startswith(f"{wanted}-")
+    """Whether a language tag of a file is the wanted language, or a region or script of it: `en` takes `en-GB`.
+
+    By BCP 47 with its aliases: `zh_Hans` takes `zh_CN`, whose script it is, and `zh_CN` takes `zh_Hans`; `he` takes
+    `iw`, `sr_Latn` takes `sr@latin`. But `pt_BR` does not take `pt`, which is Portugal's in gettext.
+    """
+    from langcodes import LanguageTagError
+
+    try:
+        has, wants = map(_parsed, (tag, wanted))
+    except LanguageTagError:
+        return bool(tag) and tag.strip().casefold() == wanted.casefold()
+    if _one_norwegian(has) != _one_norwegian(wants):
+        return False
+    likely = has.maximize()
+    region = has.territory or (likely.territory if has.script else None)
+    return wants.script in (None, likely.script) and wants.territory in (None, region)
+
+
+def _one_norwegian(tag: "Language") -> str | None:
+    """The language of a tag; files call Norwegian by either of its written forms."""
+    return "no" if tag.language in ("nb", "nn") else tag.language
+
+
+def _parsed(tag: str) -> "Language":
+    from langcodes import Language, LanguageTagError
+
+    tag = MODIFIER.sub(lambda found: f"{found[1]}-{SCRIPTS[found[3]]}{found[2]}", tag.strip().casefold())
+    if not tag:
+        raise LanguageTagError("no tag")
+    return Language.get(tag)
 
 
 class ParallelSource(SplitSource[ParallelConfigT], ABC):

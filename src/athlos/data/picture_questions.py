@@ -34,8 +34,8 @@ class PictureQuestionsConfig(DataConfig):
     """Languages of the test questions, in this order."""
     reference: str = "en"
     """The language that others are translated into and compared with; one of `languages`."""
-    shares: dict[str, float] = field(default_factory=dict)
-    """Share of the training questions by language, in [0, 1] and 1 in sum."""
+    shares: dict[str, float] = bounded("[0, 1]", default=dict)
+    """Share of the training questions by language, 1 in sum."""
     letter_share: float = bounded("[0, 1]", default=0.5)
     """Share of the training questions with options, whose answer is a letter; the others want the words."""
     instruction: str = ""
@@ -149,9 +149,6 @@ def picture_data_errors(config: RunConfig) -> Iterable[str]:
         yield f"data.reference: got '{data.reference}', expected one of data.languages: {', '.join(data.languages)}"
     if len(set(data.languages)) < len(data.languages):
         yield f"data.languages: got {data.languages}, expected each language once"
-    for language, share in data.shares.items():
-        if not 0 <= share <= 1:
-            yield f"data.shares.{language}: got {share}, expected a number in [0, 1]"
     if abs(sum(data.shares.values()) - 1) > 1e-6:
         yield f"data.shares: got {sum(data.shares.values()):g} in sum, expected 1"
     if config.train.max_steps and config.train.batching is not Batching.bucket:

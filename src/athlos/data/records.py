@@ -66,6 +66,10 @@ class Passage:
     identifier: str = ""
 
 
+PARAGRAPH = "paragraph"
+"""Key of `meta`: what names the one paragraph of a question in all languages of a parallel data set."""
+
+
 @dataclass(kw_only=True, slots=True)
 class Step:
     """One sub-question of a multi-hop question; `#1` in the text stands for the answer of step 1."""

@@ -15,7 +15,9 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
-from athlos.config.schema import DataConfig, OnBad
+from hydra.utils import get_class
+
+from athlos.config.schema import DataConfig, OnBad, RunConfig
 from athlos.data.records import Record
 from athlos.errors import DataError, choices, did_you_mean
 
@@ -37,6 +39,7 @@ class Source(ABC, Generic[ConfigT]):
     """Base of all sources. Subclasses give `record_type`, `files` and `read`."""
 
     record_type: ClassVar[type[Record]]
+    """Of the records that are evaluated; `Record` itself where they depend on config or files, or are of several."""
     hub: ClassVar[str | None] = None
     """Data set on the Hugging Face hub with the same fields, read through `datasets` when `data.dir` is empty."""
 
@@ -258,3 +261,17 @@ def read_json_lines(
             yield parse(parse_json_line(line, file=path, number=number), number)
         except DataError as error:
             source.bad(error)
+
+
+def build_source(config: RunConfig) -> Source:
+    """The data source of a run, from its `_target_` (the allow-list was checked at compose time)."""
+    source = get_class(config.data._target_)(config.data)
+    assert isinstance(source, Source)
+    return source
+
+
+def test_split(config: DataConfig) -> str:
+    """The split that is evaluated; raises `DataError` where the data name none."""
+    if config.test_split is None:
+        raise DataError(f"data.test_split: data={config.name} names no test split; set one")
+    return config.test_split

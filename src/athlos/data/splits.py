@@ -11,11 +11,12 @@ import json
 import math
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import TypeVar
 
+from athlos.config.fields import bounded, wrong_values
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Record
 from athlos.data.source import Source
@@ -38,8 +39,8 @@ class SplitBy(StrEnum):
 class SplitConfig(DataConfig):
     """Config of a source whose files hold one split."""
 
-    split_shares: dict[str, float] = field(default_factory=dict)
-    """Share of each split, in [0, 1] and 1 in sum; 0 leaves a split out; empty = the one split `all`."""
+    split_shares: dict[str, float] = bounded("[0, 1]", default=dict)
+    """Share of each split, 1 in sum; 0 leaves a split out; empty = the one split `all`."""
     split_by: SplitBy = SplitBy.hash
 
 
@@ -73,9 +74,7 @@ def accepted_splits(config: SplitConfig) -> list[str]:
 def share_errors(config: SplitConfig) -> Iterator[str]:
     """One line for each reason why `data.split_shares` cannot be used."""
     shares = config.split_shares
-    for name, share in shares.items():
-        if not 0 <= share <= 1:
-            yield f"data.split_shares.{name}: got {share}, expected a number in [0, 1]"
+    yield from wrong_values(config, path="data")
     if WHOLE in shares:
         yield f"data.split_shares.{WHOLE}: this name is the whole file; expected another"
     total = math.fsum(shares.values())

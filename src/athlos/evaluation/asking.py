@@ -13,6 +13,7 @@ from athlos.data.records import Record
 from athlos.errors import ConfigError
 from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer
+from athlos.generation.http_config import Api, HTTPEngineConfig
 from athlos.generation.interface import Prediction, Request
 from athlos.text import prompts
 
@@ -93,24 +94,25 @@ def ask(
     style = prompts.style_name(record_type, config.prompt_style)
     items, shots, origin = _shots(config, of_type, record_type=record_type, style=style, pool=shots_pool)
     items = [record for record in items for _ in range(samples)]
+    is_chat = isinstance(config.engine, HTTPEngineConfig) and config.engine.api is Api.chat
     requests = [
         Request(
             identifier=_identifier(record, index % samples),
             prompt=prompts.build_prompt(record, shots=shots[record.language], style=style),
             record=record,
             seed=zlib.crc32(f"{config.seed}/{record.language}/{_identifier(record, index % samples)}".encode()),
-            stop=list(prompts.stop_strings(record, style)),
+            stop=list(prompts.stop_strings(record, style, is_chat=is_chat)),
         )
         for index, record in enumerate(items)
     ]
     answered = in_shares(requests, lambda share: answerer.answer(share, progress=progress))
-    predictions = [_cut(prediction, record, style) for prediction, record in zip(answered, items, strict=True)]
+    predictions = [_cut(prediction, request.stop) for prediction, request in zip(answered, requests, strict=True)]
     return Asked(
         records=items,
         requests=requests,
         predictions=predictions,
         answers=[
-            prompts.read_answer(prediction.text, record, style=style)
+            prompts.read_answer(prediction.text, record, style=style, is_chat=is_chat)
             for prediction, record in zip(predictions, items, strict=True)
         ],
         signatures={
@@ -162,7 +164,7 @@ def _shots(
     return [record for record in rest if isinstance(record, record_type)], shots, "front of the test split"
 
 
-def _cut(prediction: Prediction, record: Record, style: str) -> Prediction:
+def _cut(prediction: Prediction, stops: Sequence[str]) -> Prediction:
     """The text up to the style's stop; an answer that reached it is finished even if decoding went on."""
-    places = [place for stop in prompts.stop_strings(record, style) if (place := prediction.text.find(stop)) >= 0]
-    return dataclasses.replace(prediction, text=prediction.text[: min(places)], finished=True) if places else prediction
+    end = prompts.answer_end(prediction.text, stops)
+    return prediction if end is None else dataclasses.replace(prediction, text=prediction.text[:end], finished=True)

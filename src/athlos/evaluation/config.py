@@ -18,6 +18,7 @@ class PerplexityConfig(RunningTextConfig):
     """Perplexity by a sliding window."""
 
     reads_model: ClassVar[bool] = True
+    asks: ClassVar[tuple[str, ...]] = ("TextRecord",)
 
 
 @dataclass(kw_only=True)
@@ -31,11 +32,13 @@ class CompletionsConfig(SuiteConfig):
 @dataclass(kw_only=True)
 class StreamsConfig(SuiteConfig):
     reads_model: ClassVar[bool] = True
+    asks: ClassVar[tuple[str, ...]] = ("TextRecord",)
 
 
 @dataclass(kw_only=True)
 class MarginConfig(SuiteConfig):
     reads_model: ClassVar[bool] = True
+    asks: ClassVar[tuple[str, ...]] = ("MathRecord",)
 
 
 @dataclass(kw_only=True)
@@ -46,6 +49,7 @@ class ThroughputConfig(SuiteConfig):
 @dataclass(kw_only=True)
 class PictureChoicesConfig(SuiteConfig):
     reads_model: ClassVar[bool] = True
+    asks: ClassVar[tuple[str, ...]] = ("ChoiceRecord",)
 
     circular: bool = False
     """Ask each item once a rotation of its options; all answers must be right."""
@@ -55,10 +59,14 @@ class PictureChoicesConfig(SuiteConfig):
 class TranslationConfig(SuiteConfig):
     """Segments are asked one by one."""
 
+    asks: ClassVar[tuple[str, ...]] = ("ParallelRecord",)
+
 
 @dataclass(kw_only=True)
 class QuestionsConfig(SuiteConfig):
     """Questions are asked one by one."""
+
+    asks: ClassVar[tuple[str, ...]] = ("QuestionRecord",)
 
 
 @dataclass(kw_only=True)
@@ -68,6 +76,8 @@ class PremisesConfig(SuiteConfig):
 
 @dataclass(kw_only=True)
 class MathConfig(SuiteConfig):
+    asks: ClassVar[tuple[str, ...]] = ("MathRecord",)
+
     samples: int = at_least(1, default=1)
     """Answers to each item; an item counts by their mean, and intervals resample items."""
     language_groups: dict[str, list[str]] = field(default_factory=dict)
@@ -88,6 +98,7 @@ class CalibrationConfig(MathConfig):
     """Word problems are asked as the suite `math` asks them, where the data have some."""
 
     reads_model: ClassVar[bool] = True
+    asks: ClassVar[tuple[str, ...]] = ("MathRecord", "QuestionRecord")
 
 
 _SUITES = "athlos.evaluation.suites"

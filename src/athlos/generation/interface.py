@@ -20,6 +20,8 @@ class Prompt:
     max_new_tokens: int
     """Largest number of tokens of a sample, >= 1."""
     text: str = ""
+    system: str = ""
+    """What engines over HTTP say as the system before a chat's user message; empty = what the chat template says."""
     seed: int = 0
     """Seed of its first sample; sample `i` is drawn from a stream of its own made of (seed, i)."""
 
@@ -54,6 +56,8 @@ class Sample:
     num_prompt_tokens: int
     finished: bool
     """False when it was cut by length."""
+    first_tokens: list[tuple[str, float]] = field(default_factory=list)
+    """The likeliest first tokens and their log-probabilities under the plain model: as many as a server tells."""
 
 
 class Engine(Protocol):

@@ -13,8 +13,9 @@ What a server means by its numbers is its own affair:
 import asyncio
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ from athlos.stages import cache_dir
 log = logging.getLogger(__name__)
 
 PATHS = {Api.completions: "/completions", Api.chat: "/chat/completions"}
+MAX_FIRST_TOKENS = {Api.completions: 5, Api.chat: 20}
+"""OpenAI tells no more of the tokens that might have come."""
 MAX_STOP_STRINGS = 4
 """OpenAI takes no more; the others are cut off here, after the fact."""
 COUNTERS = ("requests", "retries", "cache_hits", "prompt_tokens", "completion_tokens")
@@ -64,6 +67,7 @@ class OpenAIEngine:
 
     name = "openai"
     max_stop_strings: int | None = MAX_STOP_STRINGS
+    max_first_tokens = MAX_FIRST_TOKENS
 
     def __init__(
         self, config: HTTPEngineConfig, model: Any = None, tokenizer: Any = None, *, cache_root: Path | None = None
@@ -87,8 +91,9 @@ class OpenAIEngine:
         num_samples: int = 1,
         stop: Sequence[str] = (),
         progress: Progress | None = None,
+        num_first_tokens: int = 0,
     ) -> list[list[Sample]]:
-        """`num_samples` samples a prompt, in the order of the prompts.
+        """`num_samples` samples a prompt, in the order of the prompts, each with so many of its likeliest first tokens.
 
         Raises `ConfigError` for a rule or a setting the server cannot follow, `DataError` for a prompt that does not
         fit into its context, `ModelError` when it stays away or answers nonsense.
@@ -98,8 +103,27 @@ class OpenAIEngine:
         # an error or by ctrl-C cancels every request.
         with start_blocking_portal() as portal:
             return portal.call(
-                partial(self._generate, prompts, rule=rule, num_samples=num_samples, stop=stop, progress=progress)
+                partial(
+                    self._generate,
+                    prompts,
+                    rule=rule,
+                    num_samples=num_samples,
+                    stop=stop,
+                    progress=progress,
+                    num_first_tokens=num_first_tokens,
+                )
             )
+
+    def first_token_probs(self, prompts: Sequence[Prompt], *, options: Sequence[str]) -> list[list[float]]:
+        """[prompt][option]: the probability that the answer begins with an option, such as `yes` against `no`.
+
+        That of the first token under the plain model: see `option_probs`. Tokens that are less likely than those that
+        a server tells count as 0, so the sum over the options is what is left of 1 at most. Raises as `generate`.
+        """
+        asked = [replace(prompt, max_new_tokens=1) for prompt in prompts]
+        most = self.max_first_tokens[self.config.api]
+        answers = self.generate(asked, rule=SamplingRule(), num_first_tokens=most)
+        return [option_probs(sample.first_tokens, options) for [sample] in answers]
 
     async def _generate(
         self,
@@ -109,6 +133,7 @@ class OpenAIEngine:
         num_samples: int,
         stop: Sequence[str],
         progress: Progress | None,
+        num_first_tokens: int,
     ) -> list[list[Sample]]:
         samples: dict[tuple[int, int], Sample] = {}
         num_tokens = 0
@@ -125,7 +150,10 @@ class OpenAIEngine:
         async with ServerClient(self.config, counters=self.counters) as client:
             model = await self.model_name(client)
             unanswered = []
-            for question in self.questions(prompts, model=model, rule=rule, num_samples=num_samples, stop=stop):
+            asked = self.questions(
+                prompts, model=model, rule=rule, num_samples=num_samples, stop=stop, num_first_tokens=num_first_tokens
+            )
+            for question in asked:
                 if (kept := self._kept(question)) is not None:
                     take(question, kept)
                 else:
@@ -155,6 +183,10 @@ class OpenAIEngine:
         assert self.config.model is not None
         return self.config.model
 
+    def asked_at(self) -> str:
+        """Where a request goes: beside its body, what a kept reply is found by."""
+        return self.base_url + PATHS[self.config.api]
+
     async def before_asking(self, client: ServerClient) -> None:
         """Called once before requests that the cache does not hold."""
 
@@ -169,21 +201,31 @@ class OpenAIEngine:
         """The rule in the words of the server; nothing is left to its defaults, which may come with the model."""
         return {"temperature": rule.temperature, "top_p": rule.top_p if rule.temperature > 0 else 1.0}
 
+    def read(self, answer: Mapping[str, Any], *, num_choices: int, place: str) -> Reply:
+        return read_reply(answer, api=self.config.api, num_choices=num_choices, place=place)
+
     # Requests
 
     def questions(
-        self, prompts: Sequence[Prompt], *, model: str, rule: SamplingRule, num_samples: int, stop: Sequence[str]
+        self,
+        prompts: Sequence[Prompt],
+        *,
+        model: str,
+        rule: SamplingRule,
+        num_samples: int,
+        stop: Sequence[str],
+        num_first_tokens: int = 0,
     ) -> list[Question]:
         """The requests to send, each once however many samples it serves."""
         found: dict[str, Question] = {}
         is_greedy = rule.temperature == 0
         at_once = num_samples if self.config.one_request_for_samples and not is_greedy else 1
         for index, prompt in enumerate(prompts):
-            body = self._body(prompt, index, model=model, rule=rule, stop=stop)
+            body = self._body(prompt, index, model=model, rule=rule, stop=stop, num_first_tokens=num_first_tokens)
             if at_once > 1:
                 body["n"] = at_once
             for sample in range(0, num_samples, at_once):
-                request = {"url": self.base_url + PATHS[self.config.api], "body": body, "sample": 0}
+                request = {"url": self.asked_at(), "body": body, "sample": 0}
                 if not is_greedy:
                     request |= {"body": {**body, "seed": sample_seed(prompt.seed, sample)}, "sample": sample}
                 question = found.setdefault(request_key(request), Question(request=request, num_choices=at_once))
@@ -191,18 +233,31 @@ class OpenAIEngine:
         return list(found.values())
 
     def _body(
-        self, prompt: Prompt, index: int, *, model: str, rule: SamplingRule, stop: Sequence[str]
+        self,
+        prompt: Prompt,
+        index: int,
+        *,
+        model: str,
+        rule: SamplingRule,
+        stop: Sequence[str],
+        num_first_tokens: int,
     ) -> dict[str, Any]:
         asked = self.prompt_value(prompt, index)
         body: dict[str, Any] = {"model": model, self.length_field(): prompt.max_new_tokens, **self.rule_fields(rule)}
-        if self.config.api is Api.chat:
-            body["messages"] = [{"role": "user", "content": asked}]
+        is_chat = self.config.api is Api.chat
+        if prompt.system and not is_chat:
+            raise ConfigError(f"prompt {index + 1}: has a system message, which engine.api=chat alone can send")
+        if is_chat:
+            system = [{"role": "system", "content": prompt.system}] if prompt.system else []
+            body["messages"] = [*system, {"role": "user", "content": asked}]
         else:
             body["prompt"] = asked
         if stop:
             body["stop"] = list(stop[: self.max_stop_strings])
-        if self.config.log_probs:
-            body["logprobs"] = True if self.config.api is Api.chat else 1
+        if self.config.log_probs or num_first_tokens:
+            body["logprobs"] = True if is_chat else max(1, num_first_tokens)
+        if is_chat and num_first_tokens:
+            body["top_logprobs"] = num_first_tokens
         return body
 
     def _kept(self, question: Question) -> Reply | None:
@@ -217,7 +272,7 @@ class OpenAIEngine:
         """The reply of the server, which is kept on disk."""
         place = f"prompt {question.places[0][0] + 1} of {num_prompts}"
         answer = await client.post(PATHS[self.config.api], question.body, place=place)
-        reply = read_reply(answer, api=self.config.api, num_choices=question.num_choices, place=place)
+        reply = self.read(answer, num_choices=question.num_choices, place=place)
         self.counters["prompt_tokens"] += reply.num_prompt_tokens
         self.counters["completion_tokens"] += reply.num_tokens
         if self.cache is not None:
@@ -235,6 +290,21 @@ class OpenAIEngine:
             )
             for choice in reply.choices
         ]
+
+
+def option_probs(first_tokens: Sequence[tuple[str, float]], options: Sequence[str]) -> list[float]:
+    """The probability of each option, of the log-probabilities of first tokens, whatever their case and blanks.
+
+    A token counts for the only option that it begins: `contra` for `contradiction`, but `n` for neither of `no` and
+    `neutral`.
+    """
+    probs = [0.0] * len(options)
+    for token, log_prob in first_tokens:
+        letters = token.strip().casefold()
+        begun = [place for place, option in enumerate(options) if letters and option.casefold().startswith(letters)]
+        if len(begun) == 1:
+            probs[begun[0]] += math.exp(log_prob)
+    return probs
 
 
 async def side_by_side(

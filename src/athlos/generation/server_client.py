@@ -95,6 +95,10 @@ class ServerClient:
             http_client=BoundedClient(config, counters=counters),
         )
 
+    def move_to(self, base_url: str) -> None:
+        """Asks another address from now on: a server inside this process has none before it is started."""
+        self.base_url = self._client.base_url = base_url
+
     async def __aenter__(self) -> "ServerClient":
         return self
 
@@ -170,7 +174,7 @@ class ServerClient:
         if any(word in f"{code} {message}".lower() for word in CONTEXT_WORDS):
             return DataError(
                 f"{place}: too long for the context of the server ({shown}); lower eval.shots, shorten the passages, "
-                "or lower decoding.max_new_tokens"
+                "lower decoding.max_new_tokens, or raise engine.context_length where that is an option"
             )
         if status == 404 and "model" in f"{code} {message}".lower():
             served = await self._served()

@@ -22,6 +22,8 @@ class Choice:
     tokens: list[str] = field(default_factory=list)
     token_ids: list[int] = field(default_factory=list)
     log_probs: list[float] = field(default_factory=list)
+    first_tokens: list[tuple[str, float]] = field(default_factory=list)
+    """The likeliest tokens of the first place, with their log-probabilities."""
 
 
 @dataclass(kw_only=True)
@@ -62,24 +64,35 @@ def read_reply(answer: Mapping[str, Any], *, api: Api, num_choices: int, place: 
 
 def _text_choice(choice: Mapping[str, Any]) -> Choice:
     logs = choice.get("logprobs") or {}
+    if "content" in logs:  # llama.cpp tells them in the form of a chat
+        return _told_by_token(choice, text=choice["text"])
+    first = next(iter(logs.get("top_logprobs") or []), None) or {}
     return Choice(
         text=_text(choice["text"]),
         reason=str(choice.get("finish_reason")),
         tokens=[_text(token) for token in logs.get("tokens") or []],
         token_ids=[int(token) for token in choice.get("token_ids") or []],
         log_probs=_numbers(logs.get("token_logprobs") or []),
+        first_tokens=[(_text(token), float(log_prob)) for token, log_prob in first.items()],
     )
 
 
 def _chat_choice(choice: Mapping[str, Any]) -> Choice:
     # No content: all tokens went into reasoning, or the model declined.
+    return _told_by_token(choice, text=choice["message"].get("content") or "")
+
+
+def _told_by_token(choice: Mapping[str, Any], *, text: Any) -> Choice:
     logs = (choice.get("logprobs") or {}).get("content") or []
+    ids = choice.get("token_ids") or [entry["id"] for entry in logs if "id" in entry]
+    first = (logs[0].get("top_logprobs") or []) if logs else []
     return Choice(
-        text=_text(choice["message"].get("content") or ""),
+        text=_text(text),
         reason=str(choice.get("finish_reason")),
         tokens=[_text(entry["token"]) for entry in logs],
-        token_ids=[int(token) for token in choice.get("token_ids") or []],
+        token_ids=[int(token) for token in ids],
         log_probs=_numbers([entry["logprob"] for entry in logs]),
+        first_tokens=[(_text(entry["token"]), float(entry["logprob"])) for entry in first],
     )
 
 
@@ -104,6 +117,7 @@ def as_sample(choice: Choice, *, stop: Sequence[str], num_prompt_tokens: int, nu
     ids and log-probabilities are empty, and the count stays the server's.
     """
     ends = [place + len(string) for string in stop if string and (place := choice.text.find(string)) >= 0]
+    first_tokens = [(token, log_prob) for token, log_prob in choice.first_tokens]  # kept ones are lists
     is_whole = choice.reason not in ("length", "content_filter")
     if not ends:
         return Sample(
@@ -113,6 +127,7 @@ def as_sample(choice: Choice, *, stop: Sequence[str], num_prompt_tokens: int, nu
             num_tokens=num_tokens,
             num_prompt_tokens=num_prompt_tokens,
             finished=is_whole,
+            first_tokens=first_tokens,
         )
     until = choice.text[: min(ends)]
     text = until[: min(place for string in stop if string and (place := until.find(string)) >= 0)]
@@ -124,6 +139,7 @@ def as_sample(choice: Choice, *, stop: Sequence[str], num_prompt_tokens: int, nu
         num_tokens=num_tokens if kept is None else kept,
         num_prompt_tokens=num_prompt_tokens,
         finished=True,
+        first_tokens=first_tokens,
     )
 
 

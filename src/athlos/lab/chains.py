@@ -6,12 +6,13 @@ chain, no part of one, and no path of answers is ever composed in training, whil
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import pairwise
 from typing import NamedTuple
 
-from athlos.errors import ConfigError
+from athlos.config.fields import at_least, wrong_values
+from athlos.errors import ConfigError, ConfigErrors
 from athlos.lab.facts import Claim, Fact, QuestionWording, comparison_question, question
 from athlos.lab.grammar import Clause, NounPhrase
 from athlos.lab.world import Exposure, World
@@ -47,18 +48,18 @@ class ChainConfig:
 
     seed: int = 0
     """Seed of the choice of chains, >= 0; the facts come from the world's seed."""
-    num_train: list[int] = field(default_factory=lambda: [300, 200, 100])
-    """Linear chains of 2, 3 and 4 relations for training, each >= 0."""
-    num_dev: list[int] = field(default_factory=lambda: [20, 20, 20])
-    """Linear chains of 2, 3 and 4 relations for choosing settings, each >= 0."""
-    num_test: list[int] = field(default_factory=lambda: [60, 60, 60])
-    """Linear chains of 2, 3 and 4 relations for testing, each >= 0."""
-    num_train_comparisons: int = 60
-    """Comparisons for training, >= 0; half of them are answered by yes."""
-    num_dev_comparisons: int = 10
-    """Comparisons for choosing settings, >= 0."""
-    num_test_comparisons: int = 30
-    """Comparisons for testing, >= 0."""
+    num_train: list[int] = at_least(0, default=lambda: [300, 200, 100])
+    """Linear chains of 2, 3 and 4 relations for training."""
+    num_dev: list[int] = at_least(0, default=lambda: [20, 20, 20])
+    """Linear chains of 2, 3 and 4 relations for choosing settings."""
+    num_test: list[int] = at_least(0, default=lambda: [60, 60, 60])
+    """Linear chains of 2, 3 and 4 relations for testing."""
+    num_train_comparisons: int = at_least(0, default=60)
+    """Comparisons for training; half of them are answered by yes."""
+    num_dev_comparisons: int = at_least(0, default=10)
+    """Comparisons for choosing settings."""
+    num_test_comparisons: int = at_least(0, default=30)
+    """Comparisons for testing."""
 
     def num_linear(self, split: Split) -> list[int]:
         return {Split.train: self.num_train, Split.dev: self.num_dev, Split.test: self.num_test}[split]
@@ -182,6 +183,8 @@ def node_text(world: World, node: Node, language: str, *, wording: QuestionWordi
 
 def chain_questions(world: World, config: ChainConfig) -> dict[Split, list[ChainQuestion]]:
     """The questions of each split, made of background facts; raises `ConfigError` when the world has too few."""
+    if errors := list(wrong_values(config, path="lab")):
+        raise ConfigErrors(errors)
     for split in Split:
         if len(config.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
             raise ConfigError(

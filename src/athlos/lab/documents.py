@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+from athlos.config.fields import at_least, bounded, wrong_values
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.chains import ChainQuestion, chain_claim, node_text
 from athlos.lab.facts import (
@@ -66,36 +67,28 @@ class DocumentConfig:
     """How the answer is held: direct, implicit, scattered or buried."""
     truth: Truth = Truth.world
     """What the documents are true of: world, contradicted or fictional."""
-    num_documents: int = 4
-    """Documents of a case, >= 1, and >= the number of steps for scattered evidence."""
-    distractor_share: float = 0.5
-    """Share of the documents that do not bear on the question, in [0, 1]; 1 leaves the answer out. Below 1 the
+    num_documents: int = at_least(1, default=4)
+    """Documents of a case, >= the number of steps for scattered evidence."""
+    distractor_share: float = bounded("[0, 1]", default=0.5)
+    """Share of the documents that do not bear on the question; 1 leaves the answer out. Below 1 the
     documents that the answer takes are always there, even if that makes fewer distractors."""
-    facts_per_document: int = 4
-    """Sentences of a document, >= 1, and >= 2 for implicit evidence."""
-    buried_sentences: int = 16
-    """Sentences of a document with buried evidence, >= 2."""
-    depth: float = 0.5
+    facts_per_document: int = at_least(1, default=4)
+    """Sentences of a document, >= 2 for implicit evidence."""
+    buried_sentences: int = at_least(2, default=16)
+    """Sentences of a document with buried evidence."""
+    depth: float = bounded("[0, 1]", default=0.5)
     """Place of the buried sentence, from 0 (first) to 1 (last)."""
-    num_hops: int = 2
-    """Steps of scattered evidence, 2 or 3."""
+    num_hops: int = bounded("[2, 3]", default=2)
+    """Steps of scattered evidence."""
 
 
 def document_config_errors(config: DocumentConfig, *, key: str = "documents") -> Iterable[str]:
     """One line a wrong value."""
-    least = {"num_documents": 1, "facts_per_document": 1, "buried_sentences": 2}
-    if config.evidence is Evidence.scattered:
-        least["num_documents"] = config.num_hops
-    if config.evidence is Evidence.implicit:
-        least["facts_per_document"] = 2
-    for label, minimum in least.items():
-        if getattr(config, label) < minimum:
-            yield f"{key}.{label}: got {getattr(config, label)}, expected an integer >= {minimum}"
-    for label in ("distractor_share", "depth"):
-        if not 0 <= getattr(config, label) <= 1:
-            yield f"{key}.{label}: got {getattr(config, label)}, expected a number in [0, 1]"
-    if config.num_hops not in (2, 3):
-        yield f"{key}.num_hops: got {config.num_hops}, expected 2 or 3"
+    yield from wrong_values(config, path=key)
+    if config.evidence is Evidence.scattered and 1 <= config.num_documents < config.num_hops:
+        yield f"{key}.num_documents: got {config.num_documents}, expected an integer >= {config.num_hops}"
+    if config.evidence is Evidence.implicit and config.facts_per_document == 1:
+        yield f"{key}.facts_per_document: got 1, expected an integer >= 2"
 
 
 class Document(NamedTuple):
@@ -591,14 +584,14 @@ def chain_record(
 class CitedConfig:
     """Long answers of several sentences, each with the documents it rests on."""
 
-    num_sentences: int = 4
-    """Sentences of an answer, >= 1."""
-    two_document_share: float = 0.25
-    """Share of the sentences that two documents support together and none alone, in [0, 1]."""
-    num_distractors: int = 2
-    """Documents that support no sentence, >= 0."""
-    facts_per_document: int = 3
-    """Sentences of a document, >= 1."""
+    num_sentences: int = at_least(1, default=4)
+    """Sentences of an answer."""
+    two_document_share: float = bounded("[0, 1]", default=0.25)
+    """Share of the sentences that two documents support together and none alone."""
+    num_distractors: int = at_least(0, default=2)
+    """Documents that support no sentence."""
+    facts_per_document: int = at_least(1, default=3)
+    """Sentences of a document."""
     truth: Truth = Truth.fictional
     """What the documents are true of: world or fictional."""
 
@@ -619,11 +612,7 @@ class CitedAnswer:
 
 def cited_config_errors(config: CitedConfig, *, key: str = "cited") -> Iterable[str]:
     """One line a wrong value."""
-    for label, minimum in {"num_sentences": 1, "num_distractors": 0, "facts_per_document": 1}.items():
-        if getattr(config, label) < minimum:
-            yield f"{key}.{label}: got {getattr(config, label)}, expected an integer >= {minimum}"
-    if not 0 <= config.two_document_share <= 1:
-        yield f"{key}.two_document_share: got {config.two_document_share}, expected a number in [0, 1]"
+    yield from wrong_values(config, path=key)
     if config.truth is Truth.contradicted:
         yield f"{key}.truth: got contradicted, expected world or fictional"
 

@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import NamedTuple, TypeVar
 
-from athlos.errors import ConfigError, DataError, choices
+from athlos.config.fields import bounded, wrong_values
+from athlos.errors import ConfigError, ConfigErrors, DataError, choices
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import Language, Languages
 from athlos.lab.lexicon import ADJECTIVES, NUM_NAMES, SPARE_MARK, THING_NOUNS, is_name, name
@@ -48,26 +49,26 @@ class MemoryConfig:
 
     seed: int = 0
     """Seed of the draws, >= 0; splits do not depend on it."""
-    memory_size: int = 500
+    memory_size: int = bounded("[1, 10000000]", default=500)
     """Pairs in the memory, at least the number of queries."""
-    num_queries: int = 100
-    """Sentences to translate, >= 1."""
+    num_queries: int = bounded("[1, 1000000]", default=100)
+    """Sentences to translate."""
     bucket_shares: list[float] = field(default_factory=lambda: [0.2, 0.2, 0.2, 0.2, 0.2])
     """Share of the queries whose best match is in bucket b0 .. b4; five numbers >= 0 that sum to 1."""
     domain: str = "goods"
     """Things of the queries: `goods` or `places`."""
     memory_domain: str = "in"
     """Things of the memory: `in` (those of the queries) or `out` (the others; b4 is then out of reach)."""
-    unseen_words: float = 0.5
-    """Share of the test queries with a spare noun, in [0, 1]; needs a lexicon with spare words."""
-    num_spare: int = 0
-    """Spare nouns of the languages, >= 0; 0 turns unseen words off."""
-    num_held_templates: int = 20
-    """Of the 108 templates, those for the test split alone, in 0..90."""
-    num_names: int = 24
-    """Number of persons, in 2..1600."""
-    target_noise: float = 0.0
-    """Share of the memory pairs with one wrong word in the target, in [0, 1]."""
+    unseen_words: float = bounded("[0, 1]", default=0.5)
+    """Share of the test queries with a spare noun; needs a lexicon with spare words."""
+    num_spare: int = bounded("[0, 1000000]", default=0)
+    """Spare nouns of the languages; 0 turns unseen words off."""
+    num_held_templates: int = bounded("[0, 90]", default=20)
+    """Of the 108 templates, those for the test split alone."""
+    num_names: int = bounded(f"[2, {NUM_NAMES}]", default=24)
+    """Number of persons."""
+    target_noise: float = bounded("[0, 1]", default=0.0)
+    """Share of the memory pairs with one wrong word in the target."""
 
 
 class Match(NamedTuple):
@@ -659,18 +660,12 @@ def _check_languages(config: MemoryConfig, languages: Languages, *, source: str,
 
 
 def _check(config: MemoryConfig) -> None:
-    ranges = {
-        "memory_size": (config.num_queries, 10**7),
-        "num_queries": (1, 10**6),
-        "unseen_words": (0, 1),
-        "num_spare": (0, 10**6),
-        "num_held_templates": (0, 90),
-        "num_names": (2, NUM_NAMES),
-        "target_noise": (0, 1),
-    }
-    for key, (low, high) in ranges.items():
-        if not low <= getattr(config, key) <= high:
-            raise ConfigError(f"lab.memory.{key}: got {getattr(config, key)}, expected {low} .. {high}")
+    if errors := list(wrong_values(config, path="lab.memory")):
+        raise ConfigErrors(errors)
+    if config.memory_size < config.num_queries:
+        raise ConfigError(
+            f"lab.memory.memory_size: got {config.memory_size}, expected at least num_queries = {config.num_queries}"
+        )
     shares = config.bucket_shares
     if len(shares) != len(BUCKETS) or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise ConfigError(f"lab.memory.bucket_shares: got {shares}, expected {len(BUCKETS)} numbers >= 0 with sum 1")

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from athlos.config.schema import ModelConfig, TokenizerConfig
-from athlos.errors import ModelError, did_you_mean
+from athlos.errors import ModelError
 from athlos.models import wheels
 from athlos.models.architecture import auto_class, build, hf_config, on_supported_attention
 from athlos.models.forward import check_logits
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import vision_parts
+from athlos.models.source import NO_TOKENIZER, Source, model_folder, parse_source
 from athlos.models.tokenizers import TextSource, bpe_tokenizer, byte_tokenizer, tokenizer_hash, word_tokenizer
 from athlos.models.vocabulary import Vocabulary, cut_rows, trimmed
 from athlos.stages import StageStore, content_hash, file_hash
@@ -25,23 +26,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("random", "hub", "dir", "wheel", "run", "llava")
-HUB_BRANCH = "main"
 FINGERPRINT_VERSION = 1
 UNKNOWN_LICENSE = "unknown"
 HUB_ADVICE = "; is the hub in reach? Otherwise model.source=dir:<folder> or wheel:<distribution>==<version>"
-LFS_POINTER = b"version https://git-lfs"
-CONVERSION = "AutoModelForCausalLM.from_pretrained(folder).save_pretrained(folder) in a place where you trust them"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Source:
-    """A parsed `model.source`: its kind and what stands behind the colon."""
-
-    kind: str
-    reference: str = ""
-    revision: str = ""
-    """Branch, tag or commit of a hub repository."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,31 +44,6 @@ class LoadedModel:
     source: str
 
 
-def parse_source(text: str) -> Source:
-    """Parse `random`, `hub:<repo>@<revision>`, `dir:<path>`, `wheel:<distribution>==<version>`, `run:<experiment>`.
-
-    A repository without a revision is read at `main`, which may move; best is a commit.
-    """
-    kind, colon, reference = text.partition(":")
-    if kind not in SOURCES or (kind == "random") != (not colon):
-        accepted = (
-            "random, hub:<repo>@<revision>, dir:<path>, wheel:<distribution>==<version>, run:<experiment>, "
-            "llava:<decoder>+<encoder>"
-        )
-        raise ModelError(f"model.source: got '{text}'{did_you_mean(kind, SOURCES)}; accepted: {accepted}")
-    if kind != "hub":
-        if kind in ("dir", "run") and not reference:
-            missing, wanted = ("a folder", "dir:<path>") if kind == "dir" else ("an experiment", "run:<experiment>")
-            raise ModelError(f"model.source: got '{text}' without {missing}; expected {wanted}")
-        return Source(kind=kind, reference=reference)
-    repository, at, revision = reference.partition("@")
-    if not repository or (at and not revision):
-        raise ModelError(
-            f"model.source: got '{text}', expected hub:<repo>@<revision> (a branch, a tag or, best, a commit)"
-        )
-    return Source(kind=kind, reference=repository, revision=revision or HUB_BRANCH)
-
-
 def source_key(config: ModelConfig) -> str:
     """Content hash of what a source stands for, without loading it: files of a folder, a wheel, a hub revision.
 
@@ -92,7 +54,7 @@ def source_key(config: ModelConfig) -> str:
     if source.kind == "random":
         return "random"
     if source.kind == "dir":
-        folder = _model_folder(source)
+        folder = model_folder(source)
         return content_hash({path.name: file_hash(path) for path in _content_files(folder)})
     if source.kind == "wheel":
         return content_hash({"wheel": wheels.find(source.reference).sha256, "conversion": wheels.CONVERSION_VERSION})
@@ -209,7 +171,7 @@ def _place(
     if source.kind == "wheel":
         return str(wheels.converted(wheels.find(source.reference), stages=stages).path)
     if source.kind == "dir":
-        return str(_model_folder(source))
+        return str(model_folder(source))
     if source.kind == "run":
         raise ModelError(f"model.source: run:{source.reference} is a run to do first, no folder; use `athlos run`")
     return source.reference
@@ -313,7 +275,7 @@ def _source_tokenizer(place: str, *, revision: str) -> "PreTrainedTokenizerBase"
         try:
             tokenizer = AutoTokenizer.from_pretrained(place, trust_remote_code=False, **fetch_options(revision))
         except Exception as error:  # see _from_pretrained
-            advice = HUB_ADVICE if revision else "; put its tokenizer.json and tokenizer_config.json there"
+            advice = HUB_ADVICE if revision else NO_TOKENIZER
             raise ModelError(f"model.source: no tokenizer in {place}: {_first_line(error)}{advice}") from error
     if not tokenizer.is_fast or tokenizer.eos_token is None:
         missing = "names no end-of-sequence token" if tokenizer.is_fast else "has no fast form"
@@ -324,30 +286,6 @@ def _source_tokenizer(place: str, *, revision: str) -> "PreTrainedTokenizerBase"
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
-
-
-def _model_folder(source: Source) -> Path:
-    """The folder of a `dir:` source, once it is sure to hold a config and safetensors."""
-    folder = Path(source.reference).expanduser().resolve()
-    if not (folder / "config.json").is_file():
-        is_adapter = (folder / "adapter_config.json").is_file()
-        reason = "a LoRA adapter alone; merge it into its model and save that" if is_adapter else "no config.json in it"
-        raise ModelError(f"model.source: {folder} is no Hugging Face model folder ({reason})")
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        found = "none; download them beside config.json"
-        if pickles:
-            found = f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them ({CONVERSION})"
-        raise ModelError(f"model.source: {folder} must hold weights as *.safetensors; found {found}")
-    if _is_lfs_pointer(weights[0]):
-        raise ModelError(f"model.source: {weights[0]} is a pointer of Git LFS, no weights; run `git lfs pull` there")
-    return folder
-
-
-def _is_lfs_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(LFS_POINTER)) == LFS_POINTER
 
 
 def _content_files(folder: Path) -> list[Path]:

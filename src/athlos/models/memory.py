@@ -17,9 +17,10 @@ from athlos.config.schema import ModelConfig, RunConfig
 from athlos.errors import ModelError
 from athlos.models.architecture import build, hf_config
 from athlos.models.flops import layer_windows
-from athlos.models.loading import fetch_options, parse_source
+from athlos.models.loading import fetch_options
 from athlos.models.quiet import quiet_transformers
 from athlos.models.sites import Backbone, backbone
+from athlos.models.source import parse_source
 from athlos.models.tokenizers import SMALLEST_BPE
 
 if TYPE_CHECKING:

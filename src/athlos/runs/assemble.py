@@ -10,12 +10,14 @@ import torch
 from hydra.utils import get_class
 
 from athlos.config.part_report import PartReport
-from athlos.config.schema import ModelConfig, RunConfig
-from athlos.data.datamodule import DataModule, build_source
+from athlos.config.schema import EngineConfig, ModelConfig, RunConfig
+from athlos.data.datamodule import DataModule
 from athlos.data.picture_questions import PictureInput, PictureQuestionsConfig
 from athlos.data.records import Record
+from athlos.data.source import build_source
 from athlos.errors import ConfigError
 from athlos.generation.config import NativeConfig, SelfGeneratorConfig, TransformersConfig
+from athlos.generation.http_config import LlamaCppConfig
 from athlos.generation.interface import Engine
 from athlos.generation.native import NativeEngine, misfit
 from athlos.generation.transformers_engine import TransformersEngine
@@ -26,7 +28,7 @@ from athlos.models.loading import LoadedModel, load_model
 from athlos.models.sites import check_operable
 from athlos.models.vision_language import PictureInputs, is_vision_language, tower_trains
 from athlos.parts import PartContext
-from athlos.retrieval.interface import Index
+from athlos.retrieval.building import build_index
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt, completion
 from athlos.training.module import MethodModule
@@ -161,17 +163,16 @@ def _context(
     run: RunConfig, loaded: LoadedModel | None, *, load_base: LoadModel | None, stages: StageStore
 ) -> PartContext:
     judge: Judge = get_class(run.judge._target_)(run.judge)
-    corpus = get_class(run.corpus._target_)(run.corpus)
-    index: Index = get_class(run.index._target_)(run.index, corpus=corpus)
+    data = open_data(run, loaded, stages=stages)
     return PartContext(
         config=run,
         stages=stages,
-        data=open_data(run, loaded, stages=stages),
+        data=data,
         start=loaded,
         load_base=load_base,
-        generator=_generator(run, loaded),
+        generator=_generator(run, loaded, stages=stages),
         judge=judge,
-        index=index,
+        index=build_index(run, source=data.source, stages=stages),
     )
 
 
@@ -186,21 +187,28 @@ def _module(
         tokenizer=tokenizer,
         objective=objective,
         decoding=get_class(run.decoding._target_)(run.decoding),
-        engine=build_engine(run, model=model, tokenizer=tokenizer),
+        engine=build_engine(run, model=model, tokenizer=tokenizer, stages=context.stages),
         data=context.data,
     )
     return module
 
 
-def build_engine(run: RunConfig, *, model: Any, tokenizer: Any) -> Engine:
+def build_engine(run: RunConfig, *, model: Any, tokenizer: Any, stages: StageStore) -> Engine:
     """The engine of a run: around its model, or, with none, one that asks a server."""
-    engine_class = get_class(run.engine._target_)
     if run.engine.is_remote:
-        remote: Engine = engine_class(run.engine, cache_root=cache_dir(run.cache_dir))
-        return remote
+        return _remote(run.engine, run, stages=stages)
+    engine_class = get_class(run.engine._target_)
     if isinstance(run.engine, NativeConfig):
         return _native(run.engine, model=model, tokenizer=tokenizer)
     engine: Engine = engine_class(run.engine, model=model, tokenizer=tokenizer)
+    return engine
+
+
+def _remote(config: EngineConfig, run: RunConfig, *, stages: StageStore) -> Engine:
+    places: dict[str, Any] = {"cache_root": cache_dir(run.cache_dir)}
+    if isinstance(config, LlamaCppConfig):
+        places["stages"] = stages
+    engine: Engine = get_class(config._target_)(config, **places)
     return engine
 
 
@@ -219,12 +227,11 @@ def _tell_engine(run: RunConfig, module: MethodModule[Any]) -> None:
         log.info("engine: transformers, since engine=native does not know the layers of a %s model", model_type)
 
 
-def _generator(run: RunConfig, loaded: LoadedModel | None) -> Engine:
+def _generator(run: RunConfig, loaded: LoadedModel | None, *, stages: StageStore) -> Engine:
     if not isinstance(run.generator, SelfGeneratorConfig):
-        served: Engine = get_class(run.generator._target_)(run.generator, cache_root=cache_dir(run.cache_dir))
-        return served
+        return _remote(run.generator, run, stages=stages)
     if loaded is None:  # the model is a server's
-        return build_engine(run, model=None, tokenizer=None)
+        return build_engine(run, model=None, tokenizer=None, stages=stages)
     # Not the run's engine: that is evaluation's, and what it writes must not change a training.
     config = NativeConfig(_target_="", batch_size=run.eval.batch_size)
     return _native(config, model=loaded.model, tokenizer=loaded.tokenizer)

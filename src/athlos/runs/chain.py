@@ -15,7 +15,8 @@ from athlos.config.caps import capped
 from athlos.config.compose import group_options, run_config, unknown_option
 from athlos.config.schema import ModelConfig, Phase, RunConfig
 from athlos.errors import ConfigError, choices
-from athlos.models.loading import parse_source, source_key
+from athlos.models.loading import source_key
+from athlos.models.source import parse_source
 from athlos.runs.train import LogPoint, Start, metrics_of, start_from, train
 from athlos.runs.watcher import Watcher
 from athlos.stages import Product, StageStore

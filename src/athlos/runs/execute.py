@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
+from athlos.data.source import build_source, test_split
 from athlos.errors import AthlosError, NumericalError
+from athlos.generation.llama_cpp_server import stop_servers
+from athlos.models.source import check_source
 from athlos.runs.folder import RunFolder
 from athlos.runs.watcher import Watcher
 from athlos.stages import StageStore, cache_dir
@@ -60,6 +63,8 @@ def execute(run: RunConfig, *, watcher: Watcher | None = None, overrides: Sequen
         except Exception as error:
             folder.failed(error, wall_s=time.monotonic() - start)
             raise
+        finally:
+            stop_servers()
         return folder.path
 
 
@@ -77,6 +82,7 @@ class _Execution:
     details: dict[str, Any] = field(default_factory=dict)
 
     def do(self) -> None:
+        self._check_files()
         from athlos.evaluation.evaluate import ratios
         from athlos.runs import chain, provenance
         from athlos.training import tracking
@@ -87,7 +93,6 @@ class _Execution:
         set_threads(run.hardware)
         provenance.reset_peak()
         self.stages = StageStore(cache_dir(run.cache_dir), is_writer=folder.is_writer)
-        self._check_files()
         folder.clear_results()
         if folder.is_writer:
             self.watcher.run_starts(run, run_dir=folder.path)
@@ -128,13 +133,16 @@ class _Execution:
         return self.watcher if self.folder.is_writer else Watcher()
 
     def _check_files(self) -> None:
-        """A missing split, folder or file is told now, not after a model was loaded or trained."""
-        from athlos.runs import assemble
-
-        data = assemble.open_data(self.run, None, stages=self.stages)
-        if self.run.data.dir:
-            _ = data.source.folder
-        data.source.files(data.test_split)
+        """A missing split, folder, file or tokenizer is told now, before torch is imported or anything is trained."""
+        run, source = self.run, build_source(self.run)
+        if run.data.dir:
+            _ = source.folder
+        splits = [test_split(run.data), *((run.data.train_split, run.data.val_split) if run.num_steps else ())]
+        if run.data.dir or source.hub is None:  # else the hub has them
+            for split in filter(None, splits):
+                source.files(split)
+        if not run.engine.is_remote:
+            check_source(run.model)
 
     def _evaluate_base(self, start: "Start") -> None:
         """The untouched model; a stage product, so that a sweep measures its base once."""
@@ -278,7 +286,7 @@ class _Execution:
         run = self.run
         assert module.data is not None
         splits = {run.data.test_split, *((run.data.train_split, run.data.val_split) if trained else ())}
-        model = None
+        model = getattr(module.engine, "weights", None)
         if loaded is not None:
             model = {"source": run.model.source, "license": loaded.license, "fingerprint": loaded.fingerprint}
         return {

@@ -56,11 +56,12 @@ def _typed(value: Any, *, group: str | None, place: str) -> Any:
 def export_run(run: Path, *, out: Path) -> Path:
     """Write config, tokenizer and safetensors to `out`; returns it.
 
-    Raises `ConfigError` for an unfinished run or an `out` that holds something already.
+    A run whose evaluation failed has trained, and its weights are written. Raises `ConfigError` for one that has not,
+    or an `out` that holds something already.
     """
     config = stored_config(run)
     folder = RunFolder(config)
-    if not folder.is_finished:
+    if not folder.is_finished and not folder.is_trained:
         raise ConfigError(f"{run}: the run is not finished (state: {folder.status.get('state', 'none')})")
     if out.exists() and any(out.iterdir()):
         raise ConfigError(f"--out: {out} is not empty")

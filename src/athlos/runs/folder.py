@@ -106,7 +106,7 @@ class RunFolder:
                 stored = yaml.safe_load(path.read_text(encoding="utf-8"))
             except (yaml.YAMLError, OSError) as error:
                 raise ConfigError(f"run_dir: {path} cannot be read: {error}") from error
-            old = flat(identifying(stored, engine=self.config.engine))
+            old = flat(identifying(stored, run=self.config))
             new = flat(identity(self.config))
             differing = [key for key in sorted(old | new) if old.get(key) != new.get(key)]
             if differing:
@@ -140,7 +140,12 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether everything the run promises is there: state, metrics and, if it trained, the final weights."""
         whole = self.status.get("state") == "finished" and (self.path / "metrics.json").is_file()
-        return whole and (self.config.num_steps == 0 or any(self.final_model.glob("*.safetensors")))
+        return whole and (self.config.num_steps == 0 or self.is_trained)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether the weights of the last phase are there, whatever became of the evaluation."""
+        return any(self.final_model.glob("*.safetensors"))
 
     def clear_results(self) -> None:
         """Forget what an earlier, unfinished try of this run recorded; what it trained is found again in the cache."""

@@ -14,13 +14,12 @@ CHANGES_WEIGHTS = (
     "tuning",
     "reward",
     "judge",
-    "corpus",
     "index",
     "prompt_style",
     "train",
 )
-"""Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data` and
-`hardware` do in part."""
+"""Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data`,
+`corpus` and `hardware` do in part."""
 ELSEWHERE = ("dir", "path", "limit_test")
 """Keys of `data` that do not change what is trained: where the files lie, whose content is hashed; test items."""
 
@@ -37,6 +36,7 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
     identity["method"] = _without(values["method"], run.method.evaluation_only) | {"version": run.method.version}
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)
+    identity["corpus"] = _without(values["corpus"], run.corpus.elsewhere)
     identity["precision"] = run.hardware.precision
     if run.model.dtype is not Dtype.float32 or run.hardware.precision == "bf16-true":
         identity["steps_on"] = "float32 copies"  # before, weights of 16 bits were stepped on as they are

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from athlos.config.compose import plain
 from athlos.config.schema import ModelConfig, RunConfig, TokenizerConfig
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.errors import ConfigError, TrainingError
 from athlos.models.wheels import LICENSE_NAME_FILE
+from athlos.retrieval.building import build_corpus
+from athlos.retrieval.config import NoCorpusConfig
 from athlos.runs.folder import to_json, write_atomically
 from athlos.runs.identity import training_identity
 from athlos.runs.watcher import Watcher
@@ -72,6 +74,8 @@ def training_stage(run: RunConfig, *, start: Start, build: Callable[[Path], None
     source = build_source(run)
     splits = {"train": run.data.train_split, "val": run.data.val_split}
     inputs = {name: source.fingerprint(split) for name, split in splits.items() if split}
+    if not isinstance(run.corpus, NoCorpusConfig):
+        inputs["corpus"] = build_corpus(run, source=source).fingerprint()
     return Stage(
         name=TRAINING,
         version=TRAINING_VERSION,
@@ -204,7 +208,9 @@ class _Training:
 
         run, module = self.run, assembly.module
         curve_log = self._curve_log(resumed_from=0 if self.checkpoint is None else step_of(self.checkpoint))
-        curve = callbacks.Curve(curve_log, self.watcher, log_every=run.train.log_every)
+        curve = callbacks.Curve(
+            curve_log, self.watcher, log_every=run.train.log_every, recorded_val_step=_last_val_step(self.folder)
+        )
         clock = callbacks.Clock()
         hooks: list[Any] = [
             curve,
@@ -295,6 +301,11 @@ def _tell_again(folder: Path, log_point: LogPoint) -> None:
     """Hand on the points of a curve that stands in a folder."""
     for event in read_events(folder):
         log_point({name: value for name, value in event.items() if name not in RESERVED}, event["step"])
+
+
+def _last_val_step(folder: Path) -> int:
+    """The step of the last validation in the curve that stands in a folder; -1 without any."""
+    return max((event["step"] for event in read_events(folder) if "val/loss" in event), default=-1)
 
 
 class _CurveLog:

@@ -15,6 +15,7 @@ from athlos.config.registry import registry
 from athlos.config.schema import DEFAULT_STYLE
 from athlos.data.records import Record
 from athlos.errors import ConfigError, did_you_mean
+from athlos.text.consistency import CLOSING_THINK_TAG, OPENING_THINK_TAG
 
 SEPARATOR = "\n\n"
 """Between worked examples; a model that goes on with an example of its own is stopped there."""
@@ -57,15 +58,28 @@ def completion(record: Record, style: str) -> str:
     return str(_style(type(record), style).answer(record))
 
 
-def stop_strings(record: Record, style: str) -> tuple[str, ...]:
-    """Strings that end the answer to a record."""
-    return tuple(_style(type(record), style).stops(record))
+def stop_strings(record: Record, style: str, *, is_chat: bool = False) -> tuple[str, ...]:
+    """Strings that end the answer to a record.
+
+    `is_chat`: a chat model writes paragraphs, and no further example behind the separator.
+    """
+    stops = _style(type(record), style).stops(record)
+    return tuple(stop for stop in stops if not (is_chat and stop == SEPARATOR))
 
 
-def read_answer(text: str, record: Record, *, style: str) -> str:
-    """The answer in a generated text: cut at the first stop string, without the style's writing conventions."""
-    places = [place for stop in stop_strings(record, style) if (place := text.find(stop)) >= 0]
-    return str(_style(type(record), style).read(text[: min(places)] if places else text))
+def answer_end(text: str, stops: Iterable[str]) -> int | None:
+    """Where the first stop string behind the thought begins; None without any. A thought that is open has no stop."""
+    start = len(text) if OPENING_THINK_TAG in text else 0
+    if CLOSING_THINK_TAG in text:
+        start = text.rindex(CLOSING_THINK_TAG) + len(CLOSING_THINK_TAG)
+        start += len(text[start:]) - len(text[start:].lstrip())  # the line ends between a thought and its answer
+    return min((place for stop in stops if (place := text.find(stop, start)) >= 0), default=None)
+
+
+def read_answer(text: str, record: Record, *, style: str, is_chat: bool = False) -> str:
+    """The answer in a generated text: cut at its end, without the style's writing conventions."""
+    end = answer_end(text, stop_strings(record, style, is_chat=is_chat))
+    return str(_style(type(record), style).read(text[:end]))
 
 
 def has_built_in_shots(record_type: type[Record], style: str) -> bool:

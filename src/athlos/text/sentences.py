@@ -9,7 +9,6 @@ import unicodedata
 from dataclasses import dataclass
 
 from athlos.text.language import base_language
-from athlos.text.normalisation import UNSPACED_LANGUAGES
 
 NUM_PARTS = 8
 """Equal parts of a text that has neither marks nor lines: an eighth is about a sentence of a short solution."""
@@ -57,25 +56,6 @@ def sentences(text: str, language: str) -> Units:
     if len(pieces) > 1:
         return Units(pieces=pieces, kind="lines")
     return Units(pieces=_cut(text, _equal_places(text, spans)), kind="parts")
-
-
-def tokens(text: str, language: str) -> Units:
-    """Words with the space before them; characters where a language writes no spaces; a formula is one piece."""
-    spans = _latex_spans(text)
-    is_spaced = base_language(language) not in {*UNSPACED_LANGUAGES, "lo", "my", "hani", "thai"}
-    places = [
-        place
-        for place in range(1, len(text))
-        if not _inside(place, spans)
-        and (not _is_mark(text[place]))
-        and (not is_spaced or (text[place].isspace() and not text[place - 1].isspace()))
-    ]
-    pieces, at = [], 0
-    for place in [*places, len(text)]:
-        if text[at:place]:
-            pieces.append(text[at:place])
-            at = place
-    return Units(pieces=pieces, kind="tokens")
 
 
 def _latex_spans(text: str) -> list[tuple[int, int]]:

@@ -32,11 +32,13 @@ class Curve(Callback):
 
     `seconds`, `tokens` and `rows` add up over the steps, those before a resumption included (input tokens, padding left
     out), so that the cost metrics need no second clock. A batch that is only part of what was worked on says so itself:
-    `seen`, int64 [2], are its rows and tokens.
+    `seen`, int64 [2], are its rows and tokens. `recorded_val_step` is that of the last validation in the curve that a
+    killed process left: one that is done again, for its metrics, is not recorded again.
     """
 
-    def __init__(self, tracking: MetricLog, progress: Progress, *, log_every: int) -> None:
+    def __init__(self, tracking: MetricLog, progress: Progress, *, log_every: int, recorded_val_step: int = -1) -> None:
         self.tracking, self.progress, self.log_every = tracking, progress, log_every
+        self.recorded_val_step = recorded_val_step
         self.seconds = 0.0
         self.tokens = 0
         self.rows = 0
@@ -103,6 +105,8 @@ class Curve(Callback):
     def on_validation_end(self, trainer: pl.Trainer, module: Any) -> None:
         if self.last_val_step != trainer.global_step:
             self.last_val_step = trainer.global_step
+            if self.last_val_step <= self.recorded_val_step:
+                return
             metrics = {
                 name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")
             }

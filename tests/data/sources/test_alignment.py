@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.parallel_texts import parallel_texts
 from athlos.data.records import MathRecord, ParallelRecord, QuestionRecord, TextRecord
+from athlos.data.source import build_source
 from athlos.errors import ConfigErrors, DataError
 from athlos.text.prompts import build_prompt, completion
 

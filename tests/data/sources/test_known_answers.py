@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.data.sources.lab_streams import symbols_of
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.streams import Answers

@@ -7,8 +7,8 @@ import pytest
 
 from athlos.cli.main import main
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.records import QuestionRecord, Record, TextRecord
+from athlos.data.source import build_source
 from athlos.data.sources.lab import LabSource
 from athlos.errors import ConfigErrors, DataError
 

@@ -3,7 +3,7 @@
 import pytest
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.data.sources.lab_streams import symbols_of, text_of
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.streams import Streams

@@ -292,6 +292,16 @@ def test_msvamp_and_gsm8k_from_the_hub(hub: Callable[..., str], monkeypatch: pyt
     assert skipping.num_bad == 1
 
 
+def test_a_run_reads_its_data_from_the_hub(
+    hub: Callable[..., str], monkeypatch: pytest.MonkeyPatch, tiny: list[str], run: Callable[..., tuple[int, str, str]]
+) -> None:
+    rows = [{"question": f"{number} + 1?", "answer": f"So {number + 1}.\n#### {number + 1}"} for number in range(4)]
+    monkeypatch.setattr(Gsm8kSource, "hub", hub(main={"train": rows, "test": rows}))
+    of_hub = [item for item in tiny if not item.startswith(("data=", "data.dir=", "eval.suites"))]
+    code, _, error = run("run", *of_hub, "data=gsm8k", "train.max_steps=1", "decoding.max_new_tokens=2")
+    assert code == 0, error
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "split", "languages", "each"),

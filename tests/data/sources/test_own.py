@@ -13,7 +13,6 @@ import torch
 from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
 from athlos.data.records import (
     ChatRecord,
     InstructionRecord,
@@ -24,6 +23,7 @@ from athlos.data.records import (
     Record,
     TextRecord,
 )
+from athlos.data.source import build_source
 from athlos.data.sources.own import OwnSource
 from athlos.errors import ConfigErrors, DataError
 from athlos.models.tokenizers import byte_tokenizer

@@ -480,13 +480,48 @@ def test_units_of_a_memory(tmp_path: Path, encoding: str) -> None:
     assert (second.source, second.target, second.domain, second.meta) == ("colour", "Farbe", "memory", {})
 
 
-def test_language_tags() -> None:
-    assert is_language("en-GB", "en")
-    assert is_language("PT_br", "pt-BR")
-    assert is_language("zh-Hant-TW", "zh_Hant")
-    assert not is_language("en", "en-GB")
-    assert not is_language("fil", "fi")
-    assert not is_language("", "en")
+@pytest.mark.parametrize(
+    ("tag", "wanted"),
+    [
+        ("en-GB", "en"),
+        ("PT_br", "pt-BR"),
+        ("zh-Hant-TW", "zh_Hant"),
+        ("zh_CN", "zh_Hans"),
+        ("zh_SG", "zh_Hans"),
+        ("zh_TW", "zh_Hant"),
+        ("zh_Hans", "zh_CN"),
+        ("zh", "zh_Hans"),
+        ("zh_HK", "zh"),
+        ("iw", "he"),
+        ("in", "id"),
+        ("nb_NO", "no"),
+        ("deu", "de"),
+        ("sr@latin", "sr_Latn"),
+        ("sr_RS@cyrillic", "sr"),
+        ("own code", "own code"),
+    ],
+)
+def test_language_tags_that_are_the_wanted_one(tag: str, wanted: str) -> None:
+    assert is_language(tag, wanted)
+
+
+@pytest.mark.parametrize(
+    ("tag", "wanted"),
+    [
+        ("en", "en-GB"),
+        ("fil", "fi"),
+        ("", "en"),
+        ("zh_TW", "zh_Hans"),
+        ("zh_CN", "zh_Hant"),
+        ("zh_Hant", "zh_CN"),
+        ("pt", "pt_BR"),
+        ("pt_PT", "pt_BR"),
+        ("sr", "sr_Latn"),
+        ("own code", "en"),
+    ],
+)
+def test_language_tags_of_another_language(tag: str, wanted: str) -> None:
+    assert not is_language(tag, wanted)
 
 
 def test_a_unit_without_the_language_is_bad(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from collections import Counter
 import pytest
 
 from athlos.config.compose import run_config
-from athlos.data.datamodule import build_source
+from athlos.data.source import build_source
 from athlos.data.sources.templated_sums import LANGUAGES, canonical, plural, split_of
 from athlos.errors import ConfigErrors
 from athlos.lab.languages import CODES

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from tests.assembled import loaded, tuned
+from tests.methods.slam.reference import alignment
 from tests.models.conftest import context as context
 from tests.models.conftest import tiny as tiny
 from tests.models.probe_reference import count_positive, deviation, prefix
@@ -357,20 +358,16 @@ def test_neurons_are_counted_on_the_texts_own_tokens(tiny: Any) -> None:
 def test_alignment_pools_the_texts_own_tokens(tiny: Any) -> None:
     """Cosines of means over each text's tokens, without the token in front and without padding."""
     model, tokenizer = tiny("llama"), WithPrefix()
-    found = alignment_cosines(model, tokenizer, UNEQUAL, reference="en")  # type: ignore[arg-type]
-    pooled = {
-        language: [
-            [states[0, 1:].mean(0) for states in model(torch.tensor([row]), output_hidden_states=True).hidden_states]
-            for row in (tokenizer.encode(text) for text in texts)
-        ]
-        for language, texts in UNEQUAL.items()
-    }
-    for layer in range(3):  # transformers norms what the last layer gives
-        cosines = [
-            torch.cosine_similarity(one[layer], other[layer], dim=0).item()
-            for one, other in zip(pooled["de"], pooled["en"], strict=True)
-        ]
-        assert found[layer] == pytest.approx(np.mean(cosines), abs=FLOAT32)
+    texts = {**UNEQUAL, "zh": ["c1 c2", "c5"]}
+    found = alignment_cosines(model, tokenizer, texts, reference="en")  # type: ignore[arg-type]
+
+    def states(text: str) -> list[list[list[float]]]:
+        """Of each layer, the rows of a text's own tokens; transformers norms what the last layer gives."""
+        layers = model(torch.tensor([tokenizer.encode(text)]), output_hidden_states=True).hidden_states
+        return [layer[0, 1:].tolist() for layer in layers[:3]]
+
+    expected = alignment({language: [states(text) for text in own] for language, own in texts.items()}, reference="en")
+    np.testing.assert_allclose(found[:3], expected, atol=FLOAT32)
 
 
 def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_context: PartContext) -> None:

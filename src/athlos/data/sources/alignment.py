@@ -67,7 +67,7 @@ class AlignmentConfig(DataConfig):
     """Lines after those, which are probed."""
     num_test_lines: int = at_least(1)
     """Last lines of NTREX, which are tested on."""
-    tests: dict[str, int] = MISSING
+    tests: dict[str, int] = at_least(1)
     """Test -> items a language (articles of text); any of translation, math, qa, text. The test split holds these."""
     folders: FoldersConfig = field(default_factory=FoldersConfig)
 
@@ -76,7 +76,7 @@ TESTS = ("translation", "math", "qa", "text")
 
 
 class AlignmentSource(Source[AlignmentConfig]):
-    record_type = ParallelRecord
+    record_type = Record
 
     def files(self, split: str) -> list[Path]:
         parts = self._parts(split)
@@ -232,11 +232,9 @@ class AlignmentSource(Source[AlignmentConfig]):
 def _errors(config: RunConfig) -> Iterable[str]:
     data = config.data
     assert isinstance(data, AlignmentConfig)
-    for name, count in data.tests.items():
+    for name in data.tests:
         if name not in TESTS:
             yield f"data.tests: got '{name}', expected any of {', '.join(TESTS)}"
-        if count < 1:
-            yield f"data.tests.{name}: got {count}, expected an integer >= 1"
     if ENGLISH in data.languages or not data.languages or len(set(data.languages)) < len(data.languages):
         got = ", ".join(data.languages) or "none"
         yield f"data.languages: got {got}, expected languages other than en, each once"

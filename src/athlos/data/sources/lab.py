@@ -40,7 +40,7 @@ class LabConfig(DataConfig):
 class LabSource(Source[LabConfig]):
     """Records are `QuestionRecord`s with `meta.kind` and `meta.dial`; statements are `TextRecord`s."""
 
-    record_type = QuestionRecord
+    record_type = Record
 
     @cached_property
     def world(self) -> World:

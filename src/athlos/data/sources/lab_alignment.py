@@ -51,7 +51,7 @@ class LabAlignmentConfig(DataConfig):
 
 
 class LabAlignmentSource(Source[LabAlignmentConfig]):
-    record_type = ParallelRecord
+    record_type = Record
 
     @cached_property
     def world(self) -> World:

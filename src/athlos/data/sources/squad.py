@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from athlos.config.registry import Part
-from athlos.data.records import Passage, QuestionRecord
+from athlos.data.records import PARAGRAPH, Passage, QuestionRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, OnError, Row, RowSource, SplitFilesConfig
 from athlos.data.source import read_json
 from athlos.errors import DataError
@@ -22,7 +22,10 @@ class XquadConfig(LanguagesConfig):
 
 
 def squad_rows(path: Path, on_error: OnError) -> Iterator[Row]:
-    """One row a question, with `title` and `context` beside its own fields. The document is read as a whole."""
+    """One row a question, with `title` and `context` beside its own fields. The document is read as a whole.
+
+    A paragraph is named by its first question, whose id all languages of XQuAD share.
+    """
     document = read_json(path)
     if not isinstance(document, dict):
         raise DataError(f"expected a JSON object with 'data', got {type(document).__name__}", file=path)
@@ -38,6 +41,8 @@ def squad_rows(path: Path, on_error: OnError) -> Iterator[Row]:
             try:
                 shared = {"title": title, "context": paragraph.need("context", str)}
                 questions = list(paragraph.children("qas"))
+                if questions:
+                    shared[PARAGRAPH] = questions[0].need("id", str)
             except DataError as error:
                 on_error(error)
                 continue
@@ -116,7 +121,10 @@ class XquadSource(LanguageSource[XquadConfig]):
 
     def parse(self, row: Row, language: str) -> QuestionRecord:
         # One question has one id in all languages, so the code goes before it.
-        return squad_record(row, language=language, identifier=f"{language}-{row.need('id', str)}")
+        record = squad_record(row, language=language, identifier=f"{language}-{row.need('id', str)}")
+        if PARAGRAPH in row.values:  # not on the hub, whose rows are single questions
+            record.meta[PARAGRAPH] = row.values[PARAGRAPH]
+        return record
 
 
 PARTS = [

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from athlos.config.schema import RunConfig
-from athlos.data.encoding import prefix_token
+from athlos.data.encoding import continued_ids, prefix_token
 from athlos.data.records import MathRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.config import MarginConfig
@@ -100,7 +100,7 @@ def log_likelihoods(model: Any, tokenizer: Any, prompt: str, completions: Sequen
     prefix = prefix_token(tokenizer)
     front = [] if prefix is None else [prefix]
     front += tokenizer.encode(prompt, add_special_tokens=False)
-    ends = [tokenizer.encode(text, add_special_tokens=False) for text in completions]
+    ends = [continued_ids(tokenizer, prompt, text) for text in completions]
     longest = len(front) + max(map(len, ends))
     ids_CT = torch.zeros(len(ends), longest, dtype=torch.int64)
     real_CT = torch.zeros_like(ids_CT)

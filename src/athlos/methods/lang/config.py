@@ -83,7 +83,7 @@ class SwitchConfig:
 
 @dataclass(kw_only=True)
 class LangConfig(RolloutMethodConfig):
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     evaluation_only: ClassVar[tuple[str, ...]] = ("lens_prompts",)
 
     groups: dict[str, list[str]] = MISSING

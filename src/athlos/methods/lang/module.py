@@ -85,7 +85,7 @@ class LangModule(RolloutModule[LangConfig, HintedPrompt]):
         if share:
             hint = self.method.hint
             rng = random.Random(f"{self.config.seed}:hint:{step}:{record.language}:{record.identifier}")
-            units = hint_units(record, hint)
+            units = hint_units(record, hint, tokenizer=self.tokenizer, style=self.config.prompt_style)
             self.cuts[units.kind] += 1
             shown = shown_units(units.pieces, share=share, select=hint.select, rng=rng)
         text = hinted_prompt(record, "".join(shown), style=self.config.prompt_style)

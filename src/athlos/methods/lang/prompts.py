@@ -8,6 +8,8 @@ import random
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from athlos.data.records import MathRecord
 from athlos.errors import DataError
@@ -16,8 +18,12 @@ from athlos.methods.lang.config import HintConfig, HintLanguage, HintSchedule, H
 from athlos.text.consistency import language_consistent
 from athlos.text.language import Detector, base_language
 from athlos.text.maths import ascii_digits, number_values
+from athlos.text.number_words import number_word_places
 from athlos.text.prompts import build_prompt, completion
-from athlos.text.sentences import LATEX, Units, sentences, tokens
+from athlos.text.sentences import LATEX, Units, sentences
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ROUNDING = 1e-9
 """A share such as 1/2 that is computed a little too small must not lose a unit."""
@@ -43,18 +49,18 @@ def native_or_english(record: MathRecord, config: HintConfig) -> tuple[str, str]
     return record.solution, record.language
 
 
-def without_answer(pieces: Sequence[str], answer: str, *, question: str) -> list[str]:
-    """Units up to the first place that states the final answer, in any script; a formula that does goes as a whole.
+def without_answer(pieces: Sequence[str], answer: str, *, question: str, language: str) -> list[str]:
+    """Units up to the first place that states the final answer, in any script or in words of the trace's language.
 
-    A number that the question gives is no result where it comes back in the trace: then only the trailing units that
-    state it go. A box always goes. Number words are not recognised.
+    A formula that does goes as a whole, and a box always goes. A number that the question gives is no result where it
+    comes back in the trace: then only the trailing units that state it go.
     """
     text = "".join(pieces)
-    places = _statements(text, answer)
-    if _statements(question, answer):
+    places = _statements(text, answer, language)
+    if _statements(question, answer, language):
         end = len(text)
         for piece in reversed(pieces):
-            if not _statements(piece, answer):
+            if not _statements(piece, answer, language):
                 break
             end -= len(piece)
         places = [place for place in places if place >= end]
@@ -73,12 +79,18 @@ def without_answer(pieces: Sequence[str], answer: str, *, question: str) -> list
     return kept
 
 
-def _statements(text: str, answer: str) -> list[int]:
-    """Where a text holds the answer: a number of the same value in any script, or the same expression."""
+def _statements(text: str, answer: str, language: str) -> list[int]:
+    """Where a text holds the answer: a number of the same value in any script or in words, or the same expression."""
     # Character by character, since direction marks, which ASCII has none of, must not move the places.
     text = "".join(ascii_digits(character) or character for character in text)
     values = set(number_values(answer)[:1])
     places = [number.start() for number in _NUMBER.finditer(text) if values & set(number_values(number.group()))]
+    places += [
+        place
+        for value in values
+        if value.denominator == 1
+        for place in number_word_places(text, value.numerator, language)
+    ]
     expression = "".join(ascii_digits(answer).split())
     if expression and not _NUMBER.fullmatch(expression.lstrip("-+")):
         spaced = r"\s*".join(map(re.escape, expression))
@@ -86,14 +98,35 @@ def _statements(text: str, answer: str) -> list[int]:
     return places
 
 
-def hint_units(record: MathRecord, config: HintConfig) -> Units:
+def hint_units(record: MathRecord, config: HintConfig, *, tokenizer: "PreTrainedTokenizerBase", style: str) -> Units:
     """The units of a record's trace that hints are made of."""
     trace, language = native_or_english(record, config)
-    units = sentences(trace.strip(), language)
+    trace = trace.strip()
+    units = sentences(trace, language)
     if config.strip_answer:
         # By sentences for tokens too: behind the answer stand the words of its sentence, which do not state it.
-        units = Units(pieces=without_answer(units.pieces, record.answer, question=record.question), kind=units.kind)
-    return units if config.unit is HintUnit.sentence else tokens("".join(units.pieces), language)
+        pieces = without_answer(units.pieces, record.answer, question=record.question, language=language)
+        units = Units(pieces=pieces, kind=units.kind)
+    if config.unit is HintUnit.sentence or not trace:
+        return units
+    before = hinted_prompt(record, trace, style=style).removesuffix(trace)
+    length = sum(map(len, units.pieces))
+    return Units(pieces=token_pieces(trace, tokenizer=tokenizer, before=before, length=length), kind="tokens")
+
+
+def token_pieces(text: str, *, tokenizer: "PreTrainedTokenizerBase", before: str, length: int) -> list[str]:
+    """The first `length` characters of a text, or a little fewer, cut where its tokens behind `before` end.
+
+    So a prompt with the first pieces has the ids that the joint text begins with. No cut falls inside a character of
+    several tokens, nor inside a formula.
+    """
+    encoded = tokenizer(before + text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+    spans = [*encoded["offset_mapping"], (len(before + text), 0)]
+    # A character of several tokens is in the spans of all of them: it ends where the next token does not begin in it.
+    ends = sorted({end - len(before) for (_, end), (start, _) in pairwise(spans) if start >= end})
+    formulas = [found.span() for found in LATEX.finditer(text)]
+    borders = [end for end in ends if 0 < end <= length and not any(first < end < last for first, last in formulas)]
+    return [text[start:end] for start, end in pairwise([0, *borders])]
 
 
 def shown_units(pieces: Sequence[str], *, share: float, select: HintSelect, rng: random.Random) -> list[str]:

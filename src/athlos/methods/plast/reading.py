@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from athlos.data.encoding import prefix_token
+from athlos.data.encoding import continued_ids, prefix_token
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import PictureQuestionSource
 from athlos.data.records import ChoiceRecord
@@ -138,7 +138,7 @@ def _row(
     is_text = [any(first < end and last > start for start, end in places) for first, last in encoded["offset_mapping"]]
     bos = prefix_token(tokenizer)
     head = [] if bos is None else [bos]
-    answer = tokenizer.encode(record.choices[record.answer_index], add_special_tokens=False) if with_answers else []
+    answer = continued_ids(tokenizer, text, record.choices[record.answer_index]) if with_answers else []
     ids = [*head, *encoded["input_ids"], *answer]
     labels = [-100] * (len(ids) - len(answer)) + answer
     return ids, [False] * len(head) + is_text + [False] * len(answer), labels

@@ -36,13 +36,13 @@ import torch
 from athlos.config.schema import TrainConfig
 from athlos.methods.slam.config import SlamConfig
 from athlos.models.architecture import build, hf_config
-from athlos.models.config import LoraConfig
+from athlos.models.config import AllConfig, LoraConfig
 from athlos.models.freeze import freeze_all_but
-from athlos.models.selection import LoraSelection
+from athlos.models.selection import AllSelection
 from athlos.models.sites import backbone, chosen_sites, parameters_of
+from athlos.models.tuning import LoraTuning
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
-from athlos.parts import PartContext
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 from athlos.runs.provenance import reset_peak
 from athlos.training.module import build_optimizer
@@ -102,10 +102,9 @@ class Arm:
             sites = chosen_sites(found.layers[:num_layers], SlamConfig(ffn_parts=["up", "down"]).ffn_parts)
             freeze_all_but(self.model, parameters_of(site.module for site in sites))
         elif name == "lora":
-            nothing: Any = None
-            run: Any = SimpleNamespace(seed=1)
-            context = PartContext(config=run, tokenizer=nothing, stages=nothing, model_fingerprint="")
-            LoraSelection(LoraConfig(rank=rank, alpha=2.0 * rank)).apply(self.model, context=context)
+            context: Any = SimpleNamespace(config=SimpleNamespace(seed=1))
+            everything = AllSelection(AllConfig()).choose(self.model, context=context)
+            LoraTuning(LoraConfig(rank=rank, alpha=2.0 * rank)).apply(self.model, everything, context=context)
         self.trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.start_anew()
 

@@ -6,10 +6,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
+from athlos.config.part_report import PartReport
 from athlos.config.schema import RunConfig
 from athlos.evaluation.suite import Suite, build_suite
+from athlos.models.config import FullConfig
 from athlos.models.loading import LoadedModel
-from athlos.parts import PartContext
+from athlos.models.tuning import FullTuning
+from athlos.parts import PartContext, Selection, Tuning
 from athlos.runs import assemble, chain
 from athlos.runs.export import stored_config
 from athlos.stages import StageStore, cache_dir
@@ -18,6 +21,14 @@ from athlos.stages import StageStore, cache_dir
 def loaded(model: Any, tokenizer: Any = None, *, fingerprint: str = "tiny") -> LoadedModel:
     """A model that a test made, as if a run had loaded it."""
     return LoadedModel(model=model, tokenizer=tokenizer, fingerprint=fingerprint, license="none", source="random")
+
+
+def tuned(
+    selection: Selection, model: Any, *, context: PartContext, tuning: Tuning | None = None
+) -> tuple[Any, PartReport]:
+    """The model in which what is selected trains, by default itself."""
+    chosen = selection.choose(model, context=context)
+    return (tuning or FullTuning(FullConfig())).apply(model, chosen, context=context)
 
 
 def ready_to_train(run: RunConfig) -> assemble.Assembly:
@@ -46,6 +57,6 @@ def suite_of(run: RunConfig) -> Suite:
 def moved(run_folder: Path) -> list[str]:
     """Names of the weights that the training of a run changed, of those that its model has with the surgery applied."""
     assembly = ready_to_train(stored_config(run_folder))
-    before = assembly.selection.merge(assembly.module.model).state_dict()
+    before = assembly.tuning.merge(assembly.module.model).state_dict()
     after = load_file(run_folder / "checkpoints" / "final" / "model.safetensors")
     return sorted(name for name, value in after.items() if not torch.equal(value, before[name]))

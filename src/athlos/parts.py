@@ -18,6 +18,7 @@ from athlos.generation.interface import Engine
 from athlos.generation.rollouts import PolicyPrompt, Rollouts
 from athlos.judging.interface import Judge
 from athlos.models.loading import LoadedModel
+from athlos.models.selection import Chosen
 from athlos.retrieval.interface import Index
 from athlos.stages import StageStore
 
@@ -99,12 +100,20 @@ class Construct(Protocol):
 
 
 class Selection(Protocol):
-    """Sets `requires_grad`; may wrap the model (LoRA). Raises `SurgeryError` when a site is missing."""
+    """Says what trains, and changes nothing. Raises `SurgeryError` when a site is missing."""
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]: ...
+    def choose(self, model: "PreTrainedModel", *, context: PartContext) -> Chosen: ...
+
+
+class Tuning(Protocol):
+    """Says how the chosen trains: sets `requires_grad`; may put modules into the model (LoRA)."""
+
+    def apply(
+        self, model: "PreTrainedModel", chosen: Chosen, *, context: PartContext
+    ) -> tuple["PreTrainedModel", PartReport]: ...
 
     def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        """The model as plain Hugging Face weights, wrappers merged away; for export and evaluation elsewhere."""
+        """The model as plain Hugging Face weights, updates merged away; for export and evaluation elsewhere."""
         ...
 
 

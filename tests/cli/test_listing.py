@@ -55,7 +55,7 @@ def test_parts_are_what_can_be_typed() -> None:
     rows = {(row["group"], row["name"]): row["summary"] for row in listing.list_table("parts")}
     for group in listing.PART_GROUPS:
         assert {name for part_group, name in rows if part_group == group} == set(compose.group_options(group))
-    assert rows["selection", "lora"] == registry().get("selection", "lora").summary
+    assert rows["tuning", "lora"] == registry().get("tuning", "lora").summary
     assert rows["tracking", "wandb"].startswith("wandb, offline")
     assert rows["prompt_style", "closed_book"] == "QuestionRecord"
     assert rows["prompt_style", "bare"].startswith("MathRecord, ParallelRecord")

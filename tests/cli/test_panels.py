@@ -41,7 +41,7 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> st
 
 def start(run_dir: Path, **changes: object) -> None:
     """The panels of a run that goes on with a training at step 20, after one that it found ready."""
-    config = run_config(["selection=lora", "train.max_steps=30", "train.batch_size=32"])
+    config = run_config(["tuning=lora", "train.max_steps=30", "train.batch_size=32"])
     config.study = "my_study"
     for name, value in changes.items():
         setattr(config, name, value)
@@ -71,7 +71,8 @@ def test_the_panels_before_and_around_a_training_say_what_runs(
     for part in (
         "my_study",
         "finetune",
-        "selection=lora",
+        "selection=all",
+        "tuning=lora",
         "objective=next_token",
         "tiny_llama",
         "random",

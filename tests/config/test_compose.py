@@ -61,8 +61,8 @@ def test_defaults_compose_and_are_typed():
         (["experiment=finetune/tinny"], "experiment: got 'finetune/tinny'; did you mean 'finetune/tiny'?"),
         (["model=no_such_model"], "model: got 'no_such_model'"),
         (["method._target_=os.system"], "method._target_: 'os.system' is not allowed"),
-        (["selection=lora", "selection.rank=0"], "selection.rank: got 0, expected an integer >= 1"),
-        (["selection=lora", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
+        (["tuning=lora", "tuning.rank=0"], "tuning.rank: got 0, expected an integer >= 1"),
+        (["selection=layers", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
         (["decoding=sampling", "decoding.temperature=0"], "decoding.temperature: got 0.0"),
         (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
         (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, closed_book"),
@@ -113,10 +113,61 @@ def test_a_mistake_about_suites_says_where_the_value_belongs(overrides: list[str
 @pytest.mark.parametrize("key", MOVED)
 def test_a_moved_key_has_its_new_place_and_has_left_its_old_one(key: str):
     suites = [f"+suite@eval.suites.{name}={name}" for name in group_options("suite") if name != "perplexity"]
-    config = compose_dict(suites)
+    config = compose_dict([*suites, "selection=plast", "tuning=lora"])
     assert OmegaConf.select(config, key, default="gone") == "gone"
     for place in MOVED[key].split(" or "):
-        assert OmegaConf.select(config, place, default="gone") != "gone", place
+        assert OmegaConf.select(config, place.partition("=")[0], default="gone") != "gone", place
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["selection=lora"], "selection=lora: moved to tuning=lora"),
+        (["selection=slam", "selection.lora.enabled=true"], "selection.lora.enabled: moved to tuning=lora"),
+        (["selection=slam", "selection.lora.rank=4"], "selection.lora.rank: moved to tuning.rank"),
+        (["selection=slam", "selection.selector=lape"], "selection.selector=lape: moved to selection.selector=spec"),
+        (
+            ["selection=plast", "selection.arm=full"],
+            "selection.arm: moved to selection=plast/full or tuning=lora_equal",
+        ),
+    ],
+)
+def test_how_the_chosen_trains_is_told_to_be_an_axis_of_its_own(overrides: list[str], expected: str):
+    with pytest.raises(ConfigError, match=f"^{re.escape(expected)}"):
+        run_config(overrides)
+    with pytest.raises(ConfigErrors, match=re.escape(expected)):
+        sweep_configs([*overrides, "seed=1,2"])
+
+
+@pytest.mark.parametrize("tuning", ["lora", "lora_equal"])
+@pytest.mark.parametrize(
+    ("overrides", "misfit"),
+    [
+        (["surgery=lisa", "selection=lisa"], "selection=lisa"),
+        (["selection=layers", "selection.embeddings=true"], "selection.embeddings=true"),
+        (["selection=layers", "selection.head=true"], "selection.head=true"),
+        (["selection=layers", "selection.projector=true"], "selection.projector=true"),
+        (["selection=layers", "selection.sites=[q,norms]"], "selection.sites=[q,norms]"),
+        (["selection=slam", "selection.train_emb=true"], "selection.train_emb=true"),
+        (
+            ["selection=slam", "selection.neuron_mask=random50", "train.weight_decay=0"],
+            "selection.neuron_mask=random50",
+        ),
+    ],
+)
+def test_what_no_low_rank_update_stands_beside_is_refused_in_one_line(tuning: str, overrides: list[str], misfit: str):
+    run_config(overrides)
+    with pytest.raises(ConfigErrors) as caught:
+        run_config([*overrides, f"tuning={tuning}"])
+    [line] = caught.value.errors
+    assert line.startswith(f"tuning: got {tuning} with {misfit}, expected full: ")
+
+
+@pytest.mark.parametrize("base", [[], ["selection=slam/full"], ["experiment=plast/lab", "selection=plast/full"]])
+def test_updates_of_equal_size_want_a_selection_of_some_layers(base: list[str]):
+    run_config([*base, "tuning=lora"])
+    with pytest.raises(ConfigErrors, match="tuning: got lora_equal, expected full or lora"):
+        run_config([*base, "tuning=lora_equal"])
 
 
 OWN = ["data=own", "data.path=mine.jsonl"]

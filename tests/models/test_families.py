@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.assembled import tuned
 from tests.models.conftest import FAMILIES, OTHER_FAMILIES, SCALED_FAMILIES, UNKNOWN_FAMILIES, VOCAB, Build
 from tests.tolerances import EXACT, FLOAT32, SOFTMAX_FLOAT32
 from torch import Tensor, nn
@@ -16,12 +17,13 @@ from transformers import PreTrainedModel
 from transformers.activations import ACT2FN
 
 from athlos.errors import ModelError, SurgeryError
-from athlos.models.config import LayersConfig, LoraConfig
+from athlos.models.config import AllConfig, LayersConfig, LoraConfig
 from athlos.models.flops import forward_flops, is_counted, step_flops
 from athlos.models.forward import check_logits, hidden_states, project
 from athlos.models.probe import ActivationProbe, activation_function
-from athlos.models.selection import LayersSelection, LoraSelection
+from athlos.models.selection import AllSelection, LayersSelection
 from athlos.models.sites import MATRIX_NAMES, Site, backbone, chosen_sites, knows_sites, linear_paths
+from athlos.models.tuning import LoraTuning
 from athlos.parts import PartContext
 
 IDS = torch.tensor([[1, 5, 7, 9, 3, 11], [4, 4, 8, 20, 31, 6]])
@@ -246,7 +248,7 @@ def test_chosen_sites_move_and_all_else_is_bit_identical(
     family: str, sites: list[str], expected: set[str], tiny: Build, context: PartContext
 ) -> None:
     model = tiny(family)
-    LayersSelection(LayersConfig(layers=[1], sites=sites)).apply(model, context=context)
+    tuned(LayersSelection(LayersConfig(layers=[1], sites=sites)), model, context=context)
     moved = trained(model)
     assert {name.rpartition(".")[0] for name in moved} == expected
     assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -259,16 +261,17 @@ def test_what_cannot_be_chosen_says_why(tiny: Build, context: PartContext) -> No
         chosen_sites(backbone(tiny("mixtral")).layers, ["down"])
     with pytest.raises(SurgeryError, match=r"c_attn holds q, k, v in one matrix; .*missing: k, v"):
         chosen_sites(backbone(tiny("gpt2")).layers, ["q"])
+    experts = LayersSelection(LayersConfig(sites=["gate", "up", "down"]))
     with pytest.raises(SurgeryError, match="holds experts, no linear layer; name sites among q, k, v, o"):
-        LoraSelection(LoraConfig(sites=["gate", "up", "down"])).apply(tiny("mixtral"), context=context)
+        tuned(experts, tiny("mixtral"), context=context, tuning=LoraTuning(LoraConfig()))
 
 
 @pytest.mark.parametrize("family", [*OTHER_FAMILIES, *UNKNOWN_FAMILIES])
 def test_lora_moves_alone_and_merges_exactly(family: str, tiny: Build, context: PartContext) -> None:
     model = tiny(family)
     names = set(dict(model.named_parameters()))
-    selection = LoraSelection(LoraConfig(rank=2, alpha=4.0))
-    model, report = selection.apply(model, context=context)
+    tuning = LoraTuning(LoraConfig(rank=2, alpha=4.0))
+    model, report = tuned(AllSelection(AllConfig()), model, context=context, tuning=tuning)
     moved = trained(model, steps=3)
     assert moved == {name for name, _ in model.named_parameters() if ".lora_" in name}
     adapted = {name.split(".lora_")[0] for name in moved}
@@ -280,7 +283,7 @@ def test_lora_moves_alone_and_merges_exactly(family: str, tiny: Build, context: 
         assert f"on {len(adapted)} linear layers" in report.summary
     with torch.no_grad():
         before = model(input_ids=IDS).logits
-        merged = selection.merge(model)
+        merged = tuning.merge(model)
         torch.testing.assert_close(merged(input_ids=IDS).logits, before, atol=FLOAT32, rtol=FLOAT32)
     assert set(dict(merged.named_parameters())) == names
 
@@ -323,7 +326,7 @@ def test_operations_by_hand(
     """Matrices of a layer: q, k and v of 24 x 72, o of 24 x 24, up and down of 24 x 36; every pair costs 4 x 24."""
     model, rows, length = tiny(family), 2, 5
     if chosen is not None:
-        LayersSelection(LayersConfig(layers=[2], sites=chosen)).apply(model, context=context)
+        tuned(LayersSelection(LayersConfig(layers=[2], sites=chosen)), model, context=context)
     entries = 3 * (24 * 72 + 24 * 24 + 2 * 24 * 36) + 24 * VOCAB
     pairs = 4 * 24 * rows * length * (length + 1) // 2
     assert forward_flops(model, num_rows=rows, length=length) == 2 * rows * length * entries + 3 * pairs
@@ -339,10 +342,9 @@ def test_operations_by_hand(
 def test_a_model_of_unknown_sites_is_told_what_works(family: str, tiny: Build, context: PartContext) -> None:
     model = tiny(family)
     assert not knows_sites(model)
-    for selection in (LayersSelection(LayersConfig(layers=[0])), LoraSelection(LoraConfig(layers=[0]))):
-        with pytest.raises(SurgeryError, match=r"sites are known of Llama.*GPT-NeoX.*selection=all") as caught:
-            selection.apply(model, context=context)
-        assert "\n" not in str(caught.value)
+    with pytest.raises(SurgeryError, match=r"sites are known of Llama.*GPT-NeoX.*selection=all") as caught:
+        LayersSelection(LayersConfig(layers=[0])).choose(model, context=context)
+    assert "\n" not in str(caught.value)
 
 
 def test_a_mixer_keeps_the_weights_that_it_reads_itself(tiny: Build) -> None:

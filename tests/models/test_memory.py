@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from tests.assembled import tuned
 from tests.models.conftest import FAMILIES, Build
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,8 +26,9 @@ from athlos.models.flops import (
     step_flops,
 )
 from athlos.models.memory import activation_bytes, kv_cache_bytes, meta_model
-from athlos.models.selection import LayersSelection, LoraSelection
+from athlos.models.selection import LayersSelection
 from athlos.models.sites import backbone
+from athlos.models.tuning import LoraTuning
 from athlos.parts import PartContext
 
 OWN = (
@@ -81,7 +83,7 @@ def test_named_models_have_their_published_size(name: str) -> None:
 
 def trainable(model_name: str, selection: LayersConfig, context: PartContext) -> tuple[int, float]:
     model = meta_model(model_config(model_name))
-    _, report = LayersSelection(selection).apply(model, context=context)
+    _, report = tuned(LayersSelection(selection), model, context=context)
     return int(report.metrics["cost/trainable_params"]), report.metrics["cost/trainable_share"]
 
 
@@ -152,13 +154,14 @@ def test_activations_in_16_bits(family: str, precision: str, tiny: Build) -> Non
 @pytest.mark.parametrize("layers", [[0], [1], [2]])
 @pytest.mark.parametrize("sites", [[], ["up", "down"], ["q"], ["norms"]])
 def test_activations_of_frozen_layers(layers: list[int], sites: list[str], tiny: Build, context: PartContext) -> None:
-    model, _ = LayersSelection(LayersConfig(layers=layers, sites=sites)).apply(tiny("llama").train(), context=context)
+    model, _ = tuned(LayersSelection(LayersConfig(layers=layers, sites=sites)), tiny("llama").train(), context=context)
     saved = saved_bytes(model)
     assert counted_bytes(model) == saved
 
 
 def test_activations_of_lora(tiny: Build, context: PartContext) -> None:
-    model, _ = LoraSelection(LoraConfig(rank=4, layers=[1, 2])).apply(tiny("llama").train(), context=context)
+    selection, tuning = LayersSelection(LayersConfig(layers=[1, 2])), LoraTuning(LoraConfig(rank=4))
+    model, _ = tuned(selection, tiny("llama").train(), context=context, tuning=tuning)
     saved = saved_bytes(model)
     assert counted_bytes(model) == saved
 
@@ -221,12 +224,13 @@ def test_flops_against_torchs_counter(family: str, tiny: Build) -> None:
 def test_flops_of_a_frozen_model_against_torchs_counter(
     layers: list[int], sites: list[str], tiny: Build, context: PartContext
 ) -> None:
-    model, _ = LayersSelection(LayersConfig(layers=layers, sites=sites)).apply(tiny("llama").train(), context=context)
+    model, _ = tuned(LayersSelection(LayersConfig(layers=layers, sites=sites)), tiny("llama").train(), context=context)
     assert matrices_only(model) == counted(model)["mm"]
 
 
 def test_flops_of_lora_against_torchs_counter(tiny: Build, context: PartContext) -> None:
-    model, _ = LoraSelection(LoraConfig(rank=3, layers=[1, 2])).apply(tiny("llama").train(), context=context)
+    selection, tuning = LayersSelection(LayersConfig(layers=[1, 2])), LoraTuning(LoraConfig(rank=3))
+    model, _ = tuned(selection, tiny("llama").train(), context=context, tuning=tuning)
     assert matrices_only(model) == counted(model)["mm"]
 
 

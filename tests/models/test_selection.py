@@ -6,15 +6,17 @@ import pytest
 import torch
 from peft import LoraConfig as PeftLoraConfig
 from peft import get_peft_model
+from tests.assembled import tuned
 from tests.models.conftest import FAMILIES, Build
 from tests.tolerances import FLOAT32
 
 from athlos.errors import SurgeryError
 from athlos.models.config import AllConfig, LayersConfig, LoraConfig, NoSurgeryConfig
 from athlos.models.freeze import freeze_all_but, trainable_share
-from athlos.models.selection import AllSelection, LayersSelection, LoraSelection
+from athlos.models.selection import AllSelection, LayersSelection
 from athlos.models.sites import backbone
 from athlos.models.surgery import NoSurgery
+from athlos.models.tuning import LoraTuning
 from athlos.parts import PartContext
 
 IDS = torch.tensor([[1, 5, 7, 9, 3, 11, 2], [4, 4, 8, 20, 31, 6, 2]])
@@ -40,7 +42,7 @@ def snapshot(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("family", [name for name in FAMILIES if name != "phi3"])
 def test_named_sites_move_and_all_else_is_bit_identical(family: str, tiny: Build, context: PartContext) -> None:
     model = tiny(family)
-    LayersSelection(LayersConfig(layers=[0, -1], sites=["up", "down"])).apply(model, context=context)
+    tuned(LayersSelection(LayersConfig(layers=[0, -1], sites=["up", "down"])), model, context=context)
     before = snapshot(model)
     train(model)
     prefix = "model.language_model" if family == "llava" else "model"
@@ -52,7 +54,7 @@ def test_named_sites_move_and_all_else_is_bit_identical(family: str, tiny: Build
 @pytest.mark.parametrize("family", ["phi3", "gemma3", "llava"])
 def test_a_whole_layer_moves_and_all_else_is_bit_identical(family: str, tiny: Build, context: PartContext) -> None:
     model = tiny(family)
-    LayersSelection(LayersConfig(layers=[1])).apply(model, context=context)
+    tuned(LayersSelection(LayersConfig(layers=[1])), model, context=context)
     before = snapshot(model)
     train(model)
     assert moved(before, model) == {name for name in before if ".layers.1." in name and "vision" not in name}
@@ -60,7 +62,7 @@ def test_a_whole_layer_moves_and_all_else_is_bit_identical(family: str, tiny: Bu
 
 def test_norms_embedding_and_head(tiny: Build, context: PartContext) -> None:
     model = tiny("qwen3")
-    LayersSelection(LayersConfig(layers=[1], sites=["norms"], head=True)).apply(model, context=context)
+    tuned(LayersSelection(LayersConfig(layers=[1], sites=["norms"], head=True)), model, context=context)
     before = snapshot(model)
     train(model)
     norms = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
@@ -72,7 +74,7 @@ def test_norms_embedding_and_head(tiny: Build, context: PartContext) -> None:
 
 def test_a_tied_embedding_counts_once_and_says_it_is_the_head(tiny: Build, context: PartContext) -> None:
     model = tiny("llama_tied")
-    _, report = LayersSelection(LayersConfig(embeddings=True)).apply(model, context=context)
+    _, report = tuned(LayersSelection(LayersConfig(embeddings=True)), model, context=context)
     assert "which is the head as well" in report.summary
     share = trainable_share(model)
     layers = 3 * (24 * 24 * 2 + 24 * 12 * 2 + 3 * 24 * 36 + 2 * 24)
@@ -83,10 +85,11 @@ def test_a_tied_embedding_counts_once_and_says_it_is_the_head(tiny: Build, conte
 def test_all_trains_everything(tiny: Build, context: PartContext) -> None:
     model = tiny("llama")
     model.requires_grad_(False)
-    _, report = AllSelection(AllConfig()).apply(model, context=context)
+    _, report = tuned(AllSelection(AllConfig()), model, context=context)
     assert report.metrics == {
         "cost/trainable_params": float(sum(parameter.numel() for parameter in model.parameters())),
         "cost/trainable_share": 1.0,
+        "cost/trainable_share_without_embeddings": 1.0,
     }
     before = snapshot(model)
     train(model)
@@ -105,7 +108,7 @@ def test_old_gradients_of_frozen_parameters_are_dropped(tiny: Build, context: Pa
     """A gradient left from before the selection would let the optimizer move a frozen parameter."""
     model = tiny("llama")
     model(input_ids=IDS, labels=IDS).loss.backward()
-    LayersSelection(LayersConfig(layers=[0])).apply(model, context=context)
+    tuned(LayersSelection(LayersConfig(layers=[0])), model, context=context)
     before = snapshot(model)
     torch.optim.AdamW(model.parameters(), lr=1e-2, weight_decay=0.1).step()
     assert moved(before, model) == set()
@@ -118,8 +121,8 @@ def test_lora_sits_in_the_text_layers_moves_alone_and_merges_exactly(
     model = tiny(family)
     plain_names = set(snapshot(model))
     original = copy.deepcopy(model)
-    selection = LoraSelection(LoraConfig(rank=2, alpha=4.0, layers=[0, 2]))
-    model, report = selection.apply(model, context=context)
+    selection, tuning = LayersSelection(LayersConfig(layers=[0, 2])), LoraTuning(LoraConfig(rank=2, alpha=4.0))
+    model, report = tuned(selection, model, context=context, tuning=tuning)
     with torch.no_grad():
         assert torch.equal(model(input_ids=IDS).logits, original(input_ids=IDS).logits)
     wrapped = {name.split(".lora_A")[0] for name in dict(model.named_modules()) if name.endswith("lora_A.default")}
@@ -136,7 +139,7 @@ def test_lora_sits_in_the_text_layers_moves_alone_and_merges_exactly(
     with torch.no_grad():
         trained = model(input_ids=IDS).logits
         assert not torch.allclose(trained, original(input_ids=IDS).logits, atol=100 * FLOAT32)
-        merged = selection.merge(model)
+        merged = tuning.merge(model)
         torch.testing.assert_close(merged(input_ids=IDS).logits, trained, atol=FLOAT32, rtol=FLOAT32)
     assert set(snapshot(merged)) == plain_names
     assert type(merged) is type(original)
@@ -144,9 +147,8 @@ def test_lora_sits_in_the_text_layers_moves_alone_and_merges_exactly(
 
 def test_lora_equals_peft_itself(tiny: Build, context: PartContext) -> None:
     """Oracle: PEFT's own wrapper, told the ending of the names and the layers to transform."""
-    ours, _ = LoraSelection(LoraConfig(rank=2, alpha=4.0, sites=["q", "down"], layers=[1])).apply(
-        tiny("llama"), context=context
-    )
+    selection = LayersSelection(LayersConfig(sites=["q", "down"], layers=[1]))
+    ours, _ = tuned(selection, tiny("llama"), context=context, tuning=LoraTuning(LoraConfig(rank=2, alpha=4.0)))
     torch.manual_seed(context.config.seed)
     settings = PeftLoraConfig(
         r=2, lora_alpha=4.0, lora_dropout=0.0, target_modules=["q_proj", "down_proj"], layers_to_transform=[1]
@@ -163,18 +165,19 @@ def test_lora_equals_peft_itself(tiny: Build, context: PartContext) -> None:
 
 
 def test_lora_draws_from_the_runs_seed_and_leaves_the_global_state_alone(tiny: Build, context: PartContext) -> None:
-    config = LoraConfig(rank=2, sites=["q"])
+    selection, tuning = LayersSelection(LayersConfig(sites=["q"])), LoraTuning(LoraConfig(rank=2))
     torch.manual_seed(0)
-    first, _ = LoraSelection(config).apply(tiny("llama"), context=context)
+    first, _ = tuned(selection, tiny("llama"), context=context, tuning=tuning)
     state = torch.random.get_rng_state()
-    second, _ = LoraSelection(config).apply(tiny("llama"), context=context)
+    second, _ = tuned(selection, tiny("llama"), context=context, tuning=tuning)
     assert torch.equal(state, torch.random.get_rng_state())
     for left, right in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(left, right)
 
 
 def test_lora_of_a_16_bit_model_keeps_its_updates_in_32_bits(tiny: Build, context: PartContext) -> None:
-    model, _ = LoraSelection(LoraConfig(rank=2)).apply(tiny("llama").to(torch.bfloat16), context=context)
+    everything, tuning = AllSelection(AllConfig()), LoraTuning(LoraConfig(rank=2))
+    model, _ = tuned(everything, tiny("llama").to(torch.bfloat16), context=context, tuning=tuning)
     formats = {parameter.requires_grad: parameter.dtype for parameter in model.parameters()}
     assert formats == {True: torch.float32, False: torch.bfloat16}
     before = snapshot(model)
@@ -182,14 +185,15 @@ def test_lora_of_a_16_bit_model_keeps_its_updates_in_32_bits(tiny: Build, contex
     assert moved(before, model) == {name for name in before if ".lora_" in name}
 
 
-def test_lora_on_a_part_of_a_fused_matrix_is_refused(tiny: Build, context: PartContext) -> None:
+def test_a_part_of_a_fused_matrix_is_refused(tiny: Build, context: PartContext) -> None:
     with pytest.raises(SurgeryError, match="holds q, k, v in one matrix"):
-        LoraSelection(LoraConfig(rank=2, sites=["q", "v"])).apply(tiny("phi3"), context=context)
+        LayersSelection(LayersConfig(sites=["q", "v"])).choose(tiny("phi3"), context=context)
 
 
 def test_lora_model_still_has_its_sites(tiny: Build, context: PartContext) -> None:
     plain = tiny("llama")
-    model, _ = LoraSelection(LoraConfig(rank=2)).apply(copy.deepcopy(plain), context=context)
+    everything, tuning = AllSelection(AllConfig()), LoraTuning(LoraConfig(rank=2))
+    model, _ = tuned(everything, copy.deepcopy(plain), context=context, tuning=tuning)
     for layer, old in zip(backbone(model).layers, backbone(plain).layers, strict=True):
         assert {name: site.num_parameters for name, site in layer.sites.items()} == {
             name: site.num_parameters for name, site in old.sites.items()

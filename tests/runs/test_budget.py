@@ -37,7 +37,7 @@ def test_precision_selection_and_sharding_change_the_right_kinds() -> None:
     assert (half.weights, half.optimizer) == (2 * total, 12 * total)
     sharded = budget(run_config([*base, "hardware=fsdp2", "hardware.devices=8", "train.micro_batch_size=8"])).memory
     assert sharded.optimizer == total
-    lora = budget(run_config([*base, "selection=lora", "model.dtype=bfloat16"]))
+    lora = budget(run_config([*base, "tuning=lora", "model.dtype=bfloat16"]))
     rank_entries = 8 * 32 * (4 * (4096 + 4096) + 3 * (4096 + 11008))
     assert lora.share.trainable == rank_entries
     assert lora.memory.optimizer == 8 * rank_entries

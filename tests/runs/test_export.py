@@ -16,7 +16,7 @@ from athlos.evaluation.suites.perplexity import stream_nll
 from athlos.runs.export import stored_config
 
 
-@pytest.mark.parametrize("selection", [["selection=all"], ["selection=lora"], ["selection=layers"]])
+@pytest.mark.parametrize("selection", [["selection=all"], ["tuning=lora"], ["selection=layers"]])
 def test_the_exported_model_has_the_perplexity_of_the_run(tiny, run, tmp_path, text_dir, selection):
     _, out, _ = run("run", *tiny, *selection, "train.lr=0.05")
     folder = Path(out.splitlines()[-1])

@@ -175,7 +175,7 @@ def content_free_name(change: list[str]) -> str:
         "train.lr=0.5",
         "objective=label_smoothing",
         "data.num_train=25",
-        "selection=lora",
+        "tuning=lora",
         "model.dtype=bfloat16",
         "train.max_length=150",
         "hardware.precision=bf16-mixed",

@@ -88,7 +88,7 @@ def test_a_cast_to_16_bits_leaves_the_adapters_alone() -> None:
 
 
 def test_lora_under_bf16_true_is_trained_and_kept_in_float32(tiny: list[str], tmp_path: Path) -> None:
-    run = run_config([*tiny, "selection=lora", "hardware.precision=bf16-true", "train.max_steps=4"])
+    run = run_config([*tiny, "tuning=lora", "hardware.precision=bf16-true", "train.max_steps=4"])
     assembly = ready_to_train(run)
     module = assembly.module
     module.before_training(context=assembly.context)

@@ -15,6 +15,7 @@ PART_GROUPS = (
     "objective",
     "reward",
     "selection",
+    "tuning",
     "decoding",
     "engine",
     "corpus",

@@ -88,7 +88,7 @@ class Terminal(Watcher):
 
     def run_starts(self, run: RunConfig, *, run_dir: Path) -> None:
         parts = part_names(run)
-        groups = ("surgery", "construct", "objective", "selection", "decoding", "engine")
+        groups = ("surgery", "construct", "objective", "selection", "tuning", "decoding", "engine")
         source = f"a server's ({engine_signature(run)})" if run.engine.is_remote else run.model.source
         train = run.train
         training = f"{run.num_steps} steps of {train.batch_size} rows, up to {train.max_length} tokens a row"

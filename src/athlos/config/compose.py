@@ -46,6 +46,8 @@ def unknown_option(group: str, name: str, *, key: str | None = None, prefix: str
     `key` is the key that the choice stands in, where it is not the group; `prefix` stands before the name there.
     """
     key = key or group
+    if moved := new_key(f"{group}={name}"):
+        return f"{key}: '{prefix}{name}' moved to {moved}"
     if new_name := RENAMED.get(group, {}).get(name):
         return f"{key}: '{prefix}{name}' was renamed to '{prefix}{new_name}'"
     return f"{key}: got '{prefix}{name}'{choices(name, group_options(group))}"
@@ -232,6 +234,8 @@ def _misplaced(overrides: Sequence[str]) -> Iterator[str]:
         key, _, value = item.lstrip("+").partition("=")
         if moved := new_key(key):
             yield f"{key}: moved to {moved}"
+        elif moved := new_key(f"{key}={value}"):
+            yield f"{key}={value}: moved to {moved}"
         elif re.fullmatch(r"suite|eval\.suites(\.\w+)?", key) and not value.startswith("{"):
             name = key.removeprefix("eval.suites.") if key.count(".") == 2 else "<name>"
             yield f"{key}: got '{value}'; {_adding('suite', path=f'eval.suites.{name}')}"

@@ -102,6 +102,14 @@ RENAMED: dict[str, dict[str, str]] = {
 """Group -> old name -> new name. A new name is an option of its group, an old one is not."""
 
 MOVED: dict[str, str] = {
+    "selection=lora": "tuning=lora",
+    "selection.rank": "tuning.rank",
+    "selection.alpha": "tuning.alpha",
+    "selection.dropout": "tuning.dropout",
+    "selection.lora.enabled": "tuning=lora",
+    "selection.lora": "tuning",
+    "selection.arm": "selection=plast/full or tuning=lora_equal",
+    "selection.selector=lape": "selection.selector=specific_neurons",
     "eval.prompt": "prompt_style",
     "eval.max_length": "eval.suites.perplexity.max_length or eval.suites.completions.max_length",
     "eval.stride": "eval.suites.perplexity.stride",
@@ -111,14 +119,14 @@ MOVED: dict[str, str] = {
     "eval.language_detector": "eval.suites.math.language_detector",
     "eval.circular": "eval.suites.picture_choices.circular",
 }
-"""Old key -> where its value stands now; keys below an old one are now below the new one."""
+"""Old key, or key and value, -> where it stands now; keys below an old one are now below the new one."""
 
 DETECTORS = {"script": "py3langid"}
 """Value of `language_detector` -> what took its place; the records of two runs name `script`."""
 
 
 def new_key(key: str) -> str | None:
-    """Where the value of a key stands now; None for a key that never moved."""
+    """Where a key, or a key and its value, stands now; None for one that never moved."""
     for old, new in MOVED.items():
         if key == old or key.startswith(f"{old}."):
             return new + key.removeprefix(old)

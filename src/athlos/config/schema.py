@@ -130,7 +130,21 @@ class ConstructConfig(PartConfig):
 
 @dataclass(kw_only=True)
 class SelectionConfig(PartConfig):
-    """Base of a selection: model -> which parameters train."""
+    """Base of a selection: model -> which layers, sites or parameters train."""
+
+    @property
+    def names_all(self) -> bool:
+        """Whether every layer is chosen, whatever the model."""
+        return False
+
+    def misfits(self) -> Iterator[str]:
+        """`key=value` of each setting by which something else would train than matrices of layers."""
+        yield from ()
+
+
+@dataclass(kw_only=True)
+class TuningConfig(PartConfig):
+    """Base of a tuning: how that trains what the selection chose."""
 
 
 @dataclass(kw_only=True)
@@ -366,6 +380,7 @@ class RunConfig:
     objective: ObjectiveConfig = MISSING
     reward: RewardConfig = MISSING
     selection: SelectionConfig = MISSING
+    tuning: TuningConfig = MISSING
     decoding: DecodingConfig = MISSING
     engine: EngineConfig = MISSING
     generator: EngineConfig = MISSING

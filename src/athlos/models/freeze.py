@@ -35,7 +35,11 @@ class TrainableShare:
 
     @property
     def metrics(self) -> dict[str, float]:
-        return {"cost/trainable_params": float(self.trainable), "cost/trainable_share": self.share}
+        return {
+            "cost/trainable_params": float(self.trainable),
+            "cost/trainable_share": self.share,
+            "cost/trainable_share_without_embeddings": self.share_without_embeddings,
+        }
 
     def __str__(self) -> str:
         return f"{self.trainable:,} of {self.total:,} parameters train ({self.share:.2%})"

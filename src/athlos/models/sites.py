@@ -32,7 +32,7 @@ FAMILIES = (
     "Llama, Mistral, Qwen2, Qwen3, Phi-3, Gemma 1 to 3, GPT-2, GPT-NeoX, OPT, OLMo2, Qwen2-MoE, Mixtral, and models "
     "that name their layers as these do"
 )
-KNOWN = f"sites are known of {FAMILIES}; any other trains with selection=all or selection=lora"
+KNOWN = f"sites are known of {FAMILIES}; any other trains with selection=all, by tuning=full or lora"
 """Closes the message about a model whose sites are not known."""
 DECODER_LAYERS, FINAL_NORM = "layers", "norm"
 ATTENTION_MODULE = "self_attn"

@@ -44,8 +44,8 @@ class Assembly:
 
     module: MethodModule[Any]
     context: PartContext
-    selection: Any = None
-    """The selection that was applied; None where nothing trains."""
+    tuning: Any = None
+    """The tuning that was applied; None where nothing trains."""
     reports: list[PartReport] = field(default_factory=list)
 
     @property
@@ -80,7 +80,7 @@ def open_data(run: RunConfig, loaded: LoadedModel | None, *, stages: StageStore)
 def for_training(
     run: RunConfig, start: LoadedModel, *, applies_surgery: bool, load_base: LoadModel | None, stages: StageStore
 ) -> Assembly:
-    """A phase ready to train: construction, surgery, selection, objective, and the method's module around them.
+    """A phase ready to train: construction, surgery, selection and tuning, objective, and the method's module around.
 
     `applies_surgery` is False where the weights that the phase starts from have been through its surgery already;
     `load_base` loads the model before all phases, and is None where `start` is that.
@@ -96,8 +96,9 @@ def for_training(
     if applies_surgery:
         model, report = _operated(run, model, context=context)
         reports.append(report)
-    selection = get_class(run.selection._target_)(run.selection)
-    model, report = selection.apply(model, context=context)
+    chosen = get_class(run.selection._target_)(run.selection).choose(model, context=context)
+    tuning = get_class(run.tuning._target_)(run.tuning)
+    model, report = tuning.apply(model, chosen, context=context)
     reports.append(report)
     _check_tower(run, model)
     objective = get_class(run.objective._target_)(run.objective)
@@ -106,7 +107,7 @@ def for_training(
     module = _module(run, model=model, objective=objective, context=context)
     _tell_engine(run, module)
     module.prepare(context=context)
-    return Assembly(module=module, context=context, selection=selection, reports=reports)
+    return Assembly(module=module, context=context, tuning=tuning, reports=reports)
 
 
 def for_evaluation(

@@ -1,7 +1,7 @@
 """What a run will need, before anything is loaded: parameters, memory by kind, operations, hardware.
 
-The model is built on the meta device, where tensors have shapes but no values, and the run's surgery and selection are
-applied to it.
+The model is built on the meta device, where tensors have shapes but no values, and the run's surgery, selection and
+tuning are applied to it.
 """
 
 import itertools
@@ -35,8 +35,8 @@ class Budget:
     """The needs of one run."""
 
     model: str
-    selection: str
-    """What the surgery and the selection said they did."""
+    parts: str
+    """What the surgery and the tuning said they did."""
     share: TrainableShare
     memory: Memory | None
     """On one device; None for layers that are not counted."""
@@ -44,7 +44,7 @@ class Budget:
     flops_per_step: float | None
     hardware: str
     metrics: dict[str, float]
-    """What the surgery and the selection count themselves."""
+    """What the surgery, the selection and the tuning count themselves."""
 
     def rows(self) -> list[tuple[str, str]]:
         """Label and value of each line, for a panel."""
@@ -52,7 +52,7 @@ class Budget:
         kinds = ("weights", "gradients", "optimizer", "activations", "logits", "kv_cache")
         return [
             ("model", self.model),
-            ("parts", self.selection),
+            ("parts", self.parts),
             ("parameters", f"{self.share.total:,}"),
             ("trainable", f"{self.share.trainable:,} ({self.share.share:.2%})"),
             ("trainable without embeddings", f"{self.share.share_without_embeddings:.2%}"),
@@ -74,13 +74,11 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     """
     model: Any = meta_model(config.model)
     context = PartContext(config=config, stages=StageStore(cache_dir(config.cache_dir)))
-    summaries, metrics = [], {}
     if not isinstance(config.surgery, NoSurgeryConfig):
         check_operable(model)
-    for part in (config.surgery, config.selection):
-        model, report = get_class(part._target_)(part).apply(model, context=context)
-        summaries.append(report.summary)
-        metrics |= report.metrics
+    model, operated = get_class(config.surgery._target_)(config.surgery).apply(model, context=context)
+    chosen = get_class(config.selection._target_)(config.selection).choose(model, context=context)
+    model, tuned = get_class(config.tuning._target_)(config.tuning).apply(model, chosen, context=context)
     rows, length = config.train.batch_size, config.train.max_length
     pictures = rows if vision_parts(model) is not None else 0
     memory, flops, layers = None, None, ""
@@ -90,13 +88,13 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
         memory = memory_of(model, config=config, logit_tokens=logit_tokens)
     return Budget(
         model=f"{config.model.name} ({model.config.model_type}{layers})",
-        selection="; ".join(summaries),
+        parts=f"{operated.summary}; {tuned.summary}",
         share=trainable_share(model),
         memory=memory,
         tokens_per_step=rows * length,
         flops_per_step=flops,
         hardware=_hardware(memory, config=config),
-        metrics=metrics,
+        metrics=operated.metrics | tuned.metrics,
     )
 
 

@@ -11,6 +11,7 @@ CHANGES_WEIGHTS = (
     "construct",
     "objective",
     "selection",
+    "tuning",
     "reward",
     "judge",
     "index",

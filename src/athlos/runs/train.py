@@ -268,7 +268,7 @@ class _Training:
         """What the product holds; the resumable state is no longer needed."""
         from athlos.models.quiet import quiet_transformers
 
-        model = assembly.selection.merge(assembly.module.model)
+        model = assembly.tuning.merge(assembly.module.model)
         try:
             with quiet_transformers():
                 model.save_pretrained(self.folder / MODEL)

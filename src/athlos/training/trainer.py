@@ -145,7 +145,7 @@ def explain(error: BaseException, module: Any) -> AthlosError:
         lower = [f"train.micro_batch_size (now {train.micro_batch_size})", f"train.max_length (now {train.max_length})"]
         if not model.activation_checkpointing:
             lower.append("or set model.activation_checkpointing=true")
-        lower.append("or train less with selection=lora or selection=layers")
+        lower.append("or train less with tuning=lora or selection=layers")
         return TrainingError(f"out of memory: lower {', '.join(lower)}")
     if isinstance(error, OSError):
         return TrainingError(f"cannot write or read a file: {text}; free space or set results_dir / cache_dir")

@@ -526,10 +526,8 @@ def test_a_file_is_streamed(tmp_path: Path) -> None:
 # From a file to an exported model
 
 
-@pytest.mark.parametrize("selection", ["lora", "layers"])
-def test_a_file_becomes_an_evaluated_and_exported_model(
-    tiny: list[str], run: Any, tmp_path: Path, selection: str
-) -> None:
+@pytest.mark.parametrize("choice", ["tuning=lora", "selection=layers"])
+def test_a_file_becomes_an_evaluated_and_exported_model(tiny: list[str], run: Any, tmp_path: Path, choice: str) -> None:
     path = lines(tmp_path / "pairs.jsonl", PAIRS)
     shape = [override for override in tiny if not override.startswith(("data", "eval"))]
     code, out, _ = run(
@@ -539,7 +537,7 @@ def test_a_file_becomes_an_evaluated_and_exported_model(
         f"data.path={path}",
         "eval=completions",
         "eval.base=true",
-        f"selection={selection}",
+        choice,
         "train.batching=bucket",
         "train.max_length=64",
         "train.lr=0.05",

@@ -216,7 +216,10 @@ def test_what_the_data_lacks_is_told_before_training(
 @pytest.mark.parametrize(
     ("stack", "trained"),
     [
-        (["selection=lora", "selection.rank=2", "selection.sites=[q,v]"], r"layers\.\d\.self_attn\.[qv]_proj"),
+        (
+            ["selection=layers", "selection.layers=[]", "selection.sites=[q,v]", "tuning=lora", "tuning.rank=2"],
+            r"layers\.\d\.self_attn\.[qv]_proj",
+        ),
         (["selection=layers", "selection.layers=[0]"], r"layers\.0\."),
         (["surgery=spannorm"], r"."),
         (

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from tests.assembled import tuned
 from tests.methods.lisa.test_surgery import FAMILIES, PURE, applied
 from tests.models.test_memory import saved_bytes
 from torch.utils.flop_counter import FlopCounterMode
@@ -36,7 +37,7 @@ def test_memory_and_operations_of_a_step(overrides: list[str]) -> None:
     torch.manual_seed(0)
     context = PartContext(config=None, stages=None)  # type: ignore[arg-type]
     changed, _ = applied(build(hf_config(FAMILIES["llama"])), *PURE, *overrides)
-    model, _ = LisaSelection(LisaSelectionConfig(_target_="")).apply(changed.train(), context=context)
+    model, _ = tuned(LisaSelection(LisaSelectionConfig(_target_="")), changed.train(), context=context)
     ids = torch.randint(0, 40, (ROWS, LENGTH))
     counted = activation_bytes(backbone(copy.deepcopy(model).to("meta")), num_rows=ROWS, length=LENGTH)
     assert counted == saved_bytes(model)

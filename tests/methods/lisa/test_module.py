@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from tests.assembled import loaded
+from tests.assembled import loaded, tuned
 from tests.methods.lisa.test_surgery import EXPLICIT, Text, ids_of, model_of, stirred
 from tests.tolerances import FLOAT64
 
@@ -45,7 +45,7 @@ def built(*overrides: str, tmp_path: Any) -> LisaModule:
         start=loaded(base),  # type: ignore[arg-type]
     )
     model, _ = LisaSurgery(config.surgery).apply(base, context=context)  # type: ignore[arg-type]
-    model, _ = LisaSelection(config.selection).apply(model, context=context)  # type: ignore[arg-type]
+    model, _ = tuned(LisaSelection(config.selection), model, context=context)  # type: ignore[arg-type]
     objective = DistillObjective(config.objective)  # type: ignore[arg-type]
     objective.prepare(model, context=context)
     engine: Any = type("NoEngine", (), {"__init__": lambda self, *_, **__: None})()

@@ -13,10 +13,11 @@ from tests.tolerances import EXACT
 from athlos.config.compose import run_config
 from athlos.errors import ConfigError, DataError
 from athlos.methods.plast.config import PlastSelectionConfig, ProbeTokens
-from athlos.methods.plast.probing import choose_from, counts_of, probe_product
-from athlos.methods.plast.reading import parallel_questions, readings, spans
+from athlos.methods.plast.reading import parallel_questions, probe, readings, spans
+from athlos.methods.plast.selection import choose_from
 from athlos.models.layer_selectors import lape, layer_scores, normalised_entropy, shallow_prefix
-from athlos.models.neuron_counts import NeuronCounts
+from athlos.models.neuron_counts import NeuronCounts, merge
+from athlos.models.probed_selection import blocks_of
 from athlos.models.sites import backbone
 
 
@@ -78,6 +79,26 @@ def test_equal_texts_in_all_languages_are_refused():
         choose_from(selection(), counts(p), reference="latn")
 
 
+@pytest.mark.parametrize("selector", ["specific_neurons", "top_active", "activation_gap"])
+def test_the_reference_may_stand_at_any_place_among_the_languages(selector: str):
+    p = np.random.default_rng(1).random((6, 3, 40)).round(2) ** 2
+    config = selection(f"selection.selector={selector}", "selection.lape.entropy_share=0.3", "selection.top_r=0.3")
+    first = choose_from(config, counts(p), reference="latn")
+    moved = choose_from(config, counts(p[:, [1, 2, 0]], languages=("cyrl", "grek", "latn")), reference="latn")
+    assert len(set(first.scores)) > 1
+    np.testing.assert_allclose(moved.scores, first.scores, rtol=0, atol=EXACT)
+    assert moved.layers == first.layers
+    assert moved.by_language.keys() == first.by_language.keys()
+
+
+@pytest.mark.parametrize(("region", "layers"), [("1.0", [5]), ("0.34", [1])])
+def test_the_layers_of_a_given_number_are_the_highest_of_the_lowest_ones(region: str, layers: list[int]):
+    p = np.full((6, 3, 20), 0.5)
+    p[1, 1], p[5, 1] = 0.6, 0.9
+    config = selection("selection.selector=activation_gap", "selection.k=1", f"selection.select.region={region}")
+    assert choose_from(config, counts(p), reference="latn").layers == layers
+
+
 def test_a_choice_without_specific_neurons_is_the_fallback():
     p = np.ones((7, 3, 20))
     p[:, 0, 0] = 0.99
@@ -119,8 +140,8 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
     context = opened(tmp_path)
     model = context.start.model
     node = config_of("selection.probe.items=4", "selection.probe.batch_size=3").selection
-    product = probe_product(node, model, context=context)
-    found = counts_of(product)
+    product = probe(node, model, context=context)
+    found = merge(blocks_of(product))
     records = parallel_questions(context, split="train", languages=["grek"], items=4)["grek"]
     gates, text_masks, every_mask = [], [], []
     for one in readings(model, context.tokenizer, records, batch_size=1):
@@ -133,7 +154,7 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
     )
     # Sabotage: with the picture's tokens counted the shares are others, so the comparison above can fail.
     assert not np.allclose(found.share_positive()[2, at], reference.share_positive(gates, every_mask), atol=1e-3)
-    assert probe_product(node, model, context=context).reused
+    assert probe(node, model, context=context).reused
 
 
 @pytest.mark.parametrize(
@@ -145,7 +166,8 @@ def test_the_probe_counts_what_loops_count_and_pictures_do_not(tmp_path):
         ("selection.lape.percentile=100", "selection.lape.percentile: got 100.0"),
         ("selection.select.region=0", "selection.select.region: got 0.0"),
         ("selection.select.std_factor=-1", "selection.select.std_factor: got -1.0"),
-        ("selection.lora.enabled=true selection.arm=full", "expected arm=selected"),
+        ("selection=plast/full tuning=lora_equal", "tuning: got lora_equal, expected full or lora"),
+        ("selection.selector=grad", "selection.selector: got grad"),
         ("surgery=lisa", "surgery: got lisa, expected none or spannorm"),
         ("selection.probe.split=test", "the split that the run is tested on"),
         ("selection.probe.languages=[cyrl]", "selection.probe.languages: got ['cyrl'], expected latn"),

@@ -5,12 +5,16 @@ import json
 import peft
 import pytest
 import torch
+from hydra.utils import get_class
+from tests.assembled import tuned
 from tests.methods.plast.tiny import config_of, opened
 
 from athlos.config.compose import run_config
-from athlos.methods.plast.selection import PlastSelection, equal_rank
+from athlos.methods.plast.selection import PlastSelection
+from athlos.models.config import LoraConfig
 from athlos.models.freeze import trainable_share
 from athlos.models.sites import backbone
+from athlos.models.tuning import LoraTuning, equal_rank
 from athlos.runs.budget import budget
 from athlos.runs.execute import execute
 
@@ -20,7 +24,8 @@ PAPER_LAYERS, PAPER_LAYER_SIZE, PAPER_TOTAL = 5, 202_383_360, 7_063_427_072
 def applied(tmp_path, *overrides: str):
     context = opened(tmp_path, *overrides)
     selection = PlastSelection(context.config.selection)
-    model, report = selection.apply(context.start.model, context=context)
+    tuning = get_class(context.config.tuning._target_)(context.config.tuning)
+    model, report = tuned(selection, context.start.model, context=context, tuning=tuning)
     return selection, model, report
 
 
@@ -42,12 +47,11 @@ def test_five_whole_layers_of_llava_are_the_papers_share():
         ("selection.selector=manual selection.k=0 selection.layers=[1,-1]", [1, 5]),
         ("selection.selector=top selection.k=2", [4, 5]),
         ("selection.selector=middle selection.k=2", [2, 3]),
-        ("selection.arm=full", [0, 1, 2, 3, 4, 5]),
+        ("selection=plast/full", [0, 1, 2, 3, 4, 5]),
     ],
 )
 def test_whole_layers_train_and_nothing_around_them(tmp_path, override: str, layers: list[int]):
     selection, model, _ = applied(tmp_path, *override.split(" "))
-    assert selection.choice is not None
     assert selection.choice.layers == layers
     wanted = {
         name
@@ -76,7 +80,6 @@ def test_random_layers_follow_the_seed(tmp_path):
 @pytest.mark.parametrize("selector", ["specific_neurons", "top_active", "activation_gap"])
 def test_selectors_that_look_choose_shallow_layers_and_report(tmp_path, selector: str):
     selection, _, report = applied(tmp_path, f"selection.selector={selector}", "selection.k=0")
-    assert selection.choice is not None
     assert selection.choice.layers == list(range(len(selection.choice.layers)))
     assert len(selection.choice.layers) <= 2
     assert (
@@ -91,11 +94,11 @@ def test_low_rank_updates_inside_the_chosen_layers_equal_those_of_peft(tmp_path)
         "selection.selector=manual",
         "selection.k=0",
         "selection.layers=[0,1]",
-        "selection.lora.enabled=true",
-        "selection.lora.rank=4",
-        "selection.lora.alpha=8",
+        "tuning=lora",
+        "tuning.rank=4",
+        "tuning.alpha=8",
     )
-    selection, model, _ = applied(tmp_path, *overrides)
+    _, model, _ = applied(tmp_path, *overrides)
     names = trained(model)
     assert names
     assert all("lora_" in name and (".layers.0." in name or ".layers.1." in name) for name in names)
@@ -105,17 +108,17 @@ def test_low_rank_updates_inside_the_chosen_layers_equal_those_of_peft(tmp_path)
     peft.inject_adapter_in_model(oracle, plain)
     wanted = sum(parameter.numel() for name, parameter in plain.named_parameters() if "lora_" in name)
     assert trainable_share(model).trainable == wanted
-    merged = selection.merge(model)
-    assert not [name for name, _ in merged.named_parameters() if "lora_" in name]
+    assert not [name for name, _ in LoraTuning(LoraConfig()).merge(model).named_parameters() if "lora_" in name]
 
 
 def test_equal_low_rank_updates_have_about_the_size_of_the_layers(tmp_path):
     _, chosen, _ = applied(tmp_path, "selection.selector=top", "selection.k=2")
     wanted = trainable_share(chosen).trainable
-    _, model, _ = applied(tmp_path, "selection.selector=top", "selection.k=2", "selection.arm=lora_equal")
+    _, model, _ = applied(tmp_path, "selection.selector=top", "selection.k=2", "tuning=lora_equal")
     found = trainable_share(model).trainable
-    layers = list(backbone(opened(tmp_path).start.model).layers)
-    assert abs(found - wanted) <= found / equal_rank(layers, num_parameters=wanted)
+    plain = opened(tmp_path).start.model
+    paths = [site.path for layer in backbone(plain).layers for site in layer.sites.values()]
+    assert abs(found - wanted) <= found / equal_rank(plain, paths, num_parameters=wanted)
     assert {name.split(".layers.")[1].split(".")[0] for name in trained(model)} == set("012345")
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.assembled import loaded
+from tests.assembled import loaded, tuned
 from tests.methods.slam.reference import alignment
 from tests.models.conftest import context as context
 from tests.models.conftest import tiny as tiny
@@ -22,12 +22,15 @@ from athlos.config.compose import compose_dict, run_config
 from athlos.data.records import MathRecord, ParallelRecord
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.methods.slam import probing
+from athlos.methods.slam import selection as choosing
 from athlos.methods.slam.config import SlamConfig
 from athlos.methods.slam.module import alignment_cosines
 from athlos.methods.slam.selection import SlamSelection
+from athlos.models.config import LoraConfig
 from athlos.models.layer_selectors import gap_prefix
-from athlos.models.neuron_counts import merge
+from athlos.models.neuron_counts import load_blocks, merge
 from athlos.models.tokenizers import word_tokenizer
+from athlos.models.tuning import LoraTuning
 from athlos.parts import PartContext
 from athlos.stages import StageStore
 
@@ -86,7 +89,7 @@ def test_scores_and_layers_equal_loops_over_saved_activations(
     model = tiny(family)
     parts = () if family != "phi3" else ("ffn_parts=[up,down,gate]",)
     selection = SlamSelection(settings_of(*SMALL, *parts))
-    selection.apply(model, context=probe_context)
+    selection.choose(model, context=probe_context)
     texts: dict[str, list[list[int]]] = {}
     for record in Texts().records("probe"):
         texts.setdefault(record.language, []).append(probe_context.tokenizer.encode(record.question))
@@ -99,7 +102,6 @@ def test_scores_and_layers_equal_loops_over_saved_activations(
         for layer in range(3)
     ]
     wanted = deviation(shares, reference=0)
-    assert selection.choice is not None
     np.testing.assert_allclose(selection.choice.scores, wanted, atol=EXACT)
     expected = prefix(wanted, 6) or [int(np.argmax(wanted[:1]))]
     assert selection.choice.layers == expected
@@ -109,17 +111,18 @@ def test_scores_and_layers_equal_loops_over_saved_activations(
 
 def test_counts_and_layers_are_stages_that_come_back(tiny: Any, probe_context: PartContext) -> None:
     first = SlamSelection(settings_of(*SMALL))
-    first.apply(tiny("llama"), context=probe_context)
+    first.choose(tiny("llama"), context=probe_context)
     names = [(product.name, product.reused) for product in probe_context.stages.history]
     assert names == [("probe", False), ("select", False)]
     stored = json.loads((probe_context.stages.history[-1].path / "layers.json").read_text())
     assert stored["layers"] == first.choice.layers
     assert stored["jaccard"] == first.choice.jaccard
     again = SlamSelection(settings_of(*SMALL))
-    again.apply(tiny("llama"), context=probe_context)
+    again.choose(tiny("llama"), context=probe_context)
     assert again.choice == first.choice
-    other = SlamSelection(settings_of(*SMALL, "k=1", "selector=lape", "lape.entropy_share=0.5", "lape.percentile=50"))
-    other.apply(tiny("llama"), context=probe_context)
+    specific = ("selector=specific_neurons", "lape.entropy_share=0.5", "lape.percentile=50")
+    other = SlamSelection(settings_of(*SMALL, "k=1", *specific))
+    other.choose(tiny("llama"), context=probe_context)
     assert [(one.name, one.reused) for one in probe_context.stages.history[2:]] == [
         ("probe", True),
         ("select", True),
@@ -132,20 +135,20 @@ def test_counts_and_layers_are_stages_that_come_back(tiny: Any, probe_context: P
 
 def test_equal_texts_in_all_languages_deviate_by_nothing(tiny: Any, probe_context: PartContext) -> None:
     texts = {name: ["a1 a2", "a3"] * 10 for name in ("en", "de")}
-    blocks = probing.count_blocks(tiny("llama"), probe_context.tokenizer, texts, num_blocks=4, batch_size=3)
+    blocks = probing.count_texts(tiny("llama"), probe_context.tokenizer, texts, num_blocks=4, batch_size=3)
     config = settings_of(*SMALL)
-    choice = probing.from_counts(config, blocks, seed=0)
+    choice = choosing.from_counts(config, blocks, seed=0)
     assert choice.scores == [0.0, 0.0, 0.0]
     assert choice.used_fallback
     with pytest.raises(ConfigError, match="fallback=none"):
-        probing.from_counts(settings_of(*SMALL, "fallback=none"), blocks, seed=0)
+        choosing.from_counts(settings_of(*SMALL, "fallback=none"), blocks, seed=0)
 
 
 def test_the_selection_depends_on_no_batch_size(tiny: Any, probe_context: PartContext) -> None:
     texts = {name: [f"{letter}{n} {letter}{n + 1}" for n in range(7)] for name, letter in (("en", "a"), ("de", "b"))}
     model = tiny("gemma3")
     one, many = (
-        merge(probing.count_blocks(model, probe_context.tokenizer, texts, num_blocks=blocks, batch_size=size))
+        merge(probing.count_texts(model, probe_context.tokenizer, texts, num_blocks=blocks, batch_size=size))
         for blocks, size in ((7, 1), (2, 5))
     )
     np.testing.assert_array_equal(one.positive, many.positive)
@@ -167,7 +170,7 @@ def test_exactly_the_named_parts_move(
     overrides: tuple[str, ...], wanted: list[str], tiny: Any, context: PartContext
 ) -> None:
     model = tiny("llama")
-    SlamSelection(by_hand(*overrides)).apply(model, context=context)
+    tuned(SlamSelection(by_hand(*overrides)), model, context=context)
     before = snapshot(model)
     train(model)
     expected = {f"model.layers.{index}.{name}.weight" for index in (0, 2) for name in wanted}
@@ -179,9 +182,8 @@ def test_exactly_the_named_parts_move(
 
 def test_whole_layers_and_the_embedding_move(tiny: Any, context: PartContext) -> None:
     model = tiny("llama_tied")
-    SlamSelection(settings_of("selector=manual", "layers=[1]", "parts=all", "train_emb=true")).apply(
-        model, context=context
-    )
+    settings = settings_of("selector=manual", "layers=[1]", "parts=all", "train_emb=true")
+    tuned(SlamSelection(settings), model, context=context)
     before = snapshot(model)
     train(model)
     assert moved(before, model) == {name for name in before if ".layers.1." in name or "embed" in name}
@@ -192,8 +194,8 @@ def test_lora_inside_the_chosen_layers_equals_pefts(tiny: Any, context: PartCont
 
     model = tiny("llama")
     original = copy.deepcopy(model)
-    selection = SlamSelection(by_hand("lora.enabled=true", "lora.rank=2", "lora.alpha=4"))
-    model, report = selection.apply(model, context=context)
+    tuning = LoraTuning(LoraConfig(rank=2, alpha=4))
+    model, report = tuned(SlamSelection(by_hand()), model, context=context, tuning=tuning)
     torch.manual_seed(context.config.seed)
     theirs = peft.get_peft_model(
         copy.deepcopy(original),
@@ -207,7 +209,7 @@ def test_lora_inside_the_chosen_layers_equals_pefts(tiny: Any, context: PartCont
     with torch.no_grad():
         logits = model(ids).logits
         torch.testing.assert_close(logits, theirs(ids).logits, atol=0, rtol=0)
-        torch.testing.assert_close(selection.merge(model)(ids).logits, logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(tuning.merge(model)(ids).logits, logits, atol=1e-5, rtol=1e-5)
     assert set(snapshot(model)) == set(snapshot(original))
 
 
@@ -215,7 +217,7 @@ def test_lora_inside_the_chosen_layers_equals_pefts(tiny: Any, context: PartCont
 def test_masked_neurons_stay_bit_identical(kind: str, tiny: Any, probe_context: PartContext) -> None:
     model = tiny("llama")
     config = settings_of("selector=manual", "layers=[1]", f"neuron_mask={kind}", *SMALL)
-    SlamSelection(config).apply(model, context=probe_context)
+    tuned(SlamSelection(config), model, context=probe_context)
     before = {name: value.detach().clone() for name, value in model.named_parameters() if value.requires_grad}
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-2, weight_decay=0.0)
     for _ in range(2):
@@ -230,24 +232,37 @@ def test_masked_neurons_stay_bit_identical(kind: str, tiny: Any, probe_context: 
     assert int(rows.sum()) == 18  # half of 36
 
 
+def test_the_half_that_trains_is_that_whose_firing_differs_most(tiny: Any, probe_context: PartContext) -> None:
+    selection = SlamSelection(settings_of("selector=manual", "layers=[1]", "neuron_mask=top50_change", *SMALL))
+    [(_, up), (_, down)] = selection.choose(tiny("llama"), context=probe_context).gradient_masks
+    assert (up.shape, down.shape) == ((36, 1), (1, 36))
+    counts = merge(load_blocks(probe_context.stages.history[-1].path / "counts.npz"))
+    at = {name: counts.index(name) for name in ("en", "de", "zh")}
+    shares = {name: counts.positive[1, index] / counts.tokens[index] for name, index in at.items()}
+    change = [sum((shares[name][j] - shares["en"][j]) ** 2 for name in ("de", "zh")) for j in range(36)]
+    assert min(one for one, trains in zip(change, up.flatten(), strict=True) if trains) >= max(
+        one for one, trains in zip(change, down.flatten(), strict=True) if not trains
+    )
+
+
 def test_the_random_control_follows_its_seed_and_never_repeats_a_layer(tiny: Any, context: PartContext) -> None:
-    settings = settings_of("selector=random", "k=2")
-    choices = [probing.unmeasured(settings, num_layers=6, seed=seed).layers for seed in range(30)]
+    selection = SlamSelection(settings_of("selector=random", "k=2"))
+    choices = [selection.unmeasured(6, seed=seed) for seed in range(30)]
     assert all(len(set(layers)) == 2 for layers in choices)
     assert len({tuple(layers) for layers in choices}) > 5
     fixed = SlamSelection(settings_of("selector=random", "k=2", "seed_random_layers=5"))
-    fixed.apply(tiny("llama"), context=context)
-    assert fixed.choice.layers == probing.unmeasured(fixed.config, num_layers=3, seed=5).layers
+    fixed.choose(tiny("llama"), context=context)
+    assert fixed.choice.layers == fixed.unmeasured(3, seed=5)
 
 
 def test_places_keep_the_number_of_layers() -> None:
     scores = np.array([4.0, 3, 1, 1, 1, 2])
     assert gap_prefix(scores, k_max=6) == [0, 1]
     for position, wanted in (("auto", [0, 1]), ("low", [0, 1]), ("mid", [2, 3]), ("high", [4, 5])):
-        assert probing.from_scores(settings_of(f"position={position}"), scores).layers == wanted
-    assert probing.from_scores(settings_of("k=1"), scores).layers == [0]
+        assert choosing.from_scores(settings_of(f"position={position}"), scores).layers == wanted
+    assert choosing.from_scores(settings_of("k=1"), scores).layers == [0]
     with pytest.raises(ConfigError, match=r"k: got 4, expected 1 \.\. 3"):
-        probing.from_scores(settings_of("k=4"), scores)
+        choosing.from_scores(settings_of("k=4"), scores)
 
 
 def test_texts_are_matched_by_item_and_a_missing_language_is_told() -> None:
@@ -282,7 +297,9 @@ def test_texts_are_matched_by_item_and_a_missing_language_is_told() -> None:
         (("selection.ffn_parts=[upp]",), "did you mean 'up'"),
         (("selection.ffn_parts=[]",), "expected at least one of up, down, gate"),
         (("selection.probe.num_questions=10",), "expected an integer >= 20"),
-        (("selection.lora.enabled=true", "selection.train_emb=true"), "leave the embedding as it is"),
+        (("tuning=lora", "selection.train_emb=true"), "tuning: got lora with selection.train_emb=true, expected full"),
+        (("tuning=lora", "selection.neuron_mask=random50"), "tuning: got lora with selection.neuron_mask=random50"),
+        (("tuning=lora_equal", "selection.selector=all"), "tuning: got lora_equal, expected full or lora"),
         (("selection.neuron_mask=random50", "train.weight_decay=0.1"), "decay would move"),
         (("selection.neuron_mask=random50", "train.weight_decay=0", "selection.parts=all"), "use parts=ffn"),
         (("selection.probe.split=test",), "the split that the run is tested on"),
@@ -328,7 +345,7 @@ UNEQUAL = {"en": ["a1 a2 a3", "a3"], "de": ["b1", "b2 b4 b5 b6"]}
 def test_neurons_are_counted_on_the_texts_own_tokens(tiny: Any) -> None:
     """The token in front is read but not counted, padding neither: against gates of each text alone."""
     model, tokenizer = tiny("llama"), WithPrefix()
-    [found] = probing.count_blocks(model, tokenizer, UNEQUAL, num_blocks=1, batch_size=2)  # type: ignore[arg-type]
+    [found] = probing.count_texts(model, tokenizer, UNEQUAL, num_blocks=1, batch_size=2)  # type: ignore[arg-type]
     assert found.tokens.tolist() == [4, 5]
     rows = {language: [tokenizer.encode(text) for text in texts] for language, texts in UNEQUAL.items()}
     masks = {language: [[False] + [True] * (len(row) - 1) for row in own] for language, own in rows.items()}
@@ -370,5 +387,18 @@ def test_other_data_may_be_probed_but_never_what_the_run_is_tested_on(probe_cont
 def test_one_probe_serves_all_seeds(tiny: Any, probe_context: PartContext) -> None:
     for seed in (1, 2):
         probe_context.config.seed = seed
-        SlamSelection(settings_of(*SMALL)).apply(tiny("llama"), context=probe_context)
+        SlamSelection(settings_of(*SMALL)).choose(tiny("llama"), context=probe_context)
     assert [one.reused for one in probe_context.stages.history if one.name == "probe"] == [False, True]
+
+
+def test_the_counts_of_a_changed_model_are_its_own(tiny: Any, probe_context: PartContext) -> None:
+    """A surgery may draw weights by the seed of the run, which the fingerprint of the model as loaded does not tell."""
+    plain, norms, siamese = (
+        run_config(surgery).surgery
+        for surgery in ([], ["surgery=spannorm"], ["surgery=spannorm", "surgery.placement=siamesenorm"])
+    )
+    for seed, surgery in ((1, plain), (1, norms), (2, norms), (2, siamese), (2, plain), (2, norms)):
+        probe_context.config.seed, probe_context.config.surgery = seed, surgery
+        SlamSelection(settings_of(*SMALL)).choose(tiny("llama"), context=probe_context)
+    reused = [one.reused for one in probe_context.stages.history if one.name == "probe"]
+    assert reused == [False, False, False, False, True, True]

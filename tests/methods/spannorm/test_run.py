@@ -103,8 +103,10 @@ def test_it_stacks_with_a_method_that_knows_nothing_of_it(tiny: list[str], run: 
         "surgery=spannorm",
         "surgery.placement=siamesenorm",
         "surgery.moe.num_experts=2",
-        "selection=lora",
+        "selection=layers",
+        "selection.layers=[]",
         "selection.sites=[q,v]",
+        "tuning=lora",
         "objective.label_smoothing=0.1",
         "train.max_steps=2",
     ]

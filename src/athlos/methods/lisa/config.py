@@ -131,6 +131,9 @@ class MeanpoolConfig(SurgeryConfig):
 class LisaSelectionConfig(SelectionConfig):
     """No values: exactly what the surgery added trains."""
 
+    def misfits(self) -> Iterator[str]:
+        yield "selection=lisa"
+
 
 class Stage(StrEnum):
     """`local`: each shared layer alone learns the teacher's attention. `end2end`: the student as a whole learns."""

@@ -3,13 +3,12 @@
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
 LAB, REAL = {"study": "lab_plast"}, {"study": "plast_emoji"}
-SELECTED = {"selection.arm": "selected", "selection.selector": "specific_neurons", "selection.parts": "all"}
-FULL, LORA = {"selection.arm": "full"}, {"selection.arm": "lora_equal"}
-RANDOM, MIDDLE, TOP = (
-    {"selection.selector": name, "selection.arm": "selected"} for name in ("random", "middle", "top")
-)
+ITSELF = {"tuning._target_": "athlos.models.tuning.FullTuning"}
+SELECTED = {"selection.selector": "specific_neurons", "selection.parts": "all", **ITSELF}
+FULL, RANDOM, MIDDLE, TOP = ({"selection.selector": name, **ITSELF} for name in ("all", "random", "middle", "top"))
+LORA = {"tuning._target_": "athlos.models.tuning.LoraEqualTuning"}
 SLAM = {"selection.selector": "activation_gap", "selection.parts": "up_down"}
-ARM = ("selection.",)
+ARM = ("selection.", "tuning.")
 """Config keys that tell the arms apart."""
 OTHERS = "test/acc_non_english"
 POINTS = 0.01

@@ -7,39 +7,16 @@ from typing import TYPE_CHECKING
 
 from athlos.config.fields import at_least, bounded, sized
 from athlos.config.registry import Part, registry
-from athlos.config.schema import MISSING, ConstructConfig, MethodConfig, SelectionConfig
+from athlos.config.schema import MISSING, ConstructConfig, MethodConfig
 from athlos.data.picture_questions import PictureQuestionsConfig
 from athlos.errors import choices
+from athlos.models.config import PROBING, ProbeConfig, ProbedConfig, Selector, probed_errors
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
 
 SURGERIES = ("none", "spannorm")
 """Surgeries that leave every layer its own matrices, so that layers x parts sites are there."""
-
-
-class Selector(StrEnum):
-    """How layers are chosen. The first three look at the model."""
-
-    specific_neurons = "specific_neurons"
-    top_active = "top_active"
-    activation_gap = "activation_gap"
-    random = "random"
-    middle = "middle"
-    top = "top"
-    manual = "manual"
-
-
-SCORING = (Selector.specific_neurons, Selector.top_active, Selector.activation_gap)
-
-
-class Trained(StrEnum):
-    """What of a chosen layer trains."""
-
-    all = "all"
-    ffn = "ffn"
-    attn = "attn"
-    up_down = "up_down"
 
 
 class ProbeTokens(StrEnum):
@@ -50,31 +27,12 @@ class ProbeTokens(StrEnum):
     all = "all"
 
 
-class Arm(StrEnum):
-    """The chosen layers; all decoder layers; or low-rank updates in all layers with as many parameters as the chosen
-    ones have."""
-
-    selected = "selected"
-    full = "full"
-    lora_equal = "lora_equal"
-
-
 class Kind(StrEnum):
     """What a pair asks for: the question in the reference language, the answer in it, or an answer to the question."""
 
     question_translation = "question_translation"
     answer_translation = "answer_translation"
     multilingual_vqa = "multilingual_vqa"
-
-
-@dataclass(kw_only=True)
-class LapeConfig:
-    percentile: float = bounded("(0, 100)")
-    """Of the firing shares over all layers, languages and neurons."""
-    entropy_share: float = bounded("(0, 1]")
-    """Share of the neurons that are taken, those of lowest entropy."""
-    living_only: bool = MISSING
-    """Take the share of the neurons that ever fire, and the percentile between two ranks."""
 
 
 @dataclass(kw_only=True)
@@ -89,42 +47,16 @@ class PrefixConfig:
 
 
 @dataclass(kw_only=True)
-class ProbeConfig:
+class QuestionProbeConfig(ProbeConfig):
     items: int = sized(at_least(2))
     """Questions a language, the same in all."""
-    split: str = MISSING
-    """Split of the run's data that they come from; never the test split."""
-    languages: list[str] = field(default_factory=list)
-    """Languages to compare, the reference among them; empty = all of the data."""
-    batch_size: int = at_least(1)
-    """Questions a forward pass."""
 
 
 @dataclass(kw_only=True)
-class LoraInsideConfig:
-    enabled: bool = False
-    """Low-rank updates inside the chosen layers in place of their own parameters."""
-    rank: int = at_least(1)
-    alpha: float = MISSING
-    """The update is scaled by alpha / rank."""
-
-
-@dataclass(kw_only=True)
-class PlastSelectionConfig(SelectionConfig):
-    selector: Selector = MISSING
-    arm: Arm = Arm.selected
-    k: int = at_least(0)
-    """Number of layers; 0 = as many as stand out."""
-    layers: list[int] = field(default_factory=list)
-    """Indices for `selector=manual`, negative ones from the end."""
-    parts: Trained = MISSING
+class PlastSelectionConfig(ProbedConfig):
     tokens: ProbeTokens = MISSING
-    top_r: float = bounded("(0, 1]")
-    """Share of all neurons that count as active in a language, for `selector=top_active`."""
-    lape: LapeConfig = field(default_factory=LapeConfig)
     select: PrefixConfig = field(default_factory=PrefixConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
-    lora: LoraInsideConfig = field(default_factory=LoraInsideConfig)
+    probe: QuestionProbeConfig = field(default_factory=QuestionProbeConfig)
 
 
 @dataclass(kw_only=True)
@@ -159,26 +91,14 @@ class PlastMethodConfig(MethodConfig):
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
     node = config.selection
     assert isinstance(node, PlastSelectionConfig)
-    is_manual = node.selector is Selector.manual
-    if is_manual != bool(node.layers):
-        yield f"selection.layers: got {node.layers} with selector={node.selector}; they go with selector=manual"
-    if is_manual and node.k:
-        yield f"selection.k: got {node.k} with selector=manual, expected 0: the named layers are all"
-    if node.selector in (Selector.random, Selector.middle, Selector.top) and not node.k:
-        yield f"selection.k: got 0 with selector={node.selector}, expected an integer >= 1: nothing is measured"
-    if node.lora.enabled and node.arm is not Arm.selected:
-        yield f"selection.lora.enabled: got true with arm={node.arm}, expected arm=selected: they stand in its layers"
-    yield from _together_errors(config)
-
-
-def _together_errors(config: "RunConfig") -> Iterable[str]:
-    node = config.selection
-    assert isinstance(node, PlastSelectionConfig)
+    yield from probed_errors(config)
+    if node.selector is Selector.grad:
+        yield "selection.selector: got grad, which reads texts alone; use selection=slam, or another selector"
     parts = registry().parts.values()
     surgery = next((part.name for part in parts if part.group == "surgery" and part.schema is type(config.surgery)), "")
     if surgery not in SURGERIES:
         yield f"surgery: got {surgery}, expected {' or '.join(SURGERIES)}: selection=plast counts on whole layers"
-    if node.selector not in SCORING:
+    if node.selector not in PROBING:
         return
     data = config.data
     if not isinstance(data, PictureQuestionsConfig):

@@ -1,6 +1,5 @@
 """PLAST's recipe: next tokens of question translations in the chosen layers, and what they do before and after."""
 
-from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
@@ -8,9 +7,9 @@ from torch import Tensor
 from athlos.data.batches import Batch
 from athlos.methods.plast.config import PlastMethodConfig, PlastSelectionConfig
 from athlos.methods.plast.diagnose import Questions, image_attention, mask_study
-from athlos.methods.plast.probing import counts_of, probe_product
-from athlos.methods.plast.reading import parallel_questions, source_of
-from athlos.models.layer_selectors import lape
+from athlos.methods.plast.reading import parallel_questions, probe, source_of
+from athlos.models.neuron_counts import merge
+from athlos.models.probed_selection import blocks_of, specific_neurons
 from athlos.parts import PartContext
 from athlos.training.module import Measured, MethodModule
 
@@ -60,13 +59,12 @@ class PlastModule(MethodModule[PlastMethodConfig]):
     def _masks(self, context: PartContext) -> dict[str, float]:
         selection = self.config.selection
         assert isinstance(selection, PlastSelectionConfig)
-        counts = counts_of(probe_product(selection, context.base_model, context=context))
-        found = lape(counts.share_positive(), **asdict(selection.lape))
+        counts = merge(blocks_of(probe(selection, context.base_model, context=context)))
         drops = mask_study(
             self.model,
             self.tokenizer,
             self._questions(self.method.mask_items),
-            found.is_specific,
+            specific_neurons(selection, counts).is_specific,
             languages=counts.languages,
             seed=self.config.seed,
         )

@@ -1,4 +1,4 @@
-"""Questions about pictures as batches, with masks that say which tokens are words of a language.
+"""What PLAST's probe reads: questions about pictures as batches, with masks that say which tokens are words.
 
 B questions, T positions.
 """
@@ -16,10 +16,13 @@ from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import PictureQuestionSource
 from athlos.data.records import ChoiceRecord
 from athlos.errors import DataError, SurgeryError
-from athlos.methods.plast.config import ProbeTokens
+from athlos.methods.plast.config import PlastSelectionConfig, ProbeTokens
 from athlos.models.forward import causal_model
+from athlos.models.neuron_counts import NeuronCounts
+from athlos.models.probed_selection import count_blocks, probe_product
 from athlos.models.vision_language import FEATURES, decoder_inputs, encode_pictures, num_image_tokens
 from athlos.parts import PartContext
+from athlos.stages import Product
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -47,6 +50,26 @@ class Reading:
             "attention_mask": self.batch["attention_mask"],
             "position_ids": self.batch["position_ids"],
         }
+
+
+def probe(config: PlastSelectionConfig, model: "PreTrainedModel", *, context: PartContext) -> Product:
+    """Counts of firing neurons on the same questions in every language, as a stage product."""
+    source, wanted = source_of(context), config.probe
+    languages = wanted.languages or list(source.config.languages)
+
+    def count() -> list[NeuronCounts]:
+        questions = parallel_questions(context, split=wanted.split, languages=languages, items=wanted.items)
+        block = {
+            language: (
+                (one.inputs(model), one.mask(config.tokens))
+                for one in readings(model, context.tokenizer, records, batch_size=wanted.batch_size)
+            )
+            for language, records in questions.items()
+        }
+        return count_blocks(model, [block], languages=languages, with_sums=False)
+
+    kept = {"items": wanted.items, "split": wanted.split, "tokens": config.tokens.value, "languages": languages}
+    return probe_product(context, count, data=source.fingerprint(wanted.split), config=kept)
 
 
 def source_of(context: PartContext) -> PictureQuestionSource:

@@ -2,88 +2,67 @@
 
 from typing import TYPE_CHECKING
 
-from athlos.config.part_report import PartReport
-from athlos.errors import SurgeryError
-from athlos.methods.plast.config import Arm, PlastSelectionConfig, Trained
-from athlos.methods.plast.probing import Choice, chosen
-from athlos.models.config import LoraConfig
-from athlos.models.freeze import freeze_all_but, trainable_share
-from athlos.models.selection import LoraSelection
-from athlos.models.sites import MATRIX_NAMES, Layer, backbone, chosen_layers, chosen_sites, parameters_of
+import numpy as np
+
+from athlos.errors import DataError
+from athlos.methods.plast.config import PlastSelectionConfig
+from athlos.methods.plast.reading import probe, source_of
+from athlos.models import layer_selectors as rules
+from athlos.models.neuron_counts import NeuronCounts, merge
+from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language
 from athlos.parts import PartContext
 
 if TYPE_CHECKING:
-    from torch import nn
     from transformers import PreTrainedModel
 
-SITES = {
-    Trained.all: MATRIX_NAMES,
-    Trained.ffn: ("gate", "up", "down"),
-    Trained.attn: ("q", "k", "v", "o"),
-    Trained.up_down: ("up", "down"),
-}
+
+class PlastSelection(ProbedSelection):
+    """Shallow layers of the decoder that hold most of what is specific to languages."""
+
+    config: PlastSelectionConfig
+
+    def measured(self, model: "PreTrainedModel", *, context: PartContext) -> Choice:
+        counts = merge(blocks_of(probe(self.config, model, context=context)))
+        return choose_from(self.config, counts, reference=source_of(context).config.reference)
+
+    def expected(self, num_layers: int) -> list[int]:
+        """As many from below as the fallback takes."""
+        fallback = rules.shallow_prefix(np.zeros(num_layers), **vars(self.config.select))
+        return rules.bottom_layers(num_layers, k=self.config.k or len(fallback))
+
+    def metrics(self) -> dict[str, float]:
+        choice = self.choice
+        found = {f"diag/specific/{layer}": score for layer, score in enumerate(choice.scores)}
+        for language, counts in choice.by_language.items():
+            found[f"diag/specific_shallow/{language}"] = float(sum(counts[layer] for layer in choice.layers))
+            found |= {f"diag/specific_count/{language}/{layer}": float(one) for layer, one in enumerate(counts)}
+        found["diag/num_layers"] = float(len(choice.layers))
+        found["diag/lowest_layer"], found["diag/highest_layer"] = float(choice.layers[0]), float(choice.layers[-1])
+        if choice.scores:
+            found |= {"diag/num_dead": float(choice.num_dead), "diag/used_fallback": float(choice.used_fallback)}
+        return found
 
 
-class PlastSelection:
-    """Chosen layers of the decoder; `choice` is there after `apply`."""
+def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference: str) -> Choice:
+    """Layers from counts. Without any specific neuron all scores are 0 and the fallback takes its layers.
 
-    def __init__(self, config: PlastSelectionConfig) -> None:
-        self.config = config
-        self.choice: Choice | None = None
-        self._lora: LoraConfig | None = None
-
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        config, found = self.config, backbone(model)
-        every = list(range(len(found.layers)))
-        self.choice = Choice(layers=every)
-        if config.arm is not Arm.full:
-            self.choice = chosen(config, model, num_layers=len(every), context=context)
-        layers = chosen_layers(found, self.choice.layers)
-        sites = list(SITES[config.parts])
-        modules = self._modules(layers)
-        if config.lora.enabled:
-            self._lora = LoraConfig(
-                _target_="", rank=config.lora.rank, alpha=config.lora.alpha, sites=sites, layers=self.choice.layers
-            )
-        elif config.arm is Arm.lora_equal:
-            wanted = sum(parameter.numel() for parameter in parameters_of(modules))
-            rank = equal_rank(list(found.layers), num_parameters=wanted)
-            self._lora = LoraConfig(_target_="", rank=rank, alpha=2.0 * rank, sites=list(MATRIX_NAMES), layers=every)
-        if self._lora is None:
-            freeze_all_but(model, parameters_of(modules))
-        else:
-            model, _ = LoraSelection(self._lora).apply(model, context=context)
-        share = trainable_share(model)
-        if not share.trainable:
-            raise SurgeryError("selection=plast: no parameter would train")
-        return model, PartReport(
-            summary=f"{self._summary()}: {share}", metrics={**share.metrics, **self.choice.metrics}
-        )
-
-    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        return model if self._lora is None else LoraSelection(self._lora).merge(model)
-
-    def _modules(self, layers: list[Layer]) -> list["nn.Module"]:
-        """Whole layers, norms and all, or the named matrices."""
-        if self.config.parts is Trained.all:
-            return [layer.module for layer in layers]
-        sites = chosen_sites(layers, SITES[self.config.parts])
-        return list({site.path: site.module for site in sites}.values())
-
-    def _summary(self) -> str:
-        assert self.choice is not None
-        indices = ", ".join(map(str, self.choice.layers))
-        fallback = ", by fallback" if self.choice.used_fallback else ""
-        if self._lora is not None:
-            where = (
-                f"of layers {indices}" if self.config.lora.enabled else f"of all layers, the size of layers {indices}"
-            )
-            return f"{self.config.selector}{fallback}: LoRA rank {self._lora.rank} {where}"
-        how = "all" if self.config.arm is Arm.full else self.config.selector.value
-        return f"{how}{fallback}: layers {indices} ({self.config.parts})"
-
-
-def equal_rank(layers: list[Layer], *, num_parameters: int) -> int:
-    """The rank at which updates of all matrices of all layers come nearest to a number of parameters, at least 1."""
-    per_rank = sum(sum(site.weight.shape) for layer in layers for site in chosen_sites([layer], MATRIX_NAMES))
-    return max(1, round(num_parameters / per_rank))
+    Raises `DataError` when every neuron fires alike in all languages: then the texts are the same.
+    """
+    probs_LXJ, at = counts.share_positive(), counts.index(reference)
+    values_LX, num_dead = by_layer_and_language(config, counts, values_LXJ=probs_LXJ, reference=at)
+    scores_L = rules.layer_scores(values_LX, reference=at)
+    if bool((probs_LXJ == probs_LXJ[:, :1]).all()):
+        raise DataError(f"probe: all neurons fire alike on {', '.join(counts.languages)}; are their texts the same?")
+    rule = config.select
+    layers = rules.shallow_prefix(scores_L, **vars(rule))
+    threshold = scores_L.mean() + rule.std_factor * scores_L.std()
+    if config.k:
+        lowest = max(config.k, int(rule.region * len(scores_L) + 1e-6))
+        layers = rules.highest(scores_L, k=config.k, region=min(lowest, len(scores_L)))
+    return Choice(
+        layers=layers,
+        scores=scores_L.tolist(),
+        num_dead=num_dead,
+        by_language={name: values_LX[:, at].tolist() for at, name in enumerate(counts.languages)},
+        used_fallback=not config.k and bool(scores_L[0] <= threshold),
+    )

@@ -4,12 +4,13 @@ from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure,
 
 LAB, REAL = {"study": "lab_slam"}, {"study": "slam_gemma3", "train.lr": 1e-4}
 STEP = {"benchmark": "selective_step"}
-SLAM = {"selection.selector": "activation_gap", "selection.position": "auto"}
-FULL = {"selection.selector": "all", "selection.lora.enabled": False}
+ITSELF = {"tuning._target_": "athlos.models.tuning.FullTuning"}
+SLAM = {"selection.selector": "activation_gap", "selection.position": "auto", **ITSELF}
+FULL = {"selection.selector": "all", **ITSELF}
 ONE_STAGE = {"method.reason_steps": 0}
 RANDOM, TOP = {"selection.selector": "random"}, {"selection.selector": "top"}
-LORA = {"selection.selector": "all", "selection.lora.enabled": True}
-ARM = ("selection.", "method.reason_steps", "train.max_steps")
+LORA = {"tuning._target_": "athlos.models.tuning.LoraEqualTuning"}
+ARM = ("selection.", "tuning.", "method.reason_steps", "train.max_steps")
 """Config keys that tell the arms apart."""
 
 

@@ -5,31 +5,16 @@ from dataclasses import dataclass, field, replace
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
-from athlos.config.fields import any_of, at_least, bounded, sized, stepped
+from athlos.config.fields import any_of, at_least, sized, stepped
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, MethodConfig, Phase, SelectionConfig
+from athlos.config.schema import MISSING, MethodConfig, Phase
+from athlos.models.config import PROBING, ProbeConfig, ProbedConfig, Selector, Trained, probed_errors
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
 
 SMALLEST_PROBE = 20
 """Fewer questions a language than this say little about a neuron."""
-
-
-class Selector(StrEnum):
-    """How layers are chosen. Only activation_gap, lape and grad look at the model."""
-
-    activation_gap = "activation_gap"
-    lape = "lape"
-    grad = "grad"
-    manual = "manual"
-    random = "random"
-    top = "top"
-    all = "all"
-
-
-PROBING = (Selector.activation_gap, Selector.lape)
-SCORING = (*PROBING, Selector.grad)
 
 
 class Position(StrEnum):
@@ -49,14 +34,6 @@ class Statistic(StrEnum):
     mean = "mean"
 
 
-class Trained(StrEnum):
-    """What of a chosen layer trains: the FFN's `ffn_parts`, the attention's four matrices, or the whole layer."""
-
-    ffn = "ffn"
-    attn = "attn"
-    all = "all"
-
-
 class ProbeTokens(StrEnum):
     """Tokens that count: those of the question, or also the begin-of-sequence token before it."""
 
@@ -72,72 +49,49 @@ NeuronMask = Enum("NeuronMask", [(name, name) for name in ("none", "top50_change
 
 
 @dataclass(kw_only=True)
-class LoraPartConfig:
-    enabled: bool = False
-    """Low-rank updates inside the chosen layers in place of their matrices themselves."""
-    rank: int = at_least(1)
-    alpha: float = MISSING
-    """The update is scaled by alpha / rank."""
-
-
-@dataclass(kw_only=True)
-class LapeConfig:
-    percentile: float = bounded("(0, 100)")
-    """Of the firing shares over all layers."""
-    entropy_share: float = bounded("(0, 1]")
-    """Share of the neurons that are taken, those of lowest entropy."""
-    living_only: bool = MISSING
-    """Take the share of the neurons that ever fire, and the percentile between two ranks."""
-
-
-@dataclass(kw_only=True)
-class ProbeConfig:
+class TextProbeConfig(ProbeConfig):
     num_questions: int = sized(at_least(SMALLEST_PROBE))
     """Texts a language, the same in all."""
     tokens: ProbeTokens = MISSING
     data: list[str] = field(default_factory=list)
     """Overrides that name other data than the run's: ['data=msvamp','data.dir=<folder>']; empty = the run's own."""
-    split: str = MISSING
-    """Split of that data; never the run's test split."""
-    languages: list[str] = field(default_factory=list)
-    """Languages to compare; empty = all that the split has."""
     blocks: int = at_least(2)
     """Groups of texts that the bootstrap draws from, at most `num_questions`."""
     resamples: int = at_least(1)
     """Bootstrap draws of the blocks."""
-    batch_size: int = at_least(1)
-    """Texts a forward pass."""
 
 
 @dataclass(kw_only=True)
-class SlamConfig(SelectionConfig):
-    selector: Selector = MISSING
+class SlamConfig(ProbedConfig):
     reference: str = MISSING
     """The language that the others are compared with."""
-    k: int = at_least(0)
-    """Number of layers; 0 = as many as stand out."""
     k_max: int = at_least(1)
     """Most layers with k = 0."""
-    layers: list[int] = field(default_factory=list)
-    """Indices for `selector=manual`, negative ones from the end."""
     fallback: Fallback = MISSING  # type: ignore[valid-type]
     position: Position = MISSING
     statistic: Statistic = MISSING
-    parts: Trained = MISSING
     ffn_parts: list[str] = any_of("up", "down", "gate")
     """For `parts=ffn`."""
     train_emb: bool = False
     """Also train the input embedding, which is the head as well where they are tied."""
     neuron_mask: NeuronMask = MISSING  # type: ignore[valid-type]
-    lora: LoraPartConfig = field(default_factory=LoraPartConfig)
-    lape: LapeConfig = field(default_factory=LapeConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    probe: TextProbeConfig = field(default_factory=TextProbeConfig)
     seed_random_layers: int | None = None
     """Seed of `selector=random` and `neuron_mask=random50`; empty = the run's."""
 
     @property
+    def site_names(self) -> tuple[str, ...]:
+        return tuple(self.ffn_parts) if self.parts is Trained.ffn else super().site_names
+
+    @property
     def needs_counts(self) -> bool:
         return self.selector in PROBING or self.neuron_mask.name == "top50_change"  # type: ignore[attr-defined]
+
+    def misfits(self) -> Iterator[str]:
+        if self.train_emb:
+            yield "selection.train_emb=true"
+        if self.neuron_mask.name != "none":  # type: ignore[attr-defined]
+            yield f"selection.neuron_mask={self.neuron_mask.name}"  # type: ignore[attr-defined]
 
 
 @dataclass(kw_only=True)
@@ -186,30 +140,14 @@ class SlamMethodConfig(MethodConfig):
 def _selection_errors(config: "RunConfig") -> Iterable[str]:
     node = config.selection
     assert isinstance(node, SlamConfig)
+    yield from probed_errors(config)
     if node.probe.blocks > node.probe.num_questions:
         yield f"selection.probe.blocks: got {node.probe.blocks}, expected at most num_questions"
-    is_manual = node.selector is Selector.manual
-    if is_manual != bool(node.layers):
-        yield f"selection.layers: got {node.layers} with selector={node.selector.value}; they go with selector=manual"
-    if len(set(node.layers)) < len(node.layers):
-        yield f"selection.layers: got {node.layers}, which names a layer twice"
-    if is_manual and node.k:
-        yield f"selection.k: got {node.k} with selector=manual, expected 0: the named layers are all"
-    if node.selector in (Selector.random, Selector.top) and not node.k:
-        yield f"selection.k: got 0 with selector={node.selector.value}, expected an integer >= 1: nothing is measured"
     if node.parts is Trained.ffn and not node.ffn_parts:
         yield "selection.ffn_parts: got [], expected at least one of up, down, gate, or parts=attn or all"
-    yield from _together_errors(config)
-
-
-def _together_errors(config: "RunConfig") -> Iterable[str]:
-    node = config.selection
-    assert isinstance(node, SlamConfig)
-    if node.lora.enabled and node.train_emb:
-        yield "selection.train_emb: got true with lora.enabled: low-rank updates leave the embedding as it is"
     is_masked = node.neuron_mask.name != "none"  # type: ignore[attr-defined]
-    if is_masked and (node.lora.enabled or node.parts is not Trained.ffn):
-        yield "selection.neuron_mask: neurons are rows and columns of the FFN: use parts=ffn and lora.enabled=false"
+    if is_masked and node.parts is not Trained.ffn:
+        yield "selection.neuron_mask: neurons are rows and columns of the FFN: use parts=ffn"
     if is_masked and config.train.weight_decay:
         yield (
             f"selection.neuron_mask: got train.weight_decay={config.train.weight_decay}, expected 0: decay would move "

@@ -1,137 +1,180 @@
 """`selection=slam`: probe, choose layers, let their feed-forward parts train and nothing else.
 
-J neurons of a layer.
+L layers, X languages, J neurons of a layer.
 """
 
+import json
 import random
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from athlos.config.part_report import PartReport
-from athlos.errors import SurgeryError
-from athlos.methods.slam.config import NeuronMask, SlamConfig, Trained
-from athlos.methods.slam.probing import COUNTS, Choice, chosen, probe_product, statistic
-from athlos.models.config import LoraConfig
+from athlos.errors import ConfigError, SurgeryError
+from athlos.methods.slam.config import Fallback, NeuronMask, Position, SlamConfig, Statistic
+from athlos.methods.slam.gradients import layer_gradients
+from athlos.methods.slam.probing import probe
+from athlos.models import layer_selectors as rules
+from athlos.models.config import Selector
 from athlos.models.forward import causal_model
-from athlos.models.freeze import freeze_all_but, trainable_share
-from athlos.models.neuron_counts import load_blocks, merge
-from athlos.models.selection import LoraSelection
-from athlos.models.sites import Layer, Site, backbone, chosen_layers, chosen_sites, parameters_of
+from athlos.models.neuron_counts import NeuronCounts, merge
+from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language
+from athlos.models.selection import Chosen
+from athlos.models.sites import Site, backbone, chosen_layers, chosen_sites
 from athlos.parts import PartContext
+from athlos.stages import Stage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ATTENTION_SITES = ("q", "k", "v", "o")
-ALL_SITES = (*ATTENTION_SITES, "gate", "up", "down")
+SELECT_VERSION = 2
+LAYERS = "layers.json"
 MASKED_SHARE = 0.5
 """Share of the neurons of a layer that a neuron mask lets train."""
+PLACES = {Position.low: rules.bottom_layers, Position.mid: rules.middle_layers, Position.high: rules.top_layers}
 
 
-class SlamSelection:
-    """Layers that handle language, by how FFN neurons fire; `choice` is there after `apply`."""
+class SlamSelection(ProbedSelection):
+    """Layers that handle language, by how FFN neurons fire."""
 
-    def __init__(self, config: SlamConfig) -> None:
-        self.config = config
-        self.choice: Choice | None = None
+    config: SlamConfig
 
-    def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        config, found = self.config, backbone(model)
-        self.choice = chosen(config, model, num_layers=len(found.layers), context=context)
-        layers = chosen_layers(found, self.choice.layers)
-        if config.lora.enabled:
-            lora = LoraConfig(
-                _target_="",
-                rank=config.lora.rank,
-                alpha=config.lora.alpha,
-                sites=list(self._site_names()),
-                layers=[layer.index for layer in layers],
-            )
-            model, _ = LoraSelection(lora).apply(model, context=context)
-        else:
-            modules = [layer.module for layer in layers]
-            if config.parts is not Trained.all:
-                modules = [site.module for site in chosen_sites(layers, self._site_names())]
-            if config.train_emb:
-                modules.append(found.embedding)
-            freeze_all_but(model, parameters_of(modules))
-            if config.neuron_mask is not NeuronMask["none"]:
-                self._mask_neurons(model, layers, context=context)
-        share = trainable_share(model)
-        return model, PartReport(
-            summary=self._summary(layers) + str(share),
-            metrics={
-                **share.metrics,
-                "cost/trainable_share_without_embeddings": share.share_without_embeddings,
-                **self.choice.metrics,
-            },
+    def measured(self, model: "PreTrainedModel", *, context: PartContext) -> Choice:
+        """A stage product, but for `grad`."""
+        config, seed = self.config, context.config.seed
+        if config.selector is Selector.grad:
+            return from_scores(config, layer_gradients(config, model, context=context))
+        counts = probe(config, model, context=context)
+        own = asdict(config)
+        kept = ("selector", "reference", "k", "k_max", "fallback", "position", "statistic", "lape", "top_r")
+        stage = Stage(
+            name="select",
+            version=SELECT_VERSION,
+            inputs={"counts": counts.key},
+            config={**{name: own[name] for name in kept}, "resamples": config.probe.resamples, "seed": seed},
+            build=lambda folder: (folder / LAYERS).write_text(
+                json.dumps(vars(from_counts(config, blocks_of(counts), seed=seed)), indent=1), encoding="utf-8"
+            ),
         )
+        return Choice(**json.loads((context.stages.get(stage).path / LAYERS).read_text(encoding="utf-8")))
 
-    def merge(self, model: "PreTrainedModel") -> "PreTrainedModel":
-        if not self.config.lora.enabled:
-            return model
-        lora = LoraConfig(_target_="", rank=self.config.lora.rank, alpha=self.config.lora.alpha)
-        return LoraSelection(lora).merge(model)
+    def expected(self, num_layers: int) -> list[int]:
+        k = self.config.k or min(self.config.k_max, rules.lower_half(num_layers))
+        return placed(list(range(k)), position=self.config.position, num_layers=num_layers)
 
-    def _site_names(self) -> tuple[str, ...]:
-        if self.config.parts is Trained.ffn:
-            return tuple(self.config.ffn_parts)
-        return ATTENTION_SITES if self.config.parts is Trained.attn else ALL_SITES
+    def seed(self, context: PartContext) -> int:
+        own = self.config.seed_random_layers
+        return context.config.seed if own is None else own
 
-    def _summary(self, layers: list[Layer]) -> str:
-        assert self.choice is not None
-        names = "whole" if self.config.parts is Trained.all else ", ".join(self._site_names())
-        indices = ", ".join(str(layer.index) for layer in layers)
-        firm = "" if self.choice.jaccard is None else f", stability {self.choice.jaccard:.2f}"
-        fallback = ", by fallback" if self.choice.used_fallback else ""
-        lora = f" through LoRA of rank {self.config.lora.rank}" if self.config.lora.enabled else ""
-        return f"{self.config.selector.value}: layers {indices} ({names}){lora}{firm}{fallback}: "
+    def metrics(self) -> dict[str, float]:
+        choice = self.choice
+        found = {f"diag/layer_gap/{index}": score for index, score in enumerate(choice.scores)}
+        found |= {f"diag/layer_chosen/{index}": 1.0 for index in choice.layers}
+        by_name = {name: getattr(choice, name) for name in ("low", "high", "frequency")}
+        for name, values in (choice.by_language | by_name).items():
+            found |= {f"diag/layer_gap_{name}/{index}": value for index, value in enumerate(values)}
+        if choice.jaccard is not None:
+            found["diag/selection_jaccard"] = choice.jaccard
+        return found
 
-    def _mask_neurons(self, model: "PreTrainedModel", layers: list[Layer], *, context: PartContext) -> None:
-        """Zero the gradients of the neurons that are left out: rows of up and gate, columns of down.
+    def choose(self, model: "PreTrainedModel", *, context: PartContext) -> Chosen:
+        chosen = super().choose(model, context=context)
+        if self.config.train_emb:
+            chosen.parameters += backbone(model).embedding.parameters()
+        if self.config.neuron_mask is not NeuronMask["none"] and context.data is not None:
+            chosen.gradient_masks = self._gradient_masks(model, context=context)
+        return chosen
 
-        AdamW without decay then leaves them bit-identical, which the config's check sees to.
-        """
-        if context.data is None:  # a dry run, where nothing trains
-            return
-        masks = self._neuron_masks(model, layers, context=context)
-        for layer in layers:
-            for site in chosen_sites([layer], self._site_names()):
-                _mask_gradients(site, masks[layer.index])
-
-    def _neuron_masks(
-        self, model: "PreTrainedModel", layers: list[Layer], *, context: PartContext
-    ) -> dict[int, Tensor]:
-        """Layer index -> bool [J], half of it true."""
-        num_neurons = backbone(causal_model(model)).ffn_size
-        kept = round(MASKED_SHARE * num_neurons)
-        if self.config.neuron_mask is NeuronMask.random50:
-            own = self.config.seed_random_layers
-            generator = random.Random(context.config.seed if own is None else own)
-            picks = {layer.index: generator.sample(range(num_neurons), kept) for layer in layers}
+    def _gradient_masks(self, model: "PreTrainedModel", *, context: PartContext) -> list[tuple[nn.Parameter, Tensor]]:
+        """Half of the neurons of a layer train: rows of up and gate, columns of down."""
+        config, found = self.config, backbone(causal_model(model))
+        kept = round(MASKED_SHARE * found.ffn_size)
+        if config.neuron_mask is NeuronMask.random50:
+            generator = random.Random(self.seed(context))
+            picks = {index: generator.sample(range(found.ffn_size), kept) for index in self.choice.layers}
         else:
-            product = probe_product(self.config, model, context=context)
-            counts = merge(load_blocks(product.path / COUNTS))
-            values_LXJ, at = statistic(self.config.statistic, counts), counts.index(self.config.reference)
+            counts = merge(blocks_of(probe(config, model, context=context)))
+            values_LXJ, at = statistic(config.statistic, counts), counts.index(config.reference)
             change_LJ = np.mean((np.delete(values_LXJ, at, axis=1) - values_LXJ[:, [at]]) ** 2, axis=1)
-            order_LJ = np.argsort(-change_LJ, axis=1, kind="stable")
-            picks = {layer.index: order_LJ[layer.index, :kept].tolist() for layer in layers}
-        masks = {}
-        for index, neurons in picks.items():
-            masks[index] = torch.zeros(num_neurons, dtype=torch.bool)
-            masks[index][neurons] = True
+            picks = {
+                index: np.argsort(-change_LJ[index], kind="stable")[:kept].tolist() for index in self.choice.layers
+            }
+        masks = []
+        for layer in chosen_layers(found, self.choice.layers):
+            mask_J = torch.zeros(found.ffn_size, dtype=torch.bool)
+            mask_J[picks[layer.index]] = True
+            masks += [one for site in chosen_sites([layer], config.site_names) for one in site_masks(site, mask_J)]
         return masks
 
 
-def _mask_gradients(site: Site, mask_J: Tensor) -> None:
+def site_masks(site: Site, mask_J: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
+    """A matrix, and its bias where it has one, with the mask of their gradients."""
     if site.is_fused:
         raise SurgeryError(f"selection.neuron_mask: {site.path} holds {', '.join(site.parts)} in one module")
-    weight, bias = site.weight, site.module.bias
     neurons_dim = 1 - site.rows_dim if site.name == "down" else site.rows_dim
-    shape = (1, -1) if neurons_dim == 1 else (-1, 1)
-    weight.register_hook(lambda gradient: gradient * mask_J.to(gradient.device).reshape(shape))
-    if site.name != "down" and isinstance(bias, torch.nn.Parameter):
-        bias.register_hook(lambda gradient: gradient * mask_J.to(gradient.device))
+    found = [(site.weight, mask_J.reshape((1, -1) if neurons_dim == 1 else (-1, 1)))]
+    if site.name != "down" and isinstance(site.module.bias, nn.Parameter):
+        found.append((site.module.bias, mask_J))
+    return found
+
+
+def from_counts(config: SlamConfig, blocks: Sequence[NeuronCounts], *, seed: int) -> Choice:
+    """Scores of all texts, the layers, and how firm the choice is under resampling."""
+
+    def once(counts: NeuronCounts) -> Choice:
+        reference = counts.index(config.reference)
+        values_LXJ = statistic(config.statistic, counts)
+        values_LX, num_dead = by_layer_and_language(config, counts, values_LXJ=values_LXJ, reference=reference)
+        if config.selector is Selector.activation_gap:
+            scores_L = rules.deviation(values_LXJ, reference=reference)
+        else:
+            scores_L = rules.layer_scores(values_LX, reference=reference)
+        choice = from_scores(config, scores_L)
+        others = [(at, name) for at, name in enumerate(counts.languages) if at != reference]
+        choice.by_language, choice.num_dead = {name: values_LX[:, at].tolist() for at, name in others}, num_dead
+        return choice
+
+    choice = once(merge(blocks))
+    stability = rules.bootstrap_stability(
+        blocks,
+        lambda counts: (np.array((found := once(counts)).scores), found.layers),
+        resamples=config.probe.resamples,
+        seed=seed,
+    )
+    low, high = np.percentile(stability.scores, [2.5, 97.5], axis=0)
+    choice.jaccard, choice.frequency = stability.jaccard, stability.frequency
+    choice.low, choice.high = low.tolist(), high.tolist()
+    return choice
+
+
+def statistic(kind: Statistic, counts: NeuronCounts) -> np.ndarray:
+    """[L, X, J]: what is compared between languages."""
+    if kind is Statistic.mean:
+        return counts.mean()
+    return counts.share_positive() if kind is Statistic.positive_share else counts.share_positive_by_text()
+
+
+def from_scores(config: SlamConfig, scores_L: np.ndarray) -> Choice:
+    """Layers of the lower half by their scores: the k highest, or with k = 0 the prefix that stands out.
+
+    Raises `ConfigError` when none stands out and `fallback=none`, or when k is more than the lower half holds.
+    """
+    half = rules.lower_half(len(scores_L))
+    layers = [] if config.k else rules.gap_prefix(scores_L, k_max=config.k_max)
+    used_fallback = not (config.k or layers)
+    if used_fallback and config.fallback is Fallback["none"]:
+        raise ConfigError(
+            "selection: no prefix of the lower layers stands out, and selection.fallback=none; set selection.k, or "
+            "fallback=top_k"
+        )
+    layers = layers or rules.highest(scores_L, k=config.k or min(config.k_max, half), region=half)
+    layers = placed(layers, position=config.position, num_layers=len(scores_L))
+    return Choice(layers=layers, scores=scores_L.tolist(), used_fallback=used_fallback)
+
+
+def placed(layers: list[int], *, position: Position, num_layers: int) -> list[int]:
+    """As many layers at the wanted place; with `auto` these themselves."""
+    return layers if position is Position.auto else PLACES[position](num_layers, k=len(layers))

@@ -6,11 +6,13 @@ pipelines of many questions side by side, so that the calls of all that wait sha
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any
 
+from athlos.errors import ConfigError
 from athlos.generation.decoding import encoded
 from athlos.generation.interface import Engine, Prediction, Request, Sample, SamplingRule
 from athlos.generation.local import LocalEngine
@@ -26,6 +28,16 @@ class Ask:
     prompt: str
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    # What the prompt was written from, for the trace and for generators that answer by rule; it changes no reply.
+    question: str = field(default="", compare=False)
+    language: str = field(default="", compare=False)
+    """Language of the reply that is wanted."""
+    prompt_language: str = field(default="", compare=False)
+    """Language of the instructions; empty where there are none."""
+    passages: tuple[Passage, ...] = field(default=(), compare=False)
+    """Passages that stand in the prompt."""
+    said: tuple[str, ...] = field(default=(), compare=False)
+    """Earlier replies that stand in it: sentences of a chain of thought, answers to sub-questions."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +55,17 @@ class Search:
 Call = Ask | Search
 Solver = Generator[Sequence[Call], list[Any], str]
 """The pipeline of one question: yields calls, is sent their results, returns the answer."""
+
+
+class SymbolicGenerator(ABC):
+    """A generator that answers by rule from what a prompt was written from: for studies whose truth is known."""
+
+    @abstractmethod
+    def reply(self, ask: Ask) -> str:
+        """What a model that makes no mistake would write. Raises `ConfigError` for a purpose that it does not know."""
+
+    def generate(self, *_: Any, **__: Any) -> Any:
+        raise ConfigError("generator: one that answers by rule serves pipelines only; choose a model or a server")
 
 
 @dataclass(kw_only=True)
@@ -129,28 +152,42 @@ def _results(calls: Sequence[Call], generator: Engine, index: Index) -> Iterator
         if isinstance(call, Ask):
             sample: Sample = answers[call]
             text = sample.text.strip()
-            yield (
-                text,
-                {
-                    "prompt": call.prompt,
-                    "reply": text,
-                    "num_prompt_tokens": sample.num_prompt_tokens,
-                    "num_tokens": sample.num_tokens,
-                    "finished": sample.finished,
-                },
-            )
+            yield text, {**_asked(call), "reply": text, **_counts(sample)}
         else:
             found: list[Passage] = answers[call]
             passages = [
                 {"id": passage.identifier, "rank": rank, "score": passage.score}
+                | ({"title": passage.title} if passage.title else {})
                 for rank, passage in enumerate(found, start=1)
             ]
             yield found, {"query": call.query, "language": call.language, "k": call.k, "passages": passages}
 
 
+def _asked(ask: Ask) -> dict[str, Any]:
+    """What the trace says of a call beside its reply; `read` lists the passages that stand in the prompt."""
+    row: dict[str, Any] = {"prompt": ask.prompt}
+    if ask.question:
+        row["question"] = ask.question
+    if ask.prompt_language:
+        row["prompt_language"] = ask.prompt_language
+    if ask.passages:
+        row["read"] = [passage.identifier for passage in ask.passages]
+    return row
+
+
+def _counts(sample: Sample) -> dict[str, Any]:
+    return {
+        "num_prompt_tokens": sample.num_prompt_tokens,
+        "num_tokens": sample.num_tokens,
+        "finished": sample.finished,
+    }
+
+
 def _replies(asks: Sequence[Ask], generator: Engine) -> dict[Call, Sample]:
     """Calls with the same stop strings go to the engine as one batch."""
     replies: dict[Call, Sample] = {}
+    if isinstance(generator, SymbolicGenerator):
+        return {ask: _by_rule(generator.reply(ask)) for ask in asks}
     for stop, group in groupby(sorted(asks, key=lambda ask: ask.stop), key=lambda ask: ask.stop):
         batch = list(group)
         prompts = [
@@ -164,6 +201,11 @@ def _replies(asks: Sequence[Ask], generator: Engine) -> dict[Call, Sample]:
         samples = generator.generate(prompts, rule=SamplingRule(), stop=stop)
         replies |= {ask: sample for ask, [sample] in zip(batch, samples, strict=True)}
     return replies
+
+
+def _by_rule(reply: str) -> Sample:
+    """A reply that no model wrote, token by token."""
+    return Sample(text=reply, token_ids=[], log_probs=[], num_tokens=0, num_prompt_tokens=0, finished=True)
 
 
 def in_chat_form(engine: Engine, prompt: str) -> str:

@@ -49,7 +49,8 @@ class NameGraph:
         for row, passage in enumerate(self.passages):
             if passage.title:
                 held[passage.title.lower()].add(row)
-            for sentence in sentences(passage.text, language).pieces:
+            cut = sentences(passage.text, language)
+            for sentence in cut.pieces if cut.kind == "sentences" else [passage.text]:
                 names = sorted(self.names(sentence))
                 for name in names:
                     held[name].add(row)

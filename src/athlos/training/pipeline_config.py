@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from athlos.config.fields import at_least
 from athlos.config.schema import MethodConfig
+from athlos.generation.config import GreedyConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -26,3 +27,10 @@ def pipeline_errors(config: "RunConfig") -> Iterator[str]:
             f"train.max_steps: got {config.num_steps}, but this method trains nothing; set train.max_steps=0 and take "
             "weights that another method trained by model.source=run:<experiment>"
         )
+    if not isinstance(config.decoding, GreedyConfig):
+        yield (
+            f"decoding: got {type(config.decoding).__name__}, but a pipeline asks for the most probable answer; "
+            "decoding=greedy"
+        )
+    if config.eval.shots:
+        yield f"eval.shots: got {config.eval.shots}, expected 0: a pipeline writes its own prompts"

@@ -212,6 +212,29 @@ def test_a_run_in_the_lab_finds_the_answers_step_by_step(tmp_path, cache):
     assert naive["retrieval/recall"] < 1
 
 
+@pytest.mark.parametrize(
+    ("data", "file", "k", "recall"),
+    [("musique", "musique_200.json", 2, 0.388), ("hotpotqa", "hotpotqa_200.json", 5, 0.782)],
+)
+def test_recall_of_what_was_read_is_that_of_bm25(tmp_path, shared_data, data, file, k, recall):
+    """The figures of section 7 of dapt.md, of a search with the whole question."""
+    module = module_with(
+        Reader(),
+        tmp_path,
+        *("method.variant=naive", f"method.k={k}", "method.max_rounds=1", "corpus=contexts", "index=lexical"),
+        *(f"data={data}", f"data.dir={shared_data / 'multihop_200'}", f"data.files={{dev: {file}}}"),
+        "data.train_split=null",
+    )
+    assert module.data is not None
+    asked = [
+        Request(identifier=record.identifier, prompt="", record=record) for record in module.data.eval_records("dev")
+    ]
+    module.answer(asked)
+    metrics, _ = module.measurements()
+    assert metrics["retrieval/recall"] == pytest.approx(recall, abs=0.001)
+    assert metrics["cost/passages_read"] == k
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_flaky_server_and_a_kill_lose_nothing_and_nothing_is_asked_twice(tmp_path, monkeypatch):

@@ -53,14 +53,13 @@ class LabReader:
         values: dict[int, str] = {}
         for node in self._nodes(question):
             arguments = [values[argument] if isinstance(argument, int) else argument for argument in node.arguments]
-            value = self._value(node, arguments, facts)
-            if value is None:
+            if (value := self._value(node, arguments, facts)) is None:
                 return None
             values[node.number] = value
             if node.relation and (str(arguments[0]), node.relation) not in self._facts(told):
                 fact = Fact(str(arguments[0]), node.relation, value)
                 return Told(language.render(statement(fact, next(iter(StatementWording)))), "")
-        return Told("", self._phrase(value, language.code))
+        return Told("", self._phrase(values[max(values)], language.code))
 
     def translation(self, text: str, *, language: str) -> str:
         """A text in another language; references such as `#1` stay. Raises `DataError` for one that cannot be read."""

@@ -22,9 +22,11 @@ from athlos.generation.pipeline import Solver, solve_together
 from athlos.parts import PartContext
 from athlos.retrieval.corpora import gold_ids
 from athlos.stages import Stage, StageStore, content_hash
-from athlos.training.module import Measured, MethodModule, MethodT
+from athlos.training.module import Measured, MethodModule
+from athlos.training.pipeline_config import PipelineMethodConfig
 
 ItemT = TypeVar("ItemT")
+PipelineT = TypeVar("PipelineT", bound=PipelineMethodConfig)
 Trace = list[dict[str, Any]]
 """What a pipeline did for a question, one row a call."""
 
@@ -33,7 +35,7 @@ ANSWERS_VERSION = 1
 ANSWERS = "answers.jsonl"
 
 
-class PipelineModule(MethodModule[MethodT]):
+class PipelineModule(MethodModule[PipelineT]):
     """A method that answers a request by a pipeline of calls and searches."""
 
     def prepare(self, *, context: PartContext) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
 
 
-class Variant(StrEnum):
-    closed = "closed"
-    """No search: what the model knows."""
-    naive = "naive"
-    """One search with the whole question."""
-    translate = "translate"
-    """The question in English, passages in English."""
-    sequential = "sequential"
-    """Sub-questions first, then one after the other."""
-    self_ask = "self_ask"
-    """One follow-up question at a time, asked by the model."""
-    ircot = "ircot"
-    """A search after each sentence of a chain of thought."""
-    graph = "graph"
-    """One search over a graph of passages and the names in them."""
+# Made by a call because `translate`, the name that stands in YAML, is a method of strings.
+Variant = Enum(
+    "Variant",
+    [
+        ("closed", "closed"),
+        ("naive", "naive"),
+        ("translate", "translate"),
+        ("sequential", "sequential"),
+        ("self_ask", "self_ask"),
+        ("ircot", "ircot"),
+        ("graph", "graph"),
+    ],
+    type=str,
+)
+"""How a question is answered; see `pipeline.py`."""
 
 
 class Retrieval(StrEnum):

@@ -1,6 +1,7 @@
 """rag: the variants of `pipeline.py` behind the run's generator and index; nothing is trained."""
 
 from functools import cache
+from typing import Any
 
 from hydra.utils import get_class
 
@@ -33,7 +34,7 @@ class RagModule(PipelineModule[RagConfig]):
         """The graph of the run's corpus in a language, from the passages that the index searches."""
         run, context = self.config, self.context
         assert context.data is not None
-        corpus: Corpus = get_class(run.corpus._target_)(run.corpus, source=context.data.source)
+        corpus: Corpus[Any] = get_class(run.corpus._target_)(run.corpus, source=context.data.source)
         passages = corpus.store(context.stages).passages(language)
         return NameGraph(passages, language=language, config=self.method.graph)
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from athlos.generation.interface import Prediction, Request, Sample
-from athlos.generation.pipeline import Ask, Search, Solver, solve_together
+from athlos.generation.pipeline import Ask, Search, Solver, SymbolicGenerator, solve_together
 from athlos.retrieval.interface import Passage
 
 
@@ -70,7 +70,7 @@ def requests(*words: str) -> list[Request]:
 
 
 def solved(
-    asked: list[Request], solver: Any, *, in_flight: int = 8, engine: Echo | None = None, shelf: Shelf | None = None
+    asked: list[Request], solver: Any, *, in_flight: int = 8, engine: Any = None, shelf: Shelf | None = None
 ) -> dict[int, Prediction]:
     return dict(solve_together(asked, solver, generator=engine or Echo(), index=shelf or Shelf(), in_flight=in_flight))
 
@@ -165,3 +165,62 @@ def test_calls_with_other_stop_strings_go_in_a_batch_of_their_own():
     engine = Echo()
     assert solved(requests("q"), stops, engine=engine)[0].text == "onetwo"
     assert engine.stops == [("\n",), ("]",)]
+
+
+class Rule(SymbolicGenerator):
+    """Says in which language it was asked, and what it was shown."""
+
+    def __init__(self) -> None:
+        self.asks: list[Ask] = []
+
+    def reply(self, ask: Ask) -> str:
+        self.asks.append(ask)
+        return f"{ask.language}: {ask.question} {len(ask.passages)} {ask.said}"
+
+
+def test_a_generator_by_rule_sees_what_a_prompt_was_written_from():
+    def read(request: Request) -> Solver:
+        (found,) = yield [Search(purpose="search", query=request.prompt, k=2, language="en")]
+        replies = yield [
+            Ask(
+                purpose="read",
+                prompt="the same",
+                max_new_tokens=1,
+                question=request.prompt,
+                language=language,
+                prompt_language="en",
+                passages=tuple(found),
+                said=("a",),
+            )
+            for language in ("de", "fr", "de")
+        ]
+        return " | ".join(replies)
+
+    rule = Rule()
+    prediction = solved(requests("why"), read, engine=rule)[0]
+    assert prediction.text == "de: why 2 ('a',) | fr: why 2 ('a',) | de: why 2 ('a',)"
+    assert len(rule.asks) == 2  # the third is the first
+    assert prediction.trace[1] == {
+        "purpose": "read",
+        "prompt": "the same",
+        "question": "why",
+        "prompt_language": "en",
+        "read": ["en:why:1", "en:why:2"],
+        "reply": "de: why 2 ('a',)",
+        "num_prompt_tokens": 0,
+        "num_tokens": 0,
+        "finished": True,
+    }
+
+
+def test_the_trace_names_the_titles_of_passages_that_have_one():
+    class Titled(Shelf):
+        def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
+            return [[Passage(identifier="x", text="", title="T", score=2.0)] for _ in queries]
+
+    def look(request: Request) -> Solver:
+        yield [Search(purpose="search", query="q", k=1)]
+        return ""
+
+    [row] = solved(requests("q"), look, shelf=Titled())[0].trace
+    assert row["passages"] == [{"id": "x", "rank": 1, "score": 2.0, "title": "T"}]

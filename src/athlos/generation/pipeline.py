@@ -28,10 +28,10 @@ class Ask:
     prompt: str
     max_new_tokens: int
     stop: tuple[str, ...] = ()
-    # What the prompt was written from, for the trace and for generators that answer by rule; it changes no reply.
+    language: str = ""
+    """Language of the reply that is wanted; prompts without instructions do not tell."""
+    # What the prompt was written from, for the trace and for generators that answer by rule.
     question: str = field(default="", compare=False)
-    language: str = field(default="", compare=False)
-    """Language of the reply that is wanted."""
     prompt_language: str = field(default="", compare=False)
     """Language of the instructions; empty where there are none."""
     passages: tuple[Passage, ...] = field(default=(), compare=False)

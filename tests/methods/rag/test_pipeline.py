@@ -90,6 +90,14 @@ def test_a_sub_question_whose_parent_is_unknown_asks_with_the_parent_s_question(
     ]
 
 
+def test_an_unknown_answer_that_nobody_takes_changes_nothing():
+    record = question(steps=["Who founded Ulm?", "Who was the son of #1?", "Where was #1 born?"])
+    settings = ("variant=sequential", "decomposer=gold")
+    prediction, _, searches = solved(*settings, replies=["Ada", "unknown", "Rome"], record=record)
+    assert searches[2][0] == "Where was Ada born?"
+    assert {row["purpose"] for row in prediction.trace if "query" in row} == {"search"}
+
+
 @pytest.mark.parametrize("reply", ["", "I cannot.", "1. Who is #1?", "1. Who?\n2. And #3?", "1. What of #0?"])
 def test_a_plan_that_cannot_be_followed_is_the_whole_question(reply):
     prediction, _, searches = solved("variant=sequential", "k=4", "max_rounds=4", replies=[reply, "Ada"])

@@ -133,3 +133,8 @@ def test_a_corpus_without_names_has_a_graph():
     graph = graph_of(passage("a", "nothing here"))
     assert graph.linked("Ulm?") == {}
     assert graph.ranked("Ulm?", []) == []
+
+
+def test_each_node_gives_all_it_has_to_its_neighbours():
+    moves = transitions(csr_array(np.array([[0.0, 3.0, 0.0], [2.0, 0.0, 0.0], [2.0, 1.0, 0.0]])))
+    np.testing.assert_allclose(moves.toarray(), [[0, 0.75, 0], [0.5, 0, 0], [0.5, 0.25, 0]])

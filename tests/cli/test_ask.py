@@ -106,5 +106,7 @@ def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
         "sources    a.md#1, b.txt#1",
         "cost       2 calls, 2 searches, 2,000 prompt tokens, 10 new tokens",
     ]
+    earlier = {"purpose": "read", "prompt": "p", "reply": "x", "read": ["c.md#1"], **counts}
+    assert list(told("Q?", "Rome", [earlier, *trace], is_in_files=True))[-2] == lines[-2]  # what the answer rests on
     assert list(told("Q?", "x", [], is_in_files=False))[-2] == "sources    none: no passage was read"
     assert "file" not in "".join(told("Q?", "x", trace, is_in_files=False))

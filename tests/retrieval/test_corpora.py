@@ -214,3 +214,8 @@ def test_contexts_are_pooled_once_with_distractors(tmp_path):
 def test_records_without_passages_are_refused():
     with pytest.raises(DataError, match="a MathRecord carries no passages"):
         list(record_passages(MathRecord(identifier="1", question="?", answer="1")))
+
+
+def test_a_content_id_tells_titles_and_texts_apart():
+    assert len({content_id("T", "x"), content_id("U", "x"), content_id("T", "y"), content_id("Tx", ""), ""}) == 5
+    assert content_id("T", "x") == content_id("T", "x")

@@ -91,9 +91,8 @@ def test_a_stopped_build_goes_on_where_it_was(tmp_path, letters, monkeypatch):
     again = letter_index(tmp_path / "stopped")
     again.product("en")
     assert again.encoder.texts == TEXTS[10:]
-    whole = letter_index(tmp_path / "whole")
-    vectors = [np.load(one.product("en").path / dense.VECTORS_FILE) for one in (again, whole)]
-    assert np.array_equal(*vectors)
+    encoded = LetterEncoder("letters", batch_size=4, stages=None).encode(TEXTS)
+    assert np.array_equal(np.load(again.product("en").path / dense.VECTORS_FILE), encoded)
     assert {path.name for path in again.product("en").path.iterdir()} == {dense.VECTORS_FILE, "stage.json"}
 
 

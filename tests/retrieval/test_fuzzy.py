@@ -68,6 +68,11 @@ def test_an_edge_of_candidates_is_kept(tmp_path):
     assert index.search([], k=1) == []
 
 
+def test_setsim_counts_different_units(tmp_path):
+    index = memory(["a a a a a b", "a b c"], tmp_path, prefilter=Prefilter.setsim, candidates=1)
+    assert index.search(["a b c d"], k=1)[0][0].identifier == "p0001"
+
+
 @settings(max_examples=15)
 @given(st.permutations(range(12)))
 def test_the_order_of_the_memory_changes_nothing(tmp_path_factory, order):

@@ -12,12 +12,13 @@ from tests.retrieval import reference
 from athlos.config.compose import run_config
 from athlos.data.datamodule import build_source
 from athlos.errors import ConfigError
+from athlos.retrieval import lexical as lexical_module
 from athlos.retrieval.building import build_index
 from athlos.retrieval.config import LexicalIndexConfig
 from athlos.retrieval.corpora import gold_ids, passage_id
 from athlos.retrieval.corpus import GivenCorpus
 from athlos.retrieval.interface import CorpusPassage
-from athlos.retrieval.lexical import LexicalIndex
+from athlos.retrieval.lexical import LexicalIndex, WeightedWords, write_bm25
 from athlos.retrieval.local import best_rows
 from athlos.stages import StageStore
 
@@ -114,6 +115,22 @@ def test_unspaced_scripts_are_found_and_an_unknown_language_is_refused(tmp_path)
         lexical(texts, tmp_path).search(["x"], k=0)
 
 
+@pytest.mark.parametrize(("most_postings", "rows"), [(0, {0}), (3, {0}), (4, {0, 1, 2, 3}), (24, set(range(20)))])
+def test_the_rarest_words_are_looked_up_alone(tmp_path, most_postings, rows):
+    texts = [["rare"], *([["mid", "often"]] * 3), *([["often"]] * 16)]
+    write_bm25(tmp_path, texts, k1=1.2, b=0.75)
+    searcher = WeightedWords(tmp_path, analyse=str.split, most_postings=most_postings)
+    [found] = searcher.search(["often mid unknown rare"], k=20)
+    assert set(found.rows.tolist()) == rows
+
+
+def test_many_queries_are_answered_in_blocks_alike(tmp_path, monkeypatch):
+    index, queries = lexical(made_texts(30), tmp_path), made_texts(11, seed=2)
+    whole = index.search(queries, k=3)
+    monkeypatch.setattr(lexical_module, "QUERIES_AT_ONCE", 4)
+    assert index.search(queries, k=3) == whole
+
+
 def test_one_passage_that_answers_everything_is_told_once(tmp_path, caplog):
     texts = ["trap " + " ".join(f"q{number}" for number in range(20)), *(f"text {number}" for number in range(30))]
     queries = [f"q{number} trap" for number in range(20)]
@@ -161,6 +178,20 @@ def twin_ids(index, queries, *, k=20):
     passages = list(index.store.passages("en"))
     lists = reference.bm25_lists(queries, [f"{passage.title} {passage.text}" for passage in passages], k=k)
     return [[passages[row].identifier for row in rows] for rows in lists]
+
+
+@pytest.mark.shared
+def test_questions_of_every_script_find_their_paragraph(shared_data, tmp_path):
+    overrides = [f"data.dir={shared_data / 'xquad'}", "data.languages=[en,hi,th,zh]", "train.max_steps=0"]
+    run = run_config(["data=xquad", *overrides, "corpus=contexts", "index=lexical"])
+    source = build_source(run)
+    index = build_index(run, source=source, stages=StageStore(tmp_path))
+    assert len({name for language in index.languages for name in index.store.identifiers(language)}) == 240
+    for language in index.languages:
+        records = [record for record in source.records("test") if record.language == language]
+        hits = index.search([record.question for record in records], k=5, language=language)
+        found = [[hit.identifier for hit in passages] for passages in hits]
+        assert reference.recall(found, [gold_ids(record) for record in records], k=5) >= 0.97
 
 
 @pytest.mark.shared

@@ -17,6 +17,8 @@ PART_GROUPS = (
     "selection",
     "decoding",
     "engine",
+    "corpus",
+    "index",
     "eval",
     "suite",
     "tracking",

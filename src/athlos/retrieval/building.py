@@ -4,7 +4,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from athlos.config.schema import RunConfig
+from athlos.config.schema import IndexConfig, RunConfig
 from athlos.data.source import Source
 from athlos.retrieval.corpus import Corpus
 from athlos.retrieval.interface import Index
@@ -19,6 +19,10 @@ def build_corpus(run: RunConfig, *, source: Source[Any]) -> Corpus[Any]:
 
 def build_index(run: RunConfig, *, source: Source[Any], stages: StageStore) -> Index:
     """The index over the run's corpus; `source` is its data. Nothing is read before the first search or `key`."""
-    corpus = build_corpus(run, source=source)
-    index: Index = get_class(run.index._target_)(run.index, corpus=corpus, stages=stages)
+    return index_over(build_corpus(run, source=source), run.index, stages=stages)
+
+
+def index_over(corpus: Corpus[Any], config: IndexConfig, *, stages: StageStore) -> Index:
+    """The index of a config over any corpus, such as a `GivenCorpus` of passages that a method has in hand."""
+    index: Index = get_class(config._target_)(config, corpus=corpus, stages=stages)
     return index

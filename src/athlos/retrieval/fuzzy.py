@@ -92,16 +92,14 @@ class FuzzyIndex(LocalIndex[FuzzyIndexConfig]):
             _write_sets(folder, flat, ends, units=list(codes))
 
     def load(self, store: PassageStore, language: str, folder: Path) -> "FuzzyMatcher":
-        prefilter = {
-            Prefilter.bm25: lambda: WeightedWords(
-                folder,
-                analyse=analyser(language),
-                most_postings=POSTINGS_PER_CANDIDATE * self.config.candidates,
-            ),
-            Prefilter.setsim: lambda: WeightedWords(folder, analyse=self.units(language)),
-            Prefilter.all: lambda: None,
-        }[self.config.prefilter]()
-        return FuzzyMatcher(folder, cut=self.units(language), prefilter=prefilter, candidates=self.config.candidates)
+        cut = self.units(language)
+        prefilter: Searcher | None = None
+        if self.config.prefilter is Prefilter.bm25:
+            most = POSTINGS_PER_CANDIDATE * self.config.candidates
+            prefilter = WeightedWords(folder, analyse=analyser(language), most_postings=most)
+        elif self.config.prefilter is Prefilter.setsim:
+            prefilter = WeightedWords(folder, analyse=cut)
+        return FuzzyMatcher(folder, cut=cut, prefilter=prefilter, candidates=self.config.candidates)
 
 
 def _write_sets(folder: Path, codes: np.ndarray, ends: np.ndarray, *, units: Sequence[str]) -> None:

@@ -6,16 +6,15 @@ Lists of several indexes, of several queries or of several languages are fused a
 one id and so add up, and the wording that is kept is the one that ranks better.
 """
 
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hydra.utils import get_class
-
+from athlos.retrieval.building import index_over
 from athlos.retrieval.config import HybridIndexConfig
 from athlos.retrieval.corpus import Corpus
-from athlos.retrieval.interface import Index, Passage
+from athlos.retrieval.interface import Passage
 from athlos.stages import StageStore, content_hash
 
 CONSTANT = 60
@@ -27,7 +26,7 @@ def reciprocal_rank_fusion(lists: Sequence[Sequence[Passage]], *, k: int, consta
 
     An id that comes twice in one list counts once there, at its better rank.
     """
-    scores = Counter[str]()
+    scores = defaultdict[str, float](float)
     best: dict[str, tuple[int, Passage]] = {}
     for passages in lists:
         unique = {passage.identifier: passage for passage in reversed(passages)}
@@ -45,9 +44,7 @@ class HybridIndex:
 
     def __init__(self, config: HybridIndexConfig, *, corpus: Corpus[Any], stages: StageStore) -> None:
         self.config = config
-        self._parts: list[Index] = [
-            get_class(part._target_)(part, corpus=corpus, stages=stages) for part in config.parts.values()
-        ]
+        self._parts = [index_over(corpus, part, stages=stages) for part in config.parts.values()]
 
     @property
     def key(self) -> str:

@@ -12,6 +12,7 @@ Q queries, N passages, V words.
 
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,7 @@ def write_bm25(folder: Path, texts: Iterable[list[str]], *, k1: float, b: float)
     """The weights [V, N] of the words of texts."""
     from bm25s import BM25
 
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
     word_ids: dict[str, int] = {}
     ids = [[word_ids.setdefault(word, len(word_ids)) for word in text] for text in texts]
     if not word_ids:  # nothing but punctuation: bm25s wants a word

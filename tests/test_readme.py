@@ -194,3 +194,30 @@ def test_the_commands_for_ones_own_file_and_model_do_what_they_say(
     assert code == 0, error
     assert AutoModelForCausalLM.from_pretrained("my-new-model").config.model_type == "gpt2"
     assert AutoTokenizer.from_pretrained("my-new-model").encode("a") == [97]
+
+
+@pytest.mark.slow
+def test_the_commands_for_ones_own_texts_do_what_they_say(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, run: Callable[..., tuple[int, str, str]]
+):
+    monkeypatch.chdir(tmp_path)
+    architecture = {"model_type": "gpt2", "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 2048}
+    tokens = {"vocab_size": 259, "pad_token_id": 256, "bos_token_id": 257, "eos_token_id": 258}
+    build(hf_config({**architecture, **tokens}), dtype=torch.float32).save_pretrained("my-model")
+    byte_tokenizer().save_pretrained("my-model")
+    Path("notes/more").mkdir(parents=True)
+    Path("notes/rome.md").write_text("# Rome\n\nThe mayor of Rome is Livia Carta.\n", encoding="utf-8")
+    Path("notes/more/people.txt").write_text("Livia Carta was born in Ostia.\n", encoding="utf-8")
+    page = TEXT[TEXT.index("## Your own texts, and a question to them") :]
+    index, ask = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:2])
+    code, out, error = run(*index)
+    assert (code, out.startswith("2 passages (en 2), index ")) == (0, True), error
+    code, out, error = run(*ask, "decoding.max_new_tokens=4")
+    assert code == 0, error
+    assert out.startswith(
+        "question   Where was the mayor of Rome born?\n\nsearch (en)   Where was the mayor of Rome born?"
+    )
+    assert re.search(r"^   1  rome.md#1   Rome   score [\d.]+   file rome.md$", out, re.M)
+    assert re.search(r"^   2  more/people.txt#1   people   score [\d.]+   file more/people.txt$", out, re.M)
+    assert "\nsources    rome.md#1, more/people.txt#1\ncost       1 calls, 1 searches, " in out
+    assert len(list(cache.glob("index/*/stage.json"))) == 1  # the one that the first command built

@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   athlos run -m experiment=finetune/tiny seed=1,2,3   a sweep: three runs in one wandb group
   athlos run scale=paper model=paper/llama2_7b dry_run=true   parameters, memory and FLOPs, no weights needed
   athlos run --cfg experiment=finetune/tiny         print the composed config and stop
+  athlos ask "Who?" corpus=files corpus.path=notes model=small/smollm2_135m    a question over one's own files
   athlos index corpus=files corpus.path=notes       make one's own text files ready to be searched
   athlos list experiments                           what there is to run
   athlos doctor                                     what this machine can do
@@ -54,6 +55,13 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--cfg", action="store_true", help="print the composed config and stop")
     run.add_argument("--config-dir", metavar="DIR", help="a folder with more YAML files, laid out like conf/")
     run.add_argument("overrides", nargs="*", metavar="key=value", help="Hydra overrides")
+
+    ask = commands.add_parser("ask", parents=[debug], help="one question through a pipeline, step by step")
+    ask.add_argument("question", metavar="QUESTION", help="the question, in quotes")
+    ask.add_argument("--language", metavar="CODE", help="its language (that of the corpus, else en)")
+    ask.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="Hydra overrides: corpus, model, method.variant, ..."
+    )
 
     index = commands.add_parser("index", parents=[debug], help="build the index of a corpus, and say its size and key")
     index.add_argument(
@@ -188,6 +196,11 @@ def _print_error(error: AthlosError) -> None:
 def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "run":
         return _run(options)
+    if options.command == "ask":
+        from athlos.cli.ask import print_answer
+
+        print_answer(options.question, options.overrides, language=options.language)
+        return 0
     if options.command == "index":
         from athlos.cli.index import print_index
 

@@ -69,6 +69,12 @@ class Passage:
 PARAGRAPH = "paragraph"
 """Key of `meta`: what names the one paragraph of a question in all languages of a parallel data set."""
 
+NAMED_PASSAGES = "named_passages"
+"""Key of `meta`: true where the identifiers of passages are those of a whole corpus, the same in all languages."""
+PARALLEL = "parallel"
+"""Key of `meta`: the same question in the language that stands for English: `question`, `answers`, and `steps` as
+(question, answer) pairs."""
+
 
 @dataclass(kw_only=True, slots=True)
 class Step:

@@ -2,10 +2,13 @@
 
 from dataclasses import dataclass
 
+from omegaconf import MISSING
+
 from athlos.config.fields import above, at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import DecodingConfig, EngineConfig
 from athlos.generation.http_config import HTTP_PARTS
+from athlos.lab.world import WorldConfig
 
 
 @dataclass(kw_only=True)
@@ -56,6 +59,14 @@ class SelfGeneratorConfig(EngineConfig):
     """The model itself writes, by the native engine: in a phase the weights that the phase starts from."""
 
 
+@dataclass(kw_only=True)
+class SymbolicGeneratorConfig(EngineConfig):
+    """What answers by rule, exactly, in place of a model: a pipeline's own mistakes are all that is left."""
+
+    world: WorldConfig = MISSING
+    """The lab world whose languages it reads: that of the data."""
+
+
 PARTS = [
     Part(
         group="decoding",
@@ -91,6 +102,13 @@ PARTS = [
         schema=SelfGeneratorConfig,
         target="athlos.generation.native.NativeEngine",
         summary="the model itself, by the weights that a phase starts from",
+    ),
+    Part(
+        group="generator",
+        name="symbolic",
+        schema=SymbolicGeneratorConfig,
+        target="athlos.generation.symbolic.SymbolicReader",
+        summary="a reader of the lab world that answers by rule from the passages it is given",
     ),
     *HTTP_PARTS,
 ]

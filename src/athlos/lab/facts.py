@@ -236,3 +236,12 @@ def asked_of(clause: Clause) -> tuple[str, tuple[str, ...]]:
             if relations:
                 return path[0], relations
     raise DataError(f"lab question: expected one that asks for the object of a relation, got verb '{clause.verb}'")
+
+
+def compared_of(clause: Clause) -> tuple[tuple[str, tuple[str, ...]], tuple[str, tuple[str, ...]]]:
+    """The two paths, as (name, relations), that a comparison asks about; raises `DataError` for other clauses."""
+    if clause.is_question and clause.verb == COPULA:
+        left, right = _path(clause.subject), _path(clause.object)
+        if left is not None and right is not None:
+            return left, right
+    raise DataError(f"lab question: expected one whether two paths end in the same place, got verb '{clause.verb}'")

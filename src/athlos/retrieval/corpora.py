@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.compose import plain
-from athlos.data.records import PARAGRAPH, LongAnswerRecord, Passage, QuestionRecord, Record, TextRecord
+from athlos.data.records import NAMED_PASSAGES, PARAGRAPH, LongAnswerRecord, Passage, QuestionRecord, Record, TextRecord
 from athlos.data.rows import Row, json_rows, tsv_rows
 from athlos.data.source import Source, files_hash, read_lines
 from athlos.errors import ConfigError, DataError
@@ -224,8 +224,10 @@ def record_passages(record: Record) -> Iterator[CorpusPassage]:
 
 
 def passage_id(record: Record, passage: Passage) -> str:
-    """The id of a record's passage in `corpus=contexts`: that of its paragraph where all languages share one, as in
-    XQuAD, else by title and text."""
+    """The id of a record's passage in `corpus=contexts`: its own where the data name the passages of a whole corpus,
+    that of its paragraph where all languages share one, as in XQuAD, else by title and text."""
+    if record.meta.get(NAMED_PASSAGES):
+        return passage.identifier
     return str(record.meta.get(PARAGRAPH) or content_id(passage.title, passage.text))
 
 

@@ -1,0 +1,105 @@
+"""`athlos ask`: one question through a pipeline, and what it did for the answer, step by step."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra.utils import get_class
+
+from athlos.cli.panels import readable_metric, visible
+from athlos.config.compose import run_config
+from athlos.config.schema import RunConfig
+from athlos.errors import ConfigError
+from athlos.generation.config import SelfGeneratorConfig
+from athlos.retrieval.config import FilesCorpusConfig, PassagesCorpusConfig
+from athlos.training.pipeline_config import PipelineMethodConfig
+
+DEFAULTS = {"method": "rag", "corpus": "none", "index": "lexical", "eval": "qa"}
+"""What answers where the command names nothing else; a folder of files is to be named."""
+MAX_PASSAGES = 10
+"""Passages shown of one search; the rest are counted."""
+
+
+def print_answer(question: str, overrides: Sequence[str], *, language: str | None = None) -> None:
+    """Print the steps, the answer, its sources and what it cost.
+
+    Raises `ConfigError` for a question without words, for a run without pipeline, corpus or model, and for a folder
+    that is not there, before anything heavy is loaded.
+    """
+    if not question.strip():
+        raise ConfigError('the question is empty; athlos ask "What is ...?" corpus=files corpus.path=<folder>')
+    chosen = {override.lstrip("+").partition("=")[0] for override in overrides}
+    defaults = [
+        f"{group}={name}" for group, name in DEFAULTS.items() if group not in chosen and "experiment" not in chosen
+    ]
+    run = run_config([*defaults, "train.max_steps=0", *overrides])
+    check(run)
+    language = language or vars(run.corpus).get("language", "en")
+
+    from athlos.runs.ask import ask
+
+    prediction = ask(run, question.strip(), language=language)
+    for line in told(question.strip(), prediction.text, prediction.trace, is_in_files=in_files(run)):
+        print(visible(line))
+
+
+def in_files(run: RunConfig) -> bool:
+    return isinstance(run.corpus, FilesCorpusConfig)
+
+
+def check(run: RunConfig) -> None:
+    """Raises `ConfigError` for what would fail only after torch was loaded."""
+    if not isinstance(run.method, PipelineMethodConfig):
+        raise ConfigError("method: athlos ask goes through a pipeline; choose one, such as method=rag")
+    if isinstance(run.corpus, FilesCorpusConfig | PassagesCorpusConfig):
+        get_class(run.corpus._target_)(run.corpus).fingerprint()
+    is_own = isinstance(run.generator, SelfGeneratorConfig) and not run.engine.is_remote
+    if is_own and run.model.source == "random":
+        raise ConfigError(
+            f"model: got {run.model.name}, whose weights are random; choose one that can read, such as "
+            "model=small/smollm2_135m or model=own model.source=dir:<folder>, or engine=openai"
+        )
+
+
+def told(question: str, answer: str, trace: Sequence[dict[str, Any]], *, is_in_files: bool) -> Iterator[str]:
+    """The lines of an answer: each step of the pipeline, then the answer, its sources and the cost."""
+    yield f"question   {question}"
+    for row in trace:
+        yield ""
+        if "query" in row:
+            yield from _search(row, is_in_files=is_in_files)
+        elif "reply" in row:
+            yield from _call(row)
+        else:
+            yield f"{row['purpose']}"
+            yield from (f"  {key}: {value}" for key, value in row.items() if key != "purpose")
+    yield ""
+    yield f"answer     {answer}"
+    read = next((row["read"] for row in reversed(trace) if "reply" in row and row.get("read")), ())
+    yield f"sources    {', '.join(dict.fromkeys(read)) or 'none: no passage was read'}"
+    replies = [row for row in trace if "reply" in row]
+    prompt_tokens, new_tokens = (sum(row[name] for row in replies) for name in ("num_prompt_tokens", "num_tokens"))
+    num_searches = len([row for row in trace if "query" in row])
+    yield (
+        f"cost       {len(replies)} calls, {num_searches} searches, {prompt_tokens:,} prompt tokens, "
+        f"{new_tokens:,} new tokens"
+    )
+
+
+def _search(row: dict[str, Any], *, is_in_files: bool) -> Iterator[str]:
+    found = row["passages"]
+    language = f" ({row['language']})" if row["language"] else ""
+    yield f"{row['purpose']}{language}   {row['query']}"
+    for passage in found[:MAX_PASSAGES]:
+        file = f"   file {passage['id'].rpartition('#')[0]}" if is_in_files else ""
+        title = f"   {passage['title']}" if "title" in passage else ""
+        yield f"  {passage['rank']:>2}  {passage['id']}{title}   score {readable_metric(passage['score'])}{file}"
+    if len(found) > MAX_PASSAGES:
+        yield f"      and {len(found) - MAX_PASSAGES} more"
+    if not found:
+        yield "      nothing found"
+
+
+def _call(row: dict[str, Any]) -> Iterator[str]:
+    passages = f", from {len(row['read'])} passages" if "read" in row else ""
+    yield f"{row['purpose']}{passages}   {row.get('question', '')}".rstrip()
+    yield from (f"  {line}" for line in row["reply"].splitlines() or ["(no reply)"])

@@ -1,0 +1,171 @@
+"""Questions of several steps about the lab world, in every language, with their passages and sub-questions.
+
+Passages tell the background facts of the world, one passage a subject; those of a question are the ones that its steps
+rest on and some others. A passage has one id in all languages. `first_share` and `own_share` say how many stand in one
+language only, so that who searches in another finds less. Nothing is read; licence: generated, none needed.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from athlos.config.fields import at_least, bounded
+from athlos.config.registry import Part
+from athlos.config.schema import DataConfig, RunConfig
+from athlos.data.records import NAMED_PASSAGES, PARALLEL, Passage, QuestionRecord, Record, Step
+from athlos.data.source import Source
+from athlos.errors import DataError, choices
+from athlos.lab import pretraining
+from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions
+from athlos.lab.documents import Document, LabQuestion, Placement, chain_record, passage_identifier, passages
+from athlos.lab.grammar import NounPhrase
+from athlos.lab.world import Exposure, World, WorldConfig, apportion, config_errors
+from athlos.stages import content_hash
+
+GENERATOR_VERSION = 1
+"""Raised when the same config gives other text."""
+
+
+@dataclass(kw_only=True)
+class LabChainsConfig(DataConfig):
+    world: WorldConfig = field(default_factory=WorldConfig)
+    chains: ChainConfig = field(default_factory=ChainConfig)
+    num_distractors: int = at_least(0, default=6)
+    """Passages of a question beside those that its steps rest on."""
+    own_share: float = bounded("[0, 1]", default=0.0)
+    """Share of the passages that stand in every language but the first."""
+    first_share: float = bounded("[0, 1]", default=0.0)
+    """Share of the passages that stand in the first language only; those left over stand in all."""
+
+
+class LabChainsSource(Source[LabChainsConfig]):
+    """`meta.hops` is the number of facts of the longest branch, `meta.form` linear or comparison."""
+
+    record_type = QuestionRecord
+
+    @cached_property
+    def world(self) -> World:
+        return World(self.config.world)
+
+    @cached_property
+    def questions(self) -> dict[Split, list[ChainQuestion]]:
+        return chain_questions(self.world, self.config.chains)
+
+    def words(self) -> Iterator[str]:
+        return pretraining.words(self.world, pretraining.MixtureConfig())
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in list(Split):
+            raise DataError(f"data=lab_chains has no split '{split}'{choices(split, list(Split))}")
+        return []
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the text."""
+        self.files(split)
+        config = self.config
+        decides = {"world": asdict(config.world), "chains": asdict(config.chains)}
+        dials = [config.num_distractors, config.own_share, config.first_share]
+        return content_hash({"generator": GENERATOR_VERSION, "split": split, "dials": dials, **decides})
+
+    def read(self, split: str) -> Iterator[Record]:
+        self.files(split)
+        documents = {
+            code: passages(self.world, self.world.facts_told(Exposure.background), language=code)
+            for code in self.config.world.languages
+        }
+        for chain in self.questions[Split(split)]:
+            for code in documents:
+                yield self._record(chain, documents[code])
+
+    def _record(self, chain: ChainQuestion, documents: list[Document]) -> QuestionRecord:
+        first, code = self.config.world.languages[0], documents[0].language
+        kept = self._documents_of(chain, documents)
+        found = chain_record(self.world, chain, language=code, documents=kept)
+        here = self._placed(is_first=code == first)
+        subjects = {document.identifier: document.facts[0][0].subject for document in kept}
+        return QuestionRecord(
+            identifier=f"{found.identifier}-{code}",
+            language=code,
+            question=found.question,
+            answers=found.answers,
+            passages=[
+                Passage(
+                    title=self.world.languages[code].phrase(NounPhrase(subjects[passage.identifier])),
+                    text=passage.text,
+                    sentences=list(passage.sentences),
+                    is_supporting=passage.is_supporting,
+                    identifier=passage.identifier,
+                )
+                for passage in found.passages
+                if passage.identifier in here
+            ],
+            steps=[Step(**step._asdict()) for step in found.steps],
+            meta={
+                NAMED_PASSAGES: True,
+                PARALLEL: _parallel(chain_record(self.world, chain, language=first)),
+                "hops": chain.num_hops,
+                "form": chain.form.value,
+            },
+        )
+
+    def _documents_of(self, chain: ChainQuestion, documents: list[Document]) -> list[Document]:
+        """What the steps rest on and distractors, the same ones in every language, in the order of the corpus."""
+        needed = {passage_identifier(fact.subject) for fact in chain.facts}
+        others = [document.identifier for document in documents if document.identifier not in needed]
+        rng = self.world.rng("distractors", chain.identifier)
+        needed |= set(rng.sample(others, min(self.config.num_distractors, len(others))))
+        return [document for document in documents if document.identifier in needed]
+
+    def _placed(self, *, is_first: bool) -> set[str]:
+        """Identifiers of the passages that stand in the first language, or in the others."""
+        never = Placement.own if is_first else Placement.first
+        return {identifier for identifier, placement in self._placements.items() if placement is not never}
+
+    @cached_property
+    def _placements(self) -> dict[str, Placement]:
+        """Where each passage stands; shares are exact, by largest remainder."""
+        subjects = list(dict.fromkeys(fact.subject for fact in self.world.facts_told(Exposure.background)))
+        own, first = self.config.own_share, self.config.first_share
+        counts = apportion(len(subjects), [own, first, 1 - own - first])
+        dealt = [place for place, count in zip(Placement, counts, strict=True) for _ in range(count)]
+        self.world.rng("placements").shuffle(dealt)
+        return {passage_identifier(subject): place for subject, place in zip(subjects, dealt, strict=True)}
+
+    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+        return [self._of_language(split, code) for code in self.config.world.languages]
+
+    def _of_language(self, split: str, code: str) -> Iterator[Record]:
+        return (record for record in self.read(split) if record.language == code)
+
+    def _stream(self, split: str) -> Iterator[Record]:
+        return self.read(split)
+
+
+def _parallel(record: LabQuestion) -> dict[str, object]:
+    steps = [[step.question, step.answer] for step in record.steps]
+    return {"question": record.question, "answers": record.answers, "steps": steps}
+
+
+def _errors(config: RunConfig) -> Iterable[str]:
+    data = config.data
+    assert isinstance(data, LabChainsConfig)
+    yield from config_errors(data.world, key="data.world")
+    for split in Split:
+        if len(data.chains.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
+            yield f"data.chains.num_{split}: got {data.chains.num_linear(split)}, expected 3 numbers"
+    if data.own_share + data.first_share > 1:
+        yield f"data.own_share + data.first_share: got {data.own_share + data.first_share}, expected at most 1"
+
+
+PARTS = [
+    Part(
+        group="data",
+        name="lab_chains",
+        schema=LabChainsConfig,
+        target=f"{__name__}.LabChainsSource",
+        check=_errors,
+        summary="questions of two to four steps about the lab world, with passages, in five invented languages",
+    )
+]

@@ -1,0 +1,112 @@
+"""`athlos ask`: what is shown of an answer, and one line for each mistake before anything heavy is loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from athlos.cli.ask import told
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Path:
+    folder = tmp_path / "notes"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "rome.md").write_text("# Rome\nThe mayor of Rome is Livia Carta.\n", encoding="utf-8")
+    (folder / "deep" / "people.txt").write_text("Livia Carta was born in Ostia.\n", encoding="utf-8")
+    return folder
+
+
+MODEL = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", "engine.model=none")
+
+
+@pytest.mark.parametrize(
+    ("question", "overrides", "message"),
+    [
+        ("  ", ["corpus=files", "corpus.path={notes}", *MODEL], "the question is empty"),
+        ("Who?", MODEL, "corpus: got none, but the index needs passages to search"),
+        ("Who?", ["corpus=files", *MODEL], "corpus.path: no value; give one with corpus.path=..."),
+        ("Who?", ["corpus=files", "corpus.path={notes}/no", *MODEL], "/no' is not a folder"),
+        ("Who?", ["corpus=passages", "corpus.path={notes}/no", *MODEL], "/no' is not a file"),
+        ("Who?", ["corpus=fils", *MODEL], "corpus: got 'fils'; did you mean 'files'?"),
+        (
+            "Who?",
+            ["corpus=files", "corpus.pth={notes}", *MODEL],
+            "corpus.pth: unknown key; did you mean 'corpus.path'?",
+        ),
+        ("Who?", ["corpus=files", "corpus.path={notes}", "index=none", *MODEL], "index: got none, but method.variant"),
+        (
+            "Who?",
+            ["corpus=files", "corpus.path={notes}", "method=finetune", *MODEL],
+            "method: athlos ask goes through a",
+        ),
+        ("Who?", ["corpus=files", "corpus.path={notes}"], "model: got tiny_llama, whose weights are random; choose"),
+        (
+            "Who?",
+            ["corpus=files", "corpus.path={notes}", "method.varian=naive", *MODEL],
+            "did you mean 'method.variant'",
+        ),
+    ],
+)
+def test_each_mistake_is_one_line(run, notes, question, overrides, message):
+    code, out, err = run("ask", question, *(override.format(notes=notes) for override in overrides))
+    assert (code, out) == (2, "")
+    assert message in err
+    assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
+
+
+def test_a_mistake_is_told_without_torch(notes):
+    program = (
+        "import sys; from athlos.cli.main import main; "
+        f"code = main(['ask', 'Who?', 'corpus=files', 'corpus.path={notes}/absent', *{MODEL}]); "
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
+    found = [{"id": f"a.md#{rank}", "rank": rank, "score": 1 / rank, "title": "Rome"} for rank in range(1, 13)]
+    counts = {"num_prompt_tokens": 1000, "num_tokens": 5, "finished": True}
+    trace = [
+        {"purpose": "decompose", "question": "Q?", "prompt": "p", "reply": "1. A?\n2. B of #1?", **counts},
+        {"purpose": "graph", "nodes": ["A?", "B of #1?"]},
+        {"purpose": "search", "query": "A?", "language": "en", "k": 12, "passages": found},
+        {"purpose": "read", "question": "A?", "prompt": "p", "reply": "", "read": ["a.md#1", "b.txt#1"], **counts},
+        {"purpose": "search", "query": "B?", "language": None, "k": 2, "passages": []},
+    ]
+    lines = list(told("Q?", "Rome", trace, is_in_files=True))
+    assert lines == [
+        "question   Q?",
+        "",
+        "decompose   Q?",
+        "  1. A?",
+        "  2. B of #1?",
+        "",
+        "graph",
+        "  nodes: ['A?', 'B of #1?']",
+        "",
+        "search (en)   A?",
+        *(
+            f"  {rank:>2}  a.md#{rank}   Rome   score {score}   file a.md"
+            for rank, score in enumerate(
+                ["1", "0.5", "0.3333", "0.25", "0.2", "0.1667", "0.1429", "0.125", "0.1111", "0.1"], start=1
+            )
+        ),
+        "      and 2 more",
+        "",
+        "read, from 2 passages   A?",
+        "  (no reply)",
+        "",
+        "search   B?",
+        "      nothing found",
+        "",
+        "answer     Rome",
+        "sources    a.md#1, b.txt#1",
+        "cost       2 calls, 2 searches, 2,000 prompt tokens, 10 new tokens",
+    ]
+    earlier = {"purpose": "read", "prompt": "p", "reply": "x", "read": ["c.md#1"], **counts}
+    assert list(told("Q?", "Rome", [earlier, *trace], is_in_files=True))[-2] == lines[-2]  # what the answer rests on
+    assert list(told("Q?", "x", [], is_in_files=False))[-2] == "sources    none: no passage was read"
+    assert "file" not in "".join(told("Q?", "x", trace, is_in_files=False))

@@ -113,7 +113,7 @@ class AthlosVisionModel(PreTrainedModel):
     config_class = AthlosVisionConfig
     main_input_name = "pixel_values"
     base_model_prefix = "vision"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # as in the models of transformers
     _supports_sdpa = True  # it has no attention, so every kernel is right
 
     def __init__(self, config: Any) -> None:

@@ -80,7 +80,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
         draw(found.embedding.weight, base)  # type: ignore[arg-type]
         padding = found.embedding.padding_idx
         if isinstance(padding, int):
-            found.embedding.weight[padding] = 0  # type: ignore[index]
+            found.embedding.weight[padding] = 0
         for layer in found.layers:
             for name, linear in branch_matrices(layer):
                 std = base if settings["width_scale"] == "none" else width_std(settings["placement"], linear)
@@ -141,7 +141,7 @@ def branch_variances(
 
 def skip_product(variances: Iterable[float]) -> float:
     """What is left of a unit skip path behind blocks whose branches have these variances: prod (1 + s^2)^(-1/2)."""
-    return math.prod((1 + variance) ** -0.5 for variance in variances)
+    return float(math.prod((1 + variance) ** -0.5 for variance in variances))
 
 
 def _calibrator(layer: Layer, wanted: float) -> Any:

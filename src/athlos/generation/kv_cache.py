@@ -52,7 +52,7 @@ class KVLayer(CacheLayerMixin):
     values: Tensor
 
     def __init__(self, cache: "KVCache", window: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers gives it none
         self.cache, self.window, self.is_sliding = cache, window, window is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:

@@ -77,7 +77,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
         weight.copy_(std * torch.randn(weight.shape, generator=generator))
 
     with torch.no_grad():
-        draw(found.embedding.weight, base)  # type: ignore[arg-type]
+        draw(found.embedding.weight, base)
         padding = found.embedding.padding_idx
         if isinstance(padding, int):
             found.embedding.weight[padding] = 0
@@ -95,7 +95,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
                 if linear.bias is not None:
                     linear.bias.zero_()
         if not found.is_tied:
-            draw(found.head.weight, base)  # type: ignore[arg-type]
+            draw(found.head.weight, base)
         for name, parameter in found.decoder.named_parameters():
             if name.rpartition(".")[0].endswith(("norm", "norm.side", "norm.outer")):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)

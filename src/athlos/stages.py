@@ -67,7 +67,7 @@ class Stage:
 
     name: str
     version: int
-    build: Callable[[Path], None] = field(compare=False)
+    build: Callable[[Path], object] = field(compare=False)
     config: Mapping[str, Any] = field(default_factory=dict)
     inputs: Mapping[str, str] = field(default_factory=dict)
     is_resumable: bool = field(default=False, compare=False)

@@ -10,7 +10,7 @@ from typing import Any
 from athlos.cli.panels import visible
 from athlos.config.catalogue import METHODS
 from athlos.config.claims import Claim, Tag, all_claims
-from athlos.config.compose import conf_dir
+from athlos.config.registry import conf_dir
 from athlos.errors import ConfigError, choices
 from athlos.report.ledger import Entry, Verdict, ledger, read_records
 from athlos.report.ledger_text import ours_of, paper_of, shown_rows, verdict_of

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from athlos.cli.panels import visible
-from athlos.config.compose import conf_dir
+from athlos.config.registry import conf_dir
 from athlos.stages import cache_dir
 
 OK, WARN, MISSING = "ok", "warn", "missing"

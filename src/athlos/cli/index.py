@@ -13,7 +13,7 @@ def print_index(overrides: Sequence[str]) -> None:
     chooses = any(override.startswith("index=") for override in overrides)
     run = run_config([*([] if chooses else [DEFAULT_INDEX]), *overrides])
 
-    from athlos.data.datamodule import build_source
+    from athlos.data.source import build_source
     from athlos.retrieval.building import build_index
     from athlos.stages import StageStore, cache_dir
 

@@ -20,6 +20,7 @@ from athlos.lab import memory, pictures, samples, streams, sums
 from athlos.lab.facts import Kind
 from athlos.lab.grammar import Clause, NounPhrase, gloss
 from athlos.lab.languages import CODES
+from athlos.lab.stream_config import StreamsConfig
 from athlos.lab.world import World, WorldConfig
 
 PIPE_WIDTH = 100
@@ -31,7 +32,7 @@ MEMORY_DRAWS = 24
 """Pairs drawn, out of which some of rising similarity are shown."""
 PICTURE_DRAWS = 30
 """Pictures drawn, out of which some with different questions are shown."""
-STREAMS = (streams.StreamsConfig(span=6), streams.StreamsConfig(span=6, copy_rate=0.4, recall_rate=0.4))
+STREAMS = (StreamsConfig(span=6), StreamsConfig(span=6, copy_rate=0.4, recall_rate=0.4))
 """Shown in turn: a plain chain, and one with copied and recalled spans."""
 NEXT = "Next: notebooks/lab_world.ipynb draws the pictures, asks the judge, and measures a stream against its entropy."
 

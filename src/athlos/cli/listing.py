@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from athlos.config.catalogue import BASELINES, METHODS
-from athlos.config.compose import conf_dir, group_options
-from athlos.config.registry import registry
+from athlos.config.compose import group_options
+from athlos.config.registry import conf_dir, registry
 from athlos.errors import ConfigError, did_you_mean
 
 PART_GROUPS = (

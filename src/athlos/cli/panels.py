@@ -18,7 +18,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from athlos.config.compose import engine_signature, part_names
+from athlos.config.compose import engine_signature
+from athlos.config.registry import part_names
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigErrors
 from athlos.runs.watcher import Watcher

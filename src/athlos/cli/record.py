@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from athlos.config.compose import conf_dir
+from athlos.config.registry import conf_dir
 from athlos.errors import ConfigError, DataError, choices
 from athlos.report.downsampling import downsample
 from athlos.report.ledger import damage_of

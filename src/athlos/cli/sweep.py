@@ -10,15 +10,9 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from athlos.config.compose import (
-    checked,
-    conf_dir,
-    expand_sweep,
-    leave_architecture_to_folder,
-    sweep_configs,
-)
+from athlos.config.compose import checked, expand_sweep, leave_architecture_to_folder, sweep_configs
 from athlos.config.overrides import readable
-from athlos.config.registry import registry
+from athlos.config.registry import conf_dir, registry
 from athlos.config.schema import RunConfig
 from athlos.errors import AthlosError, ConfigError
 from athlos.runs.folder import RunFolder, run_dir

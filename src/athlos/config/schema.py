@@ -6,10 +6,10 @@ Values live in `conf/`; a dataclass holds a default only where it is neutral. Ea
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import Any, ClassVar
 
-from omegaconf import MISSING
+from omegaconf import MISSING as MISSING
 
 from athlos.config.fields import above, any_of, at_least, bounded, one_of
 from athlos.config.renamed import DETECTORS
@@ -56,7 +56,7 @@ class Schedule(StrEnum):
 
 
 # Made by a call because `raise`, the name that stands in YAML, is a keyword.
-OnBad = Enum("OnBad", [("raise", "raise"), ("skip", "skip")], type=str)
+OnBad = StrEnum("OnBad", ["raise", "skip"])
 """What to do with an unreadable record."""
 
 

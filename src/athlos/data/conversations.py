@@ -41,8 +41,11 @@ def encode_conversation(tokenizer: "PreTrainedTokenizerBase", record: ChatRecord
     begins = [begin for begin, _ in encoding["offset_mapping"]]
     first = len(chat.prompt_for(record.num_given, text)) if record.num_given else 0
     if MARKS.search(tokenizer.get_chat_template(tools=record.tools)):
-        marked = tokenizer.apply_chat_template(
-            record.messages, tools=record.tools, return_dict=True, return_assistant_tokens_mask=True
+        marked: Any = tokenizer.apply_chat_template(
+            record.messages,
+            tools=record.tools,  # type: ignore[arg-type]  # the list is only read
+            return_dict=True,
+            return_assistant_tokens_mask=True,
         )
         is_target = [
             bool(mark) and begin >= first for mark, begin in zip(marked["assistant_masks"], begins, strict=True)
@@ -76,7 +79,10 @@ class _Rendering:
             messages[place] = {**messages[place], "content": text}
         try:
             rendered: Any = self.tokenizer.apply_chat_template(
-                messages, tools=self.record.tools, tokenize=False, add_generation_prompt=prompts
+                messages,
+                tools=self.record.tools,  # type: ignore[arg-type]  # the list is only read
+                tokenize=False,
+                add_generation_prompt=prompts,
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise self.error(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}") from error

@@ -92,8 +92,9 @@ class DataModule:
 
     @property
     def pad_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        pad, end = self.tokenizer.pad_token_id, self.tokenizer.eos_token_id
+        token_id: int = end if pad is None else pad
+        return token_id
 
     @property
     def test_split(self) -> str:

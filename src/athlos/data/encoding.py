@@ -245,7 +245,8 @@ def continued_ids(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion:
     """
 
     def ids(text: str) -> list[int]:
-        return tokenizer.encode(text, add_special_tokens=False)
+        encoded: list[int] = tokenizer.encode(text, add_special_tokens=False)
+        return encoded
 
     if prompt and marks_beginnings(tokenizer):
         for before in (prompt, "\n"):

@@ -53,7 +53,7 @@ def is_language(tag: str, wanted: str) -> bool:
     By BCP 47 with its aliases: `zh_Hans` takes `zh_CN`, whose script it is, and `zh_CN` takes `zh_Hans`; `he` takes
     `iw`, `sr_Latn` takes `sr@latin`. But `pt_BR` does not take `pt`, which is Portugal's in gettext.
     """
-    from langcodes import LanguageTagError
+    from langcodes.tag_parser import LanguageTagError
 
     try:
         has, wants = map(_parsed, (tag, wanted))
@@ -72,7 +72,8 @@ def _one_norwegian(tag: "Language") -> str | None:
 
 
 def _parsed(tag: str) -> "Language":
-    from langcodes import Language, LanguageTagError
+    from langcodes import Language
+    from langcodes.tag_parser import LanguageTagError
 
     tag = MODIFIER.sub(lambda found: f"{found[1]}-{SCRIPTS[found[3]]}{found[2]}", tag.strip().casefold())
     if not tag:

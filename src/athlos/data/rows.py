@@ -227,7 +227,7 @@ SplitFilesT = TypeVar("SplitFilesT", bound=SplitFilesConfig)
 class RowSource(Source[SplitFilesT]):
     """One file a split, one row a record."""
 
-    hub_config: ClassVar[str | None] = None
+    hub_config: str | None = None
     """Configuration of the hub data set."""
 
     @abstractmethod

@@ -40,7 +40,7 @@ class Source(ABC, Generic[ConfigT]):
 
     record_type: ClassVar[type[Record]]
     """Of the records that are evaluated; `Record` itself where they depend on config or files, or are of several."""
-    hub: ClassVar[str | None] = None
+    hub: str | None = None
     """Data set on the Hugging Face hub with the same fields, read through `datasets` when `data.dir` is empty."""
 
     holds_conversations: ClassVar[bool] = False
@@ -251,8 +251,8 @@ def require(
 
 
 def read_json_lines(
-    source: Source[Any], path: Path, parse: Callable[[dict[str, Any], int], Record]
-) -> Iterator[Record]:
+    source: Source[Any], path: Path, parse: Callable[[dict[str, Any], int], RecordT]
+) -> Iterator[RecordT]:
     """Stream the records of a JSON-lines file; `parse(row, line)` may raise `DataError`. Empty lines do not count."""
     for number, line in read_lines(path, on_error=source.bad):
         if not line.strip():
@@ -263,7 +263,7 @@ def read_json_lines(
             source.bad(error)
 
 
-def build_source(config: RunConfig) -> Source:
+def build_source(config: RunConfig) -> Source[Any]:
     """The data source of a run, from its `_target_` (the allow-list was checked at compose time)."""
     source = get_class(config.data._target_)(config.data)
     assert isinstance(source, Source)

@@ -34,7 +34,7 @@ def evaluate(
     records = data.eval_records(split)
     shots_pool = data.shots_pool()
     if not config.engine.is_remote:
-        answerer.model.to(evaluation_device(config.hardware))
+        answerer.model.to(evaluation_device(config.hardware))  # type: ignore[arg-type]  # transformers wraps it without types
     results = {}
     for name, settings in config.eval.suites.items():
         suite = build_suite(settings, config)

@@ -87,7 +87,8 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str, *, num_image_tok
     """Token ids as in training: begin-of-sequence where the model expects one, the image token once a place."""
     bos = prefix_token(tokenizer)
     expanded = text.replace(IMAGE_TOKEN, IMAGE_TOKEN * num_image_tokens)
-    return ([] if bos is None else [bos]) + tokenizer.encode(expanded, add_special_tokens=False)
+    ids: list[int] = tokenizer.encode(expanded, add_special_tokens=False)
+    return ids if bos is None else [bos, *ids]
 
 
 def _equal_lengths(ids: Sequence[list[int]], *, batch_size: int) -> Iterator[list[int]]:
@@ -175,4 +176,4 @@ def _written(
             break
         states = model.base_model(input_ids=next_B[:, None], past_key_values=cache, use_cache=True)
         logits_BV = project(model, states.last_hidden_state[:, -1])
-    return [tokenizer.decode(tokens, skip_special_tokens=True).partition("\n")[0] for tokens in written]
+    return [str(tokenizer.decode(tokens, skip_special_tokens=True)).partition("\n")[0] for tokens in written]

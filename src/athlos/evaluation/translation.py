@@ -36,7 +36,7 @@ def bleu_tokenizer(target_language: str) -> str:
 
 def corpus_metrics(target_language: str) -> dict[str, Any]:
     """Fresh sacrebleu metric objects by name."""
-    from sacrebleu.metrics import BLEU, CHRF, TER
+    from sacrebleu import BLEU, CHRF, TER
 
     return {"bleu": BLEU(tokenize=bleu_tokenizer(target_language)), "chrf": CHRF(), "ter": TER()}
 

@@ -10,7 +10,7 @@ B rows, H key-value heads, C columns, D head size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -48,8 +48,11 @@ def layer_windows(config: "PreTrainedConfig") -> list[int | None]:
 class KVLayer(CacheLayerMixin):
     """Keys and values of one layer, [B, H, capacity, D] each, from the first write on."""
 
+    keys: Tensor
+    values: Tensor
+
     def __init__(self, cache: "KVCache", window: int | None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # transformers gives it none
         self.cache, self.window, self.is_sliding = cache, window, window is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -68,8 +71,6 @@ class KVLayer(CacheLayerMixin):
             self.lazy_initialization(key_states, value_states)
         start = self.cache.length
         end = start + key_states.shape[2]
-        assert self.keys is not None
-        assert self.values is not None
         assert end <= self.cache.capacity
         self.keys[:, :, start:end] = key_states
         self.values[:, :, start:end] = value_states
@@ -108,8 +109,8 @@ class KVCache(Cache):
         """The rows of all spans in order, each with its last `length` columns, zeros before those it does not have."""
         first = spans[0].cache
         cache = cls(first.windows, capacity=capacity, length=length)
-        for index, layer in enumerate(cache.layers):
-            layers = [span.cache.layers[index] for span in spans]
+        for index, layer in enumerate(cast(list[KVLayer], cache.layers)):
+            layers = [cast(KVLayer, span.cache.layers[index]) for span in spans]
             if not layers[0].is_initialized:
                 continue
             layer.dtype, layer.device, layer.is_initialized = layers[0].dtype, layers[0].device, True

@@ -4,6 +4,7 @@ B rows, T queries, K columns.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,10 +38,10 @@ class Masks:
         """
         if not self.is_ready_made:
             return (torch.arange(start + count, device=pad_B.device) >= pad_B[:, None]).long()
-        sizes = {"start": start, "count": count, "most_padding": most_padding, "dtype": dtype}
+        mask = partial(self._mask, pad_B, start=start, count=count, most_padding=most_padding, dtype=dtype)
         if self.by_type is None:
-            return self._mask(pad_B, window=self.window, **sizes)
-        return {kind: self._mask(pad_B, window=window, **sizes) for kind, window in self.by_type.items()}
+            return mask(window=self.window)
+        return {kind: mask(window=window) for kind, window in self.by_type.items()}
 
     def _mask(
         self, pad_B: Tensor, *, window: int | None, start: int, count: int, most_padding: int, dtype: torch.dtype

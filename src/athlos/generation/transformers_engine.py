@@ -8,12 +8,11 @@ B batch, V vocabulary, S generated tokens.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
-from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
-from transformers.generation import LogitsProcessor, StoppingCriteria
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 
 from athlos.generation.endings import StopStrings, sample_of
 from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
@@ -91,7 +90,7 @@ class TransformersEngine(LocalEngine):
             generators = [generator(prompt.seed, sample, device=model.device) for prompt, sample in batch]
         chooser = _ChooseTokens(is_real_BT=is_real_BT, rule=rule, generators=generators, extra_rules=extra_rules)
         stopper = _StopRows(StopStrings(self.tokenizer, stop), width=width, limits=limits, ends=ends)
-        sequences = model.generate(
+        sequences = cast(Any, model).generate(  # the class with a head has it, its base has not
             input_ids=ids_BT.clamp(min=0),
             attention_mask=is_real_BT.long(),
             logits_processor=LogitsProcessorList([chooser]),

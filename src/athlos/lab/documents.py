@@ -263,7 +263,7 @@ def _implicit_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: i
 
 def _scattered_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: int) -> list[_Plan]:
     """Paths from a fact that visit no name twice."""
-    paths = [(fact,)]
+    paths: list[tuple[Fact, ...]] = [(fact,)]
     for _ in range(num_hops - 1):
         paths = [
             (*path, after)
@@ -666,7 +666,9 @@ def _cited_plans(config: CitedConfig, pool: Sequence[Fact], *, rng: random.Rando
     """Plans that share no fact and no subject-relation pair, those of two documents first, then shuffled."""
     num_two = round(config.num_sentences * config.two_document_share)
     by_key = {(fact.subject, fact.relation): fact for fact in pool}
-    order, plans, taken = list(pool), [], set()
+    order = list(pool)
+    plans: list[_Plan] = []
+    taken: set[Fact] = set()
     rng.shuffle(order)
     for fact in order:
         if len(plans) == config.num_sentences:

@@ -18,7 +18,7 @@ class NounPhrase(NamedTuple):
 
     head: str
     adjectives: tuple[str, ...] = ()
-    count: int | None = None
+    count: int | None = None  # type: ignore[assignment]  # no one counts items of a phrase
     owner: Optional["NounPhrase"] = None
     and_also: Optional["NounPhrase"] = None
     """A second phrase joined by `and`; neither of the two may itself be joined or owned by a joined one."""
@@ -56,7 +56,7 @@ class Typology:
 
     def distance(self, other: "Typology") -> float:
         """Share of the six features that differ, in [0, 1]."""
-        return sum(getattr(self, name) != getattr(other, name) for name in self.FEATURES) / len(self.FEATURES)
+        return sum(bool(getattr(self, name) != getattr(other, name)) for name in self.FEATURES) / len(self.FEATURES)
 
 
 ORDERS = ("svo", "sov", "vso", "vos", "osv", "ovs")

@@ -17,7 +17,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple, TypeVar
 
 from athlos.config.fields import bounded, wrong_values
@@ -74,7 +74,7 @@ class MemoryConfig:
 class Match(NamedTuple):
     """The best entry of a memory for a query."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # no one looks for an item of a match
     """Place in the memory."""
     score: float
     bucket: int
@@ -432,7 +432,7 @@ class _Maker:
 
     def fill(self) -> None:
         for bucket in self._wanted_buckets():
-            query, variant = self._retry(lambda bucket=bucket: self._query_and_variant(bucket), key="bucket_shares")
+            query, variant = self._retry(partial(self._query_and_variant, bucket), key="bucket_shares")
             self._enter(variant)
             self.queries.append(query)
             self._known.add(query)

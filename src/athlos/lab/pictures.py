@@ -352,14 +352,17 @@ def _mask(shape: str, size: int) -> np.ndarray:
     """Boolean array [size, size]: the pixels of a shape. No two shapes have the same; each touches all four sides."""
     rows, columns = np.mgrid[0:size, 0:size]
     middle = (size - 1) / 2
+    mask: np.ndarray
     if shape == "square":
-        return np.ones((size, size), dtype=bool)
-    if shape == "circle":
-        return (rows - middle) ** 2 + (columns - middle) ** 2 <= (middle + 0.3) ** 2
-    if shape == "triangle":
-        return np.abs(columns - middle) <= np.maximum(0.5, (rows + 1) / size * middle)
-    arm = max(1, size // 6)
-    return (np.abs(rows - middle) <= arm) | (np.abs(columns - middle) <= arm)
+        mask = np.ones((size, size), dtype=bool)
+    elif shape == "circle":
+        mask = (rows - middle) ** 2 + (columns - middle) ** 2 <= (middle + 0.3) ** 2
+    elif shape == "triangle":
+        mask = np.abs(columns - middle) <= np.maximum(0.5, (rows + 1) / size * middle)
+    else:
+        arm = max(1, size // 6)
+        mask = (np.abs(rows - middle) <= arm) | (np.abs(columns - middle) <= arm)
+    return mask
 
 
 def draw(scene: Scene, config: PicturesConfig, *, seed: str) -> np.ndarray:

@@ -234,8 +234,8 @@ def _sum(world: World, sums: Sums, *, split: str, index: int, language: str) -> 
 
 def _chains(world: World, config: MixtureConfig) -> Iterator[Example]:
     chains = [chain for chain in chain_questions(world, config.chains)[Split.train] if chain.form is Form.linear]
-    wordings = [wording for wording in world.config.training_wordings if wording is not QuestionWording.serves]
-    wordings = wordings or world.config.training_wordings
+    accepted = world.config.training_wordings
+    wordings = [wording for wording in accepted if wording is not QuestionWording.serves] or accepted
     codes = _languages(world, len(chains) * config.chain_repeats, "chains")
     for index, language in enumerate(codes):
         chain = chains[index % len(chains)]

@@ -262,7 +262,8 @@ class _SpanSampler:
         self._choose_starts(at, rows[is_recall])
         rest = ~is_copy & ~is_recall
         self.log_probs[rows[rest], at] = np.where(may[rest], np.log1p(-config.copy_rate - config.recall_rate), 0.0)
-        return rows[rest]
+        left: np.ndarray = rows[rest]
+        return left
 
     def _choose_starts(self, at: int, rows: np.ndarray) -> None:
         """A start for each recall, evenly among the places whose span is past and holds no mark."""
@@ -315,12 +316,14 @@ def _dirichlet(shape: tuple[int, int], concentration: float, *, rng: np.random.G
     empty = np.flatnonzero(~(rows.sum(1) > 0.5))
     rows[empty] = 0.0
     rows[empty, rng.integers(0, shape[1], size=empty.size)] = 1.0
-    return (1 - MIN_PROB) * rows / rows.sum(1, keepdims=True) + MIN_PROB / shape[1]
+    probs: np.ndarray = (1 - MIN_PROB) * rows / rows.sum(1, keepdims=True) + MIN_PROB / shape[1]
+    return probs
 
 
 def _entropy(probs: np.ndarray) -> np.ndarray:
     """Entropy of each row, in nats."""
-    return -(probs * np.log(probs)).sum(-1)
+    entropy: np.ndarray = -(probs * np.log(probs)).sum(-1)
+    return entropy
 
 
 def _stationary(probs_SV: np.ndarray) -> np.ndarray:
@@ -336,15 +339,17 @@ def _stationary(probs_SV: np.ndarray) -> np.ndarray:
         matrix[states, nexts] = probs_SV.ravel()
         system = matrix.T - np.eye(num_states)
         system[-1] = 1.0
-        found = np.linalg.solve(system, np.eye(num_states)[-1])
-        return np.maximum(found, 0) / np.maximum(found, 0).sum()
-    share_S = np.full(num_states, 1 / num_states)
+        solved = np.maximum(np.linalg.solve(system, np.eye(num_states)[-1]), 0)
+        exact_S: np.ndarray = solved / solved.sum()
+        return exact_S
+    share_S: np.ndarray = np.full(num_states, 1 / num_states)
     for _ in range(MAX_ITERATIONS):
         after = (share_S[:, None] * probs_SV).reshape(num_symbols, -1).sum(0)
         # Half a step: a chain that nearly goes round in a circle would swing for ever.
         after = (share_S + after) / 2
         if np.abs(after - share_S).sum() < ITERATION_TOLERANCE:
-            return after / after.sum()
+            share_S = after / after.sum()
+            return share_S
         share_S = after
     raise ConfigError(
         f"lab.streams.concentration: a chain of {num_states} states forgets too slowly to know its long run; expected "

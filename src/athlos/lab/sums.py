@@ -233,7 +233,8 @@ def check(text: str, item: Sum) -> Checked:
     The answer is the number of the last complete sentence that has one number and no sign, after the last equation.
     Equation i is valid if it is step i of the sum; further ones are not. Languages do not matter here.
     """
-    answer, steps_valid = None, []
+    answer: int | None = None
+    steps_valid: list[bool] = []
     for sentence in _SENTENCE.findall(text):
         equations = _EQUATION.findall(sentence)
         for left, sign, right, result in equations:

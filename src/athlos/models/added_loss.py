@@ -18,8 +18,8 @@ def added_loss(model: nn.Module) -> Tensor | None:
     """
     found = []
     for module in _modules(model):
-        loss = module.added_loss
-        module.added_loss = None
+        values = vars(module)
+        loss, values["added_loss"] = values["added_loss"], None
         if isinstance(loss, Tensor):
             found.append(loss)
     return torch.stack(found).mean() if found else None

@@ -45,7 +45,7 @@ def hf_config(architecture: Mapping[str, Any], *, vocab_size: int | None = None)
         raise ModelError(f"model.architecture: not a valid {model_type} config: {reason}") from error
 
 
-def _check_keys(values: Mapping[str, Any], *, config_class: type, path: str) -> None:
+def _check_keys(values: Mapping[str, Any], *, config_class: "type[PreTrainedConfig]", path: str) -> None:
     """transformers keeps an unknown key as an attribute nobody reads; here it is an error, nested configs included."""
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -56,7 +56,7 @@ def _check_keys(values: Mapping[str, Any], *, config_class: type, path: str) -> 
             near = did_you_mean(key, known) or f"; accepted: {', '.join(known)}"
             raise ModelError(f"{path}.{key}: unknown key of a {config_class.model_type} config{near}")
         if key in config_class.sub_configs and isinstance(value, Mapping):
-            inner_type = value.get("model_type")
+            inner_type = str(value.get("model_type"))
             if inner_type not in CONFIG_MAPPING:
                 raise ModelError(f"{path}.{key}.model_type: got '{inner_type}', unknown to transformers")
             inner = {name: item for name, item in value.items() if name != "model_type"}
@@ -75,7 +75,7 @@ def _fit_vocabulary(values: dict[str, Any], *, vocab_size: int) -> None:
     place["vocab_size"] = asked
 
 
-def auto_class(config: "PreTrainedConfig") -> type:
+def auto_class(config: "PreTrainedConfig") -> Any:
     """The transformers class that builds a model of this config with a language-model head."""
     from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
@@ -87,7 +87,8 @@ def auto_class(config: "PreTrainedConfig") -> type:
 def build(config: "PreTrainedConfig", **options: Any) -> "PreTrainedModel":
     """A model with fresh weights from torch's current random state, on torch's current device."""
     try:
-        return on_supported_attention(auto_class(config).from_config, config, **options)
+        make: Callable[..., PreTrainedModel] = auto_class(config).from_config
+        return on_supported_attention(make, config, **options)
     except ValueError as error:
         reason = " ".join(str(error).split())
         raise ModelError(

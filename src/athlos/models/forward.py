@@ -51,7 +51,7 @@ def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     words = (
         {"inputs_embeds": decoder_inputs(inner, batch)} if has_pictures(batch) else {"input_ids": batch["input_ids"]}
     )
-    if takes_positions(type(inner.base_model)):
+    if takes_positions(type(inner.base_model)):  # type: ignore[arg-type]  # a class can be hashed
         words["position_ids"] = batch["position_ids"]
     output = inner.base_model(**words, attention_mask=batch["attention_mask"], use_cache=False)
     hidden_BTD: Tensor = output.last_hidden_state

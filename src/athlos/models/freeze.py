@@ -65,7 +65,8 @@ def trainable_share(model: "PreTrainedModel") -> TrainableShare:
     """Count a model's parameters, tied ones once; works on the meta device."""
     unique = list(model.parameters())  # nn.Module gives a shared parameter once
     ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    outer = {id(module.weight): module.weight for module in ends if module is not None}
+    matrices = [module.get_parameter("weight") for module in ends if module is not None]
+    outer = {id(weight): weight for weight in matrices}
     return TrainableShare(
         total=sum(parameter.numel() for parameter in unique),
         trainable=sum(parameter.numel() for parameter in unique if parameter.requires_grad),

@@ -114,7 +114,8 @@ def top_active(probs_LXJ: np.ndarray, *, share: float) -> np.ndarray:
 def top_active_only(probs_LXJ: np.ndarray, *, share: float, reference: int) -> np.ndarray:
     """bool [L, X, J]: in the language's top-active set and not in that of the reference, which keeps none."""
     active_LXJ = top_active(probs_LXJ, share=share)
-    return active_LXJ & ~active_LXJ[:, [reference]]
+    only_LXJ: np.ndarray = active_LXJ & ~active_LXJ[:, [reference]]
+    return only_LXJ
 
 
 def layer_scores(counts_LX: np.ndarray, *, reference: int) -> np.ndarray:

@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -241,8 +241,9 @@ def _from_pretrained(config: ModelConfig, *, place: str, revision: str) -> "PreT
                     "model.source: %s brings code of its own (auto_map), which is not run; that of transformers is",
                     config.source,
                 )
+            load: Callable[..., tuple[PreTrainedModel, dict[str, Any]]] = auto_class(shape).from_pretrained
             model, report = on_supported_attention(
-                auto_class(shape).from_pretrained,
+                load,
                 place,
                 config=shape,
                 dtype=getattr(torch, config.dtype.value),
@@ -313,7 +314,7 @@ def _fit_vocabulary(model: "PreTrainedModel", *, tokenizer: "PreTrainedTokenizer
     """
     import torch
 
-    rows = model.get_input_embeddings().weight.shape[0]
+    rows = model.get_input_embeddings().get_parameter("weight").shape[0]
     if len(tokenizer) <= rows:
         return
     log.warning(

@@ -83,7 +83,8 @@ def meta_model(config: ModelConfig) -> "PreTrainedModel":
         )
     with quiet_transformers(), torch.device("meta"):
         model = build(shape, dtype=getattr(torch, config.dtype.value), attn_implementation=config.attention.value)
-    return model.eval()
+    model.eval()
+    return model
 
 
 def _published_config(config: ModelConfig) -> Any:
@@ -162,7 +163,8 @@ def activation_bytes(
     known = (*tensors.values(), *head_tensors.values(), *words.values())
     seen = {id(storage): storage for storage in map(Tensor.untyped_storage, known)}
     kept: Counter[nn.Module | None] = Counter()
-    entered, inputs = [], []
+    entered: list[nn.Module] = []
+    inputs: list[int] = []
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()

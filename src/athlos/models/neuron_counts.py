@@ -91,7 +91,8 @@ def merge(parts: Iterable[NeuronCounts]) -> NeuronCounts:
 def save_blocks(path: Path, blocks: Sequence[NeuronCounts]) -> None:
     """Write the counts of consecutive blocks of texts as one npz file of plain arrays."""
     stacked = {name: np.stack([getattr(one, name) for one in blocks]) for name in ARRAYS}
-    np.savez_compressed(path, languages=np.array(blocks[0].languages, dtype=np.str_), **stacked)
+    languages = np.array(blocks[0].languages, dtype=np.str_)
+    np.savez_compressed(path, languages=languages, **stacked)  # type: ignore[arg-type]  # none is `allow_pickle`
 
 
 def load_blocks(path: Path) -> list[NeuronCounts]:

@@ -13,7 +13,7 @@ from athlos.models.sites import Layer, backbone, chosen_layers, chosen_sites, pa
 from athlos.stages import StageStore
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class OfRun(Protocol):
@@ -22,8 +22,11 @@ class OfRun(Protocol):
     config: RunConfig
     stages: StageStore
     data: Any
-    tokenizer: Any
-    model_fingerprint: Any
+
+    @property
+    def tokenizer(self) -> "PreTrainedTokenizerBase": ...
+    @property
+    def model_fingerprint(self) -> str: ...
 
 
 @dataclass(kw_only=True)

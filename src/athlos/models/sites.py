@@ -12,7 +12,7 @@ they train with a whole layer.
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
@@ -154,6 +154,13 @@ class Site:
         return weight
 
     @property
+    def bias(self) -> nn.Parameter | None:
+        """The whole bias of the module, None where it has none."""
+        bias = self.module.bias
+        assert bias is None or isinstance(bias, nn.Parameter)
+        return bias
+
+    @property
     def own_weight(self) -> Tensor:
         """This site's part of the matrix, [..., rows, inputs]."""
         whole = self.weight.transpose(0, 1) if self.rows_dim == 1 and self.weight.ndim == 2 else self.weight
@@ -225,12 +232,12 @@ class Backbone:
     path: str
     """Dotted name of the decoder in the model."""
     layers: tuple[Layer, ...]
-    embedding: nn.Module
+    embedding: nn.Embedding
     final_norm: nn.Module
-    head: nn.Module
+    head: nn.Linear
     is_tied: bool
     """Whether the output matrix is the embedding."""
-    vision_tower: nn.Module | None = None
+    vision_tower: "PreTrainedModel | None" = None
     projector: nn.Module | None = None
     num_heads: int = field(default=0)
     num_kv_heads: int = field(default=0)
@@ -273,10 +280,10 @@ def backbone(model: "PreTrainedModel") -> Backbone:
         )
         for index, layer in enumerate(_child(decoder, layout.layers, owner=path).children())
     )
-    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    embedding, head = cast(nn.Embedding, model.get_input_embeddings()), model.get_output_embeddings()
     if head is None:
         raise SurgeryError(f"{type(model).__name__}: looked for an output matrix; found none (a model without head)")
-    around = {name: module for name, module in model.named_modules() if name in _AROUND}
+    around: dict[str, Any] = {name: module for name, module in model.named_modules() if name in _AROUND}
     return Backbone(
         config=config,
         decoder=decoder,

@@ -48,7 +48,8 @@ def record_surgery(model: "PreTrainedModel", *, name: str, plan: dict[str, Any])
     """
     config = model.config
     if config.model_type != MODEL_TYPE:
-        if type(model) is not MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None):
+        known_class: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
+        if type(model) is not known_class:
             raise SurgeryError(f"surgery={name}: {type(model).__name__} is no causal language model of transformers")
         config.__class__, model.__class__ = surgical_classes(config.model_type)
     setattr(config, SURGERIES_KEY, [*surgeries(config), {"name": name, "plan": plan}])
@@ -88,4 +89,5 @@ def surgical_classes(base_model_type: str) -> tuple[type, type]:
 
 
 def _rebuild(model: "PreTrainedModel", *, name: str, plan: dict[str, Any]) -> None:
-    get_class(registry().get("surgery", name).target).rebuild(model, plan)
+    surgery: Any = get_class(registry().get("surgery", name).target)
+    surgery.rebuild(model, plan)

@@ -103,7 +103,7 @@ def word_tokenizer(pieces: Iterable[str]) -> "PreTrainedTokenizerBase":
     backend.pre_tokenizer = pre_tokenizers.Split(Regex(WORD_START), behavior="merged_with_next")
     backend.decoder = decoders.Sequence(
         [decoders.Replace(WORD_START, " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    )  # type: ignore[no-untyped-call]
+    )
     backend.add_special_tokens(list(SPECIALS))
     return _wrapped(backend)
 

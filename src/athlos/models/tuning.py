@@ -23,6 +23,7 @@ from athlos.models.sites import (
 )
 
 if TYPE_CHECKING:
+    from peft.tuners.lora import LoraLayer
     from transformers import PreTrainedModel
 
 ADAPTER_NAME = "default"
@@ -71,7 +72,7 @@ class LoraTuning:
         paths, rank, alpha, words = self.updates(model, chosen)
         settings = peft.LoraConfig(
             r=rank,
-            lora_alpha=alpha,
+            lora_alpha=alpha,  # type: ignore[arg-type]  # PEFT only divides it
             lora_dropout=self.config.dropout,
             # One pattern that matches these names in full: PEFT takes names in a list as endings, which also fit the
             # vision tower of a vision-language model.
@@ -141,11 +142,11 @@ def matrices(
 
 def equal_rank(model: nn.Module, paths: Iterable[str], *, num_parameters: int) -> int:
     """The rank at which updates beside these matrices come nearest to a number of parameters, at least 1."""
-    per_rank = sum(sum(model.get_submodule(path).weight.shape) for path in paths)
+    per_rank = sum(sum(model.get_parameter(f"{path}.weight").shape) for path in paths)
     return max(1, round(num_parameters / per_rank))
 
 
-def _lora_layer() -> type:
+def _lora_layer() -> "type[LoraLayer]":
     from peft.tuners.lora import LoraLayer
 
     return LoraLayer

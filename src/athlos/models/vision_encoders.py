@@ -59,7 +59,7 @@ class InvertedBottleneck(nn.Sequential):
         self.has_shortcut = stride == 1 and inputs == outputs
 
     def forward(self, map_BCHW: Tensor) -> Tensor:
-        changed: Tensor = super().forward(map_BCHW)
+        changed: Tensor = super().forward(map_BCHW)  # type: ignore[no-untyped-call]  # torch gives it none
         return map_BCHW + changed if self.has_shortcut else changed
 
 
@@ -113,7 +113,7 @@ class AthlosVisionModel(PreTrainedModel):
     config_class = AthlosVisionConfig
     main_input_name = "pixel_values"
     base_model_prefix = "vision"
-    input_modalities = ("image",)
+    input_modalities = ("image",)  # type: ignore[assignment]  # as in the models of transformers
     _supports_sdpa = True  # it has no attention, so every kernel is right
 
     def __init__(self, config: Any) -> None:
@@ -137,7 +137,7 @@ class AthlosVisionModel(PreTrainedModel):
             if module.bias is not None:
                 initialization.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
-            super()._init_weights(module)
+            super()._init_weights(module)  # type: ignore[no-untyped-call]  # transformers gives it none
 
     def forward(self, pixel_values: Tensor, **_: Any) -> BaseModelOutputWithPooling:
         """`last_hidden_state` [B, K, D] with K = num_tokens_a_side^2, the places row by row."""

@@ -75,12 +75,12 @@ def cut_rows(model: "PreTrainedModel", vocabulary: Vocabulary) -> None:
     layers = {"in": model.get_input_embeddings(), "out": model.get_output_embeddings()}
     weights = {name: layer.weight.detach()[ids_V].clone() for name, layer in layers.items()}
     is_tied = layers["out"].weight is layers["in"].weight
-    model.resize_token_embeddings(len(ids_V), mean_resizing=False)
+    embedding: Any = model.resize_token_embeddings(len(ids_V), mean_resizing=False)
     with torch.no_grad():
-        model.get_input_embeddings().weight.copy_(weights["in"])
+        embedding.weight.copy_(weights["in"])
         if not is_tied:
             model.get_output_embeddings().weight.copy_(weights["out"])
-    model.get_input_embeddings().padding_idx = None
+    embedding.padding_idx = None
     cut = vocabulary.tokenizer
     for config in (model.config, model.config.get_text_config(), model.generation_config):
         if config is not None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.fields import above, at_least, bounded
@@ -80,8 +80,7 @@ class DistillTopkConfig(DistillConfig):
     """The teacher's most probable tokens that the divergence lists one by one, fewer than the vocabulary has."""
 
 
-# Made by a call because `none` reads better in YAML than a null.
-AdvantageStd = Enum("AdvantageStd", [(name, name) for name in ("sample", "population", "none")], type=str)
+AdvantageStd = StrEnum("AdvantageStd", ["sample", "population", "none"])
 """What a group's centred rewards are divided by: the standard deviation with n - 1, with n, or nothing."""
 
 
@@ -102,7 +101,7 @@ class PolicyConfig(ObjectiveConfig):
     """Of the rollouts and of their log-probabilities."""
     max_new_tokens: int = at_least(1)
     """Longest response, in tokens."""
-    adv_std: AdvantageStd = MISSING  # type: ignore[valid-type]
+    adv_std: AdvantageStd = MISSING
     clip_low: float = bounded("(0, 1)")
     """The ratio counts down to 1 - this."""
     clip_high: float = above(0)

@@ -55,13 +55,15 @@ class DistillObjective:
         base = context.base_model
         # A copy of what trains: the student's parameters may be the base model's own.
         shared = {id(parameter): parameter for parameter in base.parameters() if not parameter.requires_grad}
-        return copy.deepcopy(base, dict(shared)).eval().requires_grad_(False)
+        teacher = copy.deepcopy(base, dict(shared)).requires_grad_(False)
+        teacher.eval()
+        return teacher
 
     def loss(self, model: PreTrainedModel, batch: Mapping[str, Tensor]) -> Loss:
         hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])
         assert self.teacher is not None
         with torch.no_grad():
-            self.teacher.to(batch["labels"].device)
+            self.teacher.to(batch["labels"].device)  # type: ignore[arg-type]  # transformers wraps it without types
             teacher_ND, _ = gather_targets(hidden_states(self.teacher, batch), batch["labels"])
         return self.loss_of(model, hidden_ND, teacher_ND, targets_N)
 

@@ -47,7 +47,9 @@ def next_token_nll(
     """
     if torch.is_grad_enabled() and hidden_ND.requires_grad and has_frozen_head(model):
         small = max(SMALLEST_CHUNK, FROZEN_CHUNK_ENTRIES // model.config.get_text_config().vocab_size)
-        return _FrozenHeadNll.apply(hidden_ND, targets_N, model, label_smoothing, prior_V, min(chunk_tokens, small))
+        small = min(chunk_tokens, small)
+        summed: Tensor = _FrozenHeadNll.apply(hidden_ND, targets_N, model, label_smoothing, prior_V, small)
+        return summed
     total = hidden_ND.sum() * 0.0  # keeps the graph for an all-masked batch
     for start in range(0, len(targets_N), chunk_tokens):
         span = slice(start, start + chunk_tokens)

@@ -253,7 +253,7 @@ class PolicyObjective:
     def _reference_log_probs(self, batch: Mapping[str, Tensor], is_target_BT: Tensor, targets_N: Tensor) -> Tensor:
         """Log-probability of each token under the reference, [N]; the loss takes Schulman's k3 estimate of it."""
         assert self.reference is not None
-        self.reference.to(targets_N.device)
+        self.reference.to(targets_N.device)  # type: ignore[arg-type]  # transformers wraps it without types
         hidden_ND = hidden_states(self.reference, batch)[:, :-1][is_target_BT]
         return log_probs_of(
             self.reference,

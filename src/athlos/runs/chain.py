@@ -67,10 +67,14 @@ def base_run(run: RunConfig, *, path: Sequence[str] = ()) -> RunConfig:
         base.data = dataclasses.replace(base.data, world=_world(run))  # type: ignore[call-arg]
     if type(base.data) is type(run.data) and base.data.dir is None:
         base.data = dataclasses.replace(base.data, dir=run.data.dir)  # the files that the run itself reads
-    caps = {"max_steps_cap": run.hardware.max_steps_cap, "limit_items_cap": run.hardware.limit_items_cap}
     base = dataclasses.replace(
         base,
-        hardware=dataclasses.replace(base.hardware, num_threads=run.hardware.num_threads, **caps),
+        hardware=dataclasses.replace(
+            base.hardware,
+            num_threads=run.hardware.num_threads,
+            max_steps_cap=run.hardware.max_steps_cap,
+            limit_items_cap=run.hardware.limit_items_cap,
+        ),
         cache_dir=run.cache_dir,
         progress=run.progress,
         tracking=dataclasses.replace(base.tracking, sinks=[]),

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -225,12 +226,13 @@ class _Execution:
         from athlos.runs import assemble
 
         loaded = None if weights is None else assemble.load(self.run, weights.model, stages=self.stages)
-        is_base = weights is base or base is None
         assembly = assemble.for_evaluation(
             self.run,
             loaded,
             applies_surgery=weights is not None and weights.needs_surgery(self.run),
-            load_base=None if is_base else lambda: assemble.load(self.run, base.model, stages=self.stages),
+            load_base=None
+            if base is None or weights is base
+            else partial(assemble.load, self.run, base.model, stages=self.stages),
             stages=self.stages,
         )
         self.metrics |= assembly.metrics

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from athlos.config.compose import checked
 from athlos.config.registry import registry
@@ -29,7 +29,7 @@ def stored_config(run: Path) -> RunConfig:
         OmegaConf.structured(RunConfig),
         {key: _typed(value, group=key, place=f"{path}: {key}") for key, value in values.items()},
     )
-    assert OmegaConf.is_dict(typed)
+    assert isinstance(typed, DictConfig)
     config = checked(typed)
     config.run_dir = str(run)
     return config

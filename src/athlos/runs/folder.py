@@ -17,7 +17,8 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from athlos.config.compose import identifying, identity, part_names, plain
+from athlos.config.compose import identifying, identity, plain
+from athlos.config.registry import part_names
 from athlos.config.schema import RunConfig
 from athlos.errors import INTERRUPTED, ConfigError, TrainingError
 from athlos.stages import content_hash

@@ -55,7 +55,7 @@ class Start:
 
     def needs_surgery(self, run: RunConfig) -> bool:
         """Whether the surgery of a run is still to be applied."""
-        return self.surgery != plain(run)["surgery"]
+        return bool(self.surgery != plain(run)["surgery"])
 
 
 def start_from(product: Product, run: RunConfig) -> Start:

@@ -74,7 +74,8 @@ class Curve(Callback):
         log = {name: value for name, value in module.step_log.items() if name != "targets"}
         module.step_log.clear()
         if trainer.world_size > 1:
-            summed = module.all_gather(torch.tensor(list(log.values()), device=module.device)).sum(0)
+            gathered = module.all_gather(torch.tensor(list(log.values()), device=module.device))
+            summed = torch.as_tensor(gathered).sum(0)
             log = dict(zip(log, summed.tolist(), strict=True))
         step = trainer.global_step
         clip = module.config.train.clip_norm

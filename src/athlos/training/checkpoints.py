@@ -47,7 +47,7 @@ def latest(checkpoints: Path) -> Path | None:
     whole = next(filter(_is_whole, folders), None)
     if folders and whole is None:
         raise TrainingError(f"checkpoint {folders[0]} is damaged, and so is every one before it; delete {checkpoints}")
-    if folders and whole != folders[0]:
+    if whole is not None and whole != folders[0]:
         log.warning("checkpoint %s is damaged; going on from step %d", folders[0], step_of(whole))
     return whole
 

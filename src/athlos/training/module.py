@@ -166,7 +166,7 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
     def on_validation_epoch_end(self) -> None:
         sums = torch.tensor([self._val_nll, float(self._val_count)], dtype=torch.float64, device=self.device)
         if self.trainer.world_size > 1:
-            sums = self.all_gather(sums).sum(0)
+            sums = torch.as_tensor(self.all_gather(sums)).sum(0)
         self._val_nll, self._val_count = 0.0, 0
         nll, count = sums.tolist()
         loss = nll / count if count else math.nan

@@ -122,7 +122,8 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
         self._fillings = self.micro_batches(first_update)
         empty = torch.zeros(0, 0, dtype=torch.int64)
         number = (self.config.num_steps - first_update) * self.config.num_accumulated
-        return DataLoader([{"input_ids": empty, "attention_mask": empty} for _ in range(number)], batch_size=None)
+        batches = [{"input_ids": empty, "attention_mask": empty} for _ in range(number)]
+        return DataLoader(batches, batch_size=None)  # type: ignore[arg-type]  # a list is a data set too
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         super().on_train_batch_start(batch, batch_index)

@@ -130,7 +130,7 @@ class WandbSink:
         columns, cells = columns_and_cells(rows)
         with self._staged():
             self._run.log(
-                {name: self._wandb.Table(columns=columns, data=cells, allow_mixed_types=True)}, step=self._step
+                {name: self._wandb.Table(columns=[*columns], data=cells, allow_mixed_types=True)}, step=self._step
             )
 
     def figure(self, name: str, path: Path) -> None:

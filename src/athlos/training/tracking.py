@@ -7,6 +7,7 @@ the rest of the run; the run goes on.
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -60,7 +61,7 @@ class Tracking:
                 stack.callback(self._events.close)
             for name in list(self._sinks):
                 sink = self._sinks.pop(name)
-                stack.callback(self._guarded, name, lambda sink=sink: sink.close(failed=failed))
+                stack.callback(self._guarded, name, partial(sink.close, failed=failed))
         self._events = None
 
     def __enter__(self) -> "Tracking":
@@ -71,7 +72,7 @@ class Tracking:
 
     def _each(self, act: Callable[[Sink], None]) -> None:
         for name, sink in list(self._sinks.items()):
-            if not self._guarded(name, lambda sink=sink: act(sink)):
+            if not self._guarded(name, partial(act, sink)):
                 del self._sinks[name]
                 try:
                     sink.close(failed=True)

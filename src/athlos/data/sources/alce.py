@@ -242,7 +242,7 @@ def _object(value: Any, *, file: Path, line: int | None = None, field: str | Non
 
 def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]:
     """A list of strings."""
-    values = require(row, key, list, file=file, line=line)
+    values: list[str] = require(row, key, list, file=file, line=line)
     if not _are_texts(values):
         raise DataError("expected a list of strings", file=file, line=line, field=key)
     return values

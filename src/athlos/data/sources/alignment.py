@@ -30,6 +30,8 @@ ENGLISH = "en"
 SPLITS = ("train", "reason", "probe", "test")
 WHOLE, PROBLEMS = "all", "test"
 """Splits of the sources below that hold everything they have."""
+SourceSplit = tuple[Source[Any], str]
+"""A source and the name of one of its splits."""
 
 
 class Pairs(StrEnum):
@@ -89,24 +91,28 @@ class AlignmentSource(Source[AlignmentConfig]):
     def fingerprint(self, split: str) -> str:
         return f"{super().fingerprint(split)}-{split}"
 
-    def _parts(self, split: str) -> list[tuple[Source[Any], str]]:
+    def _parts(self, split: str) -> list[SourceSplit]:
         """(source, its split) of everything a split is made of."""
         if split not in SPLITS:
             raise DataError(f"split '{split}' is unknown; accepted: {', '.join(SPLITS)}")
         if split == "reason":
             return [(self._gsm8k(), "train")]
-        sentences = [(self._ntrex(language), WHOLE) for language in self.config.languages]
+        sentences: list[SourceSplit] = [(self._ntrex(language), WHOLE) for language in self.config.languages]
         if split == "probe":
             return sentences
         if split == "train":
-            questions = [(self._msvamp(), PROBLEMS)]
+            questions: list[SourceSplit] = [(self._msvamp(), PROBLEMS)]
             return {
                 Pairs.sentences: sentences,
                 Pairs.questions: questions,
                 Pairs.both: [*sentences, *questions],
             }[self.config.pairs]
-        chosen = {"math": [(self._mgsm(), "test")], "qa": [(self._xquad(), "test")], "text": [(self._text(), "test")]}
-        chosen["translation"] = sentences
+        chosen: dict[str, list[SourceSplit]] = {
+            "math": [(self._mgsm(), "test")],
+            "qa": [(self._xquad(), "test")],
+            "text": [(self._text(), "test")],
+            "translation": sentences,
+        }
         return [part for name in self.config.tests for part in chosen[name]]
 
     def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:

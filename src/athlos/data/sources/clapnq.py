@@ -8,6 +8,7 @@ best match over them.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +35,10 @@ class ClapNqSource(Source[ClapNqConfig]):
 
     def read(self, split: str) -> Iterator[LongAnswerRecord]:
         for path in self.files(split):
-            yield from read_json_lines(self, path, lambda row, line, path=path: _record(row, file=path, line=line))
+            yield from read_json_lines(self, path, partial(_record, file=path))
 
 
-def _record(row: dict[str, Any], *, file: Path, line: int) -> LongAnswerRecord:
+def _record(row: dict[str, Any], line: int, *, file: Path) -> LongAnswerRecord:
     given = [_output(item, file=file, line=line) for item in require(row, "output", list, file=file, line=line)]
     if not given:
         raise DataError("empty; expected one annotation or more", file=file, line=line, field="output")
@@ -93,7 +94,7 @@ def _passage(item: Any, *, is_gold: bool, file: Path, line: int) -> Passage:
 
 def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]:
     """A list of strings."""
-    values = require(row, key, list, file=file, line=line)
+    values: list[str] = require(row, key, list, file=file, line=line)
     if not all(isinstance(value, str) for value in values):
         raise DataError("expected a list of strings", file=file, line=line, field=key)
     return values

@@ -38,7 +38,7 @@ class EmojiCaptionsSource(SplitSource[EmojiCaptionsConfig]):
 
     def split_key(self, record: Record) -> str:
         assert isinstance(record, CaptionRecord)
-        return record.pixels.tobytes().hex()
+        return bytes(record.pixels.tobytes()).hex()
 
     def read_all(self) -> Iterator[CaptionRecord | DataError]:
         captions_path, images_path = self.all_files()
@@ -89,7 +89,7 @@ def load_images(path: Path) -> "np.ndarray":
         with np.load(path, allow_pickle=False) as archive:
             if IMAGES_KEY not in archive:
                 raise DataError(f"missing; the archive holds: {', '.join(archive.files)}", file=path, field=IMAGES_KEY)
-            images = archive[IMAGES_KEY]
+            images: np.ndarray = archive[IMAGES_KEY]
     # ValueError: pickled objects, or no NumPy file at all; EOFError: an empty file; TypeError: one bare array (.npy).
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"not a NumPy archive: {error}", file=path) from error

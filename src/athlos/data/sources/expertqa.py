@@ -143,7 +143,7 @@ def _system_answer(
 
 def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]:
     """A list of strings."""
-    values = require(row, key, list, file=file, line=line)
+    values: list[str] = require(row, key, list, file=file, line=line)
     if not all(isinstance(value, str) for value in values):
         raise DataError("expected a list of strings", file=file, line=line, field=key)
     return values

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from athlos.config.registry import Part
 from athlos.data.records import MathRecord
-from athlos.data.rows import LanguagesConfig, LanguageSource, OnError, Row
-from athlos.data.source import read_lines
+from athlos.data.rows import LanguagesConfig, LanguageSource, Row
+from athlos.data.source import OnError, read_lines
 from athlos.errors import DataError
 
 ANSWER = re.compile(r"-?\d[\d,]*")

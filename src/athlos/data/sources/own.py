@@ -252,15 +252,17 @@ class OwnSource(Source[OwnConfig]):
             dataset = load_from_disk(str(folder))
             for file in dataset.cache_files:
                 self._inside(Path(file["filename"]))
-            return dataset
+            rows: Iterable[dict[str, Any]] = dataset
+            return rows
 
         return _library_rows(load, folder)
 
     def _record(self, cells: Cells, form: Form) -> Record:
         """Identified by the file below `data.path`, or the name on the hub, and the row's place in it."""
         row = cells.row
-        is_below = isinstance(row.file, Path) and row.file != self._path
-        name = row.file.relative_to(self._path).as_posix() if is_below else Path(row.file).name
+        file = Path(row.file)
+        is_below = isinstance(row.file, Path) and file != self._path
+        name = file.relative_to(self._path).as_posix() if is_below else file.name
         language = row.values.get("language")
         language = language if isinstance(language, str) and language else self.config.language
         return form.parse(cells, f"{name}:{row.index}", language)

@@ -14,7 +14,8 @@ from omegaconf import MISSING
 
 from athlos.config.registry import Part
 from athlos.data.records import Passage, QuestionRecord, Record, Step
-from athlos.data.rows import OnError, Row, RowSource, SplitFilesConfig, json_rows, tsv_rows
+from athlos.data.rows import Row, RowSource, SplitFilesConfig, json_rows, tsv_rows
+from athlos.data.source import OnError
 from athlos.errors import did_you_mean
 
 if TYPE_CHECKING:

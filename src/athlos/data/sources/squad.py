@@ -6,8 +6,8 @@ from pathlib import Path
 
 from athlos.config.registry import Part
 from athlos.data.records import PARAGRAPH, Passage, QuestionRecord
-from athlos.data.rows import LanguagesConfig, LanguageSource, OnError, Row, RowSource, SplitFilesConfig
-from athlos.data.source import read_json
+from athlos.data.rows import LanguagesConfig, LanguageSource, Row, RowSource, SplitFilesConfig
+from athlos.data.source import OnError, read_json
 from athlos.errors import DataError
 
 

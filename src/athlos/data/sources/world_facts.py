@@ -142,7 +142,7 @@ def text_at(row: dict[str, Any], *keys: str, file: Path, may_be_empty: bool = Fa
             raise DataError(error.reason, file=file, field=".".join(keys[:depth])) from error
     if not value and not may_be_empty:
         raise DataError("empty", file=file, field=".".join(keys))
-    return value
+    return str(value)
 
 
 PARTS = [

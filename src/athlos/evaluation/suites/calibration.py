@@ -35,6 +35,7 @@ class CalibrationSuite:
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
+        task: MathSuite | QuestionSuite
         if any(isinstance(record, MathRecord) for record in records):
             task, right = MathSuite(self.config, self.run), "acc"
         elif any(isinstance(record, QuestionRecord) for record in records):

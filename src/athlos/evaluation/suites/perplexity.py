@@ -59,7 +59,7 @@ class PerplexitySuite:
         limit = self.config.limit_tokens
         tokens = token_stream(answerer.tokenizer, text, limit=limit)
         if limit and len(tokens) == limit:
-            text = answerer.tokenizer.decode(tokens.tolist(), skip_special_tokens=True)
+            text = str(answerer.tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
         nll, count = stream_nll(
             answerer.model,
             tokens,

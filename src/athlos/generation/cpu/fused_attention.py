@@ -135,7 +135,7 @@ def attend(
     """
     batch, _, columns, width = value_BGNd.shape
     queries = query_BHTr.shape[2] if query_BHTr is not None else alignment.below_BHTN.shape[2] if alignment else 0
-    rows = [one for one in (query_BHTr, value_BGNd, alignment and alignment.below_BHTN) if one is not None]
+    rows = [one for one in (query_BHTr, value_BGNd, alignment.below_BHTN if alignment else None) if one is not None]
     tensors = [*rows, *([] if key_BGNr is None else [key_BGNr])]
     fits = (
         is_on()
@@ -174,8 +174,10 @@ def attend(
     scores = None
     if has_scores:
         # Each score takes the place of the one below that it was made of: no memory is asked for, layer after layer.
-        is_new = alignment is None or not alignment.may_be_overwritten
-        scores = value_BGNd.new_empty(batch, num_heads, queries, columns) if is_new else alignment.below_BHTN
+        if alignment is not None and alignment.may_be_overwritten:
+            scores = alignment.below_BHTN
+        else:
+            scores = value_BGNd.new_empty(batch, num_heads, queries, columns)
         _place(given, "scores", scores, ("row", "head", "step"))
     kernel(ctypes.byref(given))
     return output, scores

@@ -2,11 +2,12 @@
 
 from torch import Tensor
 
+from athlos.config.schema import MethodConfig
 from athlos.data.batches import Batch
 from athlos.training.module import MethodModule
 
 
-class FinetuneModule(MethodModule):
+class FinetuneModule(MethodModule[MethodConfig]):
     """Trains what the selection lets train on the objective of the run (next token by default)."""
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:

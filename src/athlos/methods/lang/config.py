@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
@@ -14,12 +14,10 @@ from athlos.training.rollout_config import RolloutMethodConfig, rollout_errors
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
 
-# Made by a call because `none` and `global` read better in YAML than what a class may hold.
-HintSchedule = Enum(
-    "HintSchedule", [(name, name) for name in ("cosine", "linear", "exp", "constant", "steps", "none")], type=str
-)
+# Made by calls because `global`, which stands in YAML, is a keyword.
+HintSchedule = StrEnum("HintSchedule", ["cosine", "linear", "exp", "constant", "steps", "none"])
 """How the shown share of a hint falls; `steps` is QuestA's: p0, and half of it in the second half of the run."""
-SwitchScope = Enum("SwitchScope", [(name, name) for name in ("none", "global", "group", "language")], type=str)
+SwitchScope = StrEnum("SwitchScope", ["none", "global", "group", "language"])
 """What goes without hints together; `none` never does."""
 
 
@@ -58,7 +56,7 @@ class SwitchMeasure(StrEnum):
 
 @dataclass(kw_only=True)
 class HintConfig:
-    schedule: HintSchedule = MISSING  # type: ignore[valid-type]
+    schedule: HintSchedule = MISSING
     p0: float = bounded("(0, 1]", why="; hint.schedule=none shows nothing")
     """Share of the units shown at the start."""
     select: HintSelect = MISSING
@@ -70,7 +68,7 @@ class HintConfig:
 
 @dataclass(kw_only=True)
 class SwitchConfig:
-    scope: SwitchScope = MISSING  # type: ignore[valid-type]
+    scope: SwitchScope = MISSING
     ema_alpha: float = bounded("[0, 1)")
     """Weight of the past in the average; the average begins at 0 and is not corrected for that."""
     tau: float = bounded("(0, 1]")

@@ -134,6 +134,7 @@ def scores_attention(
         fused = attend(query * scale, key, value, num_heads=query.shape[1], mask=attention_mask, has_scores=True)
         if fused is not None:
             output, scores_BHTN = fused
+            assert scores_BHTN is not None  # for it has_scores
             layer_scores.put(index, scores_BHTN)
             return output, None
     scores_BHTN = grouped_scores(query, key, scaling=scale)
@@ -182,10 +183,10 @@ def alone(site: Site) -> nn.Module:
     if not site.is_fused:
         return site.module
     rows = site.weight[site.rows]
-    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=site.module.bias is not None, device="meta")
+    linear = nn.Linear(rows.shape[1], rows.shape[0], bias=site.bias is not None, device="meta")
     linear.weight = nn.Parameter(rows.detach().clone())
-    if site.module.bias is not None:
-        linear.bias = nn.Parameter(site.module.bias[site.rows].detach().clone())
+    if site.bias is not None:
+        linear.bias = nn.Parameter(site.bias[site.rows].detach().clone())
     return linear
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.fields import above, at_least, stepped
@@ -46,9 +46,8 @@ class SharePoint(StrEnum):
     probs = "probs"
 
 
-# Made by a call because `none` reads better in YAML than a null.
-Activation = Enum("Activation", [(name, name) for name in ("gelu", "silu", "relu", "none")], type=str)
-Gate = Enum("Gate", [(name, name) for name in ("none", "sigmoid", "free")], type=str)
+Activation = StrEnum("Activation", ["gelu", "silu", "relu", "none"])
+Gate = StrEnum("Gate", ["none", "sigmoid", "free"])
 
 
 @dataclass(kw_only=True)
@@ -66,7 +65,7 @@ class AlignConfig:
     """False: the scores of the layer below are left out."""
     hidden: int = at_least(0)
     """Hidden units of the aligner; 0 = M alone."""
-    act: Activation = MISSING  # type: ignore[valid-type]
+    act: Activation = MISSING
     residual: bool = MISSING
     """Whether the M term is there."""
     init: AlignInit = MISSING
@@ -92,7 +91,7 @@ class LisaSurgeryConfig(SurgeryConfig):
     align: AlignConfig = field(default_factory=AlignConfig)
     lowrank: LowRankConfig = field(default_factory=LowRankConfig)
     share_point: SharePoint = MISSING
-    gate: Gate = MISSING  # type: ignore[valid-type]
+    gate: Gate = MISSING
     """Factor a head on the low-rank part: none, sigmoid (begins at 1/2) or free (begins at 1)."""
     calibration: CalibrationConfig = field(default_factory=CalibrationConfig)
     allow_mixed: bool = False

@@ -54,14 +54,14 @@ def _pool(layer: Layer, *, old: int, groups: int) -> None:
     """New matrices for keys and values; in a fused matrix the rows of the other sites are taken over."""
     for path in dict.fromkeys(layer.sites[name].path for name in "kv"):
         sites = [site for site in layer.sites.values() if site.path == path]
-        linear = sites[0].module
+        weight, bias = sites[0].weight, sites[0].bias
         weights = [_rows(site, site.weight, old=old, groups=groups) for site in sites]
-        changed = nn.Linear(linear.in_features, 1, bias=linear.bias is not None, device="meta")
-        changed.weight = nn.Parameter(torch.cat(weights), requires_grad=linear.weight.requires_grad)
+        changed = nn.Linear(weight.shape[1], 1, bias=bias is not None, device="meta")
+        changed.weight = nn.Parameter(torch.cat(weights), requires_grad=weight.requires_grad)
         changed.out_features = len(changed.weight)
-        if linear.bias is not None:
-            biases = [_rows(site, linear.bias, old=old, groups=groups) for site in sites]
-            changed.bias = nn.Parameter(torch.cat(biases), requires_grad=linear.bias.requires_grad)
+        if bias is not None:
+            biases = [_rows(site, bias, old=old, groups=groups) for site in sites]
+            changed.bias = nn.Parameter(torch.cat(biases), requires_grad=bias.requires_grad)
         setattr(layer.attention, path.rpartition(".")[2], changed)
 
 

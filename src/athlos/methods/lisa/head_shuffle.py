@@ -28,11 +28,11 @@ def _permute(layer: Layer, *, heads: Tensor, groups: Tensor, head_size: int) -> 
     if any(layer.sites[name].is_fused for name in "qkv"):
         raise SurgeryError("surgery.shuffle_heads: not for models with one matrix for queries, keys and values")
     for name, order in (("q", heads), ("k", groups), ("v", groups)):
-        rows, linear = _rows(order, head_size), layer.sites[name].module
-        for parameter in (linear.weight, linear.bias):
+        rows, site = _rows(order, head_size), layer.sites[name]
+        for parameter in (site.weight, site.bias):
             if parameter is not None:
                 parameter.copy_(parameter[rows].clone())
-    weight = layer.sites["o"].module.weight
+    weight = layer.sites["o"].weight
     weight.copy_(weight[:, _rows(heads, head_size)].clone())
 
 

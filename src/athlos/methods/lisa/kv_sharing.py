@@ -82,7 +82,8 @@ def windowed(
     if window is not None and columns > window:
         mask = narrowed(mask, rows=rows, columns=columns, window=window, is_strict=False, like=query)
     if kernel == "sdpa":
-        return ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)[0]
+        output: Tensor = ALL_ATTENTION_FUNCTIONS["sdpa"](module, query, key, value, mask, **options)[0]
+        return output
     weights = probabilities(grouped_scores(query, key, scaling=options["scaling"]), mask)
     return mixed_values(nn.functional.dropout(weights, options["dropout"], training=module.training), value)
 

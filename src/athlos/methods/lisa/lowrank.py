@@ -35,7 +35,7 @@ def kept_rows(site: Site, pairs_GP: Tensor, *, heads: int, head_size: int) -> tu
     pairs = pairs_GP.repeat_interleave(heads // len(pairs_GP), dim=0)
     dims = torch.cat([pairs, pairs + head_size // 2], dim=1)  # [heads, r]: the layout of `rotated`
     rows = (torch.arange(heads, device=dims.device)[:, None] * head_size + dims).flatten()
-    bias = site.module.bias
+    bias = site.bias
     return (
         site.weight[site.rows].detach()[rows],
         None if bias is None else bias[site.rows].detach()[rows],

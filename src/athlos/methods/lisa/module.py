@@ -8,7 +8,7 @@ attention outputs.
 B batch, T positions, H heads, N keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from athlos.data.batches import Batch
 from athlos.errors import ConfigError
+from athlos.generation.interface import Engine
 from athlos.methods.lisa.attention import ARGUMENT, LayerScores, SharedAttention, probabilities
 from athlos.methods.lisa.config import LisaConfig, LisaSelectionConfig, LisaSurgeryConfig, Stage
 from athlos.methods.lisa.diagnoses import (
@@ -74,7 +75,7 @@ class LisaModule(MethodModule[LisaConfig]):
     def base(self) -> "PreTrainedModel":
         """The model that LISA was cut out of."""
         if not self._untouched:
-            self._untouched = (self._context.base_model.to(self.device),)
+            self._untouched = (self._context.base_model.to(self.device),)  # type: ignore[arg-type]  # transformers wraps it without types
         return self._untouched[0]
 
     @property
@@ -140,7 +141,7 @@ class LisaModule(MethodModule[LisaConfig]):
         logs = {"attn": attn.detach() / len(layers), "hidden": hidden.detach() / len(layers)}
         return Loss(total=loss.total + extra * loss.count, count=loss.count, logs={**loss.logs, **logs})
 
-    def variants(self) -> Iterator[tuple[str, MethodModule]]:
+    def variants(self) -> Iterator[tuple[str, MethodModule[LisaConfig]]]:
         """`_direct`: scores copied head for head. `_align`: M alone, as calibrated, before any training."""
         if not self.method.variants:
             return
@@ -181,14 +182,15 @@ class LisaModule(MethodModule[LisaConfig]):
                 )
         return finite(found), figures
 
-    def _around(self, model: "PreTrainedModel") -> MethodModule:
+    def _around(self, model: "PreTrainedModel") -> MethodModule[LisaConfig]:
+        make_engine: Callable[..., Engine] = type(self.engine)
         return MethodModule(
             self.config,
             model=model.eval(),
             tokenizer=self.tokenizer,
             objective=self.objective,
             decoding=self.decoding,
-            engine=type(self.engine)(self.config.engine, model=model, tokenizer=self.tokenizer),
+            engine=make_engine(self.config.engine, model=model, tokenizer=self.tokenizer),
         )
 
 

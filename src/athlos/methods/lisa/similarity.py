@@ -47,11 +47,12 @@ class Similarity:
     def matched(self, layer: int) -> np.ndarray:
         """The head of layer l - 1 for each head of layer l, one to one, of greatest total cosine: int [H]."""
         rows, columns = linear_sum_assignment(self.cosine_LHH[layer], maximize=True)
-        return columns[np.argsort(rows)]
+        matches: np.ndarray = columns[np.argsort(rows)]
+        return matches
 
     def least_squares(self, layer: int) -> np.ndarray:
         """The M [H, H] that minimises ||S_l - M S_{l-1}||^2 over unmasked entries."""
-        solution = np.linalg.lstsq(self.gram_LHH[layer].T, self.cross_LHH[layer].T, rcond=None)[0]
+        solution: np.ndarray = np.linalg.lstsq(self.gram_LHH[layer].T, self.cross_LHH[layer].T, rcond=None)[0]
         return solution.T
 
     def adjacent(self, *, with_matching: bool) -> np.ndarray:
@@ -115,8 +116,8 @@ def handing_on(model: "PreTrainedModel") -> "PreTrainedModel":
 @torch.no_grad()
 def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> Similarity:
     """Averages over batches of input_ids, attention_mask, position_ids [B, T]."""
-    found, count, sums = backbone(handing_on(model)), 0.0, {}
-    entries = 0.0
+    found, count, entries = backbone(handing_on(model)), 0.0, 0.0
+    sums: dict[tuple[str, int], Tensor] = {}
     for batch in batches:
         layer_scores = LayerScores(is_kept=True, probabilities={})
         found.decoder(
@@ -167,7 +168,8 @@ def _compared(above_BHTN: Tensor, below_BHTN: Tensor, valid_BT: Tensor) -> dict[
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    return -torch.special.xlogy(weights, weights).sum(-1)
+    entropy: Tensor = -torch.special.xlogy(weights, weights).sum(-1)
+    return entropy
 
 
 def _products(above_BHTN: Tensor, below_BHTN: Tensor, seen_BTN: Tensor) -> dict[str, Tensor]:

@@ -39,8 +39,9 @@ class LisaSurgery:
         shuffle_heads(found, seed=config.shuffle_heads)
         if not is_meta and reads_text(config):
             alike = similarity(model, context=context, config=config)
+        layers = _choice(config, found, alike=alike)
         plan = {
-            "layers": _choice(config, found, alike=alike),
+            "layers": layers,
             "share_point": config.share_point.value,
             "align": {
                 "hidden": config.align.hidden,
@@ -52,7 +53,7 @@ class LisaSurgery:
             else None,
             "low_rank": {"rank": rank, "gate": config.gate.value, "has_bias": _has_bias(found)} if rank else None,
         }
-        _check(found, plan["layers"], config=config, rank=rank)
+        _check(found, layers, config=config, rank=rank)
         shared = with_parameters_of(model)
         _share(shared, plan, config=config, alike=alike)
         record_surgery(shared, name="lisa", plan=plan)
@@ -204,9 +205,8 @@ def _initialise(
     if init is LowRankInit.random:
         for linear in (low_rank.query, low_rank.key):
             nn.init.normal_(linear.weight, std=found.config.initializer_range)
-        biases = [linear.bias for linear in (low_rank.query, low_rank.key) if linear.bias is not None]
-        for bias in biases:
-            nn.init.zeros_(bias)
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
         return
     for linear, name, heads in ((low_rank.query, "q", found.num_heads), (low_rank.key, "k", found.num_kv_heads)):
         weight, bias = kept_rows(layer.sites[name], pairs, heads=heads, head_size=found.head_size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.fields import above, at_least, bounded, sized
@@ -34,8 +34,7 @@ class Divergence(StrEnum):
     kl = "kl"
 
 
-# Made by a call because `none` reads better in YAML than a null.
-Dedup = Enum("Dedup", [(name, name) for name in ("none", "ndp_only", "both")], type=str)
+Dedup = StrEnum("Dedup", ["none", "ndp_only", "both"])
 """Which arms leave out training rows that stood before, token for token."""
 
 
@@ -85,7 +84,7 @@ class NeighbourObjectiveConfig(ObjectiveConfig):
 
 @dataclass(kw_only=True)
 class NdpConfig(MethodConfig):
-    dedup: Dedup = MISSING  # type: ignore[valid-type]
+    dedup: Dedup = MISSING
     match: Match = MISSING
     similarity_rows: int = sized(at_least(0))
     """Training rows on which the model, before training, is compared with each kind of target; 0 = none."""

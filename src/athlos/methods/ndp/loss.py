@@ -77,7 +77,7 @@ class _SparseCrossEntropy(torch.autograd.Function):
         return total
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         logits_NV, lse_N, rows_K, token_ids_K, excess_K, leak_N, weights_N = ctx.saved_tensors
         grad_NV = torch.sub(logits_NV, lse_N[:, None]).exp_().mul_(weights_N[:, None] * grad)
@@ -95,9 +95,7 @@ def sparse_cross_entropy(logits_NV: Tensor, targets: SparseTargets) -> Tensor:
     weights_N, leak_N = targets.weights_N.to(logits_NV.dtype), targets.leak_N.to(logits_NV.dtype)
     excess_K = (targets.probs_K.to(logits_NV.dtype) - leak_N[rows_K]) * weights_N[rows_K]
     leak = leak_N * weights_N if targets.has_leak else None
-    total: Tensor = _SparseCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        logits_NV, rows_K, targets.token_ids_K, excess_K, leak, weights_N
-    )
+    total: Tensor = _SparseCrossEntropy.apply(logits_NV, rows_K, targets.token_ids_K, excess_K, leak, weights_N)
     return total
 
 

@@ -27,7 +27,8 @@ class NdpModule(MethodModule[NdpConfig]):
 
     def before_training(self, *, context: PartContext) -> None:
         """Say how many steps this arm does, and measure the paper's premise on the model as it starts."""
-        method, tables = self.method, context.made.product if context.made is not None else None
+        method = self.method
+        tables: Any = None if context.made is None else context.made.product
         if context.made is not None and context.made.rows is not None:
             self.kept_share = len(context.made.rows) / len(tables.rows)
         self.num_matched_steps = self.config.num_steps

@@ -69,7 +69,7 @@ def group_with_spark(positions: Path, target: Path, *, memory_mb: int, threads: 
         "spark.sql.shuffle.partitions": str(4 * threads),
         "spark.sql.warehouse.dir": str(target.parent / "warehouse"),
     }
-    session = SparkSession.builder.appName("athlos-ndp").master(master).config(map=settings).getOrCreate()
+    session = SparkSession.builder.appName("athlos-ndp").master(master).config(map={**settings}).getOrCreate()
     try:
         session.read.parquet(str(positions)).createOrReplaceTempView("positions")
         session.sql(COUNT_QUERY).write.parquet(str(target))

@@ -146,7 +146,8 @@ def argmax_rows(counts: Counts) -> Floats:
     """The limit of the softmax for T -> 0, [K]: the greatest counts share a row evenly (the code has T = 1e-6)."""
     top = reduce_rows(np.maximum, counts.counts, counts.offsets, empty=0.0)
     is_top = (counts.counts == spread(top, counts.offsets)).astype(np.float64)
-    return is_top / spread(reduce_rows(np.add, is_top, counts.offsets, empty=1.0), counts.offsets)
+    shares: Floats = is_top / spread(reduce_rows(np.add, is_top, counts.offsets, empty=1.0), counts.offsets)
+    return shares
 
 
 def log_sum_exp(scaled_K: Floats, offsets: Ints) -> Floats:
@@ -167,7 +168,8 @@ def row_temperatures(counts: Counts, *, zero_prob: float) -> tuple[Floats, NDArr
 
     def excess(temperatures: Floats) -> Floats:
         """Log mass of the seen tokens over that of the pseudo-token, less what is wanted; falls with T."""
-        return log_sum_exp(counts.counts / spread(temperatures, counts.offsets), counts.offsets) - log_odds
+        seen: Floats = log_sum_exp(counts.counts / spread(temperatures, counts.offsets), counts.offsets) - log_odds
+        return seen
 
     return _falling_root(excess, len(counts), bracket=ROW_BRACKET)
 

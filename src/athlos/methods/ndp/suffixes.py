@@ -51,7 +51,8 @@ def _places(corpus: Corpus) -> tuple[np.ndarray, np.ndarray]:
 def longer(keys_P2: np.ndarray, tokens_P: np.ndarray, length: int) -> np.ndarray:
     """Keys of contexts of `length` tokens with one more token in front."""
     distances = np.full(len(tokens_P), FROM_END + length, dtype=np.uint64)
-    return keys_P2 + np.stack(mix(tokens_P, distances), axis=1)
+    longer_P2: np.ndarray = keys_P2 + np.stack(mix(tokens_P, distances), axis=1)
+    return longer_P2
 
 
 def _seen_again(keys_P2: np.ndarray) -> np.ndarray:
@@ -114,7 +115,7 @@ class SuffixReader:
 
     def _mixed(self, levels: list[np.ndarray], vocab_size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(offsets, token ids, probabilities) of a block of positions."""
-        longest = sum((rows >= 0).astype(np.int64) for rows in levels) - 1
+        longest: np.ndarray = np.sum([rows >= 0 for rows in levels], axis=0) - 1
         shortest = np.minimum(self.n, longest)
         keys, probs = [], []
         for length, rows in enumerate(levels):

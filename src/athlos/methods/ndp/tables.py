@@ -223,8 +223,8 @@ def check_identity(found: TableIdentity, expected: TableIdentity, *, folder: Pat
 
 def _open_array(path: Path, dtype: Any) -> np.ndarray:
     """Map a one-dimensional array, or read it where it is empty and cannot be mapped."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.stat().st_size > HEADER_BYTES else None
-    array = np.load(path, allow_pickle=False) if array is None else array
+    is_empty = path.stat().st_size <= HEADER_BYTES
+    array: np.ndarray = np.load(path, mmap_mode=None if is_empty else "r", allow_pickle=False)
     if array.dtype != dtype or array.ndim != 1:
         raise ValueError(f"{path.name} holds {array.dtype} in {array.ndim} dimensions, expected {np.dtype(dtype)} in 1")
     return array

@@ -5,7 +5,7 @@ B questions, T positions.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -72,7 +72,7 @@ def probe(config: PlastSelectionConfig, model: "PreTrainedModel", *, context: Pa
     return probe_product(context, count, data=source.fingerprint(wanted.split), config=kept)
 
 
-def source_of(context: PartContext) -> PictureQuestionSource:
+def source_of(context: PartContext) -> PictureQuestionSource[Any]:
     assert context.data is not None
     source = context.data.source
     if not isinstance(source, PictureQuestionSource):

@@ -1,5 +1,7 @@
 """What the paper of SLAM claims, and the bars of our own studies."""
 
+from collections.abc import Mapping
+
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
 LAB, REAL = {"study": "lab_slam"}, {"study": "slam_gemma3", "train.lr": 1e-4}
@@ -17,8 +19,8 @@ ARM = ("selection.", "tuning.", "method.reason_steps", "train.max_steps")
 def _arms(
     label: str,
     metric: str,
-    other: dict[str, object],
-    study: dict[str, str],
+    other: Mapping[str, object],
+    study: Mapping[str, object],
     *,
     direction: Direction = Direction.UP,
     compare: Compare = Compare.DIFFERENCE,
@@ -37,7 +39,7 @@ def _arms(
     )
 
 
-def _controls(metric: str, study: dict[str, str], name: str) -> tuple[Comparison, ...]:
+def _controls(metric: str, study: Mapping[str, object], name: str) -> tuple[Comparison, ...]:
     return (
         _arms(f"slam - full, {name}", metric, {**FULL, **ONE_STAGE}, study),
         _arms(f"slam - random layers, {name}", metric, RANDOM, study),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.fields import any_of, at_least, sized, stepped
@@ -41,10 +41,9 @@ class ProbeTokens(StrEnum):
     all = "all"
 
 
-# Made by a call because `none` reads better in YAML than a null.
-Fallback = Enum("Fallback", [(name, name) for name in ("top_k", "none")], type=str)
+Fallback = StrEnum("Fallback", ["top_k", "none"])
 """What is taken when no layer stands out: the k (or k_max) of highest score, or nothing, which stops the run."""
-NeuronMask = Enum("NeuronMask", [(name, name) for name in ("none", "top50_change", "random50")], type=str)
+NeuronMask = StrEnum("NeuronMask", ["none", "top50_change", "random50"])
 """Which neurons of a chosen layer train: all, the half whose firing differs most between languages, a random half."""
 
 
@@ -67,14 +66,14 @@ class SlamConfig(ProbedConfig):
     """The language that the others are compared with."""
     k_max: int = at_least(1)
     """Most layers with k = 0."""
-    fallback: Fallback = MISSING  # type: ignore[valid-type]
+    fallback: Fallback = MISSING
     position: Position = MISSING
     statistic: Statistic = MISSING
     ffn_parts: list[str] = any_of("up", "down", "gate")
     """For `parts=ffn`."""
     train_emb: bool = False
     """Also train the input embedding, which is the head as well where they are tied."""
-    neuron_mask: NeuronMask = MISSING  # type: ignore[valid-type]
+    neuron_mask: NeuronMask = MISSING
     probe: TextProbeConfig = field(default_factory=TextProbeConfig)
     seed_random_layers: int | None = None
     """Seed of `selector=random` and `neuron_mask=random50`; empty = the run's."""
@@ -85,13 +84,13 @@ class SlamConfig(ProbedConfig):
 
     @property
     def needs_counts(self) -> bool:
-        return self.selector in PROBING or self.neuron_mask.name == "top50_change"  # type: ignore[attr-defined]
+        return self.selector in PROBING or self.neuron_mask.name == "top50_change"
 
     def misfits(self) -> Iterator[str]:
         if self.train_emb:
             yield "selection.train_emb=true"
-        if self.neuron_mask.name != "none":  # type: ignore[attr-defined]
-            yield f"selection.neuron_mask={self.neuron_mask.name}"  # type: ignore[attr-defined]
+        if self.neuron_mask.name != "none":
+            yield f"selection.neuron_mask={self.neuron_mask.name}"
 
 
 @dataclass(kw_only=True)
@@ -145,7 +144,7 @@ def _selection_errors(config: "RunConfig") -> Iterable[str]:
         yield f"selection.probe.blocks: got {node.probe.blocks}, expected at most num_questions"
     if node.parts is Trained.ffn and not node.ffn_parts:
         yield "selection.ffn_parts: got [], expected at least one of up, down, gate, or parts=attn or all"
-    is_masked = node.neuron_mask.name != "none"  # type: ignore[attr-defined]
+    is_masked = node.neuron_mask.name != "none"
     if is_masked and node.parts is not Trained.ffn:
         yield "selection.neuron_mask: neurons are rows and columns of the FFN: use parts=ffn"
     if is_masked and config.train.weight_decay:

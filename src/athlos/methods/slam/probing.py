@@ -19,14 +19,14 @@ from athlos.errors import ConfigError, DataError
 from athlos.methods.slam.config import ProbeTokens, SlamConfig
 from athlos.models.neuron_counts import NeuronCounts
 from athlos.models.probed_selection import count_blocks, probe_product
-from athlos.parts import PartContext
+from athlos.models.selection import OfRun
 from athlos.stages import Product
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-def probe(config: SlamConfig, model: "PreTrainedModel", *, context: PartContext) -> Product:
+def probe(config: SlamConfig, model: "PreTrainedModel", *, context: OfRun) -> Product:
     """Counts of the probe's texts by block, as a stage product."""
     source, split = probe_source(config, context=context)
     wanted = config.probe
@@ -49,7 +49,7 @@ def probe(config: SlamConfig, model: "PreTrainedModel", *, context: PartContext)
     return probe_product(context, count, data=source.fingerprint(split), config=kept)
 
 
-def probe_source(config: SlamConfig, *, context: PartContext) -> tuple[Source[Any], str]:
+def probe_source(config: SlamConfig, *, context: OfRun) -> tuple[Source[Any], str]:
     """The data that is probed, and its split. Raises `ConfigError` for the data and split that the run is tested on."""
     assert context.data is not None
     if not config.probe.data:

@@ -22,7 +22,7 @@ from athlos.models.config import Selector
 from athlos.models.forward import causal_model
 from athlos.models.neuron_counts import NeuronCounts, merge
 from athlos.models.probed_selection import Choice, ProbedSelection, blocks_of, by_layer_and_language
-from athlos.models.selection import Chosen
+from athlos.models.selection import Chosen, OfRun
 from athlos.models.sites import Site, backbone, chosen_layers, chosen_sites
 from athlos.parts import PartContext
 from athlos.stages import Stage
@@ -65,7 +65,7 @@ class SlamSelection(ProbedSelection):
         k = self.config.k or min(self.config.k_max, rules.lower_half(num_layers))
         return placed(list(range(k)), position=self.config.position, num_layers=num_layers)
 
-    def seed(self, context: PartContext) -> int:
+    def seed(self, context: OfRun) -> int:
         own = self.config.seed_random_layers
         return context.config.seed if own is None else own
 
@@ -80,7 +80,7 @@ class SlamSelection(ProbedSelection):
             found["diag/selection_jaccard"] = choice.jaccard
         return found
 
-    def choose(self, model: "PreTrainedModel", *, context: PartContext) -> Chosen:
+    def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
         chosen = super().choose(model, context=context)
         if self.config.train_emb:
             chosen.parameters += backbone(model).embedding.parameters()
@@ -88,7 +88,7 @@ class SlamSelection(ProbedSelection):
             chosen.gradient_masks = self._gradient_masks(model, context=context)
         return chosen
 
-    def _gradient_masks(self, model: "PreTrainedModel", *, context: PartContext) -> list[tuple[nn.Parameter, Tensor]]:
+    def _gradient_masks(self, model: "PreTrainedModel", *, context: OfRun) -> list[tuple[nn.Parameter, Tensor]]:
         """Half of the neurons of a layer train: rows of up and gate, columns of down."""
         config, found = self.config, backbone(causal_model(model))
         kept = round(MASKED_SHARE * found.ffn_size)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from athlos.config.fields import above, at_least, bounded
@@ -33,15 +33,19 @@ class Placement(StrEnum):
     rezero = "rezero"
 
 
-# Made by a call because `none` reads better in YAML than a null.
-InitScale = Enum(
-    "InitScale",
-    [(name, name) for name in ("auto", "none", "inv_sqrt_L", "inv_sqrt_2L", "layerwise", "branch_multiplier")],
-    type=str,
-)
-"""What output projections are scaled by; `auto` = what the placement's own rule says."""
-WidthScale = Enum("WidthScale", [(name, name) for name in ("none", "inv_sqrt_d")], type=str)
-Calibration = Enum("Calibration", [(name, name) for name in ("none", "analytic", "measured")], type=str)
+class InitScale(StrEnum):
+    """What output projections are scaled by; `auto` = what the placement's own rule says."""
+
+    auto = "auto"
+    none = "none"
+    inv_sqrt_L = "inv_sqrt_L"
+    inv_sqrt_2L = "inv_sqrt_2L"
+    layerwise = "layerwise"
+    branch_multiplier = "branch_multiplier"
+
+
+WidthScale = StrEnum("WidthScale", ["none", "inv_sqrt_d"])
+Calibration = StrEnum("Calibration", ["none", "analytic", "measured"])
 
 
 class NormKind(StrEnum):
@@ -83,14 +87,14 @@ class SpanNormSurgeryConfig(SurgeryConfig):
     """Normalise the first attention's input; the skip keeps the raw embedding."""
     span_blocks: int = bounded("[1, 2]")
     """Blocks that one skip spans; must divide the number of layers."""
-    init_scale: InitScale = MISSING  # type: ignore[valid-type]
+    init_scale: InitScale = MISSING
     combine_scales: bool = MISSING
     """Let `init_scale` act on top of a placement that brings its own scale (deepnorm, rezero)."""
     c: float = above(0)
     """Branch variance of inv_sqrt_L and branch_multiplier is c / L."""
-    width_scale: WidthScale = MISSING  # type: ignore[valid-type]
+    width_scale: WidthScale = MISSING
     """Standard deviation of the matrices: the model's `initializer_range`, or 1 / sqrt(inputs)."""
-    branch_calibration: Calibration = MISSING  # type: ignore[valid-type]
+    branch_calibration: Calibration = MISSING
     """Bring the FFN's output variance to the wanted one: not, by SwiGLU's E[silu(a)^2], or by one batch."""
     embed_norm: bool = MISSING
     """Divide each embedding by its root mean square, since the first skip begins there. The matrix is untouched."""
@@ -148,7 +152,7 @@ def _surgery_errors(config: "RunConfig") -> Iterable[str]:
 
 
 def _scale_errors(node: SpanNormSurgeryConfig) -> Iterable[str]:
-    placement, scale = node.placement, node.init_scale.value  # type: ignore[attr-defined]
+    placement, scale = node.placement, node.init_scale.value
     own = placement in OWN_SCALE
     if own and scale not in ("auto", "none") and not node.combine_scales:
         yield (

@@ -77,10 +77,10 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
         weight.copy_(std * torch.randn(weight.shape, generator=generator))
 
     with torch.no_grad():
-        draw(found.embedding.weight, base)  # type: ignore[arg-type]
+        draw(found.embedding.weight, base)
         padding = found.embedding.padding_idx
         if isinstance(padding, int):
-            found.embedding.weight[padding] = 0  # type: ignore[index]
+            found.embedding.weight[padding] = 0
         for layer in found.layers:
             for name, linear in branch_matrices(layer):
                 std = base if settings["width_scale"] == "none" else width_std(settings["placement"], linear)
@@ -95,7 +95,7 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
                 if linear.bias is not None:
                     linear.bias.zero_()
         if not found.is_tied:
-            draw(found.head.weight, base)  # type: ignore[arg-type]
+            draw(found.head.weight, base)
         for name, parameter in found.decoder.named_parameters():
             if name.rpartition(".")[0].endswith(("norm", "norm.side", "norm.outer")):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
@@ -141,7 +141,7 @@ def branch_variances(
 
 def skip_product(variances: Iterable[float]) -> float:
     """What is left of a unit skip path behind blocks whose branches have these variances: prod (1 + s^2)^(-1/2)."""
-    return math.prod((1 + variance) ** -0.5 for variance in variances)
+    return float(math.prod((1 + variance) ** -0.5 for variance in variances))
 
 
 def _calibrator(layer: Layer, wanted: float) -> Any:

@@ -139,7 +139,7 @@ def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) 
         is_last=layer.index == len(found.layers) - 1 and plan.final == "none",
     )
     # transformers notes on each layer whether and how it is computed again in the backward pass.
-    block.gradient_checkpointing = layer.module.gradient_checkpointing
+    block.gradient_checkpointing = bool(layer.module.gradient_checkpointing)
     if block.gradient_checkpointing:
         block._gradient_checkpointing_func = layer.module._gradient_checkpointing_func
     return block.train(layer.module.training)

@@ -13,7 +13,7 @@ from athlos.generation.config import SelfGeneratorConfig
 from athlos.retrieval.config import FilesCorpusConfig, PassagesCorpusConfig
 from athlos.training.pipeline_config import PipelineMethodConfig
 
-DEFAULTS = {"method": "rag", "corpus": "none", "index": "lexical", "eval": "qa"}
+DEFAULTS = {"method": "rag", "corpus": "none", "index": "lexical", "eval": "none"}
 """What answers where the command names nothing else; a folder of files is to be named."""
 MAX_PASSAGES = 10
 """Passages shown of one search; the rest are counted."""

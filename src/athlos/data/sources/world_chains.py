@@ -2,22 +2,21 @@
 
 Each relation has exactly one answer, or the table's country is left out of it: countries with two capitals, capitals of
 two countries, neighbours of equal area. A chain visits no country twice. Names of countries are in every language;
-capitals and internet domains are written alike in all, as in the table. `corpus=world` has a passage a country with
-what the table says of it, in every language. The table is ODbL 1.0.
+capitals and internet domains are written alike in all, as in the table. A passage is what the table says of a country,
+under one id in all languages; those of a question are what its steps rest on and some others. The table is ODbL 1.0.
 """
 
 import random
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
 from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
-from athlos.data.known_world import PARALLEL
-from athlos.data.records import FactRecord, QuestionRecord, Record, Step
+from athlos.data.records import NAMED_PASSAGES, PARALLEL, FactRecord, Passage, QuestionRecord, Record, Step
 from athlos.data.source import Source, files_hash
 from athlos.data.sources.world_facts import WorldFactsConfig, WorldFactsSource
 from athlos.data.sources.world_language import LANGUAGES, Asked, Speech
@@ -27,6 +26,7 @@ from athlos.stages import content_hash
 GENERATOR_VERSION = 1
 """Raised when the same files give other questions."""
 SPLITS = ("dev", "test")
+PIVOT = "en"
 HOPS = (2, 3)
 FORWARD = ("capital", "domain", "largest_neighbour", "smallest_neighbour")
 """Relations of a country."""
@@ -48,6 +48,8 @@ class WorldChainsConfig(DataConfig):
     """Questions for choosing settings, half of them of two steps, each in every language."""
     num_test: int = at_least(1, default=300)
     """Questions for testing, half of them of two steps, each in every language."""
+    num_distractors: int = at_least(0, default=6)
+    """Passages of a question beside those that its steps rest on."""
     chain_seed: int = at_least(0, default=0)
     """Seed of the choice of questions."""
 
@@ -139,7 +141,6 @@ class WorldChainsSource(Source[WorldChainsConfig]):
     """`meta.hops` is the number of steps. A question is in one split in all languages."""
 
     record_type = QuestionRecord
-    pivot = "en"
 
     @cached_property
     def table(self) -> WorldTable:
@@ -168,19 +169,20 @@ class WorldChainsSource(Source[WorldChainsConfig]):
         config = {key: value for key, value in asdict(self.config).items() if key not in ("dir", "name")}
         return content_hash([GENERATOR_VERSION, split, config, files_hash(self.files(split))])
 
-    def world_fingerprint(self) -> str:
-        return content_hash([GENERATOR_VERSION, self.config.languages, files_hash(self.files("test"))])
-
-    def world_passages(self) -> Iterator[tuple[str, str, str, str]]:
-        for code in self.config.languages:
-            for country in self.table.records:
-                told = [
-                    self.exact.statement(Asked(relation, country), self.table.facts[country, relation], language=code)
-                    for relation in FORWARD
-                    if (country, relation) in self.table.facts
-                ]
-                if told:
-                    yield code, country, self.exact.name(country, code), "\n".join(told)
+    def _passages(self, code: str) -> dict[str, Passage]:
+        """Country -> what the table says of it, for countries that it says something of."""
+        found = {}
+        for country in self.table.records:
+            told = [
+                self.exact.statement(Asked(relation, country), self.table.facts[country, relation], language=code)
+                for relation in FORWARD
+                if (country, relation) in self.table.facts
+            ]
+            if told:
+                title = self.exact.name(country, code)
+                text = "\n".join(told)
+                found[country] = Passage(title=title, text=text, sentences=told, identifier=country)
+        return found
 
     @cached_property
     def chains(self) -> dict[str, list[Chain]]:
@@ -210,24 +212,39 @@ class WorldChainsSource(Source[WorldChainsConfig]):
         return [self._of_language(split, code) for code in self.config.languages]
 
     def _of_language(self, split: str, code: str) -> Iterator[Record]:
+        passages = self._passages(code)
         for chain in self.chains[split]:
             steps = self._steps(chain, code)
-            english = self._steps(chain, self.pivot)
+            english = self._steps(chain, PIVOT)
             yield QuestionRecord(
                 identifier=f"{code}-{chain.identifier}",
                 language=code,
                 question=self.exact.question(chain.start, chain.relations, language=code),
                 answers=[steps[-1].answer],
                 steps=steps,
+                passages=self._passages_of(chain, passages),
                 meta={
+                    NAMED_PASSAGES: True,
                     "hops": len(steps),
                     PARALLEL: {
-                        "question": self.exact.question(chain.start, chain.relations, language=self.pivot),
+                        "question": self.exact.question(chain.start, chain.relations, language=PIVOT),
                         "answers": [english[-1].answer],
                         "steps": [[step.question, step.answer] for step in english],
                     },
                 },
             )
+
+    def _passages_of(self, chain: Chain, passages: Mapping[str, Passage]) -> list[Passage]:
+        """Those that the steps rest on and others, the same ones in every language, in the order of the table."""
+        needed = set(chain.countries)
+        rng = random.Random(f"world_chains:distractors:{chain.identifier}")
+        others = [country for country in passages if country not in needed]
+        kept = needed | set(rng.sample(others, min(self.config.num_distractors, len(others))))
+        return [
+            replace(passage, is_supporting=country in needed)
+            for country, passage in passages.items()
+            if country in kept
+        ]
 
     def _steps(self, chain: Chain, code: str) -> list[Step]:
         arguments = [chain.start, *(f"#{number}" for number in range(1, len(chain.relations)))]

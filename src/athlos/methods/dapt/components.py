@@ -9,17 +9,16 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from athlos.data.known_world import PARALLEL, Exact
-from athlos.data.records import QuestionRecord
+from athlos.data.records import PARALLEL, QuestionRecord
 from athlos.errors import DataError
 from athlos.generation.pipeline import Ask, Steps
 from athlos.methods.dapt import prompts
 from athlos.methods.dapt.config import DaptConfig
+from athlos.methods.dapt.exact import Exact
 from athlos.methods.dapt.graph import REFERENCE, filled, json_in, parse_graph
 from athlos.retrieval.interface import Passage
 from athlos.text.language import base_language
 
-ENGLISH = "en"
 LOST_SHARE = 1 / 3
 """Words that a damaged node loses."""
 Answer = tuple[str | None, str | None]
@@ -41,7 +40,7 @@ class Question:
     english_steps: tuple[tuple[str, str], ...]
 
     @classmethod
-    def of(cls, record: QuestionRecord, *, pivot: str = ENGLISH) -> "Question":
+    def of(cls, record: QuestionRecord, *, pivot: str) -> "Question":
         steps = tuple((step.question, step.answer) for step in record.steps)
         parallel = record.meta.get(PARALLEL)
         if parallel is None and base_language(record.language) == pivot:

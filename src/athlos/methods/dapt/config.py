@@ -111,6 +111,8 @@ class NoiseConfig:
 @dataclass(kw_only=True)
 class DaptConfig(PipelineMethodConfig):
     path: Path = MISSING
+    pivot: str = MISSING
+    """Language that plays the part of English: `en`, in the lab its first one."""
     merge: MergeConfig = field(default_factory=MergeConfig)
     retrieval: Retrieval = MISSING
     k: int = at_least(1)

@@ -24,11 +24,9 @@ SAME_NODE = 0.5
 """Least trigram cosine of a node and the gold node it stands for."""
 
 
-def measured(
-    questions: Sequence[Question], records: Sequence[QuestionRecord], predictions: Sequence[Prediction], *, k: int
-) -> dict[str, float]:
+def measured(solved: Sequence[tuple[Question, QuestionRecord, Prediction]], *, k: int) -> dict[str, float]:
     values: dict[str, list[float]] = defaultdict(list)
-    for question, record, prediction in zip(questions, records, predictions, strict=True):
+    for question, record, prediction in solved:
         for name, value in _of_question(question, record, prediction, k=k).items():
             values[name].append(value)
     means = {name: float(np.mean(items)) for name, items in values.items()}
@@ -65,16 +63,9 @@ def _of_question(question: Question, record: QuestionRecord, prediction: Predict
 def _of_nodes(record: QuestionRecord, nodes: Sequence[dict[str, Any]], *, k: int) -> dict[str, float]:
     if not nodes:
         return {}
-    stopped = [node.get("is_stopped", False) for node in nodes]
-    values = {
-        "graph/stopped_rate": float(np.mean(stopped)),
-        "cost/passages_read": float(
-            sum(len(node["read"]) for node, is_stopped in zip(nodes, stopped, strict=True) if not is_stopped)
-        ),
-    }
-    gold = gold_ids(record) or [step.supporting for step in record.steps if step.supporting]
-    if gold:
-        both = recall([name for node in nodes for name in node["read"]], gold)
+    values = {"graph/stopped_rate": float(np.mean([node.get("is_stopped", False) for node in nodes]))}
+    if gold := gold_ids(record):
+        both = recall([name for node in nodes for name in node["fused"]], gold)
         values[f"retrieval/recall@{k}"] = both
         if all(len(node["found"]) == 2 for node in nodes):
             values["recall_both"] = both

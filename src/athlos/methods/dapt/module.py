@@ -10,13 +10,13 @@ from functools import cached_property
 import numpy as np
 
 from athlos.config.compose import plain
-from athlos.data.known_world import KnownWorld
 from athlos.data.records import QuestionRecord
 from athlos.errors import DataError
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.pipeline import Solver
-from athlos.methods.dapt.components import ENGLISH, Components, Question
+from athlos.methods.dapt.components import Components, Question
 from athlos.methods.dapt.config import AUTO, DaptConfig
+from athlos.methods.dapt.exact import exact_of
 from athlos.methods.dapt.graph import Graph
 from athlos.methods.dapt.measures import measured
 from athlos.methods.dapt.merge import auto_tau
@@ -24,28 +24,31 @@ from athlos.methods.dapt.pipeline import Compare, DaptSolver, Decomposed, decomp
 from athlos.parts import PartContext
 from athlos.retrieval.encoders import Encoder
 from athlos.training.module import Measured
-from athlos.training.pipeline_module import PipelineModule
+from athlos.training.pipeline_module import PipelineModule, gold_of, in_all_processes
 
-DECOMPOSITION = ("path", "translator", "decomposer", "max_nodes", "num_demonstrations", "max_new_tokens", "noise")
+DECOMPOSITION = (
+    "path",
+    "pivot",
+    "translator",
+    "decomposer",
+    "max_nodes",
+    "num_demonstrations",
+    "max_new_tokens",
+    "noise",
+)
 """Keys of the method that change a decomposition."""
 
 
 class DaptModule(PipelineModule[DaptConfig]):
     def prepare(self, *, context: PartContext) -> None:
         super().prepare(context=context)
-        self.records: list[QuestionRecord] = []
+        self.solved_questions: list[tuple[QuestionRecord, Prediction]] = []
         self._first: dict[tuple[str, str], Decomposed] = {}
 
     @cached_property
-    def world(self) -> KnownWorld | None:
-        assert self.context.data is not None
-        source = self.context.data.source
-        return source if isinstance(source, KnownWorld) else None
-
-    @cached_property
     def parts(self) -> Components:
-        exact = None if self.world is None else self.world.exact
-        return Components(self.method, seed=self.config.seed, exact=exact)
+        assert self.context.data is not None
+        return Components(self.method, seed=self.config.seed, exact=exact_of(self.context.data.source))
 
     @cached_property
     def compare(self) -> Compare | None:
@@ -62,15 +65,16 @@ class DaptModule(PipelineModule[DaptConfig]):
         return cosines
 
     def question(self, record: QuestionRecord) -> Question:
-        return Question.of(record, pivot=ENGLISH if self.world is None else self.world.pivot)
+        return Question.of(record, pivot=self.method.pivot)
 
     def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
         """One prediction a request; its trace begins with the decomposition."""
         first = self._decomposed(requests, progress=progress)
         rest = super().answer(requests, progress=progress)
         predictions = [_joined(one, other) for one, other in zip(first, rest, strict=True)]
-        self.answered[-len(predictions) :] = predictions
-        self.records += [request.record for request in requests]
+        asked = list(zip(requests, predictions, strict=True))
+        self.answered[-len(asked) :] = [(prediction.trace, gold_of(request)) for request, prediction in asked]
+        self.solved_questions += [(request.record, prediction) for request, prediction in asked]
         return predictions
 
     def solver(self, request: Request) -> Solver:
@@ -151,10 +155,10 @@ class DaptModule(PipelineModule[DaptConfig]):
 
     def measurements(self) -> Measured:
         metrics, figures = super().measurements()
-        if not self.answered:
+        solved = in_all_processes(self.solved_questions)
+        if not solved:
             return metrics, figures
-        questions = [self.question(record) for record in self.records]
-        metrics |= measured(questions, self.records, self.answered, k=self.method.k)
+        metrics |= measured([(self.question(record), record, done) for record, done in solved], k=self.method.k)
         metrics["cost/tokens"] = metrics["cost/prompt_tokens"] + metrics["cost/new_tokens"]
         if self.method.merge.tau == AUTO:
             metrics["graph/tau"] = self.tau

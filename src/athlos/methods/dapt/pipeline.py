@@ -260,7 +260,8 @@ class DaptSolver:
                     "source": source,
                     "english": english,
                     "found": [[passage.identifier for passage in found] for found in lists],
-                    "read": [passage.identifier for passage in passages],
+                    "fused": [passage.identifier for passage in passages],
+                    "read": [] if is_stopped else [passage.identifier for passage in passages],
                     "answer": answer,
                     "is_stopped": is_stopped,
                 },
@@ -310,7 +311,8 @@ class DaptSolver:
             read = fused(lists, k=self.method.k, kind=self.method.fuse, queries=queries, parents=())
             passages |= {passage.identifier: passage for passage in read}
             values = {"number": number, "found": [[hit.identifier for hit in hits] for hits in lists]}
-            yield [Note(purpose="node", values={**values, "read": [passage.identifier for passage in read]})]
+            names = [passage.identifier for passage in read]
+            yield [Note(purpose="node", values={**values, "fused": names, "read": names})]
         return (yield from self.parts.composed(question, (), list(passages.values())))
 
 

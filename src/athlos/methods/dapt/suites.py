@@ -16,7 +16,7 @@ from athlos.errors import ConfigError
 from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.suites.qa import QuestionSuite
-from athlos.methods.dapt.components import ENGLISH, damaged, with_lost_words
+from athlos.methods.dapt.components import damaged, with_lost_words
 from athlos.methods.dapt.config import (
     BilingualRecallConfig,
     ChainSuiteConfig,
@@ -30,6 +30,8 @@ from athlos.retrieval.corpora import gold_ids
 from athlos.retrieval.hybrid import reciprocal_rank_fusion
 from athlos.retrieval.interface import Index, Passage
 from athlos.training.pipeline_module import PipelineModule
+
+ENGLISH = "en"
 
 
 class ChainSuite(QuestionSuite):

@@ -1,7 +1,10 @@
 """DaPT written as loops from its definitions: matching, order, fusion, recall, and what a chain succeeds with."""
 
 import itertools
-from collections.abc import Sequence
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -48,6 +51,30 @@ def rrf(lists: Sequence[Sequence[str]]) -> dict[str, float]:
 
 def recall(found: Sequence[str], gold: Sequence[str], *, k: int) -> float:
     return sum(name in found[:k] for name in gold) / len(gold)
+
+
+def bm25(
+    texts: Mapping[str, str], queries: Sequence[str], *, k: int, k1: float = 1.2, b: float = 0.75
+) -> list[list[str]]:
+    """The k best names of each query over all texts: a word of a query counts once, idf ln(1 + (N-df+.5)/(df+.5))."""
+    words = {name: _words(text) for name, text in texts.items()}
+    counts = {name: Counter(of_text) for name, of_text in words.items()}
+    mean_length = sum(map(len, words.values())) / len(words)
+    df = Counter(word for of_text in counts.values() for word in of_text)
+    norms = {name: k1 * (1 - b + b * len(of_text) / mean_length) for name, of_text in words.items()}
+    found = []
+    for query in queries:
+        idf = {word: math.log(1 + (len(texts) - df[word] + 0.5) / (df[word] + 0.5)) for word in set(_words(query))}
+        scores = {
+            name: sum(idf[word] * tf[word] / (tf[word] + norms[name]) for word in idf if word in tf)
+            for name, tf in counts.items()
+        }
+        found.append(sorted(scores, key=lambda name: -scores[name])[:k])
+    return found
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 def chain_success(p_s: float, p_en: float, num_hops: int, *, are_identical: bool = False) -> float:

@@ -285,7 +285,8 @@ class DaptSolver:
             sides.append(filled(text or "", known) if is_known else None)
         if any(side is not None for side in sides):
             return sides[0], sides[1], False
-        return (*(_with_texts_of_parents(graph, index, is_english=is_english) for is_english in (False, True)), True)
+        source = _with_texts_of_parents(graph, index, is_english=False)
+        return source, _with_texts_of_parents(graph, index, is_english=True), True
 
     def _found(self, question: Question, source: str | None, english: str | None) -> Steps[list[list[Passage]]]:
         """One ranked list a language that is searched and has a wording."""

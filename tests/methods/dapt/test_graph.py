@@ -13,10 +13,12 @@ from athlos.methods.dapt.graph import (
     filled,
     levels,
     parse_graph,
+    references,
     renumbered,
     repaired,
     sinks,
     topological_order,
+    without_references,
 )
 
 
@@ -44,6 +46,12 @@ def test_a_reference_is_filled_as_a_whole_token_and_once():
     assert filled("Is #12 older than #1?", answers) == "Is #1 Record older than Rome?"
     with pytest.raises(KeyError):
         filled("#2", answers)
+
+
+@pytest.mark.parametrize("text", ["#1", "##1", "a ###12 b", "#12345"])
+def test_a_text_without_references_has_none(text):
+    assert references(without_references(text)) == []
+    assert "#" not in without_references(text)
 
 
 def test_new_numbers_do_not_meet_old_ones():

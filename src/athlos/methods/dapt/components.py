@@ -19,6 +19,7 @@ from athlos.methods.dapt.graph import REFERENCE, filled, json_in, parse_graph
 from athlos.retrieval.interface import Passage
 from athlos.text.language import base_language
 
+ENGLISH = "en"
 LOST_SHARE = 1 / 3
 """Words that a damaged node loses."""
 Answer = tuple[str | None, str | None]

@@ -137,6 +137,21 @@ class DaptConfig(PipelineMethodConfig):
 
 
 @dataclass(kw_only=True)
+class TranslateConfig(PipelineMethodConfig):
+    """The benchmark builder."""
+
+    target: str = MISSING
+    """Code of the language that the data's English questions are translated into."""
+    max_new_tokens: int = at_least(1)
+    """Longest translation of a question, in tokens."""
+
+
+@dataclass(kw_only=True)
+class TranslatedSuiteConfig(SuiteConfig):
+    """Writes the translated questions, and says how many were kept."""
+
+
+@dataclass(kw_only=True)
 class ChainSuiteConfig(QuestionsConfig):
     norm: str = one_of("", "squad", "mkqa", "mkqa_unicode", default="")
     """Normaliser of answers in all languages; empty = `squad` for English, else `mkqa_unicode`."""
@@ -205,6 +220,21 @@ PARTS = [
         target="athlos.methods.dapt.module.DaptModule",
         summary="questions of several steps, taken apart and solved in two languages",
         check=_errors,
+    ),
+    Part(
+        group="method",
+        name="dapt_translate",
+        schema=TranslateConfig,
+        target="athlos.methods.dapt.construct.TranslateModule",
+        summary="questions of several steps translated, and kept where their answers survive",
+        check=pipeline_errors,
+    ),
+    Part(
+        group="suite",
+        name="translated",
+        schema=TranslatedSuiteConfig,
+        target="athlos.methods.dapt.suites.TranslatedSuite",
+        summary="the translated questions of method=dapt_translate, and the share that was kept",
     ),
     Part(
         group="suite",

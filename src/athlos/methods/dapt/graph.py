@@ -59,7 +59,7 @@ def renumbered(text: str, numbers: Mapping[int, int]) -> str:
 
 def without_references(text: str) -> str:
     """A text in which `#1` is no reference: the number alone is left."""
-    return REFERENCE.sub(r"\1", text)
+    return re.sub(r"#+(?=\d)", "", text)
 
 
 def filled(text: str, answers: Mapping[int, str]) -> str:

@@ -1,6 +1,8 @@
 """Suites of DaPT: answers to questions of several steps, and two studies of retrieval alone, part A and part B."""
 
+import json
 import random
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -16,13 +18,16 @@ from athlos.errors import ConfigError
 from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.suites.qa import QuestionSuite
-from athlos.methods.dapt.components import damaged, with_lost_words
+from athlos.generation.interface import Request
+from athlos.methods.dapt.components import ENGLISH, damaged, with_lost_words
 from athlos.methods.dapt.config import (
     BilingualRecallConfig,
     ChainSuiteConfig,
     RetrievalStudyConfig,
     StepRecallConfig,
+    TranslatedSuiteConfig,
 )
+from athlos.methods.dapt.construct import REASONS, english_row
 from athlos.methods.dapt.measures import bilingual_gain
 from athlos.methods.dapt.recall import check_equal_k, crossing, filled_steps, recall, shared_out, step_gold
 from athlos.retrieval.building import build_index
@@ -30,8 +35,6 @@ from athlos.retrieval.corpora import gold_ids
 from athlos.retrieval.hybrid import reciprocal_rank_fusion
 from athlos.retrieval.interface import Index, Passage
 from athlos.training.pipeline_module import PipelineModule
-
-ENGLISH = "en"
 
 
 class ChainSuite(QuestionSuite):
@@ -63,6 +66,35 @@ class ChainSuite(QuestionSuite):
                 value for name, value in result.metrics.items() if name.startswith("em/") and name != f"em/{pivot}"
             ]
             result.metrics["em_gap"] = float(result.metrics[f"em/{pivot}"] - np.mean(others))
+        return result
+
+
+class TranslatedSuite:
+    """`kept_share`, and `rejected/<reason>` of the questions; the predictions are rows of data=translated_questions.
+
+    Behind the translations stand the English questions that were kept, with their passages.
+    """
+
+    is_seeded = False
+
+    def __init__(self, config: TranslatedSuiteConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        questions = [record for record in records if isinstance(record, QuestionRecord) and record.answers]
+        requests = [
+            Request(identifier=record.identifier, prompt=record.question, record=record) for record in questions
+        ]
+        rows = [json.loads(prediction.text) for prediction in answerer.answer(requests, progress=progress)]
+        reasons = Counter(row.get("rejected", "") for row in rows)
+        kept = [record for record, row in zip(questions, rows, strict=True) if "rejected" not in row]
+        result = SuiteResult(predictions=[*rows, *map(english_row, kept)])
+        shares = {"kept_share": reasons[""], **{f"rejected/{reason}": reasons[reason] for reason in REASONS}}
+        for name, count in shares.items():
+            result.metrics[name] = count / len(rows)
+            result.details[name] = MetricDetail(n=len(rows))
         return result
 
 

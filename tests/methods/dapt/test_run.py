@@ -1,5 +1,6 @@
 """Whole runs in the lab: the truth gives EM 1, noise takes from it, and another merge begins at the graphs."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +8,9 @@ import pytest
 from tests.run_record import metrics_of
 
 from athlos.config.compose import run_config
-from athlos.errors import ConfigError
+from athlos.data.datamodule import build_source
+from athlos.data.records import PARALLEL
+from athlos.errors import ConfigError, DataError
 from athlos.runs.execute import execute
 
 LAB = [
@@ -58,6 +61,29 @@ def test_another_merge_or_k_begins_at_the_graphs(lab: list[str], cache: Path):
     assert built(cache, "decompositions") == 2
 
 
+def test_another_run_translates_through_its_predictions(lab: list[str], tmp_path: Path):
+    """The seam for method=tm: its predictions are the English questions, by id. They stand in the trace."""
+    asked = run_config(lab)
+    source = build_source(asked)
+    rows = [
+        {"id": record.identifier, "prediction": f"translated {record.meta[PARALLEL]['question']}"}
+        for record in source.records("test")
+        if record.language != "latn"
+    ]
+    path = tmp_path / "translation.jsonl"
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    more = ["method.translator=file", f"method.translations={path}", "method.merge.tau=0.7"]
+    folder = execute(run_config([*lab, *more]))
+    predictions = [
+        json.loads(line) for line in (folder / "predictions" / "chains.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
+    english = {row["id"]: row["trace"][0]["english"] for row in predictions}
+    assert all(english[row["id"]] == row["prediction"] for row in rows)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
+    with pytest.raises(DataError, match="no row translates question"):
+        execute(run_config([*lab, *more, "seed=5"]))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -67,6 +93,7 @@ def test_another_merge_or_k_begins_at_the_graphs(lab: list[str], cache: Path):
         ("method.solve=all_at_once", "method.solve: got all_at_once"),
         ("method.path=src method.merge.kind=llm", "method.merge.kind: got llm"),
         ("method.decomposer=model", "method.decomposer=model is not damaged"),
+        ("method.translator=file", "belong together"),
         ("train.max_steps=3", "trains nothing"),
         ("method.k=0", "method.k: got 0"),
         ("eval=step_recall corpus=none index=none", "choose corpus=contexts"),

@@ -166,6 +166,7 @@ def method(**changes: Any) -> DaptConfig:
         "final": Final.sink,
         "answer_memory": Memory.both,
         "translator": "oracle",
+        "translations": "",
         "decomposer": "gold",
         "reader": "exact",
         "max_nodes": 6,

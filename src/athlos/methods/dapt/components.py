@@ -6,10 +6,12 @@ not depend on other questions; with `noise.correlated` both graphs of a question
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from athlos.data.records import PARALLEL, QuestionRecord
+from athlos.data.rows import json_rows
 from athlos.errors import DataError
 from athlos.generation.pipeline import Ask, Steps
 from athlos.methods.dapt import prompts
@@ -69,8 +71,11 @@ class Question:
 
 
 class Components:
-    def __init__(self, config: DaptConfig, *, seed: int, exact: Exact | None) -> None:
+    def __init__(
+        self, config: DaptConfig, *, seed: int, exact: Exact | None, translations: Mapping[str, str] | None = None
+    ) -> None:
         self.config, self.seed, self._exact = config, seed, exact
+        self._translations = translations or {}
 
     @property
     def exact(self) -> Exact:
@@ -84,6 +89,11 @@ class Components:
         """The whole question in English."""
         if self.config.translator == "model":
             return (yield from self._asked_translation(question.text, source=question.language, target=question.pivot))
+        if self.config.translator == "file":
+            known = self._translations
+            if question.text not in known and question.identifier not in known:
+                raise DataError(f"method.translations: no row translates question '{question.identifier}'")
+            return known.get(question.text) or known[question.identifier]
         if question.english is None:
             raise DataError(f"question '{question.identifier}': the data have no parallel question in English")
         return with_lost_words(question.english, self.config.noise.translate, self._rng(question, "translate"))
@@ -92,6 +102,8 @@ class Components:
         """A sub-question in the other language; None where it cannot be read."""
         if self.config.translator == "model":
             return (yield from self._asked_translation(text, source=source, target=target))
+        if self.config.translator == "file":
+            return self._translations.get(text)
         try:
             translation = self.exact.translation(text, language=target)
         except DataError:
@@ -188,6 +200,21 @@ class Components:
 
     def _rng(self, question: Question, *purpose: str) -> random.Random:
         return random.Random("/".join([str(self.seed), question.identifier, *purpose]))
+
+
+def read_translations(path: Path) -> dict[str, str]:
+    """Id, and source text where a row has one -> translation; `DataError` names the row that lacks its fields."""
+
+    def refuse(error: DataError) -> None:
+        raise error
+
+    found: dict[str, str] = {}
+    for row in json_rows(path, refuse):
+        translation = row.need("prediction", str)
+        found[row.need("id", str)] = translation
+        if "source" in row.values:
+            found[row.need("source", str)] = translation
+    return found
 
 
 def _gold_answer(question: Question, source: str | None, english: str | None) -> Answer:

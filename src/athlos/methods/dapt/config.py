@@ -121,8 +121,12 @@ class DaptConfig(PipelineMethodConfig):
     solve: Solve = MISSING
     final: Final = MISSING
     answer_memory: Memory = MISSING
-    translator: str = one_of("model", "oracle")
-    """`model` asks the generator; `oracle` reads the parallel question of the data, with `noise.translate`."""
+    translator: str = one_of("model", "oracle", "file")
+    """`model` asks the generator; `oracle` reads the parallel question of the data, with `noise.translate`; `file`
+    reads what another run translated."""
+    translations: str = ""
+    """For `translator=file`: JSON lines with `id`, that of a question, and `prediction`, it in English; such as the
+    predictions of a run of method=tm. A row with `source` translates that text, so that nodes can be looked up too."""
     decomposer: str = one_of("model", "gold")
     """`model` asks the generator; `gold` reads the steps of the data, with `noise.decompose_*`."""
     reader: str = one_of("model", "exact", "gold")
@@ -199,6 +203,11 @@ def _errors(config: "RunConfig") -> Iterable[str]:
         yield f"method.merge.tau: got '{tau}', expected a number or auto"
     if tau == AUTO and config.data.val_split is None:
         yield f"method.merge.tau: got auto, which needs a validation split, and data={config.data.name} names none"
+    if bool(method.translations) != (method.translator == "file"):
+        yield (
+            f"method.translations: got '{method.translations}' with method.translator={method.translator}; a file and "
+            "translator=file belong together"
+        )
     if method.final is Final.synth and method.reader != "model":
         yield f"method.final: got synth, which a model composes, but method.reader={method.reader}"
     if method.solve is Solve.all_at_once and method.reader != "model":

@@ -6,6 +6,7 @@ The decompositions are keyed by what changes them, so that a sweep over merge, k
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from athlos.data.records import QuestionRecord
 from athlos.errors import DataError
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.pipeline import Solver
-from athlos.methods.dapt.components import Components, Question
+from athlos.methods.dapt.components import Components, Question, read_translations
 from athlos.methods.dapt.config import AUTO, DaptConfig
 from athlos.methods.dapt.exact import exact_of
 from athlos.methods.dapt.graph import Graph
@@ -22,7 +23,9 @@ from athlos.methods.dapt.measures import measured
 from athlos.methods.dapt.merge import auto_tau
 from athlos.methods.dapt.pipeline import Compare, DaptSolver, Decomposed, decompose
 from athlos.parts import PartContext
+from athlos.retrieval.corpora import existing_file
 from athlos.retrieval.encoders import Encoder
+from athlos.stages import file_hash
 from athlos.training.module import Measured
 from athlos.training.pipeline_module import PipelineModule, gold_of, in_all_processes
 
@@ -48,7 +51,23 @@ class DaptModule(PipelineModule[DaptConfig]):
     @cached_property
     def parts(self) -> Components:
         assert self.context.data is not None
-        return Components(self.method, seed=self.config.seed, exact=exact_of(self.context.data.source))
+        path = self.translations
+        return Components(
+            self.method,
+            seed=self.config.seed,
+            exact=exact_of(self.context.data.source),
+            translations=None if path is None else read_translations(path),
+        )
+
+    @property
+    def translations(self) -> Path | None:
+        """The file of `translator=file`; `ConfigError` where it is none."""
+        named = self.method.translations
+        return existing_file(named, key="method.translations") if named else None
+
+    def answer_inputs(self, requests: Sequence[Request]) -> dict[str, str]:
+        inputs = super().answer_inputs(requests)
+        return inputs if self.translations is None else {**inputs, "translations": file_hash(self.translations)}
 
     @cached_property
     def compare(self) -> Compare | None:
@@ -95,6 +114,7 @@ class DaptModule(PipelineModule[DaptConfig]):
             return decompose(self.question(request.record), method=self.method, parts=self.parts)
 
         config = self.answer_config()
+        # Where a file of translations lies is in no key; its content is in the inputs.
         config["method"] = {key: value for key, value in config["method"].items() if key in DECOMPOSITION}
         is_unpaired = plain(self.config)["method"]["retrieval"] == "src"
         predictions = self.solved(

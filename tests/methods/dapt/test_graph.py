@@ -18,6 +18,7 @@ from athlos.methods.dapt.graph import (
     repaired,
     sinks,
     topological_order,
+    without_join,
     without_references,
 )
 
@@ -115,9 +116,16 @@ def test_what_was_repaired_can_be_solved(texts, cap, question):
     check_graph(graph)
     assert len(graph.texts) <= cap
     assert sinks(graph.parents) == [len(graph.texts) - 1]
-    assert repaired(graph.texts, question=question, max_nodes=cap) == Graph(
-        tuple(" ".join(text.split()) for text in graph.texts)
-    )
+    again = repaired(graph.texts, question=question, max_nodes=cap)
+    assert again == Graph(tuple(" ".join(text.split()) for text in graph.texts))
+
+
+def test_a_graph_says_whether_it_was_joined():
+    joined = repaired(["a", "b"], question="q", max_nodes=6)
+    assert joined == Graph(("a", "b", "q (#1; #2)"), is_joined=True)
+    assert without_join(joined) == Graph(("a", "b"))
+    assert not repaired(["a", "b #1"], question="q", max_nodes=6).is_joined
+    assert without_join(Graph(("q",), is_joined=True)).texts == ("q",)
 
 
 @pytest.mark.parametrize(

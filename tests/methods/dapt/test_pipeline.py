@@ -125,6 +125,15 @@ def test_a_merge_by_a_model_is_read_or_falls_back_to_the_alignment():
     assert rows(fallen, "align")
 
 
+def test_a_graph_that_fell_apart_leaves_the_sink_to_the_other_one():
+    """The source graph lost what joins its nodes; the node that repair makes of them is not the end of the merge."""
+    steps = [Step(question="Heim von Anna ?", answer="Bern-de"), Step(question="Fluss von ?", answer="Aare-de")]
+    [prediction] = run(method(), [replace(GERMAN, steps=steps)])
+    assert len(rows(prediction, "graphs")[0]["source_nodes"]) == 3
+    assert prediction.text == "Aare-de"
+    assert len(rows(prediction, "merged")[0]["graphs"][0]) == 2
+
+
 def test_an_unknown_answer_stops_the_branch_and_the_search_goes_on_with_the_parents_text():
     shelf = Shelf(languages=())  # the index holds nothing of use
     [prediction] = run(method(), shelf=shelf)

@@ -33,6 +33,8 @@ class Graph:
     """One decomposition; node i + 1 asks `texts[i]`."""
 
     texts: tuple[str, ...]
+    is_joined: bool = False
+    """Whether the last node was made by `repaired`, to join several sinks."""
 
     @property
     def parents(self) -> tuple[frozenset[int], ...]:
@@ -218,6 +220,11 @@ def _with_places(text: str, places: Mapping[int, int]) -> str:
     return REFERENCE.sub(lambda match: f"#{places.get(int(match[1]), 0)}", text)
 
 
+def without_join(graph: Graph) -> Graph:
+    """The graph with its sinks as they were, where something beside the node that joins them is left."""
+    return Graph(graph.texts[:-1]) if graph.is_joined and len(graph.texts) > 1 else graph
+
+
 def repaired(texts: Sequence[str], *, question: str, max_nodes: int) -> Graph:
     """A graph with one sink, at most `max_nodes` nodes, in an order of solution.
 
@@ -243,4 +250,4 @@ def repaired(texts: Sequence[str], *, question: str, max_nodes: int) -> Graph:
         ends = sinks(Graph(tuple(kept)).parents)
         marks = "; ".join(f"#{end + 1}" for end in ends)
         kept.append(f"{without_references(question)} ({marks})" if ends else without_references(question))
-    return Graph(tuple(kept))
+    return Graph(tuple(kept), is_joined)

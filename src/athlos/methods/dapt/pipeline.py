@@ -26,6 +26,7 @@ from athlos.methods.dapt.graph import (
     references,
     renumbered,
     repaired,
+    without_join,
     without_references,
 )
 from athlos.methods.dapt.merge import (
@@ -57,13 +58,14 @@ class Decomposed:
     english_graph: Graph | None
 
     def dumped(self) -> str:
-        graphs = [None if graph is None else graph.texts for graph in (self.source_graph, self.english_graph)]
+        both = (self.source_graph, self.english_graph)
+        graphs = [None if graph is None else [graph.texts, graph.is_joined] for graph in both]
         return json.dumps([self.english, *graphs], ensure_ascii=False)
 
     @classmethod
     def loaded(cls, text: str) -> "Decomposed":
         english, *graphs = json.loads(text)
-        source, pivot = (None if graph is None else Graph(tuple(graph)) for graph in graphs)
+        source, pivot = (None if graph is None else Graph(tuple(graph[0]), graph[1]) for graph in graphs)
         return cls(english=english, source_graph=source, english_graph=pivot)
 
 
@@ -161,16 +163,20 @@ class DaptSolver:
         if merge.kind.name == "union":
             joined = union(source, english)
             return joined if len(joined) <= self.method.max_nodes else one_sided(english, is_english=True)
+        whole = english
+        is_aligned = merge.kind.name not in ("prefer_src", "prefer_en")
+        if is_aligned and source.is_joined != english.is_joined:
+            # A graph that fell apart leaves the sink to the other one.
+            source, english = without_join(source), without_join(english)
         scores_SE = yield from self.scores(question, source, english)
         pairs = matching(scores_SE, tau=self.tau)
         yield [Note(purpose="align", values={"pairs": pairs, "agreement": agreement(pairs, source, english)})]
         if merge.kind.name == "prefer_src":
             return prefer_source(source, english, pairs)
-        preferred = prefer_english(source, english, pairs)
         if merge.kind.name == "prefer_en":
-            return preferred
+            return prefer_english(source, english, pairs)
         graph = merged(source, english, pairs, keep_unmatched=merge.keep_unmatched, scores_SE=scores_SE)
-        return graph if len(graph) <= self.method.max_nodes else preferred
+        return graph if len(graph) <= self.method.max_nodes else one_sided(whole, is_english=True)
 
     def scores(self, question: Question, source: Graph, english: Graph) -> Steps[np.ndarray]:
         """S [S, E]: what nodes ask, compared across the languages, and where they stand."""

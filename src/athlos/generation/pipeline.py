@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from athlos.errors import ConfigError
 from athlos.generation.decoding import encoded
@@ -52,9 +52,38 @@ class Search:
     """Language of the passages; not needed where the corpus has one."""
 
 
-Call = Ask | Search
-Solver = Generator[Sequence[Call], list[Any], str]
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Something for the trace alone, such as a graph; the result is None."""
+
+    purpose: str
+    values: Mapping[str, Any]
+    """JSON-able."""
+
+
+Call = Ask | Search | Note
+ResultT = TypeVar("ResultT")
+Steps = Generator[Sequence[Call], list[Any], ResultT]
+"""A part of a pipeline: yields calls, is sent their results, returns what it found out."""
+Solver = Steps[str]
 """The pipeline of one question: yields calls, is sent their results, returns the answer."""
+
+
+def together(parts: Sequence[Steps[ResultT]]) -> Steps[list[ResultT]]:
+    """Parts that do not wait for each other, side by side: in each round the calls of all. Results in their order."""
+    found: dict[int, ResultT] = {}
+    results: dict[int, list[Any] | None] = dict.fromkeys(range(len(parts)))
+    while True:
+        calls: dict[int, Sequence[Call]] = {}
+        for number, sent in results.items():
+            try:
+                calls[number] = next(parts[number]) if sent is None else parts[number].send(sent)
+            except StopIteration as returned:
+                found[number] = returned.value
+        if not calls:
+            return [found[number] for number in range(len(parts))]
+        answers = iter((yield [call for of_part in calls.values() for call in of_part]))
+        results = {number: [next(answers) for _ in of_part] for number, of_part in calls.items()}
 
 
 class SymbolicGenerator(ABC):
@@ -149,7 +178,9 @@ def _results(calls: Sequence[Call], generator: Engine, index: Index) -> Iterator
     searches = list(dict.fromkeys(call for call in calls if isinstance(call, Search)))
     answers: Mapping[Call, Any] = _replies(asks, generator) | _passages(searches, index)
     for call in calls:
-        if isinstance(call, Ask):
+        if isinstance(call, Note):
+            yield None, dict(call.values)
+        elif isinstance(call, Ask):
             sample: Sample = answers[call]
             text = sample.text.strip()
             yield text, {**_asked(call), "reply": text, **_counts(sample)}

@@ -50,23 +50,35 @@ class PipelineModule(MethodModule[PipelineT]):
 
     def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
         """One prediction a request, in order, each with its trace."""
+        predictions = self.solved(requests, self.solver, name="answers", config=self.answer_config(), progress=progress)
+        self.answered += [
+            (prediction.trace, gold_of(request)) for request, prediction in zip(requests, predictions, strict=True)
+        ]
+        return predictions
+
+    def solved(
+        self,
+        requests: Sequence[Request],
+        solver: Callable[[Request], Solver],
+        *,
+        name: str,
+        config: dict[str, Any],
+        progress: Callable[..., None] | None = None,
+    ) -> list[Prediction]:
+        """What a solver makes of each request, in order: the product `name`, keyed by `config` and `answer_inputs`."""
         stage = Stage(
-            name="answers",
+            name=name,
             version=ANSWERS_VERSION,
             inputs=self.answer_inputs(requests),
-            config=self.answer_config(),
+            config=config,
             is_resumable=True,
-            build=lambda folder: self._fill(folder / ANSWERS, requests, progress),
+            build=lambda folder: self._fill(folder / ANSWERS, requests, solver, progress),
         )
         # Each process of a run answers a share of its own, so each is the writer of its product.
         product = StageStore(self.context.stages.root).get(stage)
         self.context.stages.history.append(product)
         by_place = _read(product.path / ANSWERS)
-        predictions = [by_place[place] for place in range(len(requests))]
-        self.answered += [
-            (prediction.trace, gold_of(request)) for request, prediction in zip(requests, predictions, strict=True)
-        ]
-        return predictions
+        return [by_place[place] for place in range(len(requests))]
 
     def answer_inputs(self, requests: Sequence[Request]) -> dict[str, str]:
         """Content hashes of what the answers are made from."""
@@ -90,7 +102,13 @@ class PipelineModule(MethodModule[PipelineT]):
         numbers = {"dtype": values["model"]["dtype"], "precision": self.config.hardware.precision}
         return {**{name: values[name] for name in names}, **numbers}
 
-    def _fill(self, path: Path, requests: Sequence[Request], progress: Callable[..., None] | None) -> None:
+    def _fill(
+        self,
+        path: Path,
+        requests: Sequence[Request],
+        solver: Callable[[Request], Solver],
+        progress: Callable[..., None] | None,
+    ) -> None:
         """Append an answer for each request that has none yet, as each is finished."""
         assert self.context.generator is not None
         assert self.context.index is not None
@@ -100,7 +118,7 @@ class PipelineModule(MethodModule[PipelineT]):
         with path.open("a", encoding="utf-8") as file:
             for number, prediction in solve_together(
                 [requests[place] for place in open_places],
-                self.solver,
+                solver,
                 generator=self.context.generator,
                 index=self.context.index,
                 in_flight=self.method.in_flight,

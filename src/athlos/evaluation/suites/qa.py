@@ -20,6 +20,8 @@ from athlos.text.prompt_styles import gold_answers
 
 class QuestionSuite:
     is_seeded = True
+    normaliser: str | None = None
+    """One for all languages; None = each language's default."""
 
     def __init__(self, config: QuestionsConfig, run: RunConfig) -> None:
         self.config, self.run = config, run
@@ -37,13 +39,14 @@ class QuestionSuite:
             progress=progress,
         )
         golds = [gold_answers(record) for record in asked.records]
-        scores = score_answers(asked.answers, golds, asked.languages)
+        scores = score_answers(asked.answers, golds, asked.languages, normaliser=self.normaliser)
         languages = list(dict.fromkeys(asked.languages))
         result = SuiteResult(
             predictions=asked.rows(golds, **scores),
             signatures={
                 **asked.signatures,
-                "normaliser": "|".join(f"{language}:{default_normaliser(language)}" for language in sorted(languages)),
+                "normaliser": self.normaliser
+                or "|".join(f"{language}:{default_normaliser(language)}" for language in sorted(languages)),
             },
         )
         for name, items in {**scores, "runaway_rate": asked.runaway}.items():

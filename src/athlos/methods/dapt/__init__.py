@@ -1,0 +1,1 @@
+"""DaPT: a question is taken apart in its own language and in English, and solved by both graphs together."""

@@ -1,0 +1,282 @@
+"""Suites of DaPT: answers to questions of several steps, and two studies of retrieval alone, part A and part B."""
+
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from hydra.utils import get_class
+
+from athlos.config.schema import RunConfig
+from athlos.data.datamodule import build_source
+from athlos.data.records import QuestionRecord, Record
+from athlos.data.source import Source
+from athlos.data.sources.lab_chains import LabChainsConfig
+from athlos.errors import ConfigError
+from athlos.evaluation.metrics import MacroMean
+from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
+from athlos.evaluation.suites.qa import QuestionSuite
+from athlos.generation.interface import Request
+from athlos.methods.dapt.components import ENGLISH, damaged, with_lost_words
+from athlos.methods.dapt.config import (
+    BilingualRecallConfig,
+    ChainSuiteConfig,
+    RetrievalStudyConfig,
+    StepRecallConfig,
+    TranslatedSuiteConfig,
+)
+from athlos.methods.dapt.construct import REASONS, english_row
+from athlos.methods.dapt.measures import bilingual_gain
+from athlos.methods.dapt.recall import check_equal_k, crossing, filled_steps, recall, shared_out, step_gold
+from athlos.retrieval.building import build_index
+from athlos.retrieval.corpora import gold_ids
+from athlos.retrieval.hybrid import reciprocal_rank_fusion
+from athlos.retrieval.interface import Index, Passage
+from athlos.training.pipeline_module import PipelineModule
+
+
+class ChainSuite(QuestionSuite):
+    """`em_hop<n>` is the mean over the questions of n hops in all languages, by `meta.hops` of a record.
+
+    In the lab the first language plays the part of English in `em_gap`.
+    """
+
+    def __init__(self, config: ChainSuiteConfig, run: RunConfig) -> None:
+        super().__init__(config, run)
+        self.normaliser = config.norm or None
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        result = super().evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
+        hops = {
+            record.identifier: str(record.meta["hops"])[0]
+            for record in records
+            if isinstance(record, QuestionRecord) and "hops" in record.meta
+        }
+        for number in sorted(set(hops.values())):
+            right = [row["em"] for row in result.predictions if hops.get(row["id"]) == number]
+            result.metrics[f"em_hop{number}"] = float(np.mean(right))
+            result.details[f"em_hop{number}"] = MetricDetail(n=len(right))
+        if isinstance(self.run.data, LabChainsConfig):
+            pivot = self.run.data.world.languages[0]
+            others = [
+                value for name, value in result.metrics.items() if name.startswith("em/") and name != f"em/{pivot}"
+            ]
+            result.metrics["em_gap"] = float(result.metrics[f"em/{pivot}"] - np.mean(others))
+        return result
+
+
+class TranslatedSuite:
+    """`kept_share`, and `rejected/<reason>` of the questions; the predictions are rows of data=translated_questions.
+
+    Behind the translations stand the English questions that were kept, with their passages.
+    """
+
+    is_seeded = False
+
+    def __init__(self, config: TranslatedSuiteConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        questions = [record for record in records if isinstance(record, QuestionRecord) and record.answers]
+        requests = [
+            Request(identifier=record.identifier, prompt=record.question, record=record) for record in questions
+        ]
+        rows = [json.loads(prediction.text) for prediction in answerer.answer(requests, progress=progress)]
+        reasons = Counter(row.get("rejected", "") for row in rows)
+        kept = [record for record, row in zip(questions, rows, strict=True) if "rejected" not in row]
+        result = SuiteResult(predictions=[*rows, *map(english_row, kept)])
+        shares = {"kept_share": reasons[""], **{f"rejected/{reason}": reasons[reason] for reason in REASONS}}
+        for name, count in shares.items():
+            result.metrics[name] = count / len(rows)
+            result.details[name] = MetricDetail(n=len(rows))
+        return result
+
+
+class _RetrievalStudy:
+    """What the studies of retrieval share: an index over the passages of a source, and searches in it."""
+
+    is_seeded = True
+
+    def __init__(self, config: RetrievalStudyConfig, run: RunConfig) -> None:
+        self.config, self.run = config, run
+
+    def index(self, answerer: Answerer, source: Source[Any]) -> Index:
+        assert isinstance(answerer, PipelineModule)  # the methods that bring these suites are pipelines
+        return build_index(self.run, source=source, stages=answerer.context.stages)
+
+    def found(self, index: Index, queries: Sequence[str], *, language: str) -> list[list[str]]:
+        hits = index.search(queries, k=max(self.config.ks), language=language)
+        return [[hit.identifier for hit in of_query] for of_query in hits]
+
+    def rng(self, record: QuestionRecord, *purpose: object) -> random.Random:
+        return random.Random("/".join(map(str, (self.run.seed, record.identifier, *purpose))))
+
+    def add(self, result: SuiteResult, name: str, values: Sequence[float], groups: Sequence[str]) -> None:
+        mean = MacroMean(name, evaluation=self.run.eval)
+        mean.update(values, groups)
+        result.add(*mean.compute())
+
+
+class StepRecallSuite(_RetrievalStudy):
+    """`recall@k` of whole questions, and with gold steps three ways of asking by sub-questions.
+
+    `_sub`: each sub-question looks for its own passage. `_shared`: the sub-questions of a question share its k
+    passages, `_shared_p<share>` after damage: a sub-question is left out, or loses a third of its words.
+    """
+
+    config: StepRecallConfig
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        result = SuiteResult()
+        self._study(result, "", records, self.index(answerer, build_source(self.run)))
+        limit = self.run.data.limit_test
+        for ending, config in self.config.pools.items():
+            source: Source[Any] = get_class(config._target_)(config)
+            of_pool = list(source.records(str(config.test_split), limit=limit))
+            self._study(result, f"_{ending}", of_pool, self.index(answerer, source))
+        return result
+
+    def _study(self, result: SuiteResult, ending: str, records: Sequence[Record], index: Index) -> None:
+        """Questions without a gold passage look for nothing and are left out."""
+        asked = [record for record in records if isinstance(record, QuestionRecord) and gold_ids(record)]
+        language = asked[0].language
+        gold = [gold_ids(record) for record in asked]
+        whole = self.found(index, [record.question for record in asked], language=language)
+        self._recalls(result, ending, whole, gold, language)
+        stepped = [record for record in asked if record.steps and all(step.supporting for step in record.steps)]
+        if not ending and len(stepped) == len(asked):
+            self._steps(result, stepped, index, language, whole)
+
+    def _steps(
+        self,
+        result: SuiteResult,
+        records: Sequence[QuestionRecord],
+        index: Index,
+        language: str,
+        whole: Sequence[Sequence[str]],
+    ) -> None:
+        queries = [filled_steps(record) for record in records]
+        lists = self._lists(index, queries, language=language)
+        places = [place for record in records for place in step_gold(record)]
+        flat = [found for of_question in lists for found in of_question]
+        self._recalls(result, "_sub", flat, [[place] for place in places], language)
+        gold = [gold_ids(record) for record in records]
+        for share in self.config.noise:
+            ending = f"_shared_p{share:g}" if share else "_shared"
+            noisy = queries
+            if share:
+                noisy = [
+                    damaged(steps, share, self.rng(record)) or [record.question]
+                    for steps, record in zip(queries, records, strict=True)
+                ]
+            found = self._lists(index, noisy, language=language) if share else lists
+            for k in self.config.ks:
+                read = [shared_out(of_question, k=k) for of_question in found]
+                budgets = {"whole": most(names[:k] for names in whole), ending.strip("_"): most(read)}
+                check_equal_k(budgets, allow_unequal_k=self.config.allow_unequal_k)
+                values = [recall(names, of_gold) for names, of_gold in zip(read, gold, strict=True)]
+                self.add(result, f"recall@{k}{ending}", values, [language] * len(values))
+
+    def _lists(self, index: Index, queries: Sequence[Sequence[str]], *, language: str) -> list[list[list[str]]]:
+        flat = iter(self.found(index, [query for of_question in queries for query in of_question], language=language))
+        return [[next(flat) for _ in of_question] for of_question in queries]
+
+    def _recalls(
+        self,
+        result: SuiteResult,
+        ending: str,
+        found: Sequence[Sequence[str]],
+        gold: Sequence[Sequence[str]],
+        language: str,
+    ) -> None:
+        for k in self.config.ks:
+            values = [recall(names[:k], of_gold) for names, of_gold in zip(found, gold, strict=True)]
+            self.add(result, f"recall@{k}{ending}", values, [language] * len(values))
+            every = [float(value == 1) for value in values]
+            self.add(result, f"all_gold@{k}{ending}", every, [language] * len(values))
+
+
+class BilingualRecallSuite(_RetrievalStudy):
+    """`recall@k_src`, and over noise of the translator `recall@k_en_p<share>`, `_both_p<share>` and `gain@k_p<share>`.
+
+    k passages are read in each arm; those of both come from two lists of k by reciprocal rank. Noise takes a share of
+    the words of the parallel question. `crossing@k` is the noise from which on both is better than the better one.
+    """
+
+    config: BilingualRecallConfig
+
+    def evaluate(
+        self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
+    ) -> SuiteResult:
+        result = SuiteResult()
+        questions = [record for record in records if isinstance(record, QuestionRecord)]
+        english = {_parallel_key(record): record for record in questions if record.language == ENGLISH}
+        pairs = [
+            (record, english[_parallel_key(record)])
+            for record in questions
+            if record.language != ENGLISH and _parallel_key(record) in english
+        ]
+        if not pairs:
+            raise ConfigError("eval.suites: bilingual_recall needs questions in English and in another language")
+        index = self.index(answerer, build_source(self.run))
+        languages = [record.language for record, _ in pairs]
+        gold = [gold_ids(record) for record, _ in pairs]
+        source = self._source_lists(index, [record for record, _ in pairs])
+        means: dict[str, float] = {}
+
+        def add(name: str, lists: Sequence[Sequence[Passage]], k: int) -> float:
+            values = [
+                recall([hit.identifier for hit in hits[:k]], names) for hits, names in zip(lists, gold, strict=True)
+            ]
+            self.add(result, name, values, languages)
+            return result.metrics[name]
+
+        for k in self.config.ks:
+            means[f"src{k}"] = add(f"recall@{k}_src", source, k)
+        gains: dict[int, list[float]] = {k: [] for k in self.config.ks}
+        for share in self.config.noise:
+            queries = [with_lost_words(other.question, share, self.rng(record, share)) for record, other in pairs]
+            translated = index.search(queries, k=max(self.config.ks), language=ENGLISH)
+            for k in self.config.ks:
+                fused = [
+                    reciprocal_rank_fusion([hits[:k], others[:k]], k=k)
+                    for hits, others in zip(source, translated, strict=True)
+                ]
+                arms = {"both": fused, "src": source, "en": translated}
+                budgets = {arm: most(hits[:k] for hits in lists) for arm, lists in arms.items()}
+                check_equal_k(budgets, allow_unequal_k=self.config.allow_unequal_k)
+                in_english = add(f"recall@{k}_en_p{share:g}", translated, k)
+                both = add(f"recall@{k}_both_p{share:g}", fused, k)
+                gains[k].append(bilingual_gain(both, means[f"src{k}"], in_english))
+                result.metrics[f"gain@{k}_p{share:g}"] = gains[k][-1]
+        for k in self.config.ks:
+            result.metrics[f"crossing@{k}"] = crossing(self.config.noise, gains[k])
+        return result
+
+    def _source_lists(self, index: Index, records: Sequence[QuestionRecord]) -> list[list[Passage]]:
+        """The list of each question in its own language, in order; those of one language are searched together."""
+        found: dict[int, list[Passage]] = {}
+        for language in dict.fromkeys(record.language for record in records):
+            places = [place for place, record in enumerate(records) if record.language == language]
+            queries = [records[place].question for place in places]
+            hits = index.search(queries, k=max(self.config.ks), language=language)
+            found |= dict(zip(places, hits, strict=True))
+        return [found[place] for place in range(len(records))]
+
+
+def most(lists: Iterable[Sequence[object]]) -> int:
+    """Passages that an arm reads for the question it reads most for."""
+    return max(map(len, lists))
+
+
+def _parallel_key(record: QuestionRecord) -> str:
+    """What a question has in common with its translations: the id behind the code of the language."""
+    return record.identifier.removeprefix(f"{record.language}-")

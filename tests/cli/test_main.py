@@ -74,7 +74,7 @@ def test_what_is_missing_is_told_before_torch_is_imported(tiny, tmp_path, text_d
     words = [item for item in tiny if not item.startswith(("model.", "data", "eval."))]
     own = [*words, "data=shakespeare", f"data.dir={text_dir}", "model=own"]
     cases = {
-        "data=mmath reads files: set data.dir=": [*words, "data=mmath", "eval=math"],
+        "data=mmath reads files: set data.dir=": [*words, "data=mmath", "eval=math", "train.max_steps=0"],
         "'/no/such' is not a folder": [*words, "data.dir=/no/such"],
         "absent.txt: no such file": [*tiny, "data.files.test=absent.txt"],
         "missing.txt: no such file": [*tiny, "data.files.train=missing.txt"],

@@ -104,7 +104,9 @@ def test_regions_and_scripts_do_not_matter():
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", sorted(MEASURED))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name == "lingua" else ()) for name in sorted(MEASURED)]
+)
 def test_detectors_on_real_news_stay_at_their_measured_level(shared_data, name):
     pytest.importorskip(name)
     found = detector(name, sorted(NTREX))

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
@@ -30,9 +30,7 @@ class Path(StrEnum):
 
 
 # Made by a call because `none` reads better in YAML than a null.
-MergeKind = Enum(
-    "MergeKind", [(name, name) for name in ("align", "llm", "union", "prefer_src", "prefer_en", "none")], type=str
-)
+MergeKind = StrEnum("MergeKind", ["align", "llm", "union", "prefer_src", "prefer_en", "none"])
 """How two graphs become one; `none` solves both and puts the answers to the vote."""
 
 
@@ -78,7 +76,7 @@ class Memory(StrEnum):
 
 @dataclass(kw_only=True)
 class MergeConfig:
-    kind: MergeKind = MISSING  # type: ignore[valid-type]
+    kind: MergeKind = MISSING
     tau: float | str = MISSING
     """Least score of a pair; `auto` fits it on questions of the validation split."""
     tau_questions: int = at_least(1)

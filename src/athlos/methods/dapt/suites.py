@@ -10,9 +10,8 @@ import numpy as np
 from hydra.utils import get_class
 
 from athlos.config.schema import RunConfig
-from athlos.data.datamodule import build_source
 from athlos.data.records import QuestionRecord, Record
-from athlos.data.source import Source
+from athlos.data.source import Source, build_source
 from athlos.data.sources.lab_chains import LabChainsConfig
 from athlos.errors import ConfigError
 from athlos.evaluation.metrics import MacroMean

@@ -59,6 +59,7 @@ class Asked(Generic[RecordT]):
                     "num_tokens": prediction.num_tokens,
                     "log_prob": _storable(prediction.log_prob),
                     "finished": prediction.finished,
+                    **({"trace": prediction.trace} if prediction.trace else {}),
                 }
             )
         return rows

@@ -95,6 +95,8 @@ class Prediction:
     log_prob: float
     finished: bool
     """False when it was cut by length."""
+    trace: list[dict[str, Any]] = field(default_factory=list)
+    """What a pipeline did for it: one JSON-able row a call or search, with `purpose`."""
 
 
 class Decoding(Protocol):

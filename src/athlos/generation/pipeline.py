@@ -1,0 +1,186 @@
+"""Pipelines: a question that is answered by several calls of a model and several searches of an index.
+
+A pipeline is written for one question, as a generator function that reads like its algorithm: it yields the calls that
+can be made by now, is sent their results in the same order, and returns the answer. `solve_together` drives the
+pipelines of many questions side by side, so that the calls of all that wait share one batch and one search.
+"""
+
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any
+
+from athlos.generation.decoding import encoded
+from athlos.generation.interface import Engine, Prediction, Request, Sample, SamplingRule
+from athlos.generation.local import LocalEngine
+from athlos.retrieval.interface import Index, Passage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """A prompt for the model behind `generator`, answered greedily; the result is the reply as text."""
+
+    purpose: str
+    """What the reply is for, such as `decompose`: the trace and the counts are read by it."""
+    prompt: str
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Search:
+    """A query for the run's index; the result is a list of passages, best first."""
+
+    purpose: str
+    query: str
+    k: int
+    """Passages wanted, >= 1."""
+    language: str
+    """Language of the passages, which is that of the query where an index holds several."""
+
+
+Call = Ask | Search
+Solver = Generator[Sequence[Call], list[Any], str]
+"""The pipeline of one question: yields calls, is sent their results, returns the answer."""
+
+
+@dataclass(kw_only=True)
+class _Question:
+    """A question under way."""
+
+    place: int
+    solver: Solver
+    calls: Sequence[Call]
+    trace: list[dict[str, Any]] = field(default_factory=list)
+
+
+def solve_together(
+    requests: Sequence[Request],
+    solver_of: Callable[[Request], Solver],
+    *,
+    generator: Engine,
+    index: Index,
+    in_flight: int,
+) -> Iterator[tuple[int, Prediction]]:
+    """The place of each request and its prediction, in the order in which they are finished.
+
+    `in_flight` questions are under way at once. Each round makes the calls of all of them together; a question that is
+    finished makes room for the next one before the next round.
+    """
+    waiting = iter(enumerate(requests))
+    under_way: list[_Question] = []
+    while True:
+        while len(under_way) < in_flight and (following := next(waiting, None)) is not None:
+            question, prediction = _advanced(
+                _Question(place=following[0], solver=solver_of(following[1]), calls=()), None, requests
+            )
+            if prediction is not None:
+                yield question.place, prediction
+            else:
+                under_way.append(question)
+        if not under_way:
+            return
+        results = _results([call for question in under_way for call in question.calls], generator, index)
+        still_under_way = []
+        for question in under_way:
+            of_question = [next(results) for _ in question.calls]
+            for call, (_, row) in zip(question.calls, of_question, strict=True):
+                question.trace.append({"purpose": call.purpose, **row})
+            question, prediction = _advanced(question, [result for result, _ in of_question], requests)
+            if prediction is not None:
+                yield question.place, prediction
+            else:
+                still_under_way.append(question)
+        under_way = still_under_way
+
+
+def _advanced(
+    question: _Question, results: list[Any] | None, requests: Sequence[Request]
+) -> tuple[_Question, Prediction | None]:
+    """The question with its next calls, or with its prediction where the pipeline has returned."""
+    try:
+        question.calls = next(question.solver) if results is None else question.solver.send(results)
+    except StopIteration as returned:
+        return question, _prediction(requests[question.place], str(returned.value), question.trace)
+    return question, None
+
+
+def _prediction(request: Request, text: str, trace: list[dict[str, Any]]) -> Prediction:
+    """Tokens are those of all calls; the answer is finished unless length cut the last reply."""
+    replies = [row for row in trace if "reply" in row]
+    return Prediction(
+        identifier=request.identifier,
+        text=text,
+        num_prompt_tokens=sum(row["num_prompt_tokens"] for row in replies),
+        num_tokens=sum(row["num_tokens"] for row in replies),
+        log_prob=math.nan,
+        finished=not replies or replies[-1]["finished"],
+        trace=trace,
+    )
+
+
+def _results(calls: Sequence[Call], generator: Engine, index: Index) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """The result of each call in order, and what the trace says of it. Equal calls are made once."""
+    asks = list(dict.fromkeys(call for call in calls if isinstance(call, Ask)))
+    searches = list(dict.fromkeys(call for call in calls if isinstance(call, Search)))
+    answers: Mapping[Call, Any] = _replies(asks, generator) | _passages(searches, index)
+    for call in calls:
+        if isinstance(call, Ask):
+            sample: Sample = answers[call]
+            text = sample.text.strip()
+            yield (
+                text,
+                {
+                    "prompt": call.prompt,
+                    "reply": text,
+                    "num_prompt_tokens": sample.num_prompt_tokens,
+                    "num_tokens": sample.num_tokens,
+                    "finished": sample.finished,
+                },
+            )
+        else:
+            found: list[Passage] = answers[call]
+            passages = [
+                {"id": passage.identifier, "rank": rank, "score": passage.score}
+                for rank, passage in enumerate(found, start=1)
+            ]
+            yield found, {"query": call.query, "language": call.language, "k": call.k, "passages": passages}
+
+
+def _replies(asks: Sequence[Ask], generator: Engine) -> dict[Call, Sample]:
+    """Calls with the same stop strings go to the engine as one batch."""
+    replies: dict[Call, Sample] = {}
+    for stop, group in groupby(sorted(asks, key=lambda ask: ask.stop), key=lambda ask: ask.stop):
+        batch = list(group)
+        prompts = [
+            encoded(
+                generator,
+                Request(identifier=ask.purpose, prompt=in_chat_form(generator, ask.prompt), record=None),
+                max_new_tokens=ask.max_new_tokens,
+            )
+            for ask in batch
+        ]
+        samples = generator.generate(prompts, rule=SamplingRule(), stop=stop)
+        replies |= {ask: sample for ask, [sample] in zip(batch, samples, strict=True)}
+    return replies
+
+
+def in_chat_form(engine: Engine, prompt: str) -> str:
+    """The prompt as one turn of the user, where a model that computes here has a chat template; servers have theirs."""
+    if not isinstance(engine, LocalEngine) or not engine.tokenizer.chat_template:
+        return prompt
+    turns = [{"role": "user", "content": prompt}]
+    return str(engine.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def _passages(searches: Sequence[Search], index: Index) -> dict[Call, list[Passage]]:
+    """Searches of one language for as many passages go to the index together."""
+    found: dict[Call, list[Passage]] = {}
+    for (language, k), group in groupby(
+        sorted(searches, key=lambda search: (search.language, search.k)), key=lambda search: (search.language, search.k)
+    ):
+        batch = list(group)
+        lists = index.search([search.query for search in batch], k=k, language=language)
+        found |= dict(zip(batch, lists, strict=True))
+    return found

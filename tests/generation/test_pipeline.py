@@ -43,7 +43,7 @@ class Shelf:
     def __init__(self) -> None:
         self.batches: list[tuple[list[str], int, str]] = []
 
-    def search(self, queries: Sequence[str], *, k: int, language: str) -> list[list[Passage]]:
+    def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
         self.batches.append((list(queries), k, language))
         return [
             [Passage(identifier=f"{language}:{query}:{rank}", text=query, score=1 / rank) for rank in range(1, k + 1)]

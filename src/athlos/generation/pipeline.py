@@ -36,8 +36,8 @@ class Search:
     query: str
     k: int
     """Passages wanted, >= 1."""
-    language: str
-    """Language of the passages, which is that of the query where an index holds several."""
+    language: str | None = None
+    """Language of the passages; not needed where the corpus has one."""
 
 
 Call = Ask | Search
@@ -177,10 +177,12 @@ def in_chat_form(engine: Engine, prompt: str) -> str:
 def _passages(searches: Sequence[Search], index: Index) -> dict[Call, list[Passage]]:
     """Searches of one language for as many passages go to the index together."""
     found: dict[Call, list[Passage]] = {}
-    for (language, k), group in groupby(
-        sorted(searches, key=lambda search: (search.language, search.k)), key=lambda search: (search.language, search.k)
-    ):
+
+    def shared(search: Search) -> tuple[str, int]:
+        return search.language or "", search.k
+
+    for _, group in groupby(sorted(searches, key=shared), key=shared):
         batch = list(group)
-        lists = index.search([search.query for search in batch], k=k, language=language)
+        lists = index.search([search.query for search in batch], k=batch[0].k, language=batch[0].language)
         found |= dict(zip(batch, lists, strict=True))
     return found

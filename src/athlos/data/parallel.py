@@ -22,6 +22,8 @@ class ParallelConfig(SplitConfig):
     """Two-letter code of the language translated into."""
     codes: dict[str, str] = field(default_factory=dict)
     """What the files call a language, where that is not its two-letter code: `{de: deu}`."""
+    is_reversed: bool = False
+    """Translate from `target_language` into `source_language`: the files stay as they are, the pairs change sides."""
 
 
 ParallelConfigT = TypeVar("ParallelConfigT", bound=ParallelConfig)
@@ -102,12 +104,15 @@ class ParallelSource(SplitSource[ParallelConfigT], ABC):
         for name, text in zip(fields, (source, target), strict=True):
             if not text.strip():
                 raise DataError("empty segment", file=file, line=line, field=name)
+        languages = self.record_code(self.config.source_language), self.record_code(self.config.target_language)
+        if self.config.is_reversed:
+            source, target, languages = target, source, (languages[1], languages[0])
         return ParallelRecord(
             identifier=identifier,
-            language=self.record_code(self.config.target_language),
+            language=languages[1],
             source=source,
             target=target,
-            source_language=self.record_code(self.config.source_language),
+            source_language=languages[0],
             domain=domain,
             meta=meta or {},
         )

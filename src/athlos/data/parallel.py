@@ -22,8 +22,6 @@ class ParallelConfig(SplitConfig):
     """Two-letter code of the language translated into."""
     codes: dict[str, str] = field(default_factory=dict)
     """What the files call a language, where that is not its two-letter code: `{de: deu}`."""
-    is_reversed: bool = False
-    """Translate from `target_language` into `source_language`: the files stay as they are, the pairs change sides."""
 
 
 ParallelConfigT = TypeVar("ParallelConfigT", bound=ParallelConfig)
@@ -104,15 +102,12 @@ class ParallelSource(SplitSource[ParallelConfigT], ABC):
         for name, text in zip(fields, (source, target), strict=True):
             if not text.strip():
                 raise DataError("empty segment", file=file, line=line, field=name)
-        languages = self.record_code(self.config.source_language), self.record_code(self.config.target_language)
-        if self.config.is_reversed:
-            source, target, languages = target, source, (languages[1], languages[0])
         return ParallelRecord(
             identifier=identifier,
-            language=languages[1],
+            language=self.record_code(self.config.target_language),
             source=source,
             target=target,
-            source_language=languages[0],
+            source_language=self.record_code(self.config.source_language),
             domain=domain,
             meta=meta or {},
         )

@@ -102,7 +102,7 @@ def paired_bootstrap(
         raise ValueError("a paired bootstrap needs segments")
     metric = _with_plain_numbers(corpus_metrics(target_language)[name])
     stats_SNF = [
-        np.array(metric._extract_corpus_statistics(list(system), [list(references)]), dtype=np.float32)
+        np.array(metric._extract_corpus_statistics(list(system), [list(references)]), dtype=np.float64)
         for system in (ours, theirs)
     ]
     num_segments = len(references)

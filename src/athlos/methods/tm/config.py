@@ -207,8 +207,6 @@ class TmSuiteConfig(SuiteConfig):
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         if not isinstance(run.method, TmConfig):
             yield f"{path}: got another method, expected method=tm, whose matches decide the buckets"
-        elif self.zero_shot and run.method.k == 0:
-            yield f"{path}.zero_shot: got true, but with method.k=0 the answers are zero-shot themselves"
 
 
 @dataclass(kw_only=True)

@@ -122,7 +122,7 @@ def first_line(text: str) -> str:
 
 
 def echo_of(wording: WordingConfig, source: str, *, source_language: str, target_language: str) -> str:
-    """How a pair begins that a model writes in place of the translation alone: all that stands before the target."""
-    start, slot, _ = wording.pair.partition("{target}")
+    """How a pair begins that a model writes in place of the translation alone: all before the target and its quote."""
+    start = wording.pair.partition("{target}")[0]
     names = {"source_language": prompt_name(source_language), "target_language": prompt_name(target_language)}
-    return filled(start, {**names, "source": one_line_segment(source)}).strip() if slot else ""
+    return filled(start, {**names, "source": one_line_segment(source)}).rstrip("".join(QUOTES)).strip()

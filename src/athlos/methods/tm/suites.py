@@ -208,7 +208,8 @@ class TmSuite:
             detail = MetricDetail(n=result.details[f"chrf@b{number}"].n)
             result.add({f"chrf_gain{other}@b{number}": gain}, {f"chrf_gain{other}@b{number}": detail})
             gains += [] if math.isnan(gain) else [(number, gain)]
-        rho = float(stats.spearmanr(*zip(*gains, strict=True)).statistic) if len(gains) > 2 else math.nan
+        differs = len(gains) > 2 and len({gain for _, gain in gains}) > 1
+        rho = float(stats.spearmanr(*zip(*gains, strict=True)).statistic) if differs else math.nan
         result.add({f"gain_spearman{other}": rho}, {f"gain_spearman{other}": MetricDetail(n=len(gains))})
 
     def _add_terms(self, result: SuiteResult, module: TmModule, asked: Asked[ParallelRecord]) -> None:

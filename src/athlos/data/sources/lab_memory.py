@@ -43,6 +43,8 @@ class LabMemoryConfig(DataConfig):
     """Prompts of the validation split."""
     max_pairs: int = at_least(0)
     """Most pairs in such a prompt."""
+    trains_on_pairs: bool = False
+    """Train on the pairs before a sentence too, as on running text, not on its translation alone."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
@@ -68,7 +70,7 @@ class LabMemorySource(Source[LabMemoryConfig]):
             concepts = [*lexicon.words, *(name(number) for number in range(self.config.memory.num_names))]
             yield from (gap + lexicon.word(concept) for concept in concepts for gap in ("", " "))
             yield from (language.script.full_stop, language.script.question_mark)
-            yield from (f"{gap}[{code}]={bracket}" for gap in ("", " ") for bracket in ("", "["))
+            yield from (f"{gap}[{code}]=" for gap in ("", " "))  # the bracket after it may be the answer's first token
         yield from (gap + str(number) for number in range(10) for gap in ("", " "))
         yield from ("[", "]")
 
@@ -114,12 +116,13 @@ class LabMemorySource(Source[LabMemoryConfig]):
             count=config.num_train if split == "train" else config.num_val,
             max_pairs=config.max_pairs,
         )
+        is_whole = config.trains_on_pairs and split == "train"
         for number, example in enumerate(examples):
             yield InstructionRecord(
                 identifier=f"{split}-{number}",
                 language=config.target_language,
-                prompt=example.prompt,
-                completion=example.completion,
+                prompt="" if is_whole else example.prompt,
+                completion=example.prompt + example.completion if is_whole else example.completion,
             )
 
     def _record(self, pair: memory.Pair, meta: dict[str, object]) -> ParallelRecord:

@@ -48,6 +48,9 @@ class TmModule(MethodModule[TmConfig]):
 
     def prepare(self, *, context: PartContext) -> None:
         self.context = context
+        # Each process of a run answers sentences of its own, so each is the writer of its products.
+        self._stages = StageStore(context.stages.root)
+        self._stages.history = context.stages.history
         self._asked: dict[str, tuple[ParallelRecord, Matched]] = {}
         self._answered: list[Prediction] = []
 
@@ -92,8 +95,7 @@ class TmModule(MethodModule[TmConfig]):
             method=self.method,
             memory=self.memory,
             language=languages.pop(),
-            # Each process of a run matches sentences of its own, so each is the writer of its products.
-            stages=StageStore(self.context.stages.root),
+            stages=self._stages,
             seed=self.config.seed,
             tokenize=tokenize,
         )
@@ -155,7 +157,7 @@ class TmModule(MethodModule[TmConfig]):
             },
             build=build,
         )
-        path = StageStore(self.context.stages.root).get(stage).path / ANSWERS
+        path = self._stages.get(stage).path / ANSWERS
         return [Prediction(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
     def _pairs(self, record: ParallelRecord, shown: Sequence[Found]) -> list[tuple[str, str]]:

@@ -29,7 +29,7 @@ class Scripted:
     """A decoding rule that answers by a function and remembers what it was asked."""
 
     def __init__(self, reply: Reply) -> None:
-        self.reply, self.asked = reply, list[Request]()
+        self.reply, self.asked, self.is_finished = reply, list[Request](), True
 
     def answer(self, engine: Any, requests: Sequence[Request], *, progress: Any = None) -> list[Prediction]:
         self.asked += requests
@@ -40,7 +40,7 @@ class Scripted:
                 num_prompt_tokens=len(request.prompt.split()),
                 num_tokens=3,
                 log_prob=-1.0,
-                finished=True,
+                finished=self.is_finished,
             )
             for request in requests
         ]
@@ -265,6 +265,16 @@ def test_empty_answers_count_as_empty_and_are_told(units: Path, caplog: pytest.L
     assert f"{len(records)} of {len(records)} answers are empty" in caplog.text
 
 
+def test_a_model_that_goes_on_until_its_length_ends_it_runs_away(units: Path) -> None:
+    module, decoding = module_of(
+        units, lambda request: "[Seite] [French]=[page] [Spanish]=[", "method.pairs.min_words=1"
+    )
+    decoding.is_finished = False
+    result = suite_of(module.config).evaluate(module, module.context.data.eval_records("test"))
+    assert result.metrics["runaway_rate"] == 1
+    assert {row["prediction"] for row in result.predictions} == {"Seite"}
+
+
 def test_a_perfect_translator_scores_a_hundred(units: Path) -> None:
     truth = {source: target for source, target in _pairs(units)}
 
@@ -296,6 +306,7 @@ def _pairs(units: Path) -> list[tuple[str, str]]:
         (["method.decoder=prefix_forced", "method.template=instruction"], "method.decoder: got prefix_forced"),
         (["method.hypothesis=nmt"], "method.hypothesis_field: expected the field of the draft"),
         (["data=gsm8k", "eval=math"], "data: got gsm8k, but method=tm translates"),
+        (["eval.base=true"], "eval.base: got true, but eval.suites.tm answers without the memory itself"),
         (["method=finetune"], "eval.suites.tm: got another method, expected method=tm"),
     ],
 )

@@ -62,7 +62,7 @@ def test_a_run_in_the_lab_keeps_prompts_matches_and_measures(lab: list[str], run
     assert metrics["cost/trainable_params"] == 0
     provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
     assert {"tm_memory", "tm_matches", "tm_zero_shot"} <= {stage["name"] for stage in provenance["stages"]}
-    assert provenance["signatures"]["tm_prompt"] == "code|k:5"
+    assert provenance["signatures"]["tm_prompt"] == "code|k:5|best_last"
 
 
 def test_arms_of_a_study_share_their_products_and_differ_in_their_prompts(lab: list[str], run: Run) -> None:

@@ -43,8 +43,6 @@ class LabMemoryConfig(DataConfig):
     """Prompts of the validation split."""
     max_pairs: int = at_least(0)
     """Most pairs in such a prompt."""
-    trains_on_pairs: bool = False
-    """Train on the pairs before a sentence too, as on running text, not on its translation alone."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
@@ -116,13 +114,12 @@ class LabMemorySource(Source[LabMemoryConfig]):
             count=config.num_train if split == "train" else config.num_val,
             max_pairs=config.max_pairs,
         )
-        is_whole = config.trains_on_pairs and split == "train"
         for number, example in enumerate(examples):
             yield InstructionRecord(
                 identifier=f"{split}-{number}",
                 language=config.target_language,
-                prompt="" if is_whole else example.prompt,
-                completion=example.prompt + example.completion if is_whole else example.completion,
+                prompt=example.prompt,
+                completion=example.completion,
             )
 
     def _record(self, pair: memory.Pair, meta: dict[str, object]) -> ParallelRecord:

@@ -207,6 +207,8 @@ class TmSuiteConfig(SuiteConfig):
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         if not isinstance(run.method, TmConfig):
             yield f"{path}: got another method, expected method=tm, whose matches decide the buckets"
+        if run.eval.base:
+            yield f"eval.base: got true, but {path} answers without the memory itself; set {path}.zero_shot=true"
 
 
 @dataclass(kw_only=True)

@@ -50,7 +50,7 @@ class TmSuite:
         systems = {"": asked.answers, "_copy": [_copied(matches) for matches in matched]}
         if self.config.zero_shot:
             systems["_zero"] = self._zero_shot(answerer, asked)
-        result = SuiteResult(signatures=self._signatures(asked))
+        result = SuiteResult(signatures=self._signatures(asked, method=answerer.method))
         result.predictions = asked.rows([record.target for record in asked.records], **self._of_items(asked, matched))
         for row, record, prediction, bucket in zip(
             result.predictions, asked.records, asked.predictions, buckets, strict=True
@@ -97,10 +97,12 @@ class TmSuite:
             for prediction, record in zip(predictions, asked.records, strict=True)
         ]
 
-    def _signatures(self, asked: Asked[ParallelRecord]) -> dict[str, str]:
+    def _signatures(self, asked: Asked[ParallelRecord], *, method: TmConfig) -> dict[str, str]:
         prompts = prompt_hash(prediction.trace[-1]["prompt"] for prediction in asked.predictions)
-        template = f"{self.run.method.template}|k:{self.run.method.k}"  # type: ignore[attr-defined]
-        return asked.signatures | {"tm_prompt": template, "tm_prompt_hash": prompts}
+        return asked.signatures | {
+            "tm_prompt": f"{method.template}|k:{method.k}|{method.order}",
+            "tm_prompt_hash": prompts,
+        }
 
     def _of_items(self, asked: Asked[ParallelRecord], matched: Sequence[Matched]) -> dict[str, list[float]]:
         """The measures of single sentences, by name."""

@@ -80,10 +80,28 @@ def test_a_dial_of_the_memory_is_in_the_fingerprint():
         ("data.target_language=hani", "data.target_language: got 'hani'"),
         ("data.target_language=latn", "the same as data.source_language"),
         ("data.memory.unseen_words=2", "data.memory.unseen_words: got 2"),
+        ("data.fresh_terms=true data.languages=[latn,hani] data.target_language=hani", "writes its words together"),
         ("prompt_style=default", "prompt_style: got 'default', data=lab_memory needs bare"),
     ],
 )
 def test_wrong_values_are_refused(override: str, message: str):
     with pytest.raises(ConfigError) as caught:
-        run_config([*LAB, override])
+        run_config([*LAB, *override.split()])
     assert message in str(caught.value)
+
+
+def test_fresh_terms_are_the_same_within_a_prompt_and_others_in_the_next():
+    """Each thing has one word in all pairs of a prompt; sources and all other words stay."""
+    plain, fresh = (list(source(f"data.fresh_terms={value}").read("train")) for value in ("false", "true"))
+    mappings = []
+    for before, after in zip(plain, fresh, strict=True):
+        texts = [(item.prompt + item.completion).replace("[", " [ ").replace("]", " ] ") for item in (before, after)]
+        old, new = (text.replace(".", " .").replace("?", " ?").split() for text in texts)
+        mapping = {}
+        for word, other in zip(old, new, strict=True):
+            assert mapping.setdefault(word, other) == other
+        assert len(set(mapping.values())) == len(mapping)
+        mappings.append({word: other for word, other in mapping.items() if word != other})
+    assert all(not word.isascii() for mapping in mappings for word in mapping)
+    assert sum(map(len, mappings)) > 30
+    assert len({mapping[word] for mapping in mappings for word in mapping if word in mappings[0]}) > len(mappings[0])

@@ -358,6 +358,19 @@ def test_another_language_of_the_same_files_is_shown(units: Path) -> None:
     assert module.memory.counts["no_foreign"] > 0
 
 
+def test_terms_are_read_from_pairs_of_any_length(units: Path) -> None:
+    text = (units / "en-de.tsv").read_text(encoding="utf-8")
+    (units / "en-de.tsv").write_text(
+        text + "".join(f"a:b\tfile\tDatei{end}\n" for end in ("", " ", "  ")), encoding="utf-8"
+    )
+    module, _ = module_of(units, lambda request: "[Datei]", "method.pairs.split=all")
+    assert module.memory.terms["file"] == "datei"
+    assert "file" not in {pair.source for pair in module.memory.pairs.values()}
+    result = suite_of(module.config).evaluate(module, module.context.data.eval_records("test"))
+    assert result.details["term_acc"].n > 0
+    assert result.metrics["term_acc"] == 1
+
+
 def test_the_products_are_written_down(units: Path) -> None:
     module, _ = module_of(units, best_shown)
     module.answer([asked(record("q1", "Open the page with number 7 here", "?"))])

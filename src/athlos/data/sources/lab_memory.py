@@ -5,6 +5,8 @@ learns to use a memory; `test` the sentences to translate, with the bucket of th
 pairs that they may use. Licence: generated, none needed.
 """
 
+import random
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -18,12 +20,13 @@ from athlos.data.source import Source
 from athlos.errors import ConfigError, DataError, choices
 from athlos.lab import memory
 from athlos.lab.languages import CODES, Languages
-from athlos.lab.lexicon import name
+from athlos.lab.lexicon import SPARE_MARK, THING_NOUNS, name
 from athlos.lab.memory import MemoryConfig
 from athlos.stages import content_hash
 
 GENERATOR_VERSION = 1
 """Raised when the same config gives other text."""
+WORD = re.compile(r"\w+")
 SPLITS = ("train", "val", "test", "memory")
 
 
@@ -43,6 +46,11 @@ class LabMemoryConfig(DataConfig):
     """Prompts of the validation split."""
     max_pairs: int = at_least(0)
     """Most pairs in such a prompt."""
+    trains_on_pairs: bool = False
+    """Train on all of a prompt, as on running text, not on its last translation alone."""
+    fresh_terms: bool = False
+    """Give the things other words of the target language in every training prompt: a domain whose terms no weights
+    know, and only the pairs of a prompt tell. The target language writes its words apart."""
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
@@ -115,12 +123,23 @@ class LabMemorySource(Source[LabMemoryConfig]):
             max_pairs=config.max_pairs,
         )
         for number, example in enumerate(examples):
+            terms = self._fresh_terms(f"{split}-{number}") if config.fresh_terms else {}
+            prompt, completion = (_with_terms(text, terms) for text in (example.prompt, example.completion))
+            if config.trains_on_pairs and split == "train":
+                prompt, completion = "", prompt + completion
             yield InstructionRecord(
                 identifier=f"{split}-{number}",
                 language=config.target_language,
-                prompt=example.prompt,
-                completion=example.completion,
+                prompt=prompt,
+                completion=completion,
             )
+
+    def _fresh_terms(self, identifier: str) -> dict[str, str]:
+        """The word of each thing in the target language, spare ones included -> the word of another."""
+        lexicon = self.languages[self.config.target_language].grammar.lexicon
+        spare = [f"{SPARE_MARK}{number}" for number in range(self.config.memory.num_spare)]
+        words = [lexicon.word(concept) for concept in (*THING_NOUNS, *spare)]
+        return dict(zip(words, random.Random(f"terms:{identifier}").sample(words, len(words)), strict=True))
 
     def _record(self, pair: memory.Pair, meta: dict[str, object]) -> ParallelRecord:
         return ParallelRecord(
@@ -131,6 +150,10 @@ class LabMemorySource(Source[LabMemoryConfig]):
             source_language=self.config.source_language,
             meta=meta,
         )
+
+
+def _with_terms(text: str, terms: dict[str, str]) -> str:
+    return WORD.sub(lambda word: terms.get(word[0], word[0]), text)
 
 
 def _errors(config: RunConfig) -> Iterable[str]:
@@ -145,6 +168,8 @@ def _errors(config: RunConfig) -> Iterable[str]:
             yield f"data.{key}: got '{code}'{choices(code, data.languages)}"
     if data.source_language == data.target_language:
         yield f"data.target_language: got '{data.target_language}', the same as data.source_language"
+    if data.fresh_terms and data.target_language not in ("latn", "cyrl", "grek"):
+        yield f"data.fresh_terms: got true, but '{data.target_language}' writes its words together"
     try:
         memory.Sentences(data.memory)
     except ConfigError as error:

@@ -5,7 +5,7 @@ import json
 import random
 import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,13 @@ from athlos.data.sources.lab_memory import LabMemoryConfig
 from athlos.data.splits import fraction_of
 from athlos.errors import ConfigError, DataError
 from athlos.methods.tm.config import Corrupt, TmConfig
+from athlos.methods.tm.scores import glossary
 from athlos.parts import PartContext
 from athlos.stages import Stage
 
-VERSION = 1
+VERSION = 2
 """Raised when the same data give another memory."""
-PAIRS, SPLIT = "pairs.jsonl", "split.json"
+PAIRS, TERMS, SPLIT = "pairs.jsonl", "terms.json", "split.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,8 @@ class Memory:
     key: str
     counts: Mapping[str, int]
     """How many pairs were read and how many each rule left out."""
+    terms: Mapping[str, str] = field(default_factory=dict)
+    """Translations of terms, from pairs of any length."""
 
 
 def normalised(source: str) -> str:
@@ -158,15 +161,17 @@ def read_memory(method: TmConfig, *, context: PartContext) -> Memory:
         translations = None
         if foreign is not None:
             translations = {record.source: record.target for record in _parallel(foreign.records(method.pairs.split))}
-        pairs, counts = kept_pairs(
-            _parallel(source.records(method.pairs.split)), tested=tested, method=method, foreign=translations
-        )
+        records = list(_parallel(source.records(method.pairs.split)))
+        pairs, counts = kept_pairs(records, tested=tested, method=method, foreign=translations)
         if not pairs:
             raise DataError(
                 f"method.pairs: the memory is empty; of {counts['read']} pairs read none was kept: {counts}"
             )
         lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
         (folder / PAIRS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        untested = (record for record in records if normalised(record.source) not in tested)
+        terms = glossary((record.source, record.target) for record in untested)
+        (folder / TERMS).write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
         (folder / SPLIT).write_text(json.dumps(counts), encoding="utf-8")
 
     values = plain(method)
@@ -192,6 +197,7 @@ def read_memory(method: TmConfig, *, context: PartContext) -> Memory:
         pairs={pair.identifier: pair for pair in pairs},
         key=product.key,
         counts=json.loads((product.path / SPLIT).read_text(encoding="utf-8")),
+        terms=json.loads((product.path / TERMS).read_text(encoding="utf-8")),
     )
 
 

@@ -216,7 +216,7 @@ class TmSuite:
 
     def _add_terms(self, result: SuiteResult, module: TmModule, asked: Asked[ParallelRecord]) -> None:
         """Over all occurrences of terms, not over sentences."""
-        terms = scores.glossary((pair.source, pair.target) for pair in module.memory.pairs.values())
+        terms = module.memory.terms
         hits = [
             scores.term_hits(record.source, answer, terms=terms)
             for record, answer in zip(asked.records, asked.answers, strict=True)

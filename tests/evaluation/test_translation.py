@@ -1,11 +1,12 @@
 import os
 
+import numpy as np
 import pytest
 import sacrebleu
-from tests.tolerances import EXACT, FLOAT32
+from tests.tolerances import EXACT, FLOAT32, FLOAT64
 
 from athlos.config.schema import EvalConfig
-from athlos.evaluation.translation import CorpusScores, bleu_tokenizer
+from athlos.evaluation.translation import CorpusScores, bleu_tokenizer, paired_bootstrap
 
 REFERENCES = ["Die Katze saß auf der Matte.", "Ein Hund lief schnell davon.", "Heute scheint die Sonne.", "Ja."] * 6
 HYPOTHESES = ["Die Katze saß auf einer Matte.", "Ein Hund rannte davon.", "Heute scheint die Sonne!", ""] * 6
@@ -119,3 +120,41 @@ def test_real_segments_and_the_published_gain_of_the_memory(shared_data):
     metrics, details, _ = scored(repaired, references, "nl", resamples=100)
     assert round(metrics["bleu"], 2) == 54.70
     assert details["bleu"].low < 54.7 < details["bleu"].high
+
+
+GOLD = [f"der Benutzer {number} darf diese Seite nicht {verb}" for number, verb in enumerate(["ändern", "sehen"] * 15)]
+BETTER = [text.replace("nicht", "nie") if number % 3 else text for number, text in enumerate(GOLD)]
+WORSE = [text.replace("darf diese", "kann eine") if number % 4 else text for number, text in enumerate(BETTER)]
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "ter"])
+def test_a_paired_difference_is_that_of_resampled_corpora(name):
+    evaluation = EvalConfig(suites={}, batch_size=1, bootstrap=15)
+    found = paired_bootstrap(name, BETTER, WORSE, GOLD, target_language="de", evaluation=evaluation)
+    metric = {"bleu": sacrebleu.metrics.BLEU, "chrf": sacrebleu.metrics.CHRF, "ter": sacrebleu.metrics.TER}[name]()
+
+    def difference(places):
+        gold, ours, theirs = ([texts[place] for place in places] for texts in (GOLD, BETTER, WORSE))
+        return metric.corpus_score(ours, [gold]).score - metric.corpus_score(theirs, [gold]).score
+
+    generator = np.random.default_rng(evaluation.bootstrap_seed)
+    differences = [difference(draw) for draw in generator.choice(len(GOLD), size=(15, len(GOLD)), replace=True)]
+    low, high = np.quantile(differences, [0.025, 0.975])
+    assert found.difference == pytest.approx(difference(range(len(GOLD))), abs=FLOAT64)
+    assert (found.low, found.high) == (pytest.approx(low, abs=FLOAT64), pytest.approx(high, abs=FLOAT64))
+    other_side = min(sum(value <= 0 for value in differences), sum(value >= 0 for value in differences))
+    assert found.p_value == min(1, 2 * (1 + other_side) / 16)
+
+
+def test_p_is_two_sided_and_never_zero():
+    evaluation = EvalConfig(suites={}, batch_size=1, bootstrap=99)
+    up, down, same = (
+        paired_bootstrap("chrf", ours, theirs, GOLD, target_language="de", evaluation=evaluation)
+        for ours, theirs in ((BETTER, WORSE), (WORSE, BETTER), (WORSE, WORSE))
+    )
+    assert up.difference == -down.difference > 0
+    assert up.p_value == down.p_value == pytest.approx(2 / 100)
+    assert (up.low > 0) == (down.high < 0)
+    assert (same.difference, same.p_value) == (0, 1)
+    with pytest.raises(ValueError, match="needs segments"):
+        paired_bootstrap("chrf", [], [], [], target_language="de", evaluation=evaluation)

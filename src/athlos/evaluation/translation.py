@@ -9,11 +9,14 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from torchmetrics import Metric
 
 from athlos.config.schema import EvalConfig
+from athlos.evaluation.bootstrap import interval_of
 from athlos.evaluation.suite import MetricDetail
 from athlos.text.language import base_language
 
@@ -68,6 +71,57 @@ def _sacrebleu_seed(seed: int) -> Iterator[None]:
                 del os.environ[_SEED_VARIABLE]
             else:
                 os.environ[_SEED_VARIABLE] = before
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairedDifference:
+    """How much higher one system scores than another on the same segments."""
+
+    difference: float
+    low: float
+    high: float
+    """Percentile interval over resampled segments."""
+    p_value: float
+    """Two-sided: twice the share of resamples on the other side of 0, one added to both counts, at most 1."""
+
+
+def paired_bootstrap(
+    name: str,
+    ours: Sequence[str],
+    theirs: Sequence[str],
+    references: Sequence[str],
+    *,
+    target_language: str,
+    evaluation: EvalConfig,
+) -> PairedDifference:
+    """Difference in `bleu`, `chrf` or `ter` with a paired bootstrap of `evaluation.bootstrap` resamples.
+
+    Segments are drawn with sacrebleu's generator, the same for both systems. Raises ValueError for no segments.
+    """
+    if not references:
+        raise ValueError("a paired bootstrap needs segments")
+    metric = _with_plain_numbers(corpus_metrics(target_language)[name])
+    stats_SNF = [
+        np.array(metric._extract_corpus_statistics(list(system), [list(references)]), dtype=np.float64)
+        for system in (ours, theirs)
+    ]
+    num_segments = len(references)
+    rng = np.random.default_rng(evaluation.bootstrap_seed)
+    draws_RN = rng.choice(num_segments, size=(evaluation.bootstrap, num_segments), replace=True)
+    scores = [
+        np.array([metric._compute_score_from_stats(stats_NF[draw_N].sum(0)).score for draw_N in draws_RN])
+        for stats_NF in stats_SNF
+    ]
+    whole = [float(metric._compute_score_from_stats(stats_NF.sum(0)).score) for stats_NF in stats_SNF]
+    differences_R = scores[0] - scores[1]
+    other_side = min(int((differences_R <= 0).sum()), int((differences_R >= 0).sum()))
+    low, high = interval_of(differences_R)
+    return PairedDifference(
+        difference=whole[0] - whole[1],
+        low=low,
+        high=high,
+        p_value=min(1.0, 2 * (1 + other_side) / (1 + len(differences_R))),
+    )
 
 
 class CorpusScores(Metric):

@@ -144,7 +144,7 @@ def _one_line(text: str) -> str:
     return text.strip().replace("\n", "\\n")
 
 
-def _segment(text: str) -> str:
+def one_line_segment(text: str) -> str:
     """`_one_line` of a text that will be read back by `_read_segment`.
 
     So backslashes that stand before an n or a line end are doubled.
@@ -154,7 +154,7 @@ def _segment(text: str) -> str:
 
 def _translation_question(record: ParallelRecord) -> str:
     source, target = language_name(record.source_language), language_name(record.language)
-    return f"{source}: {_segment(record.source)}\n{target}:"
+    return f"{source}: {one_line_segment(record.source)}\n{target}:"
 
 
 def _read_segment(text: str) -> str:
@@ -245,7 +245,7 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
         record_type=ParallelRecord,
         name="labelled",
         question=_translation_question,
-        answer=lambda record: f" {_segment(record.target)}",
+        answer=lambda record: f" {one_line_segment(record.target)}",
         stops=lambda record: ("\n",),
         read=_read_segment,
     ),
@@ -253,8 +253,8 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
     PromptStyle[ParallelRecord](
         record_type=ParallelRecord,
         name="bare",
-        question=lambda record: f"{_segment(record.source)} =",
-        answer=lambda record: _gap(record) + _segment(record.target),
+        question=lambda record: f"{one_line_segment(record.source)} =",
+        answer=lambda record: _gap(record) + one_line_segment(record.target),
         stops=lambda record: ("\n",),
         read=_read_segment,
     ),
@@ -284,6 +284,13 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
     PromptStyle[InstructionRecord](
         record_type=InstructionRecord,
         name="written",
+        question=lambda record: record.prompt,
+        answer=lambda record: record.completion,
+        stops=lambda record: ("\n",),
+    ),
+    PromptStyle[InstructionRecord](
+        record_type=InstructionRecord,
+        name="bare",
         question=lambda record: record.prompt,
         answer=lambda record: record.completion,
         stops=lambda record: ("\n",),

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
 from athlos.config.registry import Part
@@ -141,7 +142,7 @@ class LabMemorySource(Source[LabMemoryConfig]):
         words = [lexicon.word(concept) for concept in (*THING_NOUNS, *spare)]
         return dict(zip(words, random.Random(f"terms:{identifier}").sample(words, len(words)), strict=True))
 
-    def _record(self, pair: memory.Pair, meta: dict[str, object]) -> ParallelRecord:
+    def _record(self, pair: memory.Pair, meta: dict[str, Any]) -> ParallelRecord:
         return ParallelRecord(
             identifier=pair.id,
             language=self.config.target_language,

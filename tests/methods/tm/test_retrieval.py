@@ -46,7 +46,7 @@ def test_the_ranking_by_fuzzy_match_is_that_of_the_naive_search(prefilter: Short
         assert [identifier for identifier, _ in ranking] == [identifier for identifier, _ in expected]
 
 
-@pytest.mark.parametrize("rank", list(set(Rank) - {Rank.cosine, Rank.random}))
+@pytest.mark.parametrize("rank", sorted(set(Rank) - {Rank.cosine, Rank.random}))
 def test_scores_never_rise_down_a_list(rank: Rank, tmp_path: Path) -> None:
     for ranking in found(pairs(40), ["save this page now", "delete it"], tmp_path, rank=rank):
         scores = [score for _, score in ranking]
@@ -54,7 +54,7 @@ def test_scores_never_rise_down_a_list(rank: Rank, tmp_path: Path) -> None:
         assert scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("rank", list(set(Rank) - {Rank.cosine}))
+@pytest.mark.parametrize("rank", sorted(set(Rank) - {Rank.cosine}))
 def test_permuting_the_memory_changes_nothing(rank: Rank, tmp_path: Path) -> None:
     memory = pairs(40)
     sentences = ["save all changes now", "delete this page", "or"]

@@ -53,6 +53,13 @@ def said(name, texts, *, stop, max_new_tokens=40, batch_size=16):
     return [sample for [sample] in found]
 
 
+def test_a_stop_string_inside_a_thought_ends_nothing(name):
+    texts = ["<think>a\n\nb</think>\n\n18\n\nQ: more", "<think>a\n\nb", "a\n\n<think>"]
+    samples = said(name, texts, stop=["\n\n"])
+    assert [sample.text for sample in samples] == ["<think>a\n\nb</think>\n\n18", "<think>a\n\nb", "a"]
+    assert [sample.num_tokens for sample in samples][::2] == [len("<think>a\n\nb</think>\n\n18\n\n"), len("a\n\n")]
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 16])
 def test_stop_string_across_tokens_is_cut_off_and_counted(name, batch_size):
     first, second, third = said(

@@ -1,9 +1,10 @@
 """What ends an answer: end tokens and stop strings; and the text that is left of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from athlos.generation.interface import Prompt, Sample
+from athlos.text.prompts import answer_end
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,7 +20,7 @@ def end_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -
 
 
 class StopStrings:
-    """Tells whether the last tokens of an answer hold a stop string, across the borders of tokens."""
+    """Tells whether an answer has come to a stop string, across the borders of tokens; none ends an open thought."""
 
     def __init__(self, tokenizer: "PreTrainedTokenizerBase", stop: Sequence[str]) -> None:
         self.tokenizer, self.stop = tokenizer, tuple(text for text in stop if text)
@@ -29,10 +30,12 @@ class StopStrings:
     def __bool__(self) -> bool:
         return bool(self.stop)
 
-    def ends(self, tail: Sequence[int]) -> bool:
-        """`tail` holds the last `num_tokens` tokens of the answer, or all of them."""
+    def ends(self, tail: Sequence[int], *, answer: Callable[[], Sequence[int]]) -> bool:
+        """`tail` holds the last `num_tokens` tokens of the answer, or all; `answer` gives all, and is rarely asked."""
         text = decode(self.tokenizer, tail)
-        return any(stop in text for stop in self.stop)
+        if not any(stop in text for stop in self.stop):
+            return False
+        return answer_end(decode(self.tokenizer, answer()), self.stop) is not None
 
 
 def decode(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> str:
@@ -42,9 +45,8 @@ def decode(tokenizer: "PreTrainedTokenizerBase", token_ids: Sequence[int]) -> st
 
 
 def cut(text: str, stop: Sequence[str]) -> str:
-    """The text up to the first stop string."""
-    places = [place for place in (text.find(string) for string in stop if string) if place >= 0]
-    return text[: min(places)] if places else text
+    """The text up to the first stop string behind its thought, if it has one."""
+    return text[: answer_end(text, [string for string in stop if string])]
 
 
 def sample_of(

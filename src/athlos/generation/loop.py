@@ -179,7 +179,10 @@ class DecodeLoop:
             tails = batch.ids_BC[:, start : batch.column + 1].tolist()
             for index, row in enumerate(batch.rows):
                 if not row.is_done and not ended[index]:
-                    ended[index] = self.stop_strings.ends(tails[index][max(0, row.first - start) :])
+                    answer_ids = batch.ids_BC[index, row.first : batch.column + 1]
+                    ended[index] = self.stop_strings.ends(
+                        tails[index][max(0, row.first - start) :], answer=answer_ids.tolist
+                    )
         return ended
 
     def _finish(self, batch: Batch, index: int, row: Row, *, finished: bool) -> None:

@@ -150,7 +150,10 @@ class _StopRows(StoppingCriteria):
         for row, tail in enumerate(tails):
             if not self._is_running[row]:
                 continue
-            self.finished[row] = tail[-1] in self.ends or (bool(self.stop) and self.stop.ends(tail))
+            answer_ids = input_ids[row, self.width :]
+            self.finished[row] = tail[-1] in self.ends or (
+                bool(self.stop) and self.stop.ends(tail, answer=answer_ids.tolist)
+            )
             self._is_running[row] = not self.finished[row] and step < self.limits[row]
             self.num_tokens[row] = step
         return torch.tensor([not running for running in self._is_running], device=input_ids.device)

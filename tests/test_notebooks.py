@@ -5,7 +5,17 @@ from pathlib import Path
 
 import pytest
 
-NUM_FIGURES = {"first_run": 1, "lab_world": 2, "lang": 9, "lisa": 9, "ndp": 7, "plast": 8, "slam": 10, "spannorm": 5, "tm": 6}
+NUM_FIGURES = {
+    "first_run": 1,
+    "lab_world": 2,
+    "lang": 9,
+    "lisa": 9,
+    "ndp": 7,
+    "plast": 8,
+    "slam": 10,
+    "spannorm": 5,
+    "tm": 6,
+}
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TYPE_CHECKING
 
-from athlos.config.fields import at_least, bounded, sized
+from athlos.config.fields import MISSING, at_least, bounded, sized
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, MethodConfig, SuiteConfig
+from athlos.config.schema import MethodConfig, SuiteConfig
 from athlos.data.parallel import ParallelConfig
 from athlos.data.sources.lab_memory import LabMemoryConfig
 from athlos.evaluation.config import TranslationConfig

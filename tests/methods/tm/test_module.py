@@ -152,7 +152,7 @@ def test_a_sentence_with_its_own_answer_in_the_memory_is_a_leak(units: Path) -> 
     memory = module_of(units, best_shown)[0].memory
     held = next(iter(memory.pairs.values()))
     for exact in ("false", "true"):
-        module, _ = module_of(units, best_shown, f"method.allow_exact={exact}", "eval=perplexity")
+        module, _ = module_of(units, best_shown, f"method.allow_exact={exact}", "eval=none")
         with pytest.raises(DataError, match="the memory holds it as"):
             module.answer([asked(record("q1", held.source.upper() + "!", "a reference"))])
 
@@ -160,7 +160,7 @@ def test_a_sentence_with_its_own_answer_in_the_memory_is_a_leak(units: Path) -> 
 def test_a_sentence_to_be_translated_for_use_may_be_in_the_memory(units: Path) -> None:
     held = next(iter(module_of(units, best_shown)[0].memory.pairs.values()))
     sentence = asked(record("q1", held.source))
-    module, _ = module_of(units, best_shown, "method.allow_exact=true", "eval=perplexity")
+    module, _ = module_of(units, best_shown, "method.allow_exact=true", "eval=none")
     assert module.answer([sentence])[0].text == held.target
     module, _ = module_of(units, best_shown)
     assert held.identifier not in {row["id"] for row in module.answer([sentence])[0].trace[0]["shown"]}

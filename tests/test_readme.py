@@ -119,7 +119,8 @@ def smaller_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             text, number = re.subn(rf"(?m)^( *{key}): .+$", rf"\1: {amount}", text)
             assert number == 1, (name, key)
         path.write_text(text, encoding="utf-8")
-    monkeypatch.setattr("athlos.config.compose.conf_dir", lambda: tmp_path / "conf")
+    for module in ("config.compose", "cli.sweep"):
+        monkeypatch.setattr(f"athlos.{module}.conf_dir", lambda: tmp_path / "conf")
 
 
 @pytest.mark.slow

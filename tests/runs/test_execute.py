@@ -153,13 +153,13 @@ def test_a_run_killed_during_the_evaluation_does_not_train_again(tiny, run, tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("selection", ["all", "lora"])
+@pytest.mark.parametrize("tuning", ["full", "lora"])
 @pytest.mark.parametrize("place", ["athlos.runs.train._Training._write", "athlos.runs.execute._Execution._evaluate"])
 def test_what_was_trained_before_has_the_metrics_of_an_uninterrupted_run(
-    tiny, run, tmp_path, monkeypatch, place, selection
+    tiny, run, tmp_path, monkeypatch, place, tuning
 ):
     """To the last digit: stopped behind the last step, or behind the training, and gone on in another process."""
-    arguments = [*tiny, f"selection={selection}", "train.val_every=12"]
+    arguments = [*tiny, f"tuning={tuning}", "train.val_every=12"]
     assert run("run", *arguments, f"results_dir={tmp_path / 'whole'}", f"cache_dir={tmp_path / 'other'}")[0] == 0
     with monkeypatch.context() as patch:
         patch.setattr(place, lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))

@@ -12,6 +12,7 @@ B batch, T new tokens, P cached tokens, N = P + T, H query heads, G key-value he
 """
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -221,7 +222,7 @@ def _scratch(cache: Any) -> Any:
     return scratch
 
 
-class _Sharing:
+class _Sharing(ABC):
     """What the three surgeries do with a plan."""
 
     name: str
@@ -236,9 +237,9 @@ class _Sharing:
         summary = f"keys and values shared: {plan['plan']}"
         return changed, PartReport(summary=summary, metrics=cache_metrics(changed, base=model))
 
+    @abstractmethod
     def plan(self, num_layers: int) -> dict[str, Any]:
         """The plan, and what differs from one pass without a window."""
-        raise NotImplementedError
 
     @staticmethod
     def rebuild(model: "PreTrainedModel", plan: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -20,10 +20,12 @@ from athlos.retrieval.config import DenseIndexConfig
 from athlos.retrieval.encoders import Encoder
 from athlos.retrieval.interface import CorpusPassage
 from athlos.retrieval.lexical import searched_text
-from athlos.retrieval.local import LocalIndex, Ranking, best_rows
+from athlos.retrieval.local import LocalIndex, Ranking, RowIndex, best_rows
 from athlos.retrieval.store import PassageStore
 
 log = logging.getLogger(__name__)
+
+DenseConfigT = TypeVar("DenseConfigT", bound=DenseIndexConfig)
 
 PASSAGES_AT_ONCE = 256
 """Passages between two notes of how far a build is: what a stopped one loses at most."""
@@ -32,8 +34,8 @@ ROWS_AT_ONCE = 1 << 16
 VECTORS_FILE, PROGRESS_FILE = "vectors.npy", "progress.json"
 
 
-class DenseIndex(LocalIndex[DenseIndexConfig]):
-    is_resumable: ClassVar[bool] = True
+class EncodedIndex(RowIndex[DenseConfigT]):
+    """What an index of sentence vectors depends on, wherever these are kept."""
 
     @cached_property
     def encoder(self) -> Encoder:
@@ -46,6 +48,10 @@ class DenseIndex(LocalIndex[DenseIndexConfig]):
     @property
     def search_identity(self) -> Mapping[str, Any]:
         return {"query_prompt": self.config.query_prompt}
+
+
+class DenseIndex(EncodedIndex[DenseIndexConfig], LocalIndex[DenseIndexConfig]):
+    is_resumable: ClassVar[bool] = True
 
     def build(self, store: PassageStore, language: str, folder: Path) -> None:
         """The vectors [N, D]; goes on after the passages that a stopped build has encoded."""

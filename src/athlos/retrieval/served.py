@@ -17,7 +17,7 @@ corpus and is whole when it holds them all, so runs and machines share it and a 
 
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -27,9 +27,9 @@ import numpy as np
 
 from athlos.errors import ConfigError
 from athlos.retrieval.config import ServedIndexConfig
-from athlos.retrieval.dense import PASSAGES_AT_ONCE, passage_text
+from athlos.retrieval.dense import PASSAGES_AT_ONCE, EncodedIndex, passage_text
 from athlos.retrieval.encoders import Encoder
-from athlos.retrieval.local import Ranking, RowIndex
+from athlos.retrieval.local import Ranking
 from athlos.stages import content_hash
 
 log = logging.getLogger(__name__)
@@ -41,19 +41,7 @@ EMBEDDED_SUFFIX = ".db"
 """What pymilvus takes for a file and not for an address."""
 
 
-class ServedIndex(RowIndex[ServedIndexConfig]):
-    @cached_property
-    def encoder(self) -> Encoder:
-        return Encoder(self.config.encoder, batch_size=self.config.batch_size, stages=self.stages)
-
-    @property
-    def identity(self) -> Mapping[str, Any]:
-        return {"encoder": self.encoder.identity, "passage_prompt": self.config.passage_prompt}
-
-    @property
-    def search_identity(self) -> Mapping[str, Any]:
-        return {"query_prompt": self.config.query_prompt}
-
+class ServedIndex(EncodedIndex[ServedIndexConfig]):
     @cached_property
     def client(self) -> Any:
         try:

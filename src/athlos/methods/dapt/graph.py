@@ -144,18 +144,6 @@ def acyclic(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[frozenset[
     return parents
 
 
-def check_graph(graph: Graph) -> None:
-    """`DataError` for a graph that cannot be solved: a missing node, a cycle, several sinks without a final node."""
-    for number, text in enumerate(graph.texts, start=1):
-        for reference in references(text):
-            if not 1 <= reference <= len(graph.texts):
-                raise DataError(f"graph: node {number} refers to #{reference}, which is not there")
-    topological_order(graph.parents)
-    ends = sinks(graph.parents)
-    if len(ends) != 1:
-        raise DataError(f"graph: got {len(ends)} sinks, expected one node that joins the others")
-
-
 # -- replies of models -------------------------------------------------------------------------------------------------
 
 

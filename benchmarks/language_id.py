@@ -15,35 +15,39 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from langcodes import Language
+
 from athlos.config.compose import compose_dict
 from athlos.text.language import CANDIDATES, Detector, LinguaDetector, Py3LangidDetector
 from athlos.text.normalisation import UNSPACED_LANGUAGES
 
-NTREX = {
-    "ar": "ref.arb",
-    "bn": "ref.ben",
-    "cs": "ref.ces",
-    "de": "ref.deu",
-    "en": "src.eng",
-    "es": "ref.spa",
-    "fi": "ref.fin",
-    "fr": "ref.fra",
-    "hi": "ref.hin",
-    "id": "ref.ind",
-    "it": "ref.ita",
-    "ja": "ref.jpn",
-    "ko": "ref.kor",
-    "nl": "ref.nld",
-    "pl": "ref.pol",
-    "pt": "ref.por",
-    "ru": "ref.rus",
-    "sw": "ref.swa",
-    "te": "ref.tel",
-    "th": "ref.tha",
-    "tr": "ref.tur",
-    "vi": "ref.vie",
-    "zh": "ref.zho-CN",
-}
+CODES = [
+    "ar",
+    "bn",
+    "cs",
+    "de",
+    "en",
+    "es",
+    "fi",
+    "fr",
+    "hi",
+    "id",
+    "it",
+    "ja",
+    "ko",
+    "nl",
+    "pl",
+    "pt",
+    "ru",
+    "sw",
+    "te",
+    "th",
+    "tr",
+    "vi",
+    "zh",
+]
+NTREX = {code: f"ref.{Language.get(code).to_alpha3()}" for code in CODES}
+NTREX |= {"ar": "ref.arb", "en": "src.eng", "zh": "ref.zho-CN"}
 DETECTORS = {"py3langid": Py3LangidDetector, "lingua": LinguaDetector}
 DRIFT_LANGUAGES = ("en", "zh")
 SETS = ("templated_sums", "mgsm", "mmath")

@@ -5,6 +5,7 @@ import json
 import logging
 import math
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -229,6 +230,8 @@ def test_pictures_become_png_of_the_same_size(imported: Path) -> None:
 def test_state_and_times(imported: Path) -> None:
     status = read(imported / "status.json")
     assert status["state"] == "finished"
+    # Both are text of one form, so that they compare as times do, also within one second.
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", status["end"])
     assert status["start"] <= status["end"]
     assert status["wall_s"] == read(imported / "metrics.json")["cost/wall_s"]
 

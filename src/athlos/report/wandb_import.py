@@ -192,8 +192,9 @@ def _status(file: Path, found: WandbLog) -> dict[str, Any]:
 
 
 def _iso(seconds: float) -> str | None:
+    """`seconds` since 1970 as wandb writes a start: to the microsecond, or a short run ends before it began."""
     is_date = 0 < seconds < 2**35
-    return datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="seconds") if is_date else None
+    return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if is_date else None
 
 
 def _machine(run_folder: Path, found: WandbLog) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure,
 from athlos.errors import ConfigError, DataError
 from athlos.report.estimate import estimate
 from athlos.report.ledger import Entry, Row, Verdict, ledger, read_records
+from athlos.report.ledger_text import claim_verdict_of
 
 OURS = {"train.lr": 0.001}
 OTHER = {"train.lr": 0.01}
@@ -128,7 +129,7 @@ def test_one_number_of_the_layers(tmp_path: Path, reduce: Reduce, wanted: float)
     write_run(tmp_path / "a", metrics=layers)
     comparison = Comparison(ours=Measure(metric="rms/*", reduce=reduce), direction=Direction.DOWN, bar=3.0)
     row = row_of(tmp_path, comparison)
-    assert (row.value, row.verdict) == (wanted, Verdict.PARTLY)
+    assert (row.value, row.verdict) == (wanted, Verdict.INCONCLUSIVE), "one run has no interval"
 
 
 def test_one_run_has_the_interval_over_its_items(tmp_path: Path):
@@ -138,7 +139,7 @@ def test_one_run_has_the_interval_over_its_items(tmp_path: Path):
     assert (row.low, row.high, row.verdict) == (0.4, 0.6, Verdict.REPRODUCED)
     assert row.method == "interval of one run over its 48 items or rounds"
     row = row_of(tmp_path, Comparison(ours=Measure(metric="test/acc"), direction=Direction.UP, bar=0.45))
-    assert row.verdict is Verdict.PARTLY
+    assert row.verdict is Verdict.INCONCLUSIVE
 
 
 # The verdict
@@ -155,13 +156,15 @@ def test_the_other_direction_is_not_reproduced(tmp_path: Path):
 @pytest.mark.parametrize(
     ("losses", "verdict"),
     [
-        ({1: (1.0, 1.5), 2: (1.0, 1.0), 3: (1.0, 1.1)}, Verdict.PARTLY),  # the interval holds 0
-        ({1: (1.0, 1.5)}, Verdict.PARTLY),  # one seed
-        ({1: (1.0, 1.0)}, Verdict.NOT_REPRODUCED),  # equal is not lower
+        ({1: (1.0, 1.5), 2: (1.0, 1.0), 3: (1.0, 1.1)}, Verdict.INCONCLUSIVE),  # the interval holds 0
+        ({1: (1.5, 1.0), 2: (1.0, 1.0), 3: (1.1, 1.0)}, Verdict.INCONCLUSIVE),  # so it does on the other side
+        ({1: (1.0, 1.5)}, Verdict.INCONCLUSIVE),  # one seed
+        ({1: (1.5, 1.0)}, Verdict.INCONCLUSIVE),
+        ({1: (1.0, 1.0), 2: (1.0, 1.0)}, Verdict.NOT_REPRODUCED),  # equal is not lower
         ({1: (1.0, 0.9), 2: (1.0, 0.9)}, Verdict.NOT_REPRODUCED),
     ],
 )
-def test_the_value_alone_is_partly(tmp_path: Path, losses: dict[int, tuple[float, float]], verdict: Verdict):
+def test_the_value_alone_tells_nothing(tmp_path: Path, losses: dict[int, tuple[float, float]], verdict: Verdict):
     write_arms(tmp_path, losses)
     assert row_of(tmp_path, lower()).verdict is verdict
 
@@ -169,10 +172,11 @@ def test_the_value_alone_is_partly(tmp_path: Path, losses: dict[int, tuple[float
 @pytest.mark.parametrize(
     ("bar", "direction", "verdict"),
     [
-        (-0.5, Direction.DOWN, Verdict.PARTLY),
-        (-0.6, Direction.DOWN, Verdict.NOT_REPRODUCED),
+        (-0.5, Direction.DOWN, Verdict.INCONCLUSIVE),
+        (-0.6, Direction.DOWN, Verdict.INCONCLUSIVE),
+        (-1.5, Direction.DOWN, Verdict.NOT_REPRODUCED),
         ((-1.0, 0.0), Direction.WITHIN, Verdict.REPRODUCED),
-        ((-0.6, -0.4), Direction.WITHIN, Verdict.PARTLY),
+        ((-0.6, -0.4), Direction.WITHIN, Verdict.INCONCLUSIVE),  # the interval holds both ends
         ((0.0, 1.0), Direction.WITHIN, Verdict.NOT_REPRODUCED),
     ],
 )
@@ -208,10 +212,28 @@ def test_a_claim_is_what_its_rows_come_to(tmp_path: Path):
     good, bad = lower(), lower(direction=Direction.UP)
     missing = lower(against=Measure(metric="test/nll", where={"train.lr": 7.0}))
     assert joined(tmp_path, good, good).verdict is Verdict.REPRODUCED
-    assert joined(tmp_path, good, bad).verdict is Verdict.PARTLY
+    open_ = lower(bar=-0.5)
+    assert joined(tmp_path, good, bad).verdict is Verdict.NOT_REPRODUCED, "partly has nothing clear on the other side"
     assert joined(tmp_path, good, missing).verdict is Verdict.PARTLY
+    assert joined(tmp_path, good, open_).verdict is Verdict.PARTLY
+    assert joined(tmp_path, bad, open_).verdict is Verdict.NOT_REPRODUCED
+    assert joined(tmp_path, open_, missing).verdict is Verdict.INCONCLUSIVE
+    assert claim_verdict_of(joined(tmp_path, good, bad, missing)) == "not reproduced: 1 of 2 comparisons hold"
+    assert claim_verdict_of(joined(tmp_path, good, missing)) == "partly"
     assert joined(tmp_path, bad, missing).verdict is Verdict.NOT_REPRODUCED
     assert joined(tmp_path, missing).verdict is Verdict.NOT_MEASURED
+
+
+def test_what_a_configuration_makes_true_is_no_result(tmp_path: Path):
+    write_arms(tmp_path, LOSSES)
+    for comparison, verdict in (
+        (lower(), Verdict.BY_CONSTRUCTION),
+        (lower(direction=Direction.UP), Verdict.NOT_REPRODUCED),
+        (lower(bar=-0.5), Verdict.INCONCLUSIVE),
+    ):
+        claim = Claim(id="x.a", text="a", tag=Tag.PAPER, source="a", comparisons=(comparison,), is_by_construction=True)
+        [entry] = ledger({"x": [claim]}, read_records([tmp_path]).usable)
+        assert entry.verdict is verdict
 
 
 # What is missing is said
@@ -227,7 +249,7 @@ def test_a_missing_arm_is_named(tmp_path: Path):
 def test_a_seed_without_partner_is_named_and_costs_the_verdict(tmp_path: Path):
     write_arms(tmp_path, {**LOSSES, 4: (2.0, None)})
     row = row_of(tmp_path, lower())
-    assert (row.verdict, row.num_seeds) == (Verdict.PARTLY, 3)
+    assert (row.verdict, row.num_seeds) == (Verdict.INCONCLUSIVE, 3)
     assert row.notes == ["seed 4 has no partner"]
     assert row.arms["ours"] == pytest.approx(2.1, abs=FLOAT64), "the fourth seed is not in the mean"
 
@@ -240,11 +262,11 @@ def test_a_run_that_broke_down_is_not_dropped_in_silence(tmp_path: Path):
         tmp_path / "broken", config={**OTHER, "seed": 4}, state="failed", metrics={"train/diverged": 1.0}, **failed
     )
     row = row_of(tmp_path, lower())
-    assert row.verdict is Verdict.PARTLY
+    assert row.verdict is Verdict.INCONCLUSIVE
     assert f"{tmp_path}/broken left out: failed (NumericalError)" in row.notes
     share = Comparison(ours=Measure(metric="train/diverged", where=OTHER), direction=Direction.DOWN, bar=0.0)
     row = row_of(tmp_path, share)
-    assert (row.value, row.verdict) == (1.0, Verdict.NOT_REPRODUCED), "it counts where it left a number"
+    assert (row.value, row.verdict) == (1.0, Verdict.INCONCLUSIVE), "it counts where it left a number"
 
 
 def test_only_broken_runs_give_their_reason(tmp_path: Path):
@@ -258,7 +280,7 @@ def test_arms_that_differ_in_more_are_not_the_claim(tmp_path: Path):
     write_arms(tmp_path, {seed: (ours, None) for seed, (ours, _) in LOSSES.items()})
     write_arms(tmp_path, {seed: (None, other) for seed, (_, other) in LOSSES.items()}, **{"train.batch_size": 64})
     row = row_of(tmp_path, lower())
-    assert (row.verdict, row.notes) == (Verdict.PARTLY, ["the arms also differ in train.batch_size"])
+    assert (row.verdict, row.notes) == (Verdict.INCONCLUSIVE, ["the arms also differ in train.batch_size"])
     assert row_of(tmp_path, lower(varies=("train.",))).verdict is Verdict.REPRODUCED
 
 

@@ -13,7 +13,7 @@ from athlos.config.claims import Claim, Tag, all_claims
 from athlos.config.registry import conf_dir
 from athlos.errors import ConfigError, choices
 from athlos.report.ledger import Entry, Verdict, ledger, read_records
-from athlos.report.ledger_text import ours_of, paper_of, shown_rows, verdict_of
+from athlos.report.ledger_text import claim_verdict_of, ours_of, paper_of, shown_rows, verdict_of
 from athlos.runs.records import RECORDS
 
 log = logging.getLogger(__name__)
@@ -23,7 +23,9 @@ LOG_WIDTH = 160
 STYLES = {
     Verdict.REPRODUCED: "green",
     Verdict.PARTLY: "yellow",
+    Verdict.INCONCLUSIVE: "yellow",
     Verdict.NOT_REPRODUCED: "red",
+    Verdict.BY_CONSTRUCTION: "dim",
     Verdict.NOT_MEASURED: "dim",
 }
 
@@ -185,7 +187,7 @@ def _print_table(entries: Sequence[Entry]) -> None:
             f"{paper_of(entry.claim)} ({entry.claim.tag})",
             "",
             "",
-            Text(visible(verdict_of(rows[0]) if is_one else entry.verdict), style=STYLES[entry.verdict]),
+            Text(visible(verdict_of(rows[0]) if is_one else claim_verdict_of(entry)), style=STYLES[entry.verdict]),
         )
         for row in () if is_one else rows:
             method = f" ({row.method})" if row.method else ""

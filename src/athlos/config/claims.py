@@ -132,6 +132,8 @@ class Claim:
     unit: str = ""
     comparisons: tuple[Comparison, ...] = ()
     needs: str = ""
+    is_by_construction: bool = False
+    """Whether the configuration makes it true by itself: then it is no result, and counted apart."""
 
     def __post_init__(self) -> None:
         if bool(self.comparisons) == bool(self.needs):

@@ -18,11 +18,18 @@ COMMIT_DIGITS = 9
 
 
 class Verdict(StrEnum):
-    """`partly`: on the claimed side, but the interval holds the bar, or there is none, or a seed is missing."""
+    """Of a comparison, and of the claim that its comparisons come to.
+
+    `inconclusive`: the interval holds the bar, or there is none, or a seed is missing: the runs cannot tell. `partly`
+    is said of claims alone: some comparisons are reproduced, and none is clear on the other side. `by construction`:
+    the configuration makes it true, so no run could have said otherwise.
+    """
 
     REPRODUCED = "reproduced"
     PARTLY = "partly"
+    INCONCLUSIVE = "inconclusive"
     NOT_REPRODUCED = "not reproduced"
+    BY_CONSTRUCTION = "by construction"
     NOT_MEASURED = "not measured"
 
 
@@ -105,15 +112,20 @@ def _entry(method: str, claim: Claim, records: Sequence[RunRecord]) -> Entry:
         row = Row(label="", verdict=Verdict.NOT_MEASURED, reason=claim.needs)
         return Entry(method=method, claim=claim, verdict=row.verdict, rows=[row])
     rows = [row for comparison in claim.comparisons for row in _rows(comparison, records)]
-    return Entry(method=method, claim=claim, verdict=together([row.verdict for row in rows]), rows=rows)
+    verdict = together([row.verdict for row in rows])
+    if claim.is_by_construction and verdict is Verdict.REPRODUCED:
+        verdict = Verdict.BY_CONSTRUCTION
+    return Entry(method=method, claim=claim, verdict=verdict, rows=rows)
 
 
 def together(verdicts: Sequence[Verdict]) -> Verdict:
-    """All alike give their verdict; any mixture is `partly`, but for measured failures beside what nobody measured."""
+    """One comparison that clearly fails is a claim that fails; else some clear ones among others are `partly`."""
     kinds = set(verdicts)
     if len(kinds) == 1:
         return verdicts[0]
-    return Verdict.NOT_REPRODUCED if kinds == {Verdict.NOT_REPRODUCED, Verdict.NOT_MEASURED} else Verdict.PARTLY
+    if Verdict.NOT_REPRODUCED in kinds:
+        return Verdict.NOT_REPRODUCED
+    return Verdict.PARTLY if Verdict.REPRODUCED in kinds else Verdict.INCONCLUSIVE
 
 
 def _rows(comparison: Comparison, records: Sequence[RunRecord]) -> list[Row]:
@@ -220,27 +232,41 @@ def _confounds(comparison: Comparison, arms: Mapping[str, Arm]) -> list[str]:
 def judged(found: Estimate, comparison: Comparison, *, is_whole: bool, is_certain: bool) -> Verdict:
     """The verdict of one comparison.
 
-    `reproduced` needs the whole interval on the claimed side (or a number that no seed moves), no seed missing and
-    arms that differ in nothing else; the value alone on that side is `partly`.
+    Both clear verdicts need the whole interval on one side (or a number that no seed moves), no seed missing and arms
+    that differ in nothing else; a value alone tells nothing.
     """
-    if not reaches(found.value, comparison):
-        return Verdict.NOT_REPRODUCED
-    ends = [end for end in (found.low, found.high) if end is not None]
-    is_clear = is_certain or (bool(ends) and all(reaches(end, comparison) for end in ends))
-    return Verdict.REPRODUCED if is_clear and is_whole else Verdict.PARTLY
+    if is_certain:
+        low = high = found.value
+    elif found.low is None or found.high is None:
+        return Verdict.INCONCLUSIVE
+    else:
+        low, high = found.low, found.high
+    sides = {side_of(low, comparison), side_of(high, comparison)}
+    if len(sides) > 1 or not is_whole:
+        return Verdict.INCONCLUSIVE
+    return Verdict.REPRODUCED if sides == {Side.CLAIMED} else Verdict.NOT_REPRODUCED
 
 
-def reaches(value: float, comparison: Comparison) -> bool:
-    """Whether a value is on the claimed side: a bar that is named may be met, "no difference" must be passed."""
+class Side(StrEnum):
+    """Where a value lies; a bar with two ends has two other sides."""
+
+    CLAIMED = "claimed"
+    BELOW = "below"
+    ABOVE = "above"
+
+
+def side_of(value: float, comparison: Comparison) -> Side:
+    """The side of the bar: one that is named may be met, "no difference" must be passed."""
     bar = comparison.bar
     if isinstance(bar, tuple):
-        return bar[0] <= value <= bar[1]
-    neutral = NEUTRAL.get(comparison.compare)
-    edge = neutral if bar is None else bar
+        return Side.BELOW if value < bar[0] else Side.ABOVE if value > bar[1] else Side.CLAIMED
+    edge = NEUTRAL.get(comparison.compare) if bar is None else bar
     assert edge is not None
-    above, below = value > edge, value < edge
-    is_met = bar is not None and value == bar
-    return is_met or (above if comparison.direction is Direction.UP else below)
+    if bar is not None and value == bar:
+        return Side.CLAIMED
+    if comparison.direction is Direction.UP:
+        return Side.CLAIMED if value > edge else Side.BELOW
+    return Side.CLAIMED if value < edge else Side.ABOVE
 
 
 def _unmeasured(comparison: Comparison, reason: str) -> Row:

@@ -38,6 +38,14 @@ def verdict_of(row: Row) -> str:
     return f"{row.verdict}: {why}" if why else str(row.verdict)
 
 
+def claim_verdict_of(entry: Entry) -> str:
+    """The verdict of a claim; of a mixture, how many of the measured comparisons are on the claimed side."""
+    measured = [row.verdict for row in entry.rows if row.verdict is not Verdict.NOT_MEASURED]
+    if len(set(measured)) < 2:
+        return str(entry.verdict)
+    return f"{entry.verdict}: {measured.count(Verdict.REPRODUCED)} of {len(measured)} comparisons hold"
+
+
 def shown_rows(entry: Entry) -> list[Row]:
     """The rows to show: those that were not measured for one and the same reason as a single row."""
     groups: dict[str, list[Row]] = {}

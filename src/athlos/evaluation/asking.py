@@ -9,10 +9,11 @@ from typing import Any, Generic, TypeVar
 
 from athlos.config.compose import engine_signature
 from athlos.config.schema import RunConfig
-from athlos.data.records import Record
+from athlos.data.records import QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer
+from athlos.generation.config import CadConfig
 from athlos.generation.http_config import Api, HTTPEngineConfig
 from athlos.generation.interface import Prediction, Request
 from athlos.text import prompts
@@ -96,6 +97,7 @@ def ask(
     items, shots, origin = _shots(config, of_type, record_type=record_type, style=style, pool=shots_pool)
     items = [record for record in items for _ in range(samples)]
     is_chat = isinstance(config.engine, HTTPEngineConfig) and config.engine.api is Api.chat
+    is_contrast = isinstance(config.decoding, CadConfig)
     requests = [
         Request(
             identifier=_identifier(record, index % samples),
@@ -103,6 +105,7 @@ def ask(
             record=record,
             seed=zlib.crc32(f"{config.seed}/{record.language}/{_identifier(record, index % samples)}".encode()),
             stop=list(prompts.stop_strings(record, style, is_chat=is_chat)),
+            without=_without_passages(record, shots[record.language], style=style) if is_contrast else "",
         )
         for index, record in enumerate(items)
     ]
@@ -123,6 +126,17 @@ def ask(
             f"{suite}_prompt_hash": prompts.prompt_hash(request.prompt for request in requests),
         },
     )
+
+
+def _without_passages(record: Record, shots: Sequence[Record], *, style: str) -> str:
+    """The prompt as it would be had the data no passages; empty where that changes nothing."""
+
+    def bare(one: Record) -> Record:
+        return dataclasses.replace(one, passages=[]) if isinstance(one, QuestionRecord) else one
+
+    whole = prompts.build_prompt(record, shots=shots, style=style)
+    less = prompts.build_prompt(bare(record), shots=[bare(shot) for shot in shots], style=style)
+    return less if less != whole else ""
 
 
 def _identifier(record: Record, sample: int) -> str:

@@ -38,6 +38,8 @@ class Row:
     """Columns of padding before the prompt."""
     first: int
     """Column of the first generated token."""
+    is_against: bool = False
+    """Whether it is the second stream of the row before it, whose tokens it is fed and with which it ends."""
     is_done: bool = False
 
     @property
@@ -71,7 +73,8 @@ class Batch:
 
     @property
     def num_alive(self) -> int:
-        return len(self.rows) - self.num_done
+        """Samples that are not done."""
+        return sum(not (row.is_done or row.is_against) for row in self.rows)
 
     def note_limits(self) -> None:
         """`next_limit` is the first column at which a row ends by its length."""

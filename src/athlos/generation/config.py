@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import MISSING
 
-from athlos.config.fields import above, at_least, bounded
+from athlos.config.fields import above, at_least, bounded, one_of
 from athlos.config.registry import Part
 from athlos.config.schema import DecodingConfig, EngineConfig
 from athlos.generation.http_config import HTTP_PARTS
@@ -27,6 +27,40 @@ class SamplingConfig(DecodingConfig):
     """Keep tokens of at least this share of the greatest probability."""
     repetition_penalty: float = above(0, default=1.0)
     """Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1 = off."""
+
+
+@dataclass(kw_only=True)
+class ContrastConfig(DecodingConfig):
+    """Base of the rules that decode two streams, or two depths, of one model against each other (engine=native)."""
+
+    plausibility: float = bounded("[0, 1]")
+    """Tokens below this share of the greatest probability of the plain model are cut; 0 = none."""
+    temperature: float = at_least(0)
+    """Divides what is left; 0 = the most probable token."""
+    top_p: float = bounded("(0, 1]")
+    """Keep the smallest set of tokens with at least this probability."""
+
+
+@dataclass(kw_only=True)
+class CadConfig(ContrastConfig):
+    alpha: float = at_least(0)
+    """(1 + alpha) logits with the passages less alpha logits without them."""
+
+
+@dataclass(kw_only=True)
+class DecoreConfig(ContrastConfig):
+    heads: list[str] = MISSING
+    """Attention heads that the second stream lacks while it decodes, as `layer-head`, both counted from 0."""
+    mask: str = one_of("zero_out", "uniform_causal")
+    """`zero_out`: these heads give nothing; `uniform_causal`: they attend to all that is visible alike."""
+    max_factor: float = at_least(0)
+    """Cap of the weight of the contrast, which is the entropy of the plain model in nats, step by step."""
+
+
+@dataclass(kw_only=True)
+class DolaConfig(ContrastConfig):
+    layers: str = one_of("low", "high")
+    """Half of the decoder whose even layers are tried as early exits."""
 
 
 @dataclass(kw_only=True)
@@ -81,6 +115,27 @@ PARTS = [
         schema=SamplingConfig,
         target="athlos.generation.decoding.Sampling",
         summary="temperature, top-k, top-p and min-p sampling",
+    ),
+    Part(
+        group="decoding",
+        name="cad",
+        schema=CadConfig,
+        target="athlos.generation.contrastive_decoding.Cad",
+        summary="the prompt with its passages against the prompt without them",
+    ),
+    Part(
+        group="decoding",
+        name="decore",
+        schema=DecoreConfig,
+        target="athlos.generation.contrastive_decoding.Decore",
+        summary="the model against itself without some attention heads",
+    ),
+    Part(
+        group="decoding",
+        name="dola",
+        schema=DolaConfig,
+        target="athlos.generation.contrastive_decoding.Dola",
+        summary="the last layer against an early one",
     ),
     Part(
         group="engine",

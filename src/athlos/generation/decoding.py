@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from athlos.config.schema import DecodingConfig
 from athlos.errors import DataError
 from athlos.generation.config import GreedyConfig, SamplingConfig
-from athlos.generation.interface import Engine, Prediction, Progress, Prompt, Request, SamplingRule
+from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Prompt, Request, SamplingRule
 from athlos.generation.local import LocalEngine
+from athlos.generation.native import NativeEngine
 
 
 class Greedy:
@@ -50,9 +51,12 @@ def answer_requests(
     *,
     config: DecodingConfig,
     rule: SamplingRule,
+    contrast: Contrast | None = None,
     progress: Progress | None,
 ) -> list[Prediction]:
     """One prediction a request, in order. Requests with unlike stop strings go to the engine one after the other.
+
+    A `contrast` takes the engine `native`; its second stream reads `Request.without`, where there is one.
 
     Raises `DataError` for a prompt that does not fit into the context of a model that computes here.
     """
@@ -64,7 +68,12 @@ def answer_requests(
     num_tokens = 0
     for stop, indices in by_stop.items():
         counted = _counted(progress, done=len(found), whole=len(requests), num_tokens=num_tokens)
-        answers = engine.generate([prompts[index] for index in indices], rule=rule, stop=stop, progress=counted)
+        asked = [prompts[index] for index in indices]
+        if contrast is None:
+            answers = engine.generate(asked, rule=rule, stop=stop, progress=counted)
+        else:
+            assert isinstance(engine, NativeEngine)
+            answers = engine.generate(asked, rule=rule, stop=stop, progress=counted, contrast=contrast)
         for index, [sample] in zip(indices, answers, strict=True):
             num_tokens += sample.num_tokens
             found[index] = Prediction(
@@ -99,5 +108,8 @@ def encoded(engine: Engine, request: Request, *, max_new_tokens: int) -> Prompt:
             f"request '{request.identifier}': the prompt has {num_tokens} tokens, the model's context {context}; "
             "lower eval.shots or shorten the passages"
         )
+    if request.without:
+        prompt.against_ids = engine.encode(request.without)
+        num_tokens = max(num_tokens, len(prompt.against_ids))
     prompt.max_new_tokens = min(max_new_tokens, context - num_tokens)
     return prompt

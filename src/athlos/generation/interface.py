@@ -4,6 +4,7 @@ An engine is built from its config (and, where it computes here, the model and i
 `generate`. The same prompts, rule and seeds give the same samples whatever else is in the batch.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -24,6 +25,8 @@ class Prompt:
     """What engines over HTTP say as the system before a chat's user message; empty = what the chat template says."""
     seed: int = 0
     """Seed of its first sample; sample `i` is drawn from a stream of its own made of (seed, i)."""
+    against_ids: list[int] = field(default_factory=list)
+    """What the second stream of a `Contrast` reads in place of `token_ids`; empty = the same."""
 
 
 @dataclass(kw_only=True)
@@ -40,6 +43,35 @@ class SamplingRule:
     """Keep tokens of at least this share of the greatest probability, in [0, 1)."""
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of tokens seen in prompt or answer, > 0; 1 = off."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contrast:
+    """Logits of a stream A against those of B: (1 + alpha) A - alpha B, then what A finds implausible is cut.
+
+    B is the same model with another prompt (`Prompt.against_ids`), with attention heads that are silent while it
+    decodes (`heads`), or an early layer of A itself (`layers`). Both are fed the token that was chosen, and the
+    log-probabilities of a sample are those of A alone. Names and formulas: CAD arXiv 2305.14739, DeCoRe 2410.18860,
+    DoLa 2309.03883.
+    """
+
+    alpha: float | None = None
+    """Weight of the contrast, >= 0; 0 is A alone, nothing cut. None: in each step the entropy of A in nats (DeCoRe)."""
+    max_alpha: float = math.inf
+    """Cap of that entropy."""
+    plausibility: float = 0.1
+    """Tokens below this share of A's greatest probability are cut, in [0, 1]; 0 cuts nothing."""
+    heads: tuple[tuple[int, int], ...] = ()
+    """(layer, query head), counted from 0."""
+    is_uniform: bool = False
+    """Silent heads attend to all that is visible alike; false = they give nothing."""
+    layers: tuple[int, ...] = ()
+    """Numbers of layers below an early exit; in each step and row that counts whose distribution is farthest from A's
+    in Jensen-Shannon divergence, by log p_A - log p_B without a weight."""
+
+    @property
+    def num_streams(self) -> int:
+        return 1 if self.layers else 2
 
 
 @dataclass(kw_only=True)
@@ -86,6 +118,8 @@ class Request:
     seed: int = 0
     stop: list[str] = field(default_factory=list)
     """Strings that end this answer, beside those of the decoding rule."""
+    without: str = ""
+    """The prompt less what the answer should rest on (passages, a memory), for decoding rules that contrast both."""
 
 
 @dataclass(kw_only=True)

@@ -20,12 +20,14 @@ from torch import Tensor
 
 from athlos.errors import ModelError
 from athlos.generation.batch import Batch, Job, Row
+from athlos.generation.contrast import contrasted, contrasted_by_depth
 from athlos.generation.endings import StopStrings, sample_of
-from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
+from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.prefill import Prefill
 from athlos.generation.rules import LogitsRule, generator, needs_ids, next_tokens, tempered, token_log_probs
 from athlos.generation.step import DecoderStep
+from athlos.models.head_mask import HeadMask
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
@@ -84,6 +86,10 @@ class DecodeLoop:
     """Draws the tokens of all rows under way at once; None: each sample draws from a generator of (seed, sample)."""
     log_prob_temperature: float = 1.0
     """The log-probabilities kept are those of the model's logits divided by it."""
+    contrast: Contrast | None = None
+    """Two streams or two depths whose logits become one."""
+    silent: HeadMask | None = None
+    """Heads that are silent in the second stream while it decodes."""
     progress: Progress | None = None
     samples: dict[Job, Sample] = field(default_factory=dict, init=False)
     """Those that have ended."""
@@ -93,16 +99,21 @@ class DecodeLoop:
     def __post_init__(self) -> None:
         self.stop_strings = StopStrings(self.tokenizer, self.stop)
         self.ends_E = torch.tensor(list(self.ends), dtype=torch.int64, device=self.step.device)
+        self.num_streams = self.contrast.num_streams if self.contrast else 1
+        texts = [prompt.token_ids for prompt in self.prompts]
+        if self.num_streams == 2:
+            texts += [prompt.against_ids or prompt.token_ids for prompt in self.prompts]
         self.prefill = Prefill(
             self.step,
-            [prompt.token_ids for prompt in self.prompts],
+            texts,
             share_prefixes=self.share_prefixes,
             reads_as_given=self.reads_as_given,
         )
 
     def run(self) -> list[list[Sample]]:
         """The samples of each prompt, in the order of the prompts."""
-        jobs = [Job(prompt=index, sample=sample) for index in self.prefill.order for sample in range(self.num_samples)]
+        order = [index for index in self.prefill.order if index < len(self.prompts)]
+        jobs = [Job(prompt=index, sample=sample) for index in order for sample in range(self.num_samples)]
         batch: Batch | None = None
         num_started = 0
         while batch is not None or num_started < len(jobs):
@@ -117,8 +128,10 @@ class DecodeLoop:
                 if batch.is_full or batch.num_done >= DROP_SHARE * len(batch.rows):
                     batch = Batch.packed([batch])
                 newest_B1 = batch.ids_BC[:, batch.column : batch.column + 1]
+                if self.silent:
+                    self.silent.is_active = True
                 logits_BV = self.step(newest_B1, batch.cache, pad_B=batch.pad_B, most_padding=batch.most_padding)
-                self._choose(batch, logits_BV)
+                self._choose(batch, logits_BV, early_LBD=self.step.early_LBD)
             if batch.num_alive == 0:
                 batch = None
         return [
@@ -128,35 +141,60 @@ class DecodeLoop:
 
     def _started(self, jobs: Sequence[Job], later: Sequence[Job]) -> Batch:
         """A batch of new samples with their first tokens."""
-        again = later[0].prompt if later and later[0].prompt == jobs[-1].prompt else None
-        prefilled = self.prefill.read([job.prompt for job in jobs], needed_again=again)
+        if self.silent:
+            self.silent.is_active = False
+        texts = [self._streams(job.prompt) for job in jobs]
+        again = self._streams(later[0].prompt) if later and later[0].prompt == jobs[-1].prompt else []
+        prefilled = self.prefill.read([text for of_job in texts for text in of_job], needed_again=again)
         has_own_draws = self.rule.temperature > 0 and self.shared_generator is None
-        rows = [
-            Row(
-                job=job,
-                limit=prompt.max_new_tokens,
-                generator=generator(prompt.seed, job.sample, device=self.step.device) if has_own_draws else None,
-                pad=0,
-                first=len(prompt.token_ids),
-            )
-            for job, prompt in ((job, self.prompts[job.prompt]) for job in jobs)
-        ]
-        batch = Batch.started(rows, prefilled, [self.prompts[job.prompt].token_ids for job in jobs])
-        self._choose(batch, torch.stack([prompt.logits_V for prompt in prefilled]))
+        rows, read = [], []
+        for job, of_job in zip(jobs, texts, strict=True):
+            prompt = self.prompts[job.prompt]
+            for text in of_job:
+                read.append(self.prefill.texts[text])
+                row = Row(job=job, limit=prompt.max_new_tokens, generator=None, pad=0, first=len(read[-1]))
+                row.is_against = text != job.prompt
+                if has_own_draws and not row.is_against:
+                    row.generator = generator(prompt.seed, job.sample, device=self.step.device)
+                rows.append(row)
+        batch = Batch.started(rows, prefilled, read)
+        early = [prompt.early_LD for prompt in prefilled if prompt.early_LD is not None]
+        self._choose(
+            batch,
+            torch.stack([prompt.logits_V for prompt in prefilled]),
+            early_LBD=torch.stack(early, dim=1) if early else None,
+        )
         return batch
 
-    def _choose(self, batch: Batch, logits_BV: Tensor) -> None:
-        """Write the next token of each row and its log-probability, and take note of the rows that ended with it."""
-        column = batch.column
+    def _streams(self, prompt: int) -> list[int]:
+        """The texts of a prompt's streams, as the prefill counts them."""
+        return [prompt + stream * len(self.prompts) for stream in range(self.num_streams)]
+
+    def _choose(self, batch: Batch, logits_BV: Tensor, *, early_LBD: Tensor | None) -> None:
+        """Write the next token of each row and its log-probability, and take note of the rows that ended with it.
+
+        Of two streams one token is chosen and written into both rows.
+        """
+        column, streams = batch.column, self.num_streams
+        plain_BV = logits_BV[::streams]
+        if self.contrast is None:
+            mixed_BV = plain_BV
+        elif early_LBD is not None:
+            mixed_BV = contrasted_by_depth(plain_BV, self.step.early_logits(early_LBD), self.contrast)
+        else:
+            mixed_BV = contrasted(plain_BV, logits_BV[1::streams], self.contrast)
         tokens_B = next_tokens(
-            logits_BV,
+            mixed_BV,
             rule=self.rule,
-            ids_BT=batch.ids_BC[:, :column] if needs_ids(self.rule, self.extra_rules) else None,
-            generators=self.shared_generator or [None if row.is_done else row.generator for row in batch.rows],
+            ids_BT=batch.ids_BC[::streams, :column] if needs_ids(self.rule, self.extra_rules) else None,
+            generators=self.shared_generator
+            or [None if row.is_done else row.generator for row in batch.rows[::streams]],
             extra_rules=self.extra_rules,
         )
+        log_probs_B = token_log_probs(tempered(plain_BV, self.log_prob_temperature), tokens_B)
+        tokens_B = tokens_B.repeat_interleave(streams)
         batch.ids_BC[:, column] = tokens_B
-        batch.log_probs_BC[:, column] = token_log_probs(tempered(logits_BV, self.log_prob_temperature), tokens_B)
+        batch.log_probs_BC[:, column] = log_probs_B.repeat_interleave(streams)
         ended = self._ended(batch, tokens_B)
         if column < batch.next_limit and not any(ended):
             return
@@ -188,6 +226,8 @@ class DecodeLoop:
     def _finish(self, batch: Batch, index: int, row: Row, *, finished: bool) -> None:
         span = slice(row.first, batch.column + 1)
         row.is_done = True
+        if row.is_against:
+            return
         sample = sample_of(
             self.tokenizer,
             self.prompts[row.job.prompt],

@@ -8,14 +8,16 @@ import torch
 
 from athlos.errors import ModelError
 from athlos.generation.config import NativeConfig
+from athlos.generation.contrast import check_contrast
 from athlos.generation.cpu.fused_attention import fused
 from athlos.generation.cpu.linear import fast_linear
-from athlos.generation.interface import Progress, Prompt, Sample, SamplingRule
+from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
 from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.rules import LogitsRule, check_rule
 from athlos.generation.step import DecoderStep
+from athlos.models.head_mask import HeadMask
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
@@ -47,20 +49,31 @@ class NativeEngine(LocalEngine):
         progress: Progress | None = None,
         end_token_ids: Sequence[int] | None = None,
         extra_rules: Sequence[LogitsRule] = (),
+        contrast: Contrast | None = None,
     ) -> list[list[Sample]]:
+        """See `LocalEngine.generate`; `contrast` decodes two streams or two depths of the model against each other."""
         check_rule(rule)
         check_prompts(prompts, num_samples=num_samples)
         assert isinstance(self.config, NativeConfig)
         model = self.causal_model
         check_model(model, prompts)
         num_distinct = num_samples if rule.temperature > 0 else 1
+        silent = None
+        if contrast is not None:
+            check_contrast(contrast)
+            if contrast.heads:
+                found = backbone(model)
+                silent = HeadMask(found, contrast.heads, is_uniform=contrast.is_uniform, every_second=True)
         with ExitStack() as stack:
             stack.enter_context(eval_mode(model))
             if self.config.onednn:
                 stack.enter_context(fast_linear(model))
+            if silent is not None:
+                stack.enter_context(silent.applied())
             stack.enter_context(fused(is_wanted=self.config.fused))
+            early = contrast.layers if contrast else ()
             loop = DecodeLoop(
-                step=DecoderStep(model, written_out=self.config.written_out),
+                step=DecoderStep(model, written_out=self.config.written_out, early=early),
                 tokenizer=self.tokenizer,
                 prompts=prompts,
                 num_samples=num_distinct,
@@ -70,6 +83,8 @@ class NativeEngine(LocalEngine):
                 ends=self.ends(end_token_ids),
                 stop=stop,
                 share_prefixes=self.config.share_prefixes,
+                contrast=contrast,
+                silent=silent,
                 progress=progress,
             )
             samples = loop.run()

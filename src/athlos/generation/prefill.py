@@ -18,6 +18,8 @@ class Prefilled:
     cache: KVCache
     row: int
     logits_V: Tensor
+    early_LD: Tensor | None = None
+    """Hidden states of its last token below the early exits of the step."""
 
 
 class Prefill:
@@ -31,7 +33,8 @@ class Prefill:
         self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool, reads_as_given: bool
     ) -> None:
         self.step = step
-        texts = [tuple(prompt) for prompt in prompts]
+        self.texts = [tuple(prompt) for prompt in prompts]
+        texts = self.texts
         self.distinct = texts if reads_as_given else list(dict.fromkeys(texts))
         number_of = {text: number for number, text in enumerate(self.distinct)}
         self.number = list(range(len(texts))) if reads_as_given else [number_of[text] for text in texts]
@@ -47,8 +50,8 @@ class Prefill:
         prefix = self.shared[number]
         return (prefix.group if prefix else torch.inf, -len(self.distinct[number]), number)
 
-    def read(self, prompts: Sequence[int], *, needed_again: int | None = None) -> list[Prefilled]:
-        """What was read of each prompt, by its index. `needed_again` names the one prompt to keep for the next call."""
+    def read(self, prompts: Sequence[int], *, needed_again: Sequence[int] = ()) -> list[Prefilled]:
+        """What was read of each prompt, by its index. `needed_again` names those to keep for the next call."""
         numbers = dict.fromkeys(self.number[prompt] for prompt in prompts)
         found = {number: self._kept[number] for number in numbers if number in self._kept}
         groups: dict[int | None, list[int]] = {}
@@ -59,8 +62,8 @@ class Prefill:
         for group, members in groups.items():
             found |= self._read_group(group, members)
         self._prefixes = {group: cache for group, cache in self._prefixes.items() if group in groups}
-        again = None if needed_again is None else self.number[needed_again]
-        self._kept = {number: prefilled for number, prefilled in found.items() if number == again}
+        again = {self.number[prompt] for prompt in needed_again}
+        self._kept = {number: prefilled for number, prefilled in found.items() if number in again}
         return [found[self.number[prompt]] for prompt in prompts]
 
     def _read_group(self, group: int | None, members: Sequence[int]) -> dict[int, Prefilled]:
@@ -90,7 +93,16 @@ class Prefill:
             pad_B=torch.tensor(pads, device=self.step.device),
             most_padding=max(pads),
         )
-        return {number: Prefilled(cache=cache, row=row, logits_V=logits_BV[row]) for row, number in enumerate(members)}
+        early_LBD = self.step.early_LBD
+        return {
+            number: Prefilled(
+                cache=cache,
+                row=row,
+                logits_V=logits_BV[row],
+                early_LD=None if early_LBD is None else early_LBD[:, row],
+            )
+            for row, number in enumerate(members)
+        }
 
     def _prefix(self, group: int) -> KVCache:
         """Keys and values of a group's beginning, computed when a prompt of the group is first read."""

@@ -4,11 +4,13 @@ B rows, T new columns, V vocabulary.
 """
 
 import logging
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from athlos.errors import ConfigError
 from athlos.generation.cpu.llama_step import LlamaStep, fits
 from athlos.generation.kv_cache import KVCache, layer_windows
 from athlos.generation.masks import Masks
@@ -31,9 +33,15 @@ SAME = 1e-3
 class DecoderStep:
     """Runs the decoder that `backbone` finds, which may be the text part of a larger model."""
 
-    def __init__(self, model: "PreTrainedModel", *, written_out: bool) -> None:
+    def __init__(self, model: "PreTrainedModel", *, written_out: bool, early: Sequence[int] = ()) -> None:
+        """`early` names early exits by the number of layers below them; raises `ConfigError` for one outside."""
         found = backbone(model)
-        self.decoder, self.head = found.decoder, found.head
+        self.decoder, self.head, self.final_norm = found.decoder, found.head, found.final_norm
+        if outside := [count for count in early if not 0 < count < len(found.layers)]:
+            raise ConfigError(f"early exits: got {outside}, expected numbers of layers in 1 .. {len(found.layers) - 1}")
+        self.exits = [found.layers[count - 1] for count in early]
+        self.early_LBD: Tensor | None = None
+        """Hidden states of the last new column below the early exits; None without any."""
         self.windows = layer_windows(found.config)
         self.masks = Masks(found.config, self.windows)
         self.head_rule = head_rule(found.config)
@@ -42,7 +50,8 @@ class DecoderStep:
         self.num_heads = found.num_heads
         hooks: Any = found.decoder._forward_pre_hooks.values()
         self.hands_on = any(getattr(hook, "hands_scores_on", False) for hook in hooks)
-        self.short = LlamaStep(found) if written_out and fits(found) else None
+        kept = [layer.index for layer in self.exits]
+        self.short = LlamaStep(found, keeps=kept) if written_out and fits(found) else None
         self._is_tried = False
 
     def new_cache(self, *, capacity: int) -> KVCache:
@@ -56,6 +65,13 @@ class DecoderStep:
         """
         for piece_BT in ids_BT.split(self._columns_at_once(*ids_BT.shape, cache=cache), dim=1):
             hidden_BD = self._columns(piece_BT, cache, pad_B=pad_B, most_padding=most_padding)
+        return self._logits(hidden_BD)
+
+    def early_logits(self, early_LBD: Tensor) -> Tensor:
+        """What the model would say at its early exits, [L, B, V] in float32."""
+        return torch.stack([self._logits(self.final_norm(hidden_BD)) for hidden_BD in early_LBD])
+
+    def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.head_rule(self.head(hidden_BD).float())
 
     def _columns_at_once(self, rows: int, count: int, *, cache: KVCache) -> int:
@@ -73,6 +89,8 @@ class DecoderStep:
         if is_short and self._is_tried:
             assert self.short is not None
             hidden_BD = self.short(ids_BT, cache, mask=mask, position_B1=position_BT)
+            if self.exits:
+                self.early_LBD = torch.stack([self.short.kept[layer.index] for layer in self.exits])
         else:
             hidden_BD = self._decoder(ids_BT, cache, mask=mask, position_BT=position_BT)
             if is_short and not self._is_same(hidden_BD, ids_BT, cache, mask=mask, position_B1=position_BT):
@@ -83,9 +101,20 @@ class DecoderStep:
         return hidden_BD
 
     def _decoder(self, ids_BT: Tensor, cache: KVCache, *, mask: Any, position_BT: Tensor) -> Tensor:
-        output = self.decoder(
-            input_ids=ids_BT, attention_mask=mask, position_ids=position_BT, past_key_values=cache, use_cache=True
-        )
+        kept: list[Tensor] = []
+        hooks = [
+            layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output[:, -1]))
+            for layer in self.exits
+        ]
+        try:
+            output = self.decoder(
+                input_ids=ids_BT, attention_mask=mask, position_ids=position_BT, past_key_values=cache, use_cache=True
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if kept:
+            self.early_LBD = torch.stack(kept)
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD[:, -1]
 

@@ -10,7 +10,7 @@ pass to each other is made by a hook of the decoder that `gives_layer_arguments`
 B rows, H heads, K key-value heads, C columns, D head size, W width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -76,7 +76,10 @@ def _rotary(decoder: nn.Module) -> Iterator[nn.Module]:
 class LlamaStep:
     """Takes the weights as they are when it is made: for one call of the engine."""
 
-    def __init__(self, found: Backbone) -> None:
+    def __init__(self, found: Backbone, *, keeps: Sequence[int] = ()) -> None:
+        """`keeps` are indices of layers whose hidden states [B, W] a call leaves in `kept`."""
+        self.keeps = set(keeps)
+        self.kept: dict[int, Tensor] = {}
         [self.rotary] = _rotary(found.decoder)
         self.decoder = found.decoder
         self.embedding = found.embedding
@@ -95,12 +98,14 @@ class LlamaStep:
         for hook in self.decoder._forward_pre_hooks.values():
             given: Any = hook
             arguments |= given(self.decoder, (), {})[1]
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             if isinstance(layer, _ChangedLayer):
                 hidden_BW = layer(hidden_BW, mask=mask, arguments=arguments)
-                continue
-            kept: Any = cache.layers[layer.index]
-            hidden_BW = layer(hidden_BW, kept, cos_B1D=cos_B1D, turn_B1D=turn_B1D, mask=mask)
+            else:
+                of_layer: Any = cache.layers[layer.index]
+                hidden_BW = layer(hidden_BW, of_layer, cos_B1D=cos_B1D, turn_B1D=turn_B1D, mask=mask)
+            if index in self.keeps:
+                self.kept[index] = hidden_BW
         return self.norm(hidden_BW)
 
 

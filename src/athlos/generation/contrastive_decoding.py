@@ -1,0 +1,122 @@
+"""Decoding rules that contrast two streams of one model, or two of its depths: CAD, DeCoRe and DoLa.
+
+Equations: `contrast.py`. They take the engine `native`, where both streams stand in one batch.
+"""
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from athlos.errors import ConfigError, DataError
+from athlos.generation.config import CadConfig, ContrastConfig, DecoreConfig, DolaConfig
+from athlos.generation.decoding import answer_requests
+from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Request, SamplingRule
+from athlos.generation.native import NativeEngine
+from athlos.models.sites import Backbone, backbone
+
+ConfigT = TypeVar("ConfigT", bound=ContrastConfig)
+_HEAD = re.compile(r"(\d+)-(\d+)")
+MOST_LAYERS_IN_HALVES = 40
+FEW_LAYERS = 20
+"""Of a deeper decoder the early exits of DoLa are sought in the first or last 20 layers."""
+
+
+class ContrastiveDecoding(ABC, Generic[ConfigT]):
+    """Base: a rule says what B is. Raises `ConfigError` for another engine than `native`."""
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+        self.rule = SamplingRule(temperature=config.temperature, top_p=config.top_p)
+
+    @abstractmethod
+    def contrast(self, found: Backbone) -> Contrast:
+        """What is contrasted in a decoder."""
+
+    def answer(
+        self, engine: Engine, requests: Sequence[Request], *, progress: Progress | None = None
+    ) -> list[Prediction]:
+        name = type(self).__name__.lower()
+        if not isinstance(engine, NativeEngine):
+            raise ConfigError(f"decoding={name}: decodes two streams in one batch, which takes engine=native")
+        self.check(requests)
+        return answer_requests(
+            engine,
+            requests,
+            config=self.config,
+            rule=self.rule,
+            contrast=self.contrast(backbone(engine.causal_model)),
+            progress=progress,
+        )
+
+    def check(self, requests: Sequence[Request]) -> None:
+        """Raises `DataError` for a request that has nothing to contrast."""
+
+
+class Cad(ContrastiveDecoding[CadConfig]):
+    """Context-aware decoding (arXiv 2305.14739): B reads the prompt without what the answer should rest on."""
+
+    def contrast(self, found: Backbone) -> Contrast:
+        return Contrast(alpha=self.config.alpha, plausibility=self.config.plausibility)
+
+    def check(self, requests: Sequence[Request]) -> None:
+        for request in requests:
+            if not request.without:
+                raise DataError(
+                    f"request '{request.identifier}': decoding=cad contrasts its prompt with one without passages, "
+                    "and it has none; choose data and a prompt_style with passages, or method=tm"
+                )
+
+
+class Decore(ContrastiveDecoding[DecoreConfig]):
+    """Contrasting retrieval heads (arXiv 2410.18860): B lacks some heads, and counts the more the less certain A is.
+
+    Both streams read the prompt with all heads; B lacks them while it decodes.
+    """
+
+    def contrast(self, found: Backbone) -> Contrast:
+        return Contrast(
+            alpha=None,
+            max_alpha=self.config.max_factor,
+            plausibility=self.config.plausibility,
+            heads=read_heads(self.config.heads, key="decoding.heads"),
+            is_uniform=self.config.mask == "uniform_causal",
+        )
+
+
+class Dola(ContrastiveDecoding[DolaConfig]):
+    """Decoding by contrasting layers (arXiv 2309.03883): an early exit, chosen anew for each token of each row."""
+
+    def contrast(self, found: Backbone) -> Contrast:
+        return Contrast(
+            plausibility=self.config.plausibility,
+            layers=tuple(early_exits(len(found.layers), half=self.config.layers)),
+        )
+
+
+def read_heads(texts: Sequence[str], *, key: str) -> tuple[tuple[int, int], ...]:
+    """`16-19` -> layer 16, query head 19. Raises `ConfigError` for none, another form, or one that is named twice."""
+    heads = []
+    for text in texts:
+        if not (found := _HEAD.fullmatch(text)):
+            raise ConfigError(f"{key}: got '{text}', expected <layer>-<head>, both counted from 0")
+        heads.append((int(found[1]), int(found[2])))
+    if not heads or len(set(heads)) < len(heads):
+        raise ConfigError(f"{key}: got {list(texts)}, expected at least one head, and each once")
+    return tuple(heads)
+
+
+def early_exits(num_layers: int, *, half: str) -> list[int]:
+    """Numbers of layers below DoLa's early exits: the even ones of the lower or upper half, as transformers had them.
+
+    The embedding itself (0 layers) is no exit. Raises `ConfigError` where none is left.
+    """
+    is_deep = num_layers > MOST_LAYERS_IN_HALVES
+    if half == "low":
+        exits = list(range(2, FEW_LAYERS if is_deep else num_layers // 2, 2))
+    else:
+        exits = list(range(num_layers - FEW_LAYERS if is_deep else num_layers // 2, num_layers, 2))
+    exits = [count for count in exits if count > 0]
+    if not exits:
+        raise ConfigError(f"decoding.layers: got {half}, but a decoder of {num_layers} layers has no early exit there")
+    return exits

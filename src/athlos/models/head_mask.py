@@ -1,0 +1,78 @@
+"""Attention heads that are silent for a while: nothing of the model changes, and no hook is left behind.
+
+A query head is silent when it gives nothing to the output projection (its slice of that input is zero, which equals
+zeroed columns of the projection), or when it attends to all that is visible alike (its query is zero, so that all its
+scores are). Either holds for every attention kernel. B rows, T columns, H query heads, D head size.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from athlos.errors import ConfigError, ModelError
+from athlos.models.sites import Backbone
+
+
+class HeadMask:
+    """Of query heads (layer, head), counted from 0, in all rows or in every second one from the second on.
+
+    Raises `ConfigError` for a head that the model does not have, `ModelError` for a projection of several kinds in one.
+    """
+
+    def __init__(
+        self, found: Backbone, heads: Iterable[tuple[int, int]], *, is_uniform: bool = False, every_second: bool = False
+    ) -> None:
+        self.is_uniform, self.every_second = is_uniform, every_second
+        self.is_active = True
+        """Set to false, the heads speak again, also inside `applied`."""
+        by_layer: dict[int, list[int]] = {}
+        for layer, head in heads:
+            if not (0 <= layer < len(found.layers) and 0 <= head < found.num_heads):
+                raise ConfigError(
+                    f"heads: got {layer}-{head}, expected layers below {len(found.layers)} and query heads below "
+                    f"{found.num_heads}"
+                )
+            by_layer.setdefault(layer, []).append(head)
+        self.projections: list[tuple[nn.Module, Tensor]] = []
+        for layer, silent in by_layer.items():
+            site = found.layer(layer).sites.get("q" if is_uniform else "o")
+            if site is None or site.is_fused:
+                raise ModelError(f"layer {layer}: its heads cannot be silenced, for no projection is theirs alone")
+            keeps_H = torch.ones(found.num_heads, device=site.weight.device)
+            keeps_H[silent] = 0
+            self.projections.append((site.module, keeps_H.repeat_interleave(found.head_size)))
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Inside, the heads are silent while `is_active`. Another context's `forward` stays below this one."""
+        before = [(module, vars(module).get("forward")) for module, _ in self.projections]
+        for module, keeps in self.projections:
+            vars(module)["forward"] = self._masked(module.forward, keeps)
+        try:
+            yield
+        finally:
+            for module, forward in before:
+                if forward is None:
+                    del vars(module)["forward"]
+                else:
+                    vars(module)["forward"] = forward
+
+    def _masked(self, forward: Callable[[Tensor], Tensor], keeps: Tensor) -> Callable[[Tensor], Tensor]:
+        def silenced(values: Tensor) -> Tensor:
+            if not self.is_active:
+                return values
+            if not self.every_second:
+                return values * keeps.to(values.dtype)
+            silent = values.clone()
+            silent[1::2] *= keeps.to(values.dtype)
+            return silent
+
+        def wrapped(inputs: Tensor, *rest: Any) -> Tensor:
+            if self.is_uniform:
+                return silenced(forward(inputs, *rest))
+            return forward(silenced(inputs), *rest)
+
+        return wrapped

@@ -7,21 +7,18 @@ and of another one. Nothing is read; licence: generated.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import ContinuationRecord, Record
-from athlos.data.source import Source
+from athlos.data.source import GeneratedSource
 from athlos.data.sources.lab_streams import MAX_CHARACTERS, text_of
-from athlos.errors import ConfigError, DataError, choices
+from athlos.errors import ConfigError
 from athlos.lab.answers_config import AnswersConfig, check_answers
 from athlos.lab.stream_config import SPLITS
-from athlos.stages import content_hash
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 MONO = {"mono": True, "mono_other": False}
 """Splits without questions -> whether they are of this source."""
 
@@ -37,28 +34,14 @@ class LabAnswersConfig(DataConfig):
     """Answers of the splits without questions."""
 
 
-class LabAnswersSource(Source[LabAnswersConfig]):
+class LabAnswersSource(GeneratedSource[LabAnswersConfig]):
     """One record an answer: the question is the context, the answer the text."""
 
     record_type = ContinuationRecord
+    splits = (*SPLITS, *MONO)
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in (*SPLITS, *MONO):
-            raise DataError(f"data=lab_answers has no split '{split}'{choices(split, (*SPLITS, *MONO))}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        config = self.config
-        return content_hash(
-            {
-                "generator": GENERATOR_VERSION,
-                "split": split,
-                "answers": asdict(config.answers),
-                "records": self._size(split),
-            }
-        )
+    def decides(self, split: str) -> dict[str, Any]:
+        return {"answers": asdict(self.config.answers), "records": self._size(split)}
 
     def read(self, split: str) -> Iterator[Record]:
         from athlos.lab.streams import Answers  # loads numpy, which a check of a config does without
@@ -79,9 +62,6 @@ class LabAnswersSource(Source[LabAnswersConfig]):
                     text=text_of(answer[:-1]),
                     meta={"symbols": symbols(source.end), "next_probs": truth},
                 )
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
 
     def _size(self, split: str) -> int:
         self.files(split)

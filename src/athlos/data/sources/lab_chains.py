@@ -8,23 +8,18 @@ language only, so that who searches in another finds less. Nothing is read; lice
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import NAMED_PASSAGES, PARALLEL, Passage, QuestionRecord, Record, Step
-from athlos.data.source import Source
-from athlos.errors import DataError, choices
+from athlos.data.source import GeneratedSource
 from athlos.lab import pretraining
 from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions
 from athlos.lab.documents import Document, LabQuestion, Placement, chain_record, passage_identifier, passages
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import Exposure, World, WorldConfig, apportion, config_errors
-from athlos.stages import content_hash
-
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 
 
 @dataclass(kw_only=True)
@@ -39,10 +34,11 @@ class LabChainsConfig(DataConfig):
     """Share of the passages that stand in the first language only; those left over stand in all."""
 
 
-class LabChainsSource(Source[LabChainsConfig]):
+class LabChainsSource(GeneratedSource[LabChainsConfig]):
     """`meta.hops` is the number of facts of the longest branch, `meta.form` linear or comparison."""
 
     record_type = QuestionRecord
+    splits = tuple(Split)
 
     @cached_property
     def world(self) -> World:
@@ -55,19 +51,10 @@ class LabChainsSource(Source[LabChainsConfig]):
     def words(self) -> Iterator[str]:
         return pretraining.words(self.world, pretraining.MixtureConfig())
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in list(Split):
-            raise DataError(f"data=lab_chains has no split '{split}'{choices(split, list(Split))}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        self.files(split)
+    def decides(self, split: str) -> dict[str, Any]:
         config = self.config
-        decides = {"world": asdict(config.world), "chains": asdict(config.chains)}
         dials = [config.num_distractors, config.own_share, config.first_share]
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, "dials": dials, **decides})
+        return {"world": asdict(config.world), "chains": asdict(config.chains), "dials": dials}
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
@@ -133,14 +120,8 @@ class LabChainsSource(Source[LabChainsConfig]):
         self.world.rng("placements").shuffle(dealt)
         return {passage_identifier(subject): place for subject, place in zip(subjects, dealt, strict=True)}
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        return [self._of_language(split, code) for code in self.config.world.languages]
-
-    def _of_language(self, split: str, code: str) -> Iterator[Record]:
-        return (record for record in self.read(split) if record.language == code)
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
+    def languages_of(self, split: str) -> list[str]:
+        return self.config.world.languages
 
 
 def _parallel(record: LabQuestion) -> dict[str, object]:

@@ -2,24 +2,21 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import any_of, at_least, bounded
 from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import (
-    SPLITS,
     PictureItem,
     PictureQuestionsConfig,
     PictureQuestionSource,
     picture_data_errors,
 )
-from athlos.errors import DataError, choices
-from athlos.stages import content_hash
+from athlos.data.source import GeneratedSource
+from athlos.errors import choices
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other questions."""
 CODES = ("latn", "cyrl", "grek", "thai", "hani")
 
 
@@ -50,19 +47,11 @@ class LabPicturesConfig(PictureQuestionsConfig):
     """Whether all languages have the word order of the first, so that only their words differ."""
 
 
-class LabPicturesSource(PictureQuestionSource[LabPicturesConfig]):
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab_pictures has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the questions."""
-        self.files(split)
+class LabPicturesSource(GeneratedSource[LabPicturesConfig], PictureQuestionSource[LabPicturesConfig]):
+    def decides(self, split: str) -> dict[str, Any]:
         config = asdict(self.config)
         own = ("scene", "num_train", "num_val", "num_test", "shared_word_order", "languages", "shares", "letter_share")
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, **{key: config[key] for key in own}})
+        return {key: config[key] for key in own}
 
     def items(self, split: str) -> Iterator[PictureItem]:
         from athlos.lab.languages import Languages

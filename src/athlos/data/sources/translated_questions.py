@@ -44,12 +44,8 @@ class TranslatedQuestionsSource(Source[TranslatedQuestionsConfig]):
                     except DataError as error:
                         self.bad(error)
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        languages = dict.fromkeys(record.language for record in self.read(split))
-        return [self._of_language(split, language) for language in languages]
-
-    def _of_language(self, split: str, language: str) -> Iterator[Record]:
-        return (record for record in self.read(split) if record.language == language)
+    def languages_of(self, split: str) -> Iterable[str]:
+        return dict.fromkeys(record.language for record in self.read(split))
 
 
 def parse_row(row: Row) -> QuestionRecord:

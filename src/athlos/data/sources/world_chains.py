@@ -207,9 +207,9 @@ class WorldChainsSource(Source[WorldChainsConfig]):
         for group in self._limited_groups(split):
             yield from group
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+    def languages_of(self, split: str) -> list[str]:
         self.files(split)
-        return [self._of_language(split, code) for code in self.config.languages]
+        return self.config.languages
 
     def _of_language(self, split: str, code: str) -> Iterator[Record]:
         passages = self._passages(code)

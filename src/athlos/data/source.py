@@ -24,7 +24,6 @@ from athlos.stages import content_hash
 
 log = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
-RecordT = TypeVar("RecordT", bound=Record)
 OnError = Callable[[DataError], None]
 BROKEN_TEXT = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """What a JSON text holds where one of its strings may have half of a surrogate pair, which no file can be written
@@ -283,19 +282,6 @@ def require(
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"expected a finite number, got {value}", file=file, line=line, field=key)
     return value
-
-
-def read_json_lines(
-    source: Source[Any], path: Path, parse: Callable[[dict[str, Any], int], RecordT]
-) -> Iterator[RecordT]:
-    """Stream the records of a JSON-lines file; `parse(row, line)` may raise `DataError`. Empty lines do not count."""
-    for number, line in read_lines(path, on_error=source.bad):
-        if not line.strip():
-            continue
-        try:
-            yield parse(parse_json_line(line, file=path, number=number), number)
-        except DataError as error:
-            source.bad(error)
 
 
 def build_source(config: RunConfig) -> Source[Any]:

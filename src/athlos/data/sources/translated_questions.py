@@ -15,9 +15,8 @@ from omegaconf import MISSING
 from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import PARALLEL, Passage, QuestionRecord, Record, Step
-from athlos.data.rows import Row, check_split, json_rows
+from athlos.data.rows import Row, check_split, json_rows, parse_rows
 from athlos.data.source import Source
-from athlos.errors import DataError
 
 SPLIT = "test"
 
@@ -37,12 +36,8 @@ class TranslatedQuestionsSource(Source[TranslatedQuestionsConfig]):
 
     def read(self, split: str) -> Iterator[Record]:
         for path in self.files(split):
-            for row in json_rows(path, self.bad):
-                if "rejected" not in row.values:
-                    try:
-                        yield parse_row(row)
-                    except DataError as error:
-                        self.bad(error)
+            rows = (row for row in json_rows(path, self.bad) if "rejected" not in row.values)
+            yield from parse_rows(self, rows, parse_row)
 
     def languages_of(self, split: str) -> Iterable[str]:
         return dict.fromkeys(record.language for record in self.read(split))

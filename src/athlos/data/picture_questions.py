@@ -139,10 +139,8 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
         yield from LETTERS
 
 
-def picture_data_errors(config: RunConfig) -> Iterable[str]:
+def picture_data_errors(data: PictureQuestionsConfig, config: RunConfig) -> Iterable[str]:
     """One line for each reason why a run cannot use such data."""
-    data = config.data
-    assert isinstance(data, PictureQuestionsConfig)
     if data.reference not in data.languages:
         yield f"data.reference: got '{data.reference}', expected one of data.languages: {', '.join(data.languages)}"
     if len(set(data.languages)) < len(data.languages):

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.utils import get_class
 
+from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, OnBad, RunConfig
 from athlos.data.records import Record
 from athlos.errors import DataError, choices, did_you_mean
@@ -282,6 +283,24 @@ def require(
     if isinstance(value, float) and not math.isfinite(value):
         raise DataError(f"expected a finite number, got {value}", file=file, line=line, field=key)
     return value
+
+
+def data_part(
+    name: str,
+    schema: type[ConfigT],
+    source: type[Source[ConfigT]],
+    summary: str,
+    *,
+    check: Callable[[ConfigT, RunConfig], Iterable[str]] | None = None,
+) -> Part:
+    """The choice `data=<name>`; `check` gives one line for each reason why a run with these data makes no sense."""
+
+    def errors(run: RunConfig) -> Iterable[str]:
+        assert isinstance(run.data, schema)
+        return () if check is None else check(run.data, run)
+
+    target = f"{source.__module__}.{source.__qualname__}"
+    return Part(group="data", name=name, schema=schema, target=target, summary=summary, check=errors)
 
 
 def build_source(config: RunConfig) -> Source[Any]:

@@ -13,11 +13,10 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import Claim, LongAnswerRecord, Passage, Record
 from athlos.data.rows import Row, file_of_layout, json_rows, parse_rows
-from athlos.data.source import Source, read_json
+from athlos.data.source import Source, data_part, read_json
 from athlos.errors import DataError
 
 SUMMARY_KEY = "overall_results"
@@ -140,11 +139,10 @@ def _optional(row: Row, key: str) -> Iterator[Row]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="alce",
-        schema=AlceConfig,
-        target=f"{__name__}.AlceSource",
-        summary="ALCE: ASQA, ELI5 and QAMPARI with documents to cite; few-shot sets and human scores",
+    data_part(
+        "alce",
+        AlceConfig,
+        AlceSource,
+        "ALCE: ASQA, ELI5 and QAMPARI with documents to cite; few-shot sets and human scores",
     )
 ]

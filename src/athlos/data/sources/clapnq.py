@@ -11,11 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import LongAnswerRecord, Passage, Record
 from athlos.data.rows import Row, check_split, json_rows, parse_rows
-from athlos.data.source import Source
+from athlos.data.source import Source, data_part
 
 
 @dataclass(kw_only=True)
@@ -78,11 +77,10 @@ def _annotation(output: Row) -> dict[str, Any]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="clapnq",
-        schema=ClapNqConfig,
-        target=f"{__name__}.ClapNqSource",
-        summary="CLAP-NQ: long answers grounded in one Wikipedia passage, and unanswerable questions",
+    data_part(
+        "clapnq",
+        ClapNqConfig,
+        ClapNqSource,
+        "CLAP-NQ: long answers grounded in one Wikipedia passage, and unanswerable questions",
     )
 ]

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import Claim, LongAnswerRecord, Passage
 from athlos.data.rows import Row, file_of_layout, json_rows
-from athlos.data.source import Source
+from athlos.data.source import Source, data_part
 from athlos.errors import DataError
 
 
@@ -118,11 +117,10 @@ def _system_answer(answer: Row, system: str, asked: LongAnswerRecord) -> LongAns
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="expertqa",
-        schema=ExpertQaConfig,
-        target=f"{__name__}.ExpertQaSource",
-        summary="ExpertQA: expert questions, long answers, claims with evidence and human labels of support",
+    data_part(
+        "expertqa",
+        ExpertQaConfig,
+        ExpertQaSource,
+        "ExpertQA: expert questions, long answers, claims with evidence and human labels of support",
     )
 ]

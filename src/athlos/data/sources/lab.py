@@ -10,10 +10,9 @@ from functools import cached_property
 from typing import Any
 
 from athlos.config.fields import any_of
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Passage, QuestionRecord, Record, TextRecord
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import ConfigError, choices
 from athlos.lab import pretraining
 from athlos.lab.chains import MAX_HOPS, MIN_HOPS, Split
@@ -82,9 +81,7 @@ def _record(example: pretraining.Example) -> Record:
     )
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabConfig)
+def _errors(data: LabConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for code in data.train_languages:
         if code not in data.world.languages:
@@ -107,12 +104,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab",
-        schema=LabConfig,
-        target="athlos.data.sources.lab.LabSource",
+    data_part(
+        "lab",
+        LabConfig,
+        LabSource,
+        "the lab world: facts, documents, sums and chains in five invented languages",
         check=_errors,
-        summary="the lab world: facts, documents, sums and chains in five invented languages",
     )
 ]

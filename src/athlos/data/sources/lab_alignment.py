@@ -12,10 +12,9 @@ from functools import cached_property
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import ParallelRecord, QuestionRecord, Record
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import ConfigError, choices
 from athlos.lab import pretraining
 from athlos.lab.sums import Sums, SumsConfig, render
@@ -141,9 +140,7 @@ class LabAlignmentSource(GeneratedSource[LabAlignmentConfig]):
             yield Sums(SumsConfig(**{**vars(config), "min_steps": steps, "max_steps": steps}))
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabAlignmentConfig)
+def _errors(data: LabAlignmentConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for code in data.languages:
         if code not in data.world.languages[1:]:
@@ -157,12 +154,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_alignment",
-        schema=LabAlignmentConfig,
-        target=f"{__name__}.LabAlignmentSource",
-        summary="translation between lab languages for training, sums in every language as test",
+    data_part(
+        "lab_alignment",
+        LabAlignmentConfig,
+        LabAlignmentSource,
+        "translation between lab languages for training, sums in every language as test",
         check=_errors,
     )
 ]

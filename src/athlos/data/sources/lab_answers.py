@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import ContinuationRecord, Record
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.data.sources.lab_streams import MAX_CHARACTERS, text_of
 from athlos.errors import ConfigError
 from athlos.lab.answers_config import AnswersConfig, check_answers
@@ -75,9 +74,7 @@ def symbols(end: int) -> Sequence[str]:
     return [*text_of(range(end)), ""]
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabAnswersConfig)
+def _errors(data: LabAnswersConfig, config: RunConfig) -> Iterable[str]:
     try:
         check_answers(data.answers)
     except ConfigError as error:
@@ -91,12 +88,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_answers",
-        schema=LabAnswersConfig,
-        target=f"{__name__}.LabAnswersSource",
+    data_part(
+        "lab_answers",
+        LabAnswersConfig,
+        LabAnswersSource,
+        "questions with several answers from a known source",
         check=_errors,
-        summary="questions with several answers from a known source",
     )
 ]

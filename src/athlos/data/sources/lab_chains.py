@@ -11,10 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from athlos.config.fields import at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import NAMED_PASSAGES, PARALLEL, Passage, QuestionRecord, Record, Step
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.lab import pretraining
 from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions
 from athlos.lab.documents import Document, LabQuestion, Placement, chain_record, passage_identifier, passages
@@ -129,9 +128,7 @@ def _parallel(record: LabQuestion) -> dict[str, object]:
     return {"question": record.question, "answers": record.answers, "steps": steps}
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabChainsConfig)
+def _errors(data: LabChainsConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for split in Split:
         if len(data.chains.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
@@ -141,12 +138,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_chains",
-        schema=LabChainsConfig,
-        target=f"{__name__}.LabChainsSource",
+    data_part(
+        "lab_chains",
+        LabChainsConfig,
+        LabChainsSource,
+        "questions of two to four steps about the lab world, with passages, in five invented languages",
         check=_errors,
-        summary="questions of two to four steps about the lab world, with passages, in five invented languages",
     )
 ]

@@ -13,10 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import InstructionRecord, ParallelRecord, Record
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import ConfigError, choices
 from athlos.lab import memory
 from athlos.lab.languages import CODES, Languages
@@ -142,9 +141,7 @@ def _with_terms(text: str, terms: dict[str, str]) -> str:
     return WORD.sub(lambda word: terms.get(word[0], word[0]), text)
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabMemoryConfig)
+def _errors(data: LabMemoryConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in CODES:
             yield f"data.languages: got '{code}'{choices(code, CODES)}"
@@ -165,12 +162,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_memory",
-        schema=LabMemoryConfig,
-        target=f"{__name__}.LabMemorySource",
+    data_part(
+        "lab_memory",
+        LabMemoryConfig,
+        LabMemorySource,
+        "sentence pairs of graded similarity: a translation memory with an exact oracle",
         check=_errors,
-        summary="sentence pairs of graded similarity: a translation memory with an exact oracle",
     )
 ]

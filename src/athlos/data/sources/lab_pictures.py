@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from athlos.config.fields import any_of, at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import (
@@ -14,7 +13,7 @@ from athlos.data.picture_questions import (
     PictureQuestionSource,
     picture_data_errors,
 )
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import choices
 
 CODES = ("latn", "cyrl", "grek", "thai", "hani")
@@ -91,22 +90,19 @@ class LabPicturesSource(GeneratedSource[LabPicturesConfig], PictureQuestionSourc
         yield from (f" {number}" for number in range(20))
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabPicturesConfig)
-    yield from picture_data_errors(config)
+def _errors(data: LabPicturesConfig, config: RunConfig) -> Iterable[str]:
+    yield from picture_data_errors(data, config)
     for language in dict.fromkeys((*data.languages, *data.shares)):
         if language not in CODES:
             yield f"data.languages: got '{language}'{choices(language, CODES)}"
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_pictures",
-        schema=LabPicturesConfig,
-        target=f"{__name__}.LabPicturesSource",
+    data_part(
+        "lab_pictures",
+        LabPicturesConfig,
+        LabPicturesSource,
+        "lab pictures with multiple-choice questions in five invented languages",
         check=_errors,
-        summary="lab pictures with multiple-choice questions in five invented languages",
     )
 ]

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import TextRecord
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import ConfigError
 from athlos.lab.stream_config import StreamsConfig, check
 
@@ -62,9 +61,7 @@ def text_of(symbols: Iterable[int]) -> str:
     return "".join(chr(FIRST + symbol) for symbol in symbols)
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabStreamsConfig)
+def _errors(data: LabStreamsConfig, config: RunConfig) -> Iterable[str]:
     try:
         check(data.stream)
     except ConfigError as error:
@@ -78,12 +75,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_streams",
-        schema=LabStreamsConfig,
-        target=f"{__name__}.LabStreamsSource",
+    data_part(
+        "lab_streams",
+        LabStreamsConfig,
+        LabStreamsSource,
+        "streams of a Markov source with a known entropy floor",
         check=_errors,
-        summary="streams of a Markov source with a known entropy floor",
     )
 ]

@@ -13,10 +13,9 @@ from functools import cached_property
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
-from athlos.data.source import GeneratedSource
+from athlos.data.source import GeneratedSource, data_part
 from athlos.errors import ConfigError, choices
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import name
@@ -125,9 +124,7 @@ class LabSumsSource(GeneratedSource[LabSumsConfig]):
         return self.config.languages
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabSumsConfig)
+def _errors(data: LabSumsConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in CODES:
             yield f"data.languages: got '{code}'{choices(code, CODES)}"
@@ -150,12 +147,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_sums",
-        schema=LabSumsConfig,
-        target=f"{__name__}.LabSumsSource",
+    data_part(
+        "lab_sums",
+        LabSumsConfig,
+        LabSumsSource,
+        "sums of the lab world with oracle traces; shares and drift of languages are dials",
         check=_errors,
-        summary="sums of the lab world with oracle traces; shares and drift of languages are dials",
     )
 ]

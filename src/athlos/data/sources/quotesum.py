@@ -9,9 +9,9 @@ The format was checked against parts of the published `v1/dev.jsonl`, not agains
 import re
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.data.rows import Row, RowSource, SplitFilesConfig
+from athlos.data.source import data_part
 
 NUM_SOURCES = 8
 """Columns `title1` .. `title8`, `source1` .. `source8`, `short_ans_1` .. `short_ans_8`; unused ones are empty."""
@@ -59,11 +59,10 @@ class QuoteSumSource(RowSource[QuoteSumConfig]):
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="quotesum",
-        schema=QuoteSumConfig,
-        target=f"{__name__}.QuoteSumSource",
-        summary="QuoteSum (SEMQA): answers that quote several sources, each quotation marked",
+    data_part(
+        "quotesum",
+        QuoteSumConfig,
+        QuoteSumSource,
+        "QuoteSum (SEMQA): answers that quote several sources, each quotation marked",
     )
 ]

@@ -15,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from athlos.config.fields import at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
-from athlos.data.source import GeneratedSource, shipped_dir
+from athlos.data.source import GeneratedSource, data_part, shipped_dir
 from athlos.errors import choices
 from athlos.stages import file_hash
 
@@ -197,9 +196,7 @@ def _path() -> Path:
     return shipped_dir() / "templated_sums" / "templates.json"
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, TemplatedSumsConfig)
+def _errors(data: TemplatedSumsConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in LANGUAGES:
             yield f"data.languages: got '{code}'{choices(code, LANGUAGES)}"
@@ -210,12 +207,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="templated_sums",
-        schema=TemplatedSumsConfig,
-        target=f"{__name__}.TemplatedSumsSource",
-        summary="templated word problems with worked solutions in en, ru, zh, th, sw",
+    data_part(
+        "templated_sums",
+        TemplatedSumsConfig,
+        TemplatedSumsSource,
+        "templated word problems with worked solutions in en, ru, zh, th, sw",
         check=_errors,
     )
 ]

@@ -7,9 +7,9 @@ there are any `id`, `english` and `english_solution` (question and trace in Engl
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
 from athlos.data.records import MathRecord
 from athlos.data.rows import Row, RowSource, SplitFilesConfig
+from athlos.data.source import data_part
 
 OPTIONAL = ("english", "english_solution", "solution_language", "teacher")
 
@@ -42,11 +42,7 @@ class TracesSource(RowSource[TracesConfig]):
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="traces",
-        schema=TracesConfig,
-        target=f"{__name__}.TracesSource",
-        summary="problems with worked traces in many languages, JSON lines of your own",
+    data_part(
+        "traces", TracesConfig, TracesSource, "problems with worked traces in many languages, JSON lines of your own"
     )
 ]

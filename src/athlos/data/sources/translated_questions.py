@@ -12,11 +12,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import PARALLEL, Passage, QuestionRecord, Record, Step
 from athlos.data.rows import Row, check_split, json_rows, parse_rows
-from athlos.data.source import Source
+from athlos.data.source import Source, data_part
 
 SPLIT = "test"
 
@@ -77,11 +76,10 @@ def _pairs(row: Row, key: str) -> Iterator[tuple[str, str]]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="translated_questions",
-        schema=TranslatedQuestionsConfig,
-        target=f"{__name__}.TranslatedQuestionsSource",
-        summary="questions of several steps that a model translated, with what they were in English",
+    data_part(
+        "translated_questions",
+        TranslatedQuestionsConfig,
+        TranslatedQuestionsSource,
+        "questions of several steps that a model translated, with what they were in English",
     )
 ]

@@ -29,7 +29,7 @@ from athlos.lab.facts import (
     statement,
 )
 from athlos.lab.grammar import Clause, NounPhrase
-from athlos.lab.world import Exposure, Table, World, apportion, make_table
+from athlos.lab.world import Exposure, Table, World, make_table
 
 FICTIONAL_PER_KIND = 8
 """Names of each kind in a fictional table: enough for distractors, few enough to be met again in one case."""
@@ -128,10 +128,6 @@ class Case:
     def answer(self) -> str:
         """The concept of the answer by the documents; `unknown` when they do not hold it."""
         return self.asked.object if self.support else "unknown"
-
-    @property
-    def has_gold(self) -> bool:
-        return bool(self.support)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -415,25 +411,6 @@ class Placement(StrEnum):
     """In both, under one identifier."""
 
 
-@dataclass(kw_only=True)
-class CorpusConfig:
-    """Where the passages stand."""
-
-    own_share: float = 0.0
-    """Share of passages in the language of the question only, in [0, 1]."""
-    first_share: float = 0.0
-    """Share of passages in the first language only, in [0, 1]; the rest stand in both."""
-
-
-class Corpus(NamedTuple):
-    """Two indexes over the same passages; `own` equals `first` where the language is the first one."""
-
-    own: tuple[Document, ...]
-    first: tuple[Document, ...]
-    placements: dict[str, Placement]
-    """Placement of each passage by its identifier."""
-
-
 def passage_identifier(subject: str) -> str:
     """The same for every language and corpus."""
     return f"passage-{subject.lstrip('@')}"
@@ -450,32 +427,6 @@ def passages(world: World, facts: Iterable[Fact], *, language: str) -> list[Docu
         )
         for subject, several in by_subject.items()
     ]
-
-
-def retrieval_corpus(world: World, config: CorpusConfig, *, language: str, facts: Iterable[Fact]) -> Corpus:
-    """The passages of facts in two languages. Shares are exact (largest remainder); raises `ConfigErrors`."""
-    shares = [config.own_share, config.first_share, 1 - config.own_share - config.first_share]
-    if min(shares) < 0:
-        raise ConfigErrors(
-            [f"corpus.own_share + corpus.first_share: got {config.own_share + config.first_share}, expected at most 1"]
-        )
-    facts = list(facts)
-    first = world.config.languages[0]
-    in_own, in_first = (passages(world, facts, language=code) for code in (language, first))
-    if language == first:
-        return Corpus(tuple(in_own), tuple(in_own), {one.identifier: Placement.both for one in in_own})
-    dealt = [
-        placement
-        for placement, count in zip(Placement, apportion(len(in_own), shares), strict=True)
-        for _ in range(count)
-    ]
-    world.rng("corpus", language).shuffle(dealt)
-    placements = {document.identifier: placement for document, placement in zip(in_own, dealt, strict=True)}
-    return Corpus(
-        tuple(one for one in in_own if placements[one.identifier] is not Placement.first),
-        tuple(one for one in in_first if placements[one.identifier] is not Placement.own),
-        placements,
-    )
 
 
 # -- records -----------------------------------------------------------------------------------------------------------
@@ -528,7 +479,7 @@ def case_record(world: World, case: Case) -> LabQuestion:
         identifier=case.identifier,
         language=case.language,
         question=language.render(case.question),
-        answers=[language.phrase(NounPhrase(case.asked.object))] if case.has_gold else [],
+        answers=[language.phrase(NounPhrase(case.asked.object))] if case.support else [],
         passages=[_lab_passage(document, is_supporting=index in used) for index, document in enumerate(case.documents)],
         steps=[],
         supporting_facts=[(case.documents[document].identifier, sentence) for document, sentence in case.support],

@@ -2,6 +2,7 @@
 
 import pytest
 
+from athlos.data.sources.lab_chains import chain_record
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.chains import ChainConfig, Form, Split, chain_questions
 from athlos.lab.documents import (
@@ -9,8 +10,6 @@ from athlos.lab.documents import (
     DocumentConfig,
     Evidence,
     Truth,
-    case_record,
-    chain_record,
     make_case,
     make_cited,
     passages,
@@ -179,11 +178,11 @@ def test_records_hold_the_text(world, judge):
     texts = {document.identifier: document for document in documents}
     for chain in chain_questions(world, config)[Split.test][::7]:
         record = chain_record(world, chain, language="grek", documents=documents)
-        sentences = [texts[identifier].sentences[index] for identifier, index in record.supporting_facts]
+        told = [passage.text for passage in record.passages if passage.is_supporting]
         for claim in chain.claims:
-            assert judge.verdict(sentences, statement(claim, W.noun)) is Verdict.supported
-        assert {one.identifier for one in record.passages if one.is_supporting} == {
-            identifier for identifier, _ in record.supporting_facts
+            assert judge.verdict(told, statement(claim, W.noun)) is Verdict.supported
+        assert {step.supporting for step in record.steps} - {""} == {
+            passage.identifier for passage in record.passages if passage.is_supporting
         }
         assert record.steps[-1].answer == record.answers[0]
         assert len(record.steps) == len(chain.facts) + (chain.form is Form.comparison)
@@ -191,20 +190,7 @@ def test_records_hold_the_text(world, judge):
             stated = node.fact and [node.fact] in texts[step.supporting].facts
             assert stated if node.fact else step.supporting == ""
         assert world.languages.identify(record.question) == "grek"
-        with pytest.raises(DataError, match="no document states"):
-            chain_record(world, chain, language="grek", documents=documents[:1])
         assert chain_record(world, chain, language="thai").passages == []
-
-
-def test_records_of_cases(world):
-    for share in (0.5, 1.0):
-        case = make_case(world, DocumentConfig(distractor_share=share), index=0, language="hani")
-        record = case_record(world, case)
-        assert bool(record.answers) == bool(case.support) == any(one.is_supporting for one in record.passages)
-        assert len(record.supporting_facts) == len(case.support)
-        assert record.stored_answer != ""
-        if record.answers:
-            assert world.languages["hani"].parse_phrase(record.answers[0]).head == case.asked.object
 
 
 def test_a_chain_can_be_scattered(world, judge):

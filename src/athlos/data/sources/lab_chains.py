@@ -5,7 +5,7 @@ rest on and some others. A passage has one id in all languages. `first_share` an
 language only, so that who searches in another finds less. Nothing is read; licence: generated, none needed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
@@ -15,8 +15,8 @@ from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import NAMED_PASSAGES, PARALLEL, Passage, QuestionRecord, Record, Step
 from athlos.data.source import GeneratedSource, data_part
 from athlos.lab import pretraining
-from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions
-from athlos.lab.documents import Document, LabQuestion, Placement, chain_record, passage_identifier, passages
+from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions, node_text
+from athlos.lab.documents import Document, Placement, passage_identifier, passages
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import Exposure, World, WorldConfig, apportion, config_errors
 
@@ -67,34 +67,16 @@ class LabChainsSource(GeneratedSource[LabChainsConfig]):
 
     def _record(self, chain: ChainQuestion, documents: list[Document]) -> QuestionRecord:
         first, code = self.config.world.languages[0], documents[0].language
-        kept = self._documents_of(chain, documents)
-        found = chain_record(self.world, chain, language=code, documents=kept)
         here = self._placed(is_first=code == first)
-        subjects = {document.identifier: document.facts[0][0].subject for document in kept}
-        return QuestionRecord(
-            identifier=f"{found.identifier}-{code}",
-            language=code,
-            question=found.question,
-            answers=found.answers,
-            passages=[
-                Passage(
-                    title=self.world.languages[code].phrase(NounPhrase(subjects[passage.identifier])),
-                    text=passage.text,
-                    sentences=list(passage.sentences),
-                    is_supporting=passage.is_supporting,
-                    identifier=passage.identifier,
-                )
-                for passage in found.passages
-                if passage.identifier in here
-            ],
-            steps=[Step(**step._asdict()) for step in found.steps],
-            meta={
-                NAMED_PASSAGES: True,
-                PARALLEL: _parallel(chain_record(self.world, chain, language=first)),
-                "hops": chain.num_hops,
-                "form": chain.form.value,
-            },
-        )
+        record = chain_record(self.world, chain, language=code, documents=self._documents_of(chain, documents))
+        record.passages = [passage for passage in record.passages if passage.identifier in here]
+        record.meta = {
+            NAMED_PASSAGES: True,
+            PARALLEL: _parallel(chain_record(self.world, chain, language=first)),
+            "hops": chain.num_hops,
+            "form": chain.form.value,
+        }
+        return record
 
     def _documents_of(self, chain: ChainQuestion, documents: list[Document]) -> list[Document]:
         """What the steps rest on and distractors, the same ones in every language, in the order of the corpus."""
@@ -123,7 +105,40 @@ class LabChainsSource(GeneratedSource[LabChainsConfig]):
         return self.config.world.languages
 
 
-def _parallel(record: LabQuestion) -> dict[str, object]:
+def chain_record(
+    world: World, chain: ChainQuestion, *, language: str, documents: Sequence[Document] = ()
+) -> QuestionRecord:
+    """A question with its sub-questions, and as passages the documents, which tell all of its facts, or are none."""
+    spoken = world.languages[language]
+    place = {fact: document.identifier for document in documents for facts in document.facts for fact in facts}
+    used = {place[fact] for fact in chain.facts} if documents else set()
+    return QuestionRecord(
+        identifier=f"{chain.identifier}-{language}",
+        language=language,
+        question=spoken.render(chain.clause()),
+        answers=[spoken.phrase(chain.answer_phrase)],
+        passages=[
+            Passage(
+                title=spoken.phrase(NounPhrase(document.facts[0][0].subject)),
+                text=document.text,
+                sentences=list(document.sentences),
+                is_supporting=document.identifier in used,
+                identifier=document.identifier,
+            )
+            for document in documents
+        ],
+        steps=[
+            Step(
+                question=node_text(world, node, language),
+                answer=spoken.phrase(NounPhrase(node.answer)),
+                supporting=place[node.fact] if node.fact and documents else "",
+            )
+            for node in chain.nodes()
+        ],
+    )
+
+
+def _parallel(record: QuestionRecord) -> dict[str, object]:
     steps = [[step.question, step.answer] for step in record.steps]
     return {"question": record.question, "answers": record.answers, "steps": steps}
 

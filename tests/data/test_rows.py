@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import athlos.data.rows
 from athlos.data.rows import Row, json_rows, tsv_rows
 from athlos.errors import DataError
 
@@ -167,3 +168,45 @@ def test_bytes_that_are_not_utf8_cost_one_row(
     rows = list((tsv_rows if name.endswith("tsv") else json_rows)(path, errors.append))
     assert [row.values["a"] for row in rows] == ["b", "b"]
     assert [(error.line, error.field, error.reason[:9]) for error in errors] == [(line, field, "not UTF-8")]
+
+
+# Arrays are streamed
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7, 1 << 20])
+def test_an_array_streams_the_same_whatever_the_chunk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(athlos.data.rows, "CHUNK", chunk)
+    text = '\ufeff\n [ {"a": "x],\u00e9"} ,\n12, {"b": [1,\n2]},\n\n {} ]\n\n'
+    rows, [error] = read(tmp_path / "a.json", text)
+    assert [(row.line, row.values) for row in rows] == [(2, {"a": "x],\u00e9"}), (3, {"b": [1, 2]}), (6, {})]
+    assert (error.line, error.field) == (3, "[1]")
+    assert read(tmp_path / "a.json", " [\n]") == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('[\n{"a": 1}\n{"a": 2}]', 3),
+        ('[\n{"a": 1},\n{"a" 2}]', 3),
+        ('[\n{"a": 1},\n]', 3),
+        ('[\n{"a": 1}', 2),
+        ('[\n{"a": 1}\n]\n[]', 3),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 1 << 20])
+def test_an_array_that_ends_wrongly_names_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, text: str, line: int
+) -> None:
+    monkeypatch.setattr(athlos.data.rows, "CHUNK", chunk)
+    with pytest.raises(DataError, match="not JSON") as caught:
+        read(tmp_path / "a.json", text)
+    assert caught.value.line == line
+
+
+def test_an_array_is_not_read_ahead_of_need(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    filler = "x" * (3 * athlos.data.rows.CHUNK)
+    path.write_text(f'[{{"first": 1}}, "{filler}" broken', encoding="utf-8")
+    assert next(json_rows(path, pytest.fail)).values == {"first": 1}

@@ -2,25 +2,21 @@
 
 import pytest
 
+from athlos.data.sources.lab_chains import chain_record
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.chains import ChainConfig, Form, Split, chain_questions
 from athlos.lab.documents import (
     CitedConfig,
-    CorpusConfig,
     DocumentConfig,
     Evidence,
-    Placement,
     Truth,
-    case_record,
-    chain_record,
     make_case,
     make_cited,
     passages,
-    retrieval_corpus,
 )
 from athlos.lab.entailment import Judge, Verdict
 from athlos.lab.facts import Claim, StatementWording, facts_of, statement
-from athlos.lab.world import Exposure, World, WorldConfig, apportion
+from athlos.lab.world import Exposure, World, WorldConfig
 
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 W = StatementWording
@@ -53,11 +49,11 @@ def test_a_case_holds_its_answer_where_it_says(world, judge, evidence, truth, sh
             texts = [document.text for document in case.documents]
             claim = statement(case.asked, W.noun)
             assert len(texts) == config.num_documents
-            assert case.has_gold == (share < 1) == bool(case.gold)
-            assert judge.verdict(texts, claim) is (Verdict.supported if case.has_gold else Verdict.unknown)
+            assert bool(case.support) == (share < 1) == bool(case.gold)
+            assert judge.verdict(texts, claim) is (Verdict.supported if bool(case.support) else Verdict.unknown)
             others = [text for index, text in enumerate(texts) if index not in case.gold]
             assert judge.verdict(others, claim) is Verdict.unknown
-            if not case.has_gold:
+            if not bool(case.support):
                 assert case.answer == "unknown"
                 continue
             sentences = [case.documents[document].sentences[sentence] for document, sentence in case.support]
@@ -176,41 +172,17 @@ def test_citations_of_long_answers_are_exact(world, judge, truth, share):
             )
 
 
-@pytest.mark.parametrize("shares", [(0.0, 0.0), (0.3, 0.2), (1.0, 0.0), (0.0, 1.0), (0.5, 0.5)])
-def test_passages_stand_where_they_are_placed(world, shares):
-    config = CorpusConfig(own_share=shares[0], first_share=shares[1])
-    facts = world.facts_told(Exposure.background)
-    corpus = retrieval_corpus(world, config, language="thai", facts=facts)
-    placed = list(corpus.placements.values())
-    assert [placed.count(one) for one in Placement] == apportion(len(placed), [*shares, 1 - sum(shares)])
-    own, first = ({document.identifier: document for document in index} for index in corpus[:2])
-    assert set(own) == {one for one, where in corpus.placements.items() if where is not Placement.first}
-    assert set(first) == {one for one, where in corpus.placements.items() if where is not Placement.own}
-    for documents, code in ((own, "thai"), (first, "latn")):
-        assert all(world.languages.identify(document.text) == code for document in documents.values())
-    for identifier in set(own) & set(first):
-        assert own[identifier].clauses == first[identifier].clauses
-    whole = {**own, **first}
-    assert {fact for document in whole.values() for many in document.facts for fact in many} == set(facts)
-
-
-def test_the_first_language_has_one_index(world):
-    corpus = retrieval_corpus(world, CorpusConfig(own_share=0.5), language="latn", facts=world.facts)
-    assert corpus.own == corpus.first
-    assert len(corpus.own) == len({fact.subject for fact in world.facts})
-
-
 def test_records_hold_the_text(world, judge):
     documents = passages(world, world.facts_told(Exposure.background), language="grek")
     config = ChainConfig(num_train=[0, 0, 0], num_dev=[0, 0, 0], num_train_comparisons=0, num_dev_comparisons=0)
     texts = {document.identifier: document for document in documents}
     for chain in chain_questions(world, config)[Split.test][::7]:
         record = chain_record(world, chain, language="grek", documents=documents)
-        sentences = [texts[identifier].sentences[index] for identifier, index in record.supporting_facts]
+        told = [passage.text for passage in record.passages if passage.is_supporting]
         for claim in chain.claims:
-            assert judge.verdict(sentences, statement(claim, W.noun)) is Verdict.supported
-        assert {one.identifier for one in record.passages if one.is_supporting} == {
-            identifier for identifier, _ in record.supporting_facts
+            assert judge.verdict(told, statement(claim, W.noun)) is Verdict.supported
+        assert {step.supporting for step in record.steps} - {""} == {
+            passage.identifier for passage in record.passages if passage.is_supporting
         }
         assert record.steps[-1].answer == record.answers[0]
         assert len(record.steps) == len(chain.facts) + (chain.form is Form.comparison)
@@ -218,20 +190,7 @@ def test_records_hold_the_text(world, judge):
             stated = node.fact and [node.fact] in texts[step.supporting].facts
             assert stated if node.fact else step.supporting == ""
         assert world.languages.identify(record.question) == "grek"
-        with pytest.raises(DataError, match="no document states"):
-            chain_record(world, chain, language="grek", documents=documents[:1])
         assert chain_record(world, chain, language="thai").passages == []
-
-
-def test_records_of_cases(world):
-    for share in (0.5, 1.0):
-        case = make_case(world, DocumentConfig(distractor_share=share), index=0, language="hani")
-        record = case_record(world, case)
-        assert bool(record.answers) == case.has_gold == any(one.is_supporting for one in record.passages)
-        assert len(record.supporting_facts) == len(case.support)
-        assert record.stored_answer != ""
-        if record.answers:
-            assert world.languages["hani"].parse_phrase(record.answers[0]).head == case.asked.object
 
 
 def test_a_chain_can_be_scattered(world, judge):
@@ -255,8 +214,6 @@ def test_wrong_values_are_named(world):
     assert len(caught.value.errors) == 3
     with pytest.raises(ConfigErrors, match=r"cited\.truth"):
         make_cited(world, CitedConfig(truth=Truth.contradicted), index=0, language="latn")
-    with pytest.raises(ConfigErrors, match=r"corpus\.own_share"):
-        retrieval_corpus(world, CorpusConfig(own_share=0.7, first_share=0.7), language="thai", facts=[])
     with pytest.raises(ConfigErrors, match="facts_per_document: got 1, expected an integer >= 2"):
         make_case(world, DocumentConfig(evidence=Evidence.implicit, facts_per_document=1), index=0, language="latn")
     with pytest.raises(DataError, match="sentences asked for"):

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from tests.lab.clauses import clauses, phrases
 
 from athlos.errors import DataError
-from athlos.lab.grammar import MAX_DIGITS, MAX_OWNERS, ORDERS, Clause, Grammar, NounPhrase, Typology, gloss
+from athlos.lab.grammar import MAX_DIGITS, MAX_OWNERS, Clause, Grammar, NounPhrase, Typology, gloss
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import Lexicon
 from athlos.lab.scripts import SCRIPTS
 
+ORDERS = ("svo", "sov", "vso", "vos", "osv", "ovs")
 LANGUAGES = Languages(seed=5, num_spare=2)
 LEXICONS = {code: Lexicon(SCRIPTS[code], num_spare=2, rng=random.Random(code)) for code in ("latn", "thai")}
 TYPOLOGIES = [

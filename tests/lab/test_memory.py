@@ -20,11 +20,11 @@ from athlos.lab.memory import (
     SPLITS,
     Memory,
     MemoryConfig,
+    Query,
     bucket_of,
     build,
     code_prompt,
     code_sequences,
-    edit_distance,
     fuzzy_match,
     graded_pairs,
     held_templates,
@@ -64,8 +64,9 @@ def score_of(first: str, second: str, *, code: str = "latn") -> float:
 
 
 @given(first=WORDS, second=WORDS)
-def test_edit_distance_is_the_table(first: list[str], second: list[str]) -> None:
-    assert edit_distance(first, second) == naive_distance(first, second)
+def test_fuzzy_match_is_that_of_the_table(first: list[str], second: list[str]) -> None:
+    longest = max(len(first), len(second), 1)
+    assert fuzzy_match(first, second) == (longest - naive_distance(first, second)) / longest
     assert fuzzy_match(first, second) == fuzzy_match(second, first)
     assert (fuzzy_match(first, second) == 1) == (first == second)
     assert 0 <= fuzzy_match(first, second) <= 1
@@ -157,17 +158,20 @@ def test_training_sees_no_held_out_form_or_word() -> None:
             clause = LANGUAGES["latn"].parse(sentence.partition("]")[0])
             assert split_of(clause, num_held_templates=20) == "train"
     for split in ("train", "val"):
-        assert not any(query.has_unseen_word or query.has_unseen_template for query in memory(split).queries)
+        assert not any(query.has_unseen_word or _has_held_form(query) for query in memory(split).queries)
+
+
+def _has_held_form(query: Query) -> bool:
+    return template_of(query.pair.clause) in held_templates(20)
 
 
 def test_test_queries_have_unseen_words_and_forms() -> None:
     queries = memory("test").queries
-    assert any(query.has_unseen_word and not query.has_unseen_template for query in queries)
-    assert any(query.has_unseen_template and not query.has_unseen_word for query in queries)
+    assert any(query.has_unseen_word and not _has_held_form(query) for query in queries)
+    assert any(_has_held_form(query) and not query.has_unseen_word for query in queries)
     for query in queries:
         spare = [word for word in repr(query.pair.clause).split("'") if word.startswith("spare-")]
         assert query.has_unseen_word == bool(spare)
-        assert query.has_unseen_template == (template_of(query.pair.clause) in held_templates(20))
     without = build(replace(SMALL, unseen_words=0.0), LANGUAGES, source="latn", target="thai")
     assert not any(query.has_unseen_word for query in without.queries)
 
@@ -199,7 +203,7 @@ def test_noise_changes_one_word_of_a_share_of_the_targets() -> None:
     for pair in made.pairs:
         true = LANGUAGES.translate(pair.source, source="latn", target="thai")
         words = LANGUAGES["thai"].grammar.words_of
-        assert edit_distance(words(pair.target), words(true)) == int(pair.is_noisy)
+        assert naive_distance(words(pair.target), words(true)) == int(pair.is_noisy)
     # Five standard deviations of a binomial share over 120.
     assert abs(sum(pair.is_noisy for pair in made.pairs) / 120 - 0.4) < 5 * (0.4 * 0.6 / 120) ** 0.5
     assert not any(query.pair.is_noisy for query in made.queries)

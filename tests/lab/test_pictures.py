@@ -34,7 +34,6 @@ from athlos.lab.pictures import (
     read,
     render,
     render_answer,
-    rotations,
     sample_lines,
 )
 
@@ -221,15 +220,11 @@ def test_questions_round_trip_and_translate(code: str) -> None:
         assert options.count(right) == 1
 
 
-def test_options_hold_the_answer_once_and_go_round() -> None:
+def test_options_hold_the_answer_once() -> None:
     for picture in pictures("test"):
         assert len(picture.options) == (3 if picture.kind == "where" else 4)
         assert len(set(picture.options)) == len(picture.options)
-        turned = rotations(picture)
-        assert len(turned) == len(picture.options)
-        assert {index for _, index in turned} == set(range(len(picture.options)))
-        assert all(options[index] == picture.answer for options, index in turned)
-        assert all(sorted(options) == sorted(picture.options) for options, _ in turned)
+        assert picture.answer in picture.options
 
 
 def test_no_answer_leads_far() -> None:

@@ -2,9 +2,10 @@
 
 import pytest
 
+from athlos.data.sources.lab_chains import chain_record
 from athlos.errors import DataError
 from athlos.lab.chains import ChainConfig, Split, chain_questions
-from athlos.lab.documents import chain_record, passages
+from athlos.lab.documents import passages
 from athlos.lab.reader import LabReader
 from athlos.lab.world import Exposure, World, WorldConfig
 

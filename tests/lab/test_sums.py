@@ -21,7 +21,6 @@ from athlos.lab.sums import (
     corrupt,
     hint,
     hint_units,
-    is_well_formed,
     render,
     render_trace,
     sample_lines,
@@ -98,10 +97,8 @@ def test_translation_refuses_what_is_no_trace() -> None:
 @pytest.mark.parametrize("code", CODES)
 def test_a_right_trace_checks_and_is_short(code: str) -> None:
     for item in ITEMS:
-        question, trace = render(item, LANGUAGES[code])
+        _, trace = render(item, LANGUAGES[code])
         assert check(trace, item) == {"answer": item.answer, "steps_valid": [True] * item.difficulty}
-        assert is_well_formed(trace, item, LANGUAGES[code])
-        assert not is_well_formed(question, item, LANGUAGES[code])
         units = hint_units(trace, LANGUAGES[code], unit="token")
         assert sum(max(1, sum(character in "0123456789" for character in unit)) for unit in units) <= 44
 
@@ -117,7 +114,6 @@ def test_a_corrupt_trace_has_one_wrong_step_and_a_wrong_answer(code: str) -> Non
         assert len(found["steps_valid"]) == item.difficulty
         assert not found["steps_valid"][-1]
         assert found["steps_valid"] == sorted(found["steps_valid"], reverse=True)
-        assert is_well_formed(wrong, item, LANGUAGES[code])
 
 
 def test_corruption_reaches_the_full_range() -> None:
@@ -145,12 +141,11 @@ def test_noise_is_the_share_of_corrupt_traces_and_the_same_in_all_languages() ->
         assert translate(traces[0], LANGUAGES, source="latn", target="hani") == traces[1]
 
 
-@given(text=st.text(max_size=80), code=st.sampled_from(CODES))
-def test_any_text_is_checked(text: str, code: str) -> None:
+@given(text=st.text(max_size=80))
+def test_any_text_is_checked(text: str) -> None:
     found = check(text, ITEMS[0])
     assert found["answer"] is None or found["answer"] >= 0
     assert not any(found["steps_valid"])
-    assert not is_well_formed(text, ITEMS[0], LANGUAGES[code])
 
 
 @pytest.mark.parametrize(
@@ -173,10 +168,7 @@ def test_broken_traces(code: str) -> None:
     assert check("".join([*steps[1:]]), item)["steps_valid"] == [False, False]
     assert check("".join([steps[0], *steps]), item)["steps_valid"] == [True, False, False, False]
     assert check(steps[-1], item) == {"answer": item.answer, "steps_valid": []}
-    assert not is_well_formed("".join(steps[:-1]), item, language)
-    assert not is_well_formed("".join([*steps, steps[0]]), item, language)
     other = LANGUAGES["latn" if code != "latn" else "thai"]
-    assert not is_well_formed(render_trace(item, other), item, language)
     assert check(render_trace(item, other), item)["answer"] == item.answer
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.lab.chains import ChainConfig
-from athlos.lab.documents import CitedConfig, CorpusConfig, DocumentConfig
+from athlos.lab.documents import CitedConfig, DocumentConfig
 from athlos.lab.entailment import Closure
 from athlos.lab.facts import (
     DEFINITIONS,
@@ -197,8 +197,8 @@ def test_levels_have_about_equal_shares_of_every_relation(world):
 PRINT_HASH = """
 import hashlib
 from athlos.lab.chains import ChainConfig, chain_questions
-from athlos.lab.documents import CitedConfig, CorpusConfig, DocumentConfig, Truth
-from athlos.lab.documents import make_case, make_cited, retrieval_corpus
+from athlos.lab.documents import CitedConfig, DocumentConfig, Truth
+from athlos.lab.documents import make_case, make_cited
 from athlos.lab.samples import sample_lines
 from athlos.lab.world import World, WorldConfig, exposures
 world = World(WorldConfig(contradiction_share=0.5))
@@ -206,7 +206,6 @@ parts = [world.facts, world.derived, world.contradictions, list(exposures(world)
 parts += [chain_questions(world, ChainConfig()), list(sample_lines(world, "hani"))]
 parts += [make_case(world, DocumentConfig(truth=truth), index=1, language="grek") for truth in Truth]
 parts += [make_cited(world, CitedConfig(), index=1, language="thai")]
-parts += [retrieval_corpus(world, CorpusConfig(own_share=0.3), language="cyrl", facts=world.facts)]
 print(hashlib.sha256(repr(parts).encode()).hexdigest())
 """
 
@@ -258,7 +257,7 @@ def test_all_wrong_values_are_named_at_once():
     assert len(caught.value.errors) == 2
 
 
-@pytest.mark.parametrize("schema", [WorldConfig, ChainConfig, DocumentConfig, CorpusConfig, CitedConfig])
+@pytest.mark.parametrize("schema", [WorldConfig, ChainConfig, DocumentConfig, CitedConfig])
 def test_every_field_has_its_line(schema):
     (body,) = (node.body for node in ast.walk(ast.parse(inspect.getsource(schema))) if isinstance(node, ast.ClassDef))
     documented = {

@@ -11,7 +11,7 @@ import torch
 from athlos.config.schema import Attention, Dtype, ModelConfig, TokenizerConfig
 from athlos.errors import ModelError
 from athlos.models.architecture import hf_config
-from athlos.models.loading import load_model, load_tokenizer
+from athlos.models.loading import load_model
 from athlos.models.source import Source, parse_source
 from athlos.stages import StageStore
 
@@ -188,12 +188,12 @@ def test_attention_is_eager_where_there_is_no_other(
 
 def test_tokenizer_and_source_must_fit(stages: StageStore) -> None:
     with pytest.raises(ModelError, match=r"got 'source' with model\.source=random"):
-        load_tokenizer(random_config(tokenizer=TokenizerConfig(kind="source")), stages=stages)
+        load_model(random_config(tokenizer=TokenizerConfig(kind="source")), seed=1, stages=stages)
     with pytest.raises(ModelError, match="trained weights only fit their own tokenizer"):
-        load_tokenizer(random_config(source="hub:a/b@main"), stages=stages)
+        load_model(random_config(source="hub:a/b@main"), seed=1, stages=stages)
     bpe = random_config(tokenizer=TokenizerConfig(kind="bpe", vocab_size=300))
     with pytest.raises(ModelError, match="this run has none"):
-        load_tokenizer(bpe, stages=stages)
+        load_model(bpe, seed=1, stages=stages)
     loaded = load_model(bpe, seed=1, stages=stages, training_texts=lambda: iter(["the cat the cat sat at"] * 9))
     assert loaded.model.get_input_embeddings().weight.shape[0] == len(loaded.tokenizer)
 

@@ -8,7 +8,7 @@ pairs of segments in two languages.
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from athlos.data.records import (
@@ -58,8 +58,7 @@ class Cells:
 
     def below(self, field: str) -> "Cells":
         """The cells of an object that stands in a cell."""
-        inner = replace(self.row, values=self.value(field, dict), prefix=f"{self.row.prefix}{self.column(field)}.")
-        return Cells(row=inner, columns={})
+        return Cells(row=self.row.below(self.column(field)), columns={})
 
     def messages(self, field: str) -> Messages:
         """A list of turns, each with a role and a content."""

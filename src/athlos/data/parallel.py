@@ -32,11 +32,9 @@ class ParallelConfig(SplitConfig):
 ParallelConfigT = TypeVar("ParallelConfigT", bound=ParallelConfig)
 
 
-def parallel_errors(config: RunConfig) -> Iterator[str]:
+def parallel_errors(data: ParallelConfig, config: RunConfig) -> Iterator[str]:
     """Check of a part: splits, and one language given twice."""
-    yield from split_errors(config)
-    data = config.data
-    assert isinstance(data, ParallelConfig)
+    yield from split_errors(data, config)
     if data.source_language == data.target_language:
         yield f"data.target_language: got '{data.target_language}', the same as data.source_language"
 

@@ -89,10 +89,8 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
     def _stream(self, split: str) -> Iterator[Record]:
         return self.read(split)
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        if split != "test":
-            return [self.read(split)]
-        return [self._of_language(split, language) for language in self.config.languages]
+    def languages_of(self, split: str) -> list[str]:
+        return self.config.languages if split == "test" else []
 
     def _of_language(self, split: str, language: str) -> Iterator[ChoiceRecord]:
         for item in self._all(split):
@@ -141,10 +139,8 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
         yield from LETTERS
 
 
-def picture_data_errors(config: RunConfig) -> Iterable[str]:
+def picture_data_errors(data: PictureQuestionsConfig, config: RunConfig) -> Iterable[str]:
     """One line for each reason why a run cannot use such data."""
-    data = config.data
-    assert isinstance(data, PictureQuestionsConfig)
     if data.reference not in data.languages:
         yield f"data.reference: got '{data.reference}', expected one of data.languages: {', '.join(data.languages)}"
     if len(set(data.languages)) < len(data.languages):

@@ -10,7 +10,7 @@ import json
 import logging
 import re
 from abc import abstractmethod
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 JSON_SPACE = re.compile(r"[ \t\n\r]*")
 """The white space that JSON knows; `str.isspace` knows more."""
+CHUNK = 1 << 20
+"""Characters of a JSON array that are read at a time."""
 HUB_SPLITS = {"dev": "validation"}
 """What the hub calls a split, where it differs from the name in the official files."""
 
@@ -49,7 +51,7 @@ class Row:
     values: dict[str, Any]
     file: Path | str
     index: int
-    """1-based: the line in a file of lines, the element in an array, the row on the hub."""
+    """1-based: the line in a file of lines, the element in an array or a list, the row on the hub."""
     line: int | None = None
     """Line where the row begins; empty inside a JSON document that is one record."""
     prefix: str = ""
@@ -75,11 +77,15 @@ class Row:
         for position, item in enumerate(self.need(key, list)):
             if not isinstance(item, dict):
                 raise self.error(f"expected dict, got {type(item).__name__}", field=f"{key}[{position}]")
-            yield replace(self, values=item, prefix=f"{self.prefix}{key}[{position}].")
+            yield replace(self, values=item, index=position + 1, prefix=f"{self.prefix}{key}[{position}].")
+
+    def below(self, key: str) -> "Row":
+        """A field that is an object, as a row of its own."""
+        return replace(self, values=self.need(key, dict), prefix=f"{self.prefix}{key}.")
 
     def pairs(self, key: str, first: str, second: str) -> list[tuple[Any, Any]]:
         """A field that is an object of two parallel lists, as the hub stores a list of pairs."""
-        lists = replace(self, values=self.need(key, dict), prefix=f"{self.prefix}{key}.")
+        lists = self.below(key)
         left, right = lists.need(first, list), lists.need(second, list)
         if len(left) != len(right):
             raise self.error(f"'{first}' has {len(left)} items, '{second}' has {len(right)}", field=key)
@@ -122,41 +128,66 @@ def _first_character(path: Path) -> str:
 
 
 def _array_rows(path: Path, on_error: OnError) -> Iterator[Row]:
-    text = "\n".join(escaped_lines(path))
-    may_be_broken = BROKEN_TEXT.search(text) is not None
+    """About one element is in memory at a time. A byte that is no UTF-8 costs its own element, see `escaped_lines`."""
     decoder = json.JSONDecoder()
-    at, line = text.index("[") + 1, 1
-    counted = 0
-    for position in itertools.count():
-        at = _skip_space(text, at)
-        if position == 0 and text.startswith("]", at):
-            return
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            values, at = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError) as error:
-            error_line = error.lineno if isinstance(error, json.JSONDecodeError) else line
-            raise DataError(f"{json_reason(error)} in element [{position}]", file=path, line=error_line) from error
-        try:
-            if not isinstance(values, dict):
-                message = f"expected a JSON object, got {type(values).__name__}"
-                raise DataError(message, file=path, line=line, field=f"[{position}]")
-            if may_be_broken:
-                refuse_broken_text(values, file=path, line=line, field=f"[{position}]")
-        except DataError as error:
-            on_error(error)
-        else:
-            yield Row(values=values, file=path, index=position + 1, line=line, prefix=f"[{position}].")
-        at = _skip_space(text, at)
-        if text.startswith("]", at):
-            return
-        if not text.startswith(",", at):
-            end_line = line + text.count("\n", counted, at)
-            raise DataError(f"not JSON: expected ',' or ']' after element [{position}]", file=path, line=end_line)
-        at += 1
+    text, at, line = "", 0, 1
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as handle:
+        for position in itertools.count():
+            while True:
+                failure: ValueError | RecursionError | None = None
+                start, end = len(text), len(text)
+                try:
+                    start, end, values = _element(decoder, text, at, opener="," if position else "[")
+                except (ValueError, RecursionError) as error:
+                    failure = error
+                # Also an element that ends where the text does may go on behind it: `1` of `12`.
+                more = handle.read(max(CHUNK, len(text) - at)) if failure or end == len(text) else ""
+                if not more:
+                    break
+                text, at = text[at:] + more, 0
+            if failure is not None:
+                found = (
+                    failure.pos if isinstance(failure, json.JSONDecodeError) else _behind(text, _behind(text, at) + 1)
+                )
+                place = line + text.count("\n", at, found)
+                raise DataError(f"{json_reason(failure)} in element [{position}]", file=path, line=place) from failure
+            line += text.count("\n", at, start)
+            if end == start:
+                if text[end + 1 :].strip() or handle.read().strip():
+                    raise DataError("not JSON: text after the end of the list", file=path, line=line)
+                return
+            try:
+                if not isinstance(values, dict):
+                    raise DataError(f"expected a JSON object, got {type(values).__name__}", file=path, line=line)
+                if BROKEN_TEXT.search(text, start, end):
+                    refuse_broken_text(values, file=path, line=line)
+            except DataError as error:
+                field = f"[{position}].{error.field}" if error.field else f"[{position}]"
+                on_error(DataError(error.reason, file=path, line=line, field=field))
+            else:
+                yield Row(values=values, file=path, index=position + 1, line=line, prefix=f"[{position}].")
+            line, at = line + text.count("\n", start, end), end
 
 
-def _skip_space(text: str, start: int) -> int:
+def _element(decoder: json.JSONDecoder, text: str, at: int, *, opener: str) -> tuple[int, int, Any]:
+    """Where the element behind `opener` starts and ends, and its value; start and end are one at the closing bracket.
+
+    Raises `JSONDecodeError` where the text is broken or ends too early.
+    """
+    start = _behind(text, at)
+    if text[start : start + 1] == "]" and opener == ",":
+        return start, start, None
+    if text[start : start + 1] != opener:
+        raise json.JSONDecodeError(f"Expecting '{opener}'", text, start)
+    start = _behind(text, start + 1)
+    if text[start : start + 1] == "]" and opener == "[":
+        return start, start, None
+    values, end = decoder.raw_decode(text, start)
+    return start, end, values
+
+
+def _behind(text: str, start: int) -> int:
+    """Where the white space that begins at `start` ends."""
     found = JSON_SPACE.match(text, start)
     assert found is not None  # the pattern also matches nothing
     return found.end()
@@ -258,6 +289,15 @@ class RowSource(Source[SplitFilesT]):
         yield from parse_rows(self, rows, lambda row: self.parse(self.from_hub(row), split))
 
 
+def file_of_layout(source: Source[Any], files: Mapping[str, Mapping[str, str]], layout: str, split: str) -> list[Path]:
+    """The file of a split in the layout that the run reads; `files` maps layouts to splits to names of files."""
+    known = files.get(layout, {})
+    if split not in known:
+        accepted = ", ".join(known) or "none"
+        raise DataError(f"split '{split}' is unknown for data.layout={layout}; accepted: {accepted}")
+    return [source.file(known[split])]
+
+
 @dataclass(kw_only=True)
 class LanguagesConfig(DataConfig):
     languages: list[str] = MISSING
@@ -328,8 +368,7 @@ class LanguageSource(Source[LanguagesT]):
     def read(self, split: str) -> Iterator[Record]:
         return itertools.chain.from_iterable(self._limited_groups(split))
 
-    def read_hub(self, split: str) -> Iterator[Record]:
-        return itertools.chain.from_iterable(self._limited_groups(split))
+    read_hub = read
 
     def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
         check_split(split, self.splits)

@@ -17,13 +17,14 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from hydra.utils import get_class
 
+from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, OnBad, RunConfig
 from athlos.data.records import Record
 from athlos.errors import DataError, choices, did_you_mean
+from athlos.stages import content_hash
 
 log = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=DataConfig)
-RecordT = TypeVar("RecordT", bound=Record)
 OnError = Callable[[DataError], None]
 BROKEN_TEXT = re.compile(r"\\u[dD][89a-fA-F]|[\ud800-\udfff]")
 """What a JSON text holds where one of its strings may have half of a surrogate pair, which no file can be written
@@ -77,9 +78,17 @@ class Source(ABC, Generic[ConfigT]):
     def _stream(self, split: str) -> Iterator[Record]:
         return self.read(split) if self.config.dir else self.read_hub(split)
 
+    def languages_of(self, split: str) -> Iterable[str]:
+        """Languages each of which `limit` applies to by itself; empty = it applies to the split as a whole."""
+        return ()
+
     def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        """Streams that `limit` applies to one by one; a source with several languages gives one a language."""
-        return [self._stream(split)]
+        """Streams that `limit` applies to one by one."""
+        languages = self.languages_of(split)
+        return [self._of_language(split, language) for language in languages] or [self._stream(split)]
+
+    def _of_language(self, split: str, language: str) -> Iterator[Record]:
+        return (record for record in self._stream(split) if record.language == language)
 
     @property
     def folder(self) -> Path:
@@ -117,6 +126,32 @@ class Source(ABC, Generic[ConfigT]):
         if not self.config.dir:
             return f"hub:{self.hub}:{split}"
         return files_hash(self.files(split))
+
+
+class GeneratedSource(Source[ConfigT]):
+    """Base of the sources that read no files: every record follows from the config. Subclasses give `decides`."""
+
+    splits: ClassVar[tuple[str, ...]] = ("train", "val", "test")
+    version: ClassVar[int] = 1
+    """Raised when the same config gives other records."""
+
+    def files(self, split: str) -> list[Path]:
+        """None: only checks the name of the split."""
+        if split not in self.splits:
+            raise DataError(f"data={self.config.name} has no split '{split}'{choices(split, list(self.splits))}")
+        return []
+
+    @abstractmethod
+    def decides(self, split: str) -> dict[str, Any]:
+        """Everything that decides the records of a split."""
+
+    def fingerprint(self, split: str) -> str:
+        """Hash of the generator's version and of everything that decides the records."""
+        self.files(split)
+        return content_hash({"generator": self.version, "split": split, **self.decides(split)})
+
+    def _stream(self, split: str) -> Iterator[Record]:
+        return self.read(split)
 
 
 def files_hash(paths: Iterable[Path]) -> str:
@@ -250,17 +285,22 @@ def require(
     return value
 
 
-def read_json_lines(
-    source: Source[Any], path: Path, parse: Callable[[dict[str, Any], int], RecordT]
-) -> Iterator[RecordT]:
-    """Stream the records of a JSON-lines file; `parse(row, line)` may raise `DataError`. Empty lines do not count."""
-    for number, line in read_lines(path, on_error=source.bad):
-        if not line.strip():
-            continue
-        try:
-            yield parse(parse_json_line(line, file=path, number=number), number)
-        except DataError as error:
-            source.bad(error)
+def data_part(
+    name: str,
+    schema: type[ConfigT],
+    source: type[Source[ConfigT]],
+    summary: str,
+    *,
+    check: Callable[[ConfigT, RunConfig], Iterable[str]] | None = None,
+) -> Part:
+    """The choice `data=<name>`; `check` gives one line for each reason why a run with these data makes no sense."""
+
+    def errors(run: RunConfig) -> Iterable[str]:
+        assert isinstance(run.data, schema)
+        return () if check is None else check(run.data, run)
+
+    target = f"{source.__module__}.{source.__qualname__}"
+    return Part(group="data", name=name, schema=schema, target=target, summary=summary, check=errors)
 
 
 def build_source(config: RunConfig) -> Source[Any]:

@@ -19,8 +19,9 @@ from typing import TypeVar
 from athlos.config.fields import bounded, wrong_values
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Record
+from athlos.data.rows import check_split
 from athlos.data.source import Source
-from athlos.errors import ConfigErrors, DataError, did_you_mean
+from athlos.errors import ConfigErrors, DataError
 
 WHOLE = "all"
 """Name of the split that holds every record; always accepted."""
@@ -83,10 +84,8 @@ def share_errors(config: SplitConfig) -> Iterator[str]:
         yield f"data.split_shares: got {parts}, in sum {total:g}, expected 1 in sum"
 
 
-def split_errors(config: RunConfig) -> Iterator[str]:
+def split_errors(data: SplitConfig, config: RunConfig) -> Iterator[str]:
     """Check of a part: wrong shares, and splits of the run that the shares do not make."""
-    data = config.data
-    assert isinstance(data, SplitConfig)
     yield from share_errors(data)
     accepted = accepted_splits(data)
     for key in ("train_split", "val_split", "test_split"):
@@ -121,11 +120,7 @@ class SplitSource(Source[SplitConfigT]):
         """Records with equal keys share a split."""
 
     def files(self, split: str) -> list[Path]:
-        accepted = accepted_splits(self.config)
-        if split not in accepted:
-            raise DataError(
-                f"split '{split}' is unknown{did_you_mean(split, accepted)}; accepted: {', '.join(accepted)}"
-            )
+        check_split(split, accepted_splits(self.config))
         return self.all_files()
 
     def read(self, split: str) -> Iterator[Record]:

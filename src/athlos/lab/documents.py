@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from athlos.config.fields import at_least, bounded, wrong_values
 from athlos.errors import ConfigErrors, DataError
-from athlos.lab.chains import ChainQuestion, chain_claim, node_text
+from athlos.lab.chains import chain_claim
 from athlos.lab.facts import (
     DEFINITIONS,
     INVERSES,
@@ -28,8 +28,8 @@ from athlos.lab.facts import (
     question,
     statement,
 )
-from athlos.lab.grammar import Clause, NounPhrase
-from athlos.lab.world import Exposure, Table, World, apportion, make_table
+from athlos.lab.grammar import Clause
+from athlos.lab.world import Exposure, Table, World, make_table
 
 FICTIONAL_PER_KIND = 8
 """Names of each kind in a fictional table: enough for distractors, few enough to be met again in one case."""
@@ -128,10 +128,6 @@ class Case:
     def answer(self) -> str:
         """The concept of the answer by the documents; `unknown` when they do not hold it."""
         return self.asked.object if self.support else "unknown"
-
-    @property
-    def has_gold(self) -> bool:
-        return bool(self.support)
 
 
 # -- tables ------------------------------------------------------------------------------------------------------------
@@ -415,25 +411,6 @@ class Placement(StrEnum):
     """In both, under one identifier."""
 
 
-@dataclass(kw_only=True)
-class CorpusConfig:
-    """Where the passages stand."""
-
-    own_share: float = 0.0
-    """Share of passages in the language of the question only, in [0, 1]."""
-    first_share: float = 0.0
-    """Share of passages in the first language only, in [0, 1]; the rest stand in both."""
-
-
-class Corpus(NamedTuple):
-    """Two indexes over the same passages; `own` equals `first` where the language is the first one."""
-
-    own: tuple[Document, ...]
-    first: tuple[Document, ...]
-    placements: dict[str, Placement]
-    """Placement of each passage by its identifier."""
-
-
 def passage_identifier(subject: str) -> str:
     """The same for every language and corpus."""
     return f"passage-{subject.lstrip('@')}"
@@ -450,131 +427,6 @@ def passages(world: World, facts: Iterable[Fact], *, language: str) -> list[Docu
         )
         for subject, several in by_subject.items()
     ]
-
-
-def retrieval_corpus(world: World, config: CorpusConfig, *, language: str, facts: Iterable[Fact]) -> Corpus:
-    """The passages of facts in two languages. Shares are exact (largest remainder); raises `ConfigErrors`."""
-    shares = [config.own_share, config.first_share, 1 - config.own_share - config.first_share]
-    if min(shares) < 0:
-        raise ConfigErrors(
-            [f"corpus.own_share + corpus.first_share: got {config.own_share + config.first_share}, expected at most 1"]
-        )
-    facts = list(facts)
-    first = world.config.languages[0]
-    in_own, in_first = (passages(world, facts, language=code) for code in (language, first))
-    if language == first:
-        return Corpus(tuple(in_own), tuple(in_own), {one.identifier: Placement.both for one in in_own})
-    dealt = [
-        placement
-        for placement, count in zip(Placement, apportion(len(in_own), shares), strict=True)
-        for _ in range(count)
-    ]
-    world.rng("corpus", language).shuffle(dealt)
-    placements = {document.identifier: placement for document, placement in zip(in_own, dealt, strict=True)}
-    return Corpus(
-        tuple(one for one in in_own if placements[one.identifier] is not Placement.first),
-        tuple(one for one in in_first if placements[one.identifier] is not Placement.own),
-        placements,
-    )
-
-
-# -- records -----------------------------------------------------------------------------------------------------------
-
-
-class LabPassage(NamedTuple):
-    """One passage of a record."""
-
-    identifier: str
-    text: str
-    sentences: tuple[str, ...]
-    is_supporting: bool
-
-
-class LabStep(NamedTuple):
-    """One sub-question of a record; `#1` in the text stands for the answer of step 1."""
-
-    question: str
-    answer: str
-    supporting: str
-    """Identifier of the passage that answers it; empty for a step that compares."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LabQuestion:
-    """A question as plain text values."""
-
-    identifier: str
-    language: str
-    question: str
-    answers: list[str]
-    """Empty when the passages do not hold the answer."""
-    passages: list[LabPassage]
-    steps: list[LabStep]
-    supporting_facts: list[tuple[str, int]]
-    """(passage identifier, sentence index) pairs."""
-    stored_answer: str = ""
-    """What the world says; empty for fictional cases and where nothing is stored."""
-
-
-def _lab_passage(document: Document, *, is_supporting: bool) -> LabPassage:
-    return LabPassage(document.identifier, document.text, document.sentences, is_supporting)
-
-
-def case_record(world: World, case: Case) -> LabQuestion:
-    """A case as text."""
-    language = world.languages[case.language]
-    used = {document for document, _ in case.support}
-    return LabQuestion(
-        identifier=case.identifier,
-        language=case.language,
-        question=language.render(case.question),
-        answers=[language.phrase(NounPhrase(case.asked.object))] if case.has_gold else [],
-        passages=[_lab_passage(document, is_supporting=index in used) for index, document in enumerate(case.documents)],
-        steps=[],
-        supporting_facts=[(case.documents[document].identifier, sentence) for document, sentence in case.support],
-        stored_answer=language.phrase(NounPhrase(case.stored_answer)) if case.stored_answer else "",
-    )
-
-
-def chain_record(
-    world: World,
-    chain: ChainQuestion,
-    *,
-    language: str,
-    wording: QuestionWording = QuestionWording.noun,
-    documents: Sequence[Document] = (),
-) -> LabQuestion:
-    """A chain question as text. `documents` are searched for its facts; raises `DataError` when one is in none."""
-    spoken = world.languages[language]
-    place = {
-        fact: (document.identifier, index)
-        for document in documents
-        for index, facts in enumerate(document.facts)
-        for fact in facts
-    }
-    missing = [fact for fact in chain.facts if documents and fact not in place]
-    if missing:
-        raise DataError(f"lab chain {chain.identifier}: no document states {missing[0]}")
-    support = [place[fact] for fact in chain.facts] if documents else []
-    used = {identifier for identifier, _ in support}
-    answer = spoken.phrase(chain.answer_phrase)
-    return LabQuestion(
-        identifier=chain.identifier,
-        language=language,
-        question=spoken.render(chain.clause(wording)),
-        answers=[answer],
-        passages=[_lab_passage(document, is_supporting=document.identifier in used) for document in documents],
-        steps=[
-            LabStep(
-                node_text(world, node, language, wording=wording),
-                spoken.phrase(NounPhrase(node.answer)),
-                place[node.fact][0] if node.fact and documents else "",
-            )
-            for node in chain.nodes()
-        ],
-        supporting_facts=list(dict.fromkeys(support)),
-        stored_answer=answer,
-    )
 
 
 # -- long answers ------------------------------------------------------------------------------------------------------

@@ -318,8 +318,3 @@ def _unions(parts: Sequence[Supports]) -> Supports:
             _insert(more, one | other)
         whole = more
     return whole
-
-
-def entails(languages: Languages, premises: Sequence[str | Clause], claim: str | Clause) -> Verdict:
-    """The verdict alone; a `Judge` that is kept reads each sentence once."""
-    return Judge(languages).verdict(premises, claim)

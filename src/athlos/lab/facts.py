@@ -135,14 +135,6 @@ def statement(fact: Fact | Claim, wording: StatementWording) -> Clause:
     return clause._replace(is_negated=True) if fact.is_denied else clause
 
 
-def joined_statement(first: Fact, second: Fact, wording: StatementWording) -> Clause:
-    """One sentence for two facts of one relation and object: X and Y have-country Z. Raises `ValueError` for others."""
-    if first[1:] != second[1:]:
-        raise ValueError(f"expected two facts of one relation and object, got {first} and {second}")
-    owners = NounPhrase(first.subject, and_also=NounPhrase(second.subject))
-    return _clause(owners, first.relation, NounPhrase(first.object), wording)
-
-
 def question(fact: Fact | Claim, wording: QuestionWording) -> Clause:
     """The clause that asks for the object; the answer is the phrase `NounPhrase(fact.object)`."""
     claim = claim_of(fact)

@@ -59,7 +59,6 @@ class Typology:
         return sum(bool(getattr(self, name) != getattr(other, name)) for name in self.FEATURES) / len(self.FEATURES)
 
 
-ORDERS = ("svo", "sov", "vso", "vos", "osv", "ovs")
 MAX_OWNERS = 8
 """Longest chain `X of Y of ...` that is read; text of a model may hold thousands, which no stack would bear."""
 MAX_DIGITS = 9

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import NamedTuple, TypeVar
 
+from rapidfuzz.distance import Levenshtein
+
 from athlos.config.fields import bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors, DataError, choices
 from athlos.lab.grammar import Clause, NounPhrase, gloss
@@ -96,7 +98,6 @@ class Query(NamedTuple):
     pair: Pair
     best: Match
     has_unseen_word: bool
-    has_unseen_template: bool
 
 
 class Memory(NamedTuple):
@@ -106,28 +107,10 @@ class Memory(NamedTuple):
     pairs: tuple[Pair, ...]
 
 
-def edit_distance(first: Sequence[str], second: Sequence[str]) -> int:
-    """Levenshtein distance over items, unit costs."""
-    start, end_first, end_second = 0, len(first), len(second)
-    while start < end_first and start < end_second and first[start] == second[start]:
-        start += 1
-    while end_first > start and end_second > start and first[end_first - 1] == second[end_second - 1]:
-        end_first, end_second = end_first - 1, end_second - 1
-    row = list(range(end_second - start + 1))
-    for index in range(start, end_first):
-        diagonal, row[0] = row[0], index - start + 1
-        item = first[index]
-        for at in range(1, len(row)):
-            cost = diagonal + (item != second[start + at - 1])
-            diagonal = row[at]
-            row[at] = min(cost, diagonal + 1, row[at - 1] + 1)
-    return row[-1]
-
-
 def fuzzy_match(first: Sequence[str], second: Sequence[str]) -> float:
     """Fuzzy match score of two lists of words, in [0, 1]; 1 for two empty ones. Source: arXiv 2305.17367."""
     longest = max(len(first), len(second))
-    return (longest - edit_distance(first, second)) / longest if longest else 1.0
+    return (longest - Levenshtein.distance(first, second)) / longest if longest else 1.0
 
 
 def bucket_of(score: float) -> int:
@@ -348,13 +331,11 @@ def build(config: MemoryConfig, languages: Languages, *, source: str, target: st
         _noisy_pair(f"memory-{index}", clause, languages, source, target, sentences=maker.sentences, rng=noise)
         for index, clause in enumerate(maker.entries)
     )
-    held = held_templates(config.num_held_templates)
     queries = tuple(
         Query(
             Pair(f"{split}-{index}", clause, languages[source].render(clause), languages[target].render(clause)),
             maker.best(clause),
             _has_spare(clause),
-            template_of(clause) in held,
         )
         for index, clause in enumerate(maker.queries)
     )

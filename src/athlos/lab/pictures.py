@@ -337,13 +337,6 @@ def render_answer(answer: str, language: Language) -> str:
     return answer if answer.isdigit() else language.grammar.lexicon.word(answer)
 
 
-def rotations(picture: Picture) -> list[tuple[tuple[str, ...], int]]:
-    """(options, index of the right one) for each circular shift of the options; circular evaluation needs all right."""
-    options = picture.options
-    shifted = [options[shift:] + options[:shift] for shift in range(len(options))]
-    return [(one, one.index(picture.answer)) for one in shifted]
-
-
 # -- pixels -------------------------------------------------------------------------------------------------------
 
 

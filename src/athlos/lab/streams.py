@@ -26,7 +26,7 @@ import numpy as np
 from athlos.errors import ConfigError, DataError, choices
 from athlos.lab.answers_config import AnswersConfig, check_answers
 from athlos.lab.languages import Language, Languages
-from athlos.lab.lexicon import CONCEPTS, NUM_NAMES, Category, name
+from athlos.lab.lexicon import CONCEPTS, Category, name
 from athlos.lab.stream_config import SPLITS, StreamsConfig, check
 
 MIN_PROB = 1e-5
@@ -53,11 +53,6 @@ class Sample(NamedTuple):
     def floor(self) -> float:
         """Mean of -log_probs, in nats a token: what no model can beat by more than chance on this sample."""
         return float(-self.log_probs.mean())
-
-    def floor_of(self, kind: int) -> float:
-        """The floor of one kind of tokens; not a number where there are none."""
-        chosen = self.log_probs[self.kinds == kind]
-        return float(-chosen.mean()) if chosen.size else float("nan")
 
 
 class Streams:
@@ -390,12 +385,6 @@ class Answers:
         size = (config.num_openers, config.opener_length)
         self.openers = [tuple(int(symbol) for symbol in opener) for opener in rng.integers(0, config.num_symbols, size)]
 
-    @property
-    def entropy_rates(self) -> list[float]:
-        """Entropy rate of each topic's chain, without the end, in nats a symbol."""
-        pairs = zip(self._start_KV, self.probs_KVV, strict=True)
-        return [float(start @ _entropy(probs)) for start, probs in pairs]
-
     def samples(self, count: int, *, split: str = "train") -> list[QuestionAnswers]:
         """`count` different questions of a split with their answers. No question is in two splits.
 
@@ -496,11 +485,10 @@ SIGNS = ("=", "+")
 _CONCEPTS = tuple(
     concept for concept, kind in CONCEPTS.items() if kind in (Category.noun, Category.adjective, Category.verb)
 )
-MAX_WORDS = len(_CONCEPTS) + NUM_NAMES
 
 
 def word(symbol: int, language: Language) -> str:
-    """The word for a symbol, 0 .. MAX_WORDS - 1: nouns, adjectives and verbs, then names."""
+    """The word for a symbol: nouns, adjectives and verbs, then names."""
     concept = _CONCEPTS[symbol] if symbol < len(_CONCEPTS) else name(symbol - len(_CONCEPTS))
     return language.grammar.lexicon.word(concept)
 
@@ -509,18 +497,6 @@ def to_text(tokens: Sequence[int], language: Language, *, num_symbols: int) -> s
     """Tokens as running text, a word a symbol and a sign a mark; no full stop."""
     words = [word(token, language) if token < num_symbols else SIGNS[token - num_symbols] for token in tokens]
     return language.grammar.join(words) if words else ""
-
-
-def from_text(text: str, language: Language, *, num_symbols: int) -> list[int]:
-    """The tokens of a text; raises `DataError` for a word that stands for none."""
-    symbols = {word(symbol, language): symbol for symbol in range(num_symbols)}
-    symbols |= {sign: num_symbols + index for index, sign in enumerate(SIGNS)}
-    tokens = []
-    for found in language.grammar.words_of(text):
-        if found not in symbols:
-            raise DataError(f"lab stream: got '{found[:60]}', expected a word of the first {num_symbols} symbols")
-        tokens.append(symbols[found])
-    return tokens
 
 
 def sample_lines(languages: Languages, config: StreamsConfig, *, count: int = 2) -> list[tuple[str, str, str]]:

@@ -250,29 +250,6 @@ def check(text: str, item: Sum) -> Checked:
     return {"answer": answer, "steps_valid": steps_valid}
 
 
-def is_well_formed(text: str, item: Sum, language: Language) -> bool:
-    """Whether a text is equations with the thing and then a sentence that gives a number of it, all in the language.
-
-    The numbers may be wrong; never raises.
-    """
-    sentences = language.sentences(text)
-    try:
-        for sentence in sentences[:-1]:
-            equation = _EQUATION.search(sentence)
-            if equation is None or not sentence.endswith(language.script.full_stop):
-                return False
-            bare = sentence[: equation.start()] + equation[4] + sentence[equation.end() : -1]
-            if language.parse_phrase(bare) != NounPhrase(item.thing, count=int(equation[4])):
-                return False
-        last = language.parse(sentences[-1]) if sentences else None
-    except DataError:
-        return False
-    if last is None or last.object is None or last.object.count is None:
-        return False
-    expected = item._replace(answer=last.object.count).answer_clause
-    return last == expected and language.render(last) == sentences[-1]
-
-
 def corrupt(trace: str, *, rng: random.Random) -> str:
     """The trace with one wrong result, from which it goes on consistently to a wrong answer.
 

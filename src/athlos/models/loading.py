@@ -112,19 +112,6 @@ def load_model(
     )
 
 
-def load_tokenizer(
-    config: ModelConfig,
-    *,
-    stages: StageStore,
-    training_texts: TextSource | None = None,
-    words: TextSource | None = None,
-) -> "PreTrainedTokenizerBase":
-    """The tokenizer alone. Without a pad token of its own it pads with its end token: go by attention_mask, not id."""
-    source = parse_source(config.source)
-    place = _place(source, stages=stages, config=config, words=words)
-    return _tokenizer(config, source=source, place=place, stages=stages, training_texts=training_texts, words=words)
-
-
 def _tokenizer(
     config: ModelConfig,
     *,

@@ -2,7 +2,7 @@
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -259,8 +259,3 @@ def training_texts(run: RunConfig) -> Iterator[str]:
     assert split is not None
     for record in build_source(run).records(split, limit=run.data.limit_train):
         yield "".join(text_of(record, run.prompt_style))
-
-
-def summaries(reports: Sequence[PartReport]) -> list[str]:
-    """What the parts say they did, in order."""
-    return [report.summary for report in reports]

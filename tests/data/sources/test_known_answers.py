@@ -7,7 +7,7 @@ import pytest
 
 from athlos.config.compose import run_config
 from athlos.data.source import build_source
-from athlos.data.sources.lab_streams import symbols_of
+from athlos.data.sources.lab_streams import text_of
 from athlos.errors import ConfigErrors, DataError
 from athlos.lab.streams import Answers
 from athlos.text.prompts import build_prompt, completion
@@ -23,8 +23,8 @@ def test_lab_answers_are_those_of_the_source_with_their_truth() -> None:
     for index, record in enumerate(records):
         question, answers = samples[index // 4]
         answer = answers[index % 4]
-        assert symbols_of(build_prompt(record, shots=(), style="default")) == list(question)
-        assert symbols_of(completion(record, "default")) == list(answer[:-1])
+        assert build_prompt(record, shots=(), style="default") == text_of(question)
+        assert completion(record, "default") == text_of(answer[:-1])
         assert len(record.meta["symbols"]) == config.data.answers.vocab_size  # type: ignore[attr-defined]
         for at, row in enumerate(record.meta["next_probs"]):
             np.testing.assert_array_equal(row, truth.next_probs(question, answer[:at]))

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import MathRecord, ParallelRecord, Record
-from athlos.data.source import Source
+from athlos.data.rows import check_split
+from athlos.data.source import Source, data_part
 from athlos.data.sources.gsm8k import Gsm8kConfig, Gsm8kSource
 from athlos.data.sources.mgsm import MgsmConfig, MgsmSource
 from athlos.data.sources.msvamp import MsvampConfig, MsvampSource
@@ -93,8 +93,7 @@ class AlignmentSource(Source[AlignmentConfig]):
 
     def _parts(self, split: str) -> list[SourceSplit]:
         """(source, its split) of everything a split is made of."""
-        if split not in SPLITS:
-            raise DataError(f"split '{split}' is unknown; accepted: {', '.join(SPLITS)}")
+        check_split(split, SPLITS)
         if split == "reason":
             return [(self._gsm8k(), "train")]
         sentences: list[SourceSplit] = [(self._ntrex(language), WHOLE) for language in self.config.languages]
@@ -235,9 +234,7 @@ class AlignmentSource(Source[AlignmentConfig]):
         return WikitextSource(self._config(WikitextConfig, "wikitext2", self.config.folders.wikitext2, files=files))
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, AlignmentConfig)
+def _errors(data: AlignmentConfig, config: RunConfig) -> Iterable[str]:
     for name in data.tests:
         if name not in TESTS:
             yield f"data.tests: got '{name}', expected any of {', '.join(TESTS)}"
@@ -249,12 +246,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="alignment",
-        schema=AlignmentConfig,
-        target=f"{__name__}.AlignmentSource",
+    data_part(
+        "alignment",
+        AlignmentConfig,
+        AlignmentSource,
+        "translation into English for training; translation, MGSM, XQuAD and WikiText-2 as tests",
         check=_errors,
-        summary="translation into English for training; translation, MGSM, XQuAD and WikiText-2 as tests",
     )
 ]

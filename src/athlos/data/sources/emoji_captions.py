@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from athlos.config.registry import Part
 from athlos.data.records import CaptionRecord, Record
-from athlos.data.source import decoded_lines, parse_json_line, require
+from athlos.data.source import data_part, decoded_lines, parse_json_line, require
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
 
@@ -100,12 +99,11 @@ def load_images(path: Path) -> "np.ndarray":
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="emoji_captions",
-        schema=EmojiCaptionsConfig,
-        target=f"{__name__}.EmojiCaptionsSource",
-        summary="1,879 small pictures with captions in 14 languages",
+    data_part(
+        "emoji_captions",
+        EmojiCaptionsConfig,
+        EmojiCaptionsSource,
+        "1,879 small pictures with captions in 14 languages",
         check=split_errors,
     )
 ]

@@ -14,7 +14,6 @@ from functools import cached_property
 from pathlib import Path
 
 from athlos.config.fields import bounded
-from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import templates, what_is_in_it
 from athlos.data.picture_questions import (
@@ -24,6 +23,7 @@ from athlos.data.picture_questions import (
     picture_data_errors,
 )
 from athlos.data.records import CaptionRecord
+from athlos.data.source import data_part
 from athlos.data.sources.emoji_captions import EmojiCaptionsConfig, EmojiCaptionsSource
 from athlos.data.splits import fraction_of, split_at
 from athlos.errors import DataError, choices
@@ -163,10 +163,8 @@ def label_stem(label: str) -> str:
     return " ".join(words) or "person"
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, EmojiQuestionsConfig)
-    yield from picture_data_errors(config)
+def _errors(data: EmojiQuestionsConfig, config: RunConfig) -> Iterable[str]:
+    yield from picture_data_errors(data, config)
     known = list(templates()["question"])
     for language in dict.fromkeys((*data.languages, *data.shares)):
         if language not in known:
@@ -176,12 +174,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="emoji_questions",
-        schema=EmojiQuestionsConfig,
-        target=f"{__name__}.EmojiQuestionsSource",
+    data_part(
+        "emoji_questions",
+        EmojiQuestionsConfig,
+        EmojiQuestionsSource,
+        "emoji with four captions to choose from, in up to 14 languages",
         check=_errors,
-        summary="emoji with four captions to choose from, in up to 14 languages",
     )
 ]

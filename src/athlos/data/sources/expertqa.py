@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import Claim, LongAnswerRecord, Passage
-from athlos.data.source import Source, parse_json_line, read_lines, require
+from athlos.data.rows import Row, file_of_layout, json_rows
+from athlos.data.source import Source, data_part
 from athlos.errors import DataError
 
 
@@ -44,117 +43,84 @@ class ExpertQaSource(Source[ExpertQaConfig]):
     record_type = LongAnswerRecord
 
     def files(self, split: str) -> list[Path]:
-        known = self.config.files.get(self.config.layout.value, {})
-        if split not in known:
-            accepted = ", ".join(known) or "none"
-            raise DataError(
-                f"split '{split}' is unknown for data.layout={self.config.layout.value}; accepted: {accepted}"
-            )
-        return [self.file(known[split])]
+        return file_of_layout(self, self.config.files, self.config.layout.value, split)
 
     def read(self, split: str) -> Iterator[LongAnswerRecord]:
         [path] = self.files(split)
         parse = PARSERS[self.config.layout]
-        for number, line in read_lines(path, on_error=self.bad):
-            if not line.strip():
-                continue
+        for row in json_rows(path, self.bad):
             try:
-                row = parse_json_line(line, file=path, number=number)
-                records = parse(row, path, number)
+                records = parse(row)
             except DataError as error:
                 self.bad(error)
                 continue
             yield from records
 
 
-def _lfqa(row: dict[str, Any], file: Path, line: int) -> list[LongAnswerRecord]:
-    context = require(row, "context", str, file=file, line=line)
+def _lfqa(row: Row) -> list[LongAnswerRecord]:
+    context = row.need("context", str)
     return [
         LongAnswerRecord(
-            identifier=str(require(row, "example_id", (int, str), file=file, line=line)),
-            question=require(row, "question", str, file=file, line=line),
-            answer=require(row, "answer", str, file=file, line=line),
+            identifier=str(row.need("example_id", (int, str))),
+            question=row.need("question", str),
+            answer=row.need("answer", str),
             passages=[Passage(title="", text=context)] if context else [],
         )
     ]
 
 
-def _claims(row: dict[str, Any], file: Path, line: int) -> list[LongAnswerRecord]:
-    answers = require(row, "answers", dict, file=file, line=line)
-    if not answers:
-        raise DataError(
-            "empty; data.layout=questions reads questions without answers", file=file, line=line, field="answers"
-        )
-    question, meta = _question(row, file, line)
-    return [_system_answer(name, answers, question=question, meta=meta, file=file, line=line) for name in answers]
+def _claims(row: Row) -> list[LongAnswerRecord]:
+    answers = row.below("answers")
+    if not answers.values:
+        raise row.error("empty; data.layout=questions reads questions without answers", field="answers")
+    [question] = _questions(row)
+    return [_system_answer(answers.below(system), system, question) for system in answers.values]
 
 
-def _questions(row: dict[str, Any], file: Path, line: int) -> list[LongAnswerRecord]:
-    question, meta = _question(row, file, line)
-    return [LongAnswerRecord(identifier=str(line), question=question, answer="", meta=meta)]
+def _questions(row: Row) -> list[LongAnswerRecord]:
+    """The question, and in `meta` what the file says of it: field, specific field, question type."""
+    meta = dict(row.need("metadata", dict))
+    return [LongAnswerRecord(identifier=str(row.index), question=row.need("question", str), answer="", meta=meta)]
 
 
-PARSERS: dict[Layout, Callable[[dict[str, Any], Path, int], list[LongAnswerRecord]]] = {
+PARSERS: dict[Layout, Callable[[Row], list[LongAnswerRecord]]] = {
     Layout.lfqa: _lfqa,
     Layout.claims: _claims,
     Layout.questions: _questions,
 }
 
 
-def _question(row: dict[str, Any], file: Path, line: int) -> tuple[str, dict[str, Any]]:
-    """The question, and what the file says of it: field, specific field, question type."""
-    return (
-        require(row, "question", str, file=file, line=line),
-        dict(require(row, "metadata", dict, file=file, line=line)),
-    )
-
-
-def _system_answer(
-    system: str, answers: dict[str, Any], *, question: str, meta: dict[str, Any], file: Path, line: int
-) -> LongAnswerRecord:
-    answer = require(answers, system, dict, file=file, line=line)
-    claims = require(answer, "claims", list, file=file, line=line)
-    if not all(isinstance(claim, dict) for claim in claims):
-        raise DataError("expected a list of objects", file=file, line=line, field="claims")
-    attribution = _texts(answer, "attribution", file=file, line=line)
+def _system_answer(answer: Row, system: str, asked: LongAnswerRecord) -> LongAnswerRecord:
+    claims = list(answer.children("claims"))
     return LongAnswerRecord(
         # The file has no identifier of its own; the line number is stable.
-        identifier=f"{line}-{system}",
-        question=question,
-        answer=require(answer, "answer_string", str, file=file, line=line),
-        passages=[Passage(title="", text=text) for text in attribution],
+        identifier=f"{asked.identifier}-{system}",
+        question=asked.question,
+        answer=answer.need("answer_string", str),
+        passages=[Passage(title="", text=text) for text in answer.texts("attribution")],
         claims=[
             Claim(
-                text=require(claim, "claim_string", str, file=file, line=line),
-                evidence=_texts(claim, "evidence", file=file, line=line),
-                support=require(claim, "support", str, file=file, line=line),
+                text=claim.need("claim_string", str),
+                evidence=claim.texts("evidence"),
+                support=claim.need("support", str),
             )
             for claim in claims
         ],
         meta={
-            **meta,
+            **asked.meta,
             "system": system,
-            "revised_answer": require(answer, "revised_answer_string", str, file=file, line=line),
-            "usefulness": answer.get("usefulness"),
-            "claim_labels": [{label: claim.get(label) for label in LABELS} for claim in claims],
+            "revised_answer": answer.need("revised_answer_string", str),
+            "usefulness": answer.values.get("usefulness"),
+            "claim_labels": [{label: claim.values.get(label) for label in LABELS} for claim in claims],
         },
     )
 
 
-def _texts(row: dict[str, Any], key: str, *, file: Path, line: int) -> list[str]:
-    """A list of strings."""
-    values: list[str] = require(row, key, list, file=file, line=line)
-    if not all(isinstance(value, str) for value in values):
-        raise DataError("expected a list of strings", file=file, line=line, field=key)
-    return values
-
-
 PARTS = [
-    Part(
-        group="data",
-        name="expertqa",
-        schema=ExpertQaConfig,
-        target=f"{__name__}.ExpertQaSource",
-        summary="ExpertQA: expert questions, long answers, claims with evidence and human labels of support",
+    data_part(
+        "expertqa",
+        ExpertQaConfig,
+        ExpertQaSource,
+        "ExpertQA: expert questions, long answers, claims with evidence and human labels of support",
     )
 ]

@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
 from athlos.data.records import MathRecord
 from athlos.data.rows import Row, RowSource, SplitFilesConfig
+from athlos.data.source import data_part
 
 MARK = "####"
 CALCULATION = re.compile(r"<<[^<>]*>>")
@@ -45,12 +45,4 @@ class Gsm8kSource(RowSource[Gsm8kConfig]):
         )
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="gsm8k",
-        schema=Gsm8kConfig,
-        target=f"{__name__}.Gsm8kSource",
-        summary="grade-school word problems with worked answers, English",
-    )
-]
+PARTS = [data_part("gsm8k", Gsm8kConfig, Gsm8kSource, "grade-school word problems with worked answers, English")]

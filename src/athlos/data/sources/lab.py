@@ -7,23 +7,18 @@ No files: everything is generated from the config, the same on every machine. `t
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import any_of
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import Passage, QuestionRecord, Record, TextRecord
-from athlos.data.source import Source
-from athlos.errors import ConfigError, DataError, choices
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import ConfigError, choices
 from athlos.lab import pretraining
 from athlos.lab.chains import MAX_HOPS, MIN_HOPS, Split
 from athlos.lab.sums import Sums
 from athlos.lab.world import World, WorldConfig, config_errors
-from athlos.stages import content_hash
 
-GENERATOR_VERSION = 2
-"""Raised when the same config gives other text."""
-SPLITS = ("train", "val", "test")
 KINDS = ("fact", "statement", "document", "recital", "sum", "chain")
 
 
@@ -37,10 +32,11 @@ class LabConfig(DataConfig):
     """Which languages of the world are kept in `train` and `val`; empty = all. Probes are always in all of them."""
 
 
-class LabSource(Source[LabConfig]):
+class LabSource(GeneratedSource[LabConfig]):
     """Records are `QuestionRecord`s with `meta.kind` and `meta.dial`; statements are `TextRecord`s."""
 
     record_type = Record
+    version = 2
 
     @cached_property
     def world(self) -> World:
@@ -49,25 +45,10 @@ class LabSource(Source[LabConfig]):
     def words(self) -> Iterator[str]:
         return pretraining.words(self.world, self.config.mixture)
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        self.files(split)
-        return content_hash(
-            {
-                "generator": GENERATOR_VERSION,
-                "split": split,
-                "world": asdict(self.config.world),
-                "mixture": asdict(self.config.mixture),
-                "kinds": self.config.kinds,
-                "languages": self._languages(split),
-            }
-        )
+    def decides(self, split: str) -> dict[str, Any]:
+        config = self.config
+        made_of = {"world": asdict(config.world), "mixture": asdict(config.mixture)}
+        return {**made_of, "kinds": config.kinds, "languages": self.languages_of(split)}
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
@@ -79,20 +60,11 @@ class LabSource(Source[LabConfig]):
         for example in make(self.world, self.config.mixture):
             if self.config.kinds and example.kind not in self.config.kinds:
                 continue
-            if example.language in self._languages(split):
+            if example.language in self.languages_of(split):
                 yield _record(example)
 
-    def _languages(self, split: str) -> list[str]:
+    def languages_of(self, split: str) -> list[str]:
         return (self.config.train_languages if split != "test" else []) or self.config.world.languages
-
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        return [self._of_language(split, code) for code in self._languages(split)]
-
-    def _of_language(self, split: str, code: str) -> Iterator[Record]:
-        return (record for record in self.read(split) if record.language == code)
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
 
 
 def _record(example: pretraining.Example) -> Record:
@@ -109,9 +81,7 @@ def _record(example: pretraining.Example) -> Record:
     )
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabConfig)
+def _errors(data: LabConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for code in data.train_languages:
         if code not in data.world.languages:
@@ -134,12 +104,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab",
-        schema=LabConfig,
-        target="athlos.data.sources.lab.LabSource",
+    data_part(
+        "lab",
+        LabConfig,
+        LabSource,
+        "the lab world: facts, documents, sums and chains in five invented languages",
         check=_errors,
-        summary="the lab world: facts, documents, sums and chains in five invented languages",
     )
 ]

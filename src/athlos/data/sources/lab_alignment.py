@@ -9,22 +9,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import ParallelRecord, QuestionRecord, Record
-from athlos.data.source import Source
-from athlos.errors import ConfigError, DataError, choices
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import ConfigError, choices
 from athlos.lab import pretraining
 from athlos.lab.sums import Sums, SumsConfig, render
 from athlos.lab.world import World, WorldConfig, config_errors
-from athlos.stages import content_hash
-
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
-SPLITS = ("train", "reason", "probe", "test")
 
 
 class Translated(StrEnum):
@@ -50,8 +44,9 @@ class LabAlignmentConfig(DataConfig):
     """Test sums of each number of steps, the same in every language."""
 
 
-class LabAlignmentSource(Source[LabAlignmentConfig]):
+class LabAlignmentSource(GeneratedSource[LabAlignmentConfig]):
     record_type = Record
+    splits = ("train", "reason", "probe", "test")
 
     @cached_property
     def world(self) -> World:
@@ -69,23 +64,12 @@ class LabAlignmentSource(Source[LabAlignmentConfig]):
     def words(self) -> Iterator[str]:
         return pretraining.words(self.world, pretraining.MixtureConfig(sums=self.config.sums))
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"split '{split}' is unknown{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        self.files(split)
-        own = {name: value for name, value in asdict(self.config).items() if name not in ("dir", "on_bad")}
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, "config": own})
+    def decides(self, split: str) -> dict[str, Any]:
+        return {"config": {name: value for name, value in asdict(self.config).items() if name not in ("dir", "on_bad")}}
 
     def read(self, split: str) -> Iterator[Record]:
         for group in self._limited_groups(split):
             yield from group
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
 
     def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
         self.files(split)
@@ -156,9 +140,7 @@ class LabAlignmentSource(Source[LabAlignmentConfig]):
             yield Sums(SumsConfig(**{**vars(config), "min_steps": steps, "max_steps": steps}))
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabAlignmentConfig)
+def _errors(data: LabAlignmentConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for code in data.languages:
         if code not in data.world.languages[1:]:
@@ -172,12 +154,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_alignment",
-        schema=LabAlignmentConfig,
-        target=f"{__name__}.LabAlignmentSource",
-        summary="translation between lab languages for training, sums in every language as test",
+    data_part(
+        "lab_alignment",
+        LabAlignmentConfig,
+        LabAlignmentSource,
+        "translation between lab languages for training, sums in every language as test",
         check=_errors,
     )
 ]

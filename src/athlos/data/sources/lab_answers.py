@@ -7,21 +7,17 @@ and of another one. Nothing is read; licence: generated.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import ContinuationRecord, Record
-from athlos.data.source import Source
+from athlos.data.source import GeneratedSource, data_part
 from athlos.data.sources.lab_streams import MAX_CHARACTERS, text_of
-from athlos.errors import ConfigError, DataError, choices
+from athlos.errors import ConfigError
 from athlos.lab.answers_config import AnswersConfig, check_answers
 from athlos.lab.stream_config import SPLITS
-from athlos.stages import content_hash
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 MONO = {"mono": True, "mono_other": False}
 """Splits without questions -> whether they are of this source."""
 
@@ -37,28 +33,14 @@ class LabAnswersConfig(DataConfig):
     """Answers of the splits without questions."""
 
 
-class LabAnswersSource(Source[LabAnswersConfig]):
+class LabAnswersSource(GeneratedSource[LabAnswersConfig]):
     """One record an answer: the question is the context, the answer the text."""
 
     record_type = ContinuationRecord
+    splits = (*SPLITS, *MONO)
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in (*SPLITS, *MONO):
-            raise DataError(f"data=lab_answers has no split '{split}'{choices(split, (*SPLITS, *MONO))}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        config = self.config
-        return content_hash(
-            {
-                "generator": GENERATOR_VERSION,
-                "split": split,
-                "answers": asdict(config.answers),
-                "records": self._size(split),
-            }
-        )
+    def decides(self, split: str) -> dict[str, Any]:
+        return {"answers": asdict(self.config.answers), "records": self._size(split)}
 
     def read(self, split: str) -> Iterator[Record]:
         from athlos.lab.streams import Answers  # loads numpy, which a check of a config does without
@@ -80,9 +62,6 @@ class LabAnswersSource(Source[LabAnswersConfig]):
                     meta={"symbols": symbols(source.end), "next_probs": truth},
                 )
 
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
-
     def _size(self, split: str) -> int:
         self.files(split)
         config = self.config
@@ -95,9 +74,7 @@ def symbols(end: int) -> Sequence[str]:
     return [*text_of(range(end)), ""]
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabAnswersConfig)
+def _errors(data: LabAnswersConfig, config: RunConfig) -> Iterable[str]:
     try:
         check_answers(data.answers)
     except ConfigError as error:
@@ -111,12 +88,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_answers",
-        schema=LabAnswersConfig,
-        target=f"{__name__}.LabAnswersSource",
+    data_part(
+        "lab_answers",
+        LabAnswersConfig,
+        LabAnswersSource,
+        "questions with several answers from a known source",
         check=_errors,
-        summary="questions with several answers from a known source",
     )
 ]

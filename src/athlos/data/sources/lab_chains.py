@@ -5,26 +5,20 @@ rest on and some others. A passage has one id in all languages. `first_share` an
 language only, so that who searches in another finds less. Nothing is read; licence: generated, none needed.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import NAMED_PASSAGES, PARALLEL, Passage, QuestionRecord, Record, Step
-from athlos.data.source import Source
-from athlos.errors import DataError, choices
+from athlos.data.source import GeneratedSource, data_part
 from athlos.lab import pretraining
-from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions
-from athlos.lab.documents import Document, LabQuestion, Placement, chain_record, passage_identifier, passages
+from athlos.lab.chains import MAX_HOPS, MIN_HOPS, ChainConfig, ChainQuestion, Split, chain_questions, node_text
+from athlos.lab.documents import Document, Placement, passage_identifier, passages
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import Exposure, World, WorldConfig, apportion, config_errors
-from athlos.stages import content_hash
-
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 
 
 @dataclass(kw_only=True)
@@ -39,10 +33,11 @@ class LabChainsConfig(DataConfig):
     """Share of the passages that stand in the first language only; those left over stand in all."""
 
 
-class LabChainsSource(Source[LabChainsConfig]):
+class LabChainsSource(GeneratedSource[LabChainsConfig]):
     """`meta.hops` is the number of facts of the longest branch, `meta.form` linear or comparison."""
 
     record_type = QuestionRecord
+    splits = tuple(Split)
 
     @cached_property
     def world(self) -> World:
@@ -55,19 +50,10 @@ class LabChainsSource(Source[LabChainsConfig]):
     def words(self) -> Iterator[str]:
         return pretraining.words(self.world, pretraining.MixtureConfig())
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in list(Split):
-            raise DataError(f"data=lab_chains has no split '{split}'{choices(split, list(Split))}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        self.files(split)
+    def decides(self, split: str) -> dict[str, Any]:
         config = self.config
-        decides = {"world": asdict(config.world), "chains": asdict(config.chains)}
         dials = [config.num_distractors, config.own_share, config.first_share]
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, "dials": dials, **decides})
+        return {"world": asdict(config.world), "chains": asdict(config.chains), "dials": dials}
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
@@ -81,34 +67,16 @@ class LabChainsSource(Source[LabChainsConfig]):
 
     def _record(self, chain: ChainQuestion, documents: list[Document]) -> QuestionRecord:
         first, code = self.config.world.languages[0], documents[0].language
-        kept = self._documents_of(chain, documents)
-        found = chain_record(self.world, chain, language=code, documents=kept)
         here = self._placed(is_first=code == first)
-        subjects = {document.identifier: document.facts[0][0].subject for document in kept}
-        return QuestionRecord(
-            identifier=f"{found.identifier}-{code}",
-            language=code,
-            question=found.question,
-            answers=found.answers,
-            passages=[
-                Passage(
-                    title=self.world.languages[code].phrase(NounPhrase(subjects[passage.identifier])),
-                    text=passage.text,
-                    sentences=list(passage.sentences),
-                    is_supporting=passage.is_supporting,
-                    identifier=passage.identifier,
-                )
-                for passage in found.passages
-                if passage.identifier in here
-            ],
-            steps=[Step(**step._asdict()) for step in found.steps],
-            meta={
-                NAMED_PASSAGES: True,
-                PARALLEL: _parallel(chain_record(self.world, chain, language=first)),
-                "hops": chain.num_hops,
-                "form": chain.form.value,
-            },
-        )
+        record = chain_record(self.world, chain, language=code, documents=self._documents_of(chain, documents))
+        record.passages = [passage for passage in record.passages if passage.identifier in here]
+        record.meta = {
+            NAMED_PASSAGES: True,
+            PARALLEL: _parallel(chain_record(self.world, chain, language=first)),
+            "hops": chain.num_hops,
+            "form": chain.form.value,
+        }
+        return record
 
     def _documents_of(self, chain: ChainQuestion, documents: list[Document]) -> list[Document]:
         """What the steps rest on and distractors, the same ones in every language, in the order of the corpus."""
@@ -133,24 +101,49 @@ class LabChainsSource(Source[LabChainsConfig]):
         self.world.rng("placements").shuffle(dealt)
         return {passage_identifier(subject): place for subject, place in zip(subjects, dealt, strict=True)}
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        return [self._of_language(split, code) for code in self.config.world.languages]
-
-    def _of_language(self, split: str, code: str) -> Iterator[Record]:
-        return (record for record in self.read(split) if record.language == code)
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
+    def languages_of(self, split: str) -> list[str]:
+        return self.config.world.languages
 
 
-def _parallel(record: LabQuestion) -> dict[str, object]:
+def chain_record(
+    world: World, chain: ChainQuestion, *, language: str, documents: Sequence[Document] = ()
+) -> QuestionRecord:
+    """A question with its sub-questions, and as passages the documents, which tell all of its facts, or are none."""
+    spoken = world.languages[language]
+    place = {fact: document.identifier for document in documents for facts in document.facts for fact in facts}
+    used = {place[fact] for fact in chain.facts} if documents else set()
+    return QuestionRecord(
+        identifier=f"{chain.identifier}-{language}",
+        language=language,
+        question=spoken.render(chain.clause()),
+        answers=[spoken.phrase(chain.answer_phrase)],
+        passages=[
+            Passage(
+                title=spoken.phrase(NounPhrase(document.facts[0][0].subject)),
+                text=document.text,
+                sentences=list(document.sentences),
+                is_supporting=document.identifier in used,
+                identifier=document.identifier,
+            )
+            for document in documents
+        ],
+        steps=[
+            Step(
+                question=node_text(world, node, language),
+                answer=spoken.phrase(NounPhrase(node.answer)),
+                supporting=place[node.fact] if node.fact and documents else "",
+            )
+            for node in chain.nodes()
+        ],
+    )
+
+
+def _parallel(record: QuestionRecord) -> dict[str, object]:
     steps = [[step.question, step.answer] for step in record.steps]
     return {"question": record.question, "answers": record.answers, "steps": steps}
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabChainsConfig)
+def _errors(data: LabChainsConfig, config: RunConfig) -> Iterable[str]:
     yield from config_errors(data.world, key="data.world")
     for split in Split:
         if len(data.chains.num_linear(split)) != MAX_HOPS - MIN_HOPS + 1:
@@ -160,12 +153,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_chains",
-        schema=LabChainsConfig,
-        target=f"{__name__}.LabChainsSource",
+    data_part(
+        "lab_chains",
+        LabChainsConfig,
+        LabChainsSource,
+        "questions of two to four steps about the lab world, with passages, in five invented languages",
         check=_errors,
-        summary="questions of two to four steps about the lab world, with passages, in five invented languages",
     )
 ]

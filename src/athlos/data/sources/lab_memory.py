@@ -10,25 +10,19 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import MISSING, DataConfig, RunConfig
 from athlos.data.records import InstructionRecord, ParallelRecord, Record
-from athlos.data.source import Source
-from athlos.errors import ConfigError, DataError, choices
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import ConfigError, choices
 from athlos.lab import memory
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import SPARE_MARK, THING_NOUNS, name
 from athlos.lab.memory import MemoryConfig
-from athlos.stages import content_hash
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 WORD = re.compile(r"\w+")
-SPLITS = ("train", "val", "test", "memory")
 
 
 @dataclass(kw_only=True)
@@ -55,8 +49,9 @@ class LabMemoryConfig(DataConfig):
     memory: MemoryConfig = field(default_factory=MemoryConfig)
 
 
-class LabMemorySource(Source[LabMemoryConfig]):
+class LabMemorySource(GeneratedSource[LabMemoryConfig]):
     record_type = ParallelRecord
+    splits = ("train", "val", "test", "memory")
 
     @cached_property
     def languages(self) -> Languages:
@@ -81,20 +76,9 @@ class LabMemorySource(Source[LabMemoryConfig]):
         yield from (gap + str(number) for number in range(10) for gap in ("", " "))
         yield from ("[", "]")
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab_memory has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        self.files(split)
+    def decides(self, split: str) -> dict[str, Any]:
         own = {key: value for key, value in asdict(self.config).items() if key not in ("dir", "on_bad")}
-        own = {key: value for key, value in own.items() if not key.startswith("limit_")}
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, "config": own})
-
-    def _stream(self, split: str) -> Iterator[Record]:
-        return self.read(split)
+        return {"config": {key: value for key, value in own.items() if not key.startswith("limit_")}}
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
@@ -157,9 +141,7 @@ def _with_terms(text: str, terms: dict[str, str]) -> str:
     return WORD.sub(lambda word: terms.get(word[0], word[0]), text)
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabMemoryConfig)
+def _errors(data: LabMemoryConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in CODES:
             yield f"data.languages: got '{code}'{choices(code, CODES)}"
@@ -180,12 +162,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_memory",
-        schema=LabMemoryConfig,
-        target=f"{__name__}.LabMemorySource",
+    data_part(
+        "lab_memory",
+        LabMemoryConfig,
+        LabMemorySource,
+        "sentence pairs of graded similarity: a translation memory with an exact oracle",
         check=_errors,
-        summary="sentence pairs of graded similarity: a translation memory with an exact oracle",
     )
 ]

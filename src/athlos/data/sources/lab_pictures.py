@@ -2,24 +2,20 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import any_of, at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS
 from athlos.data.picture_questions import (
-    SPLITS,
     PictureItem,
     PictureQuestionsConfig,
     PictureQuestionSource,
     picture_data_errors,
 )
-from athlos.errors import DataError, choices
-from athlos.stages import content_hash
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import choices
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other questions."""
 CODES = ("latn", "cyrl", "grek", "thai", "hani")
 
 
@@ -50,19 +46,11 @@ class LabPicturesConfig(PictureQuestionsConfig):
     """Whether all languages have the word order of the first, so that only their words differ."""
 
 
-class LabPicturesSource(PictureQuestionSource[LabPicturesConfig]):
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab_pictures has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the questions."""
-        self.files(split)
+class LabPicturesSource(GeneratedSource[LabPicturesConfig], PictureQuestionSource[LabPicturesConfig]):
+    def decides(self, split: str) -> dict[str, Any]:
         config = asdict(self.config)
         own = ("scene", "num_train", "num_val", "num_test", "shared_word_order", "languages", "shares", "letter_share")
-        return content_hash({"generator": GENERATOR_VERSION, "split": split, **{key: config[key] for key in own}})
+        return {key: config[key] for key in own}
 
     def items(self, split: str) -> Iterator[PictureItem]:
         from athlos.lab.languages import Languages
@@ -102,22 +90,19 @@ class LabPicturesSource(PictureQuestionSource[LabPicturesConfig]):
         yield from (f" {number}" for number in range(20))
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabPicturesConfig)
-    yield from picture_data_errors(config)
+def _errors(data: LabPicturesConfig, config: RunConfig) -> Iterable[str]:
+    yield from picture_data_errors(data, config)
     for language in dict.fromkeys((*data.languages, *data.shares)):
         if language not in CODES:
             yield f"data.languages: got '{language}'{choices(language, CODES)}"
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_pictures",
-        schema=LabPicturesConfig,
-        target=f"{__name__}.LabPicturesSource",
+    data_part(
+        "lab_pictures",
+        LabPicturesConfig,
+        LabPicturesSource,
+        "lab pictures with multiple-choice questions in five invented languages",
         check=_errors,
-        summary="lab pictures with multiple-choice questions in five invented languages",
     )
 ]

@@ -6,19 +6,15 @@ symbols after the first, in nats, so the floor of a loss on it is exact (suite `
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import TextRecord
-from athlos.data.source import Source
-from athlos.errors import ConfigError, DataError, choices
-from athlos.lab.stream_config import SPLITS, StreamsConfig, check
-from athlos.stages import content_hash
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import ConfigError
+from athlos.lab.stream_config import StreamsConfig, check
 
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 FIRST = 0x21
 """Character of symbol 0: the first printable one after the space."""
 MAX_CHARACTERS = 94
@@ -35,28 +31,14 @@ class LabStreamsConfig(DataConfig):
     """Symbols a record."""
 
 
-class LabStreamsSource(Source[LabStreamsConfig]):
+class LabStreamsSource(GeneratedSource[LabStreamsConfig]):
     """One `TextRecord` a row of the source, without spaces or line ends."""
 
     record_type = TextRecord
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab_streams has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text."""
-        return content_hash(
-            {
-                "generator": GENERATOR_VERSION,
-                "split": split,
-                "stream": asdict(self.config.stream),
-                "length": self.config.length,
-                "records": self._num_records(split),
-            }
-        )
+    def decides(self, split: str) -> dict[str, Any]:
+        config = self.config
+        return {"stream": asdict(config.stream), "length": config.length, "records": self._num_records(split)}
 
     def read(self, split: str) -> Iterator[TextRecord]:
         from athlos.lab.streams import Streams  # loads numpy, which a check of a config does without
@@ -70,9 +52,6 @@ class LabStreamsSource(Source[LabStreamsConfig]):
                 meta={"log_prob": float(log_probs[1:].sum())},
             )
 
-    def _stream(self, split: str) -> Iterator[TextRecord]:
-        return self.read(split)
-
     def _num_records(self, split: str) -> int:
         self.files(split)
         return {"train": self.config.num_train, "val": self.config.num_val, "test": self.config.num_test}[split]
@@ -82,14 +61,7 @@ def text_of(symbols: Iterable[int]) -> str:
     return "".join(chr(FIRST + symbol) for symbol in symbols)
 
 
-def symbols_of(text: str) -> list[int]:
-    """The inverse of `text_of`."""
-    return [ord(character) - FIRST for character in text]
-
-
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabStreamsConfig)
+def _errors(data: LabStreamsConfig, config: RunConfig) -> Iterable[str]:
     try:
         check(data.stream)
     except ConfigError as error:
@@ -103,12 +75,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_streams",
-        schema=LabStreamsConfig,
-        target=f"{__name__}.LabStreamsSource",
+    data_part(
+        "lab_streams",
+        LabStreamsConfig,
+        LabStreamsSource,
+        "streams of a Markov source with a known entropy floor",
         check=_errors,
-        summary="streams of a Markov source with a known entropy floor",
     )
 ]

@@ -10,22 +10,17 @@ import random
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from pathlib import Path
+from typing import Any
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
-from athlos.data.source import Source
-from athlos.errors import ConfigError, DataError, choices
+from athlos.data.source import GeneratedSource, data_part
+from athlos.errors import ConfigError, choices
 from athlos.lab.languages import CODES, Languages
 from athlos.lab.lexicon import name
-from athlos.lab.sums import SPLITS, Sum, Sums, SumsConfig, render, render_trace
+from athlos.lab.sums import Sum, Sums, SumsConfig, render, render_trace
 from athlos.lab.world import apportion
-from athlos.stages import content_hash
-
-GENERATOR_VERSION = 1
-"""Raised when the same config gives other text."""
 
 
 @dataclass(kw_only=True)
@@ -49,7 +44,7 @@ class LabSumsConfig(DataConfig):
     sums: SumsConfig = field(default_factory=SumsConfig)
 
 
-class LabSumsSource(Source[LabSumsConfig]):
+class LabSumsSource(GeneratedSource[LabSumsConfig]):
     """`solution` is the trace, `english_solution` the same in the first language, `meta.difficulty` its steps."""
 
     record_type = MathRecord
@@ -71,19 +66,9 @@ class LabSumsSource(Source[LabSumsConfig]):
         yield from (f" {number}" for number in range(100))
         yield from (" +", " -", " =")
 
-    def files(self, split: str) -> list[Path]:
-        """None: only checks the name of the split."""
-        if split not in SPLITS:
-            raise DataError(f"data=lab_sums has no split '{split}'{choices(split, SPLITS)}")
-        return []
-
-    def fingerprint(self, split: str) -> str:
-        """Hash of the generator's version and of everything that decides the text of a split."""
-        self.files(split)
+    def decides(self, split: str) -> dict[str, Any]:
         config = self.config
         decides = {
-            "generator": GENERATOR_VERSION,
-            "split": split,
             "languages": config.languages,
             "language_seed": config.language_seed,
             "sums": asdict(config.sums),
@@ -91,7 +76,7 @@ class LabSumsSource(Source[LabSumsConfig]):
         }
         if split == "train":
             decides |= {"shares": config.shares, "drift": config.drift, "first": config.first}
-        return content_hash(decides)
+        return decides
 
     def read(self, split: str) -> Iterator[MathRecord]:
         self.files(split)
@@ -135,19 +120,11 @@ class LabSumsSource(Source[LabSumsConfig]):
             meta={"difficulty": item.difficulty, "canonical": item.canonical, "teacher": "lab_oracle"},
         )
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
-        return [self._of_language(split, code) for code in self.config.languages]
-
-    def _of_language(self, split: str, code: str) -> Iterator[MathRecord]:
-        return (record for record in self.read(split) if record.language == code)
-
-    def _stream(self, split: str) -> Iterator[MathRecord]:
-        return self.read(split)
+    def languages_of(self, split: str) -> list[str]:
+        return self.config.languages
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, LabSumsConfig)
+def _errors(data: LabSumsConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in CODES:
             yield f"data.languages: got '{code}'{choices(code, CODES)}"
@@ -170,12 +147,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="lab_sums",
-        schema=LabSumsConfig,
-        target=f"{__name__}.LabSumsSource",
+    data_part(
+        "lab_sums",
+        LabSumsConfig,
+        LabSumsSource,
+        "sums of the lab world with oracle traces; shares and drift of languages are dials",
         check=_errors,
-        summary="sums of the lab world with oracle traces; shares and drift of languages are dials",
     )
 ]

@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.data.records import MathRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, Row
-from athlos.data.source import OnError, read_lines
+from athlos.data.source import OnError, data_part, read_lines
 from athlos.errors import DataError
 
 ANSWER = re.compile(r"-?\d[\d,]*")
@@ -60,12 +59,4 @@ class MgsmSource(LanguageSource[MgsmConfig]):
         )
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="mgsm",
-        schema=MgsmConfig,
-        target=f"{__name__}.MgsmSource",
-        summary="grade-school word problems in eleven languages",
-    )
-]
+PARTS = [data_part("mgsm", MgsmConfig, MgsmSource, "grade-school word problems in eleven languages")]

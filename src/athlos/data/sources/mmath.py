@@ -3,9 +3,9 @@
 from collections.abc import Hashable
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
 from athlos.data.records import MathRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, Row
+from athlos.data.source import data_part
 
 
 @dataclass(kw_only=True)
@@ -44,12 +44,4 @@ class MmathSource(LanguageSource[MmathConfig]):
         )
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="mmath",
-        schema=MmathConfig,
-        target=f"{__name__}.MmathSource",
-        summary="competition problems in ten languages",
-    )
-]
+PARTS = [data_part("mmath", MmathConfig, MmathSource, "competition problems in ten languages")]

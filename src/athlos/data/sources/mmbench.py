@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from string import ascii_uppercase
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import ChoiceRecord
-from athlos.data.source import Source, escaped_lines, refuse_broken_text
+from athlos.data.rows import check_split
+from athlos.data.source import Source, data_part, escaped_lines, refuse_broken_text
 from athlos.errors import DataError, did_you_mean
 
 MAX_FIELD = 1 << 26
@@ -51,8 +51,7 @@ class MmBenchSource(Source[MmBenchConfig]):
         return [self._read_file(path, language) for language, path in self._files(split).items()]
 
     def _files(self, split: str) -> dict[str, Path]:
-        if split not in self.config.files:
-            raise DataError(f"split '{split}' is unknown; accepted: {', '.join(self.config.files)}")
+        check_split(split, list(self.config.files))
         known = self.config.files[split]
         for language in self.config.languages:
             if language not in known:
@@ -168,11 +167,10 @@ def _picture(cell: str, *, shared: dict[str, str], file: Path, line: int) -> byt
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="mmbench",
-        schema=MmBenchConfig,
-        target=f"{__name__}.MmBenchSource",
-        summary="MMBench and MMMB: multiple-choice questions about pictures, by language",
+    data_part(
+        "mmbench",
+        MmBenchConfig,
+        MmBenchSource,
+        "MMBench and MMMB: multiple-choice questions about pictures, by language",
     )
 ]

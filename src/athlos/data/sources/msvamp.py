@@ -3,9 +3,9 @@
 import re
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
 from athlos.data.records import MathRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, Row
+from athlos.data.source import data_part
 
 NAMES = {
     "bn": "Bengali",
@@ -55,12 +55,4 @@ class MsvampSource(LanguageSource[MsvampConfig]):
         )
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="msvamp",
-        schema=MsvampConfig,
-        target=f"{__name__}.MsvampSource",
-        summary="short word problems in ten languages",
-    )
-]
+PARTS = [data_part("msvamp", MsvampConfig, MsvampSource, "short word problems in ten languages")]

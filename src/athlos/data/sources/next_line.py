@@ -9,10 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import RunConfig
 from athlos.data.records import ContinuationRecord, Record
-from athlos.data.source import decoded_lines
+from athlos.data.source import data_part, decoded_lines
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
 
@@ -66,21 +65,14 @@ class NextLineSource(SplitSource[NextLineConfig]):
                 yield f"{number}.{start}", " ".join(words[start : start + self.config.max_words])
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    yield from split_errors(config)
-    data = config.data
-    assert isinstance(data, NextLineConfig)
+def _errors(data: NextLineConfig, config: RunConfig) -> Iterable[str]:
+    yield from split_errors(data, config)
     if not data.files:
         yield "data.files: got [], expected at least one file name"
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="next_line",
-        schema=NextLineConfig,
-        target=f"{__name__}.NextLineSource",
-        check=_errors,
-        summary="lines of a text, each after the lines before it",
+    data_part(
+        "next_line", NextLineConfig, NextLineSource, "lines of a text, each after the lines before it", check=_errors
     )
 ]

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, parallel_errors
 from athlos.data.records import ParallelRecord
-from athlos.data.source import decoded_lines
+from athlos.data.source import data_part, decoded_lines
 from athlos.errors import DataError
 
 
@@ -60,12 +59,11 @@ def num_lines(path: Path) -> int:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="parallel_files",
-        schema=ParallelFilesConfig,
-        target=f"{__name__}.ParallelFilesSource",
-        summary="parallel text in two line-aligned files",
+    data_part(
+        "parallel_files",
+        ParallelFilesConfig,
+        ParallelFilesSource,
+        "parallel text in two line-aligned files",
         check=parallel_errors,
     )
 ]

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, parallel_errors
 from athlos.data.records import ParallelRecord
-from athlos.data.source import decoded_lines
+from athlos.data.source import data_part, decoded_lines
 from athlos.errors import DataError, did_you_mean
 
 
@@ -80,12 +79,11 @@ class ParallelTsvSource(ParallelSource[ParallelTsvConfig]):
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="parallel_tsv",
-        schema=ParallelTsvConfig,
-        target=f"{__name__}.ParallelTsvSource",
-        summary="parallel text in a tab-separated table with a header",
+    data_part(
+        "parallel_tsv",
+        ParallelTsvConfig,
+        ParallelTsvSource,
+        "parallel text in a tab-separated table with a header",
         check=parallel_errors,
     )
 ]

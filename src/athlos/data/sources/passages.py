@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.data.records import TextRecord
 from athlos.data.rows import Row, RowSource, SplitFilesConfig, json_rows, tsv_rows
+from athlos.data.source import data_part
 
 IDENTIFIERS = ("id", "_id")
 """Fields that name a passage, in the table of DPR and in the JSON lines of BEIR."""
@@ -35,12 +35,4 @@ class PassagesSource(RowSource[PassagesConfig]):
         )
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="passages",
-        schema=PassagesConfig,
-        target=f"{__name__}.PassagesSource",
-        summary="a corpus of titled passages for retrieval",
-    )
-]
+PARTS = [data_part("passages", PassagesConfig, PassagesSource, "a corpus of titled passages for retrieval")]

@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import TextRecord
-from athlos.data.source import Source, read_lines
-from athlos.errors import DataError
+from athlos.data.rows import check_split
+from athlos.data.source import Source, data_part, read_lines
 
 
 class Unit(StrEnum):
@@ -33,8 +32,7 @@ class PlainTextSource(Source[PlainTextConfig]):
     record_type = TextRecord
 
     def files(self, split: str) -> list[Path]:
-        if split not in self.config.files:
-            raise DataError(f"split '{split}' is unknown; accepted: {', '.join(self.config.files)}")
+        check_split(split, list(self.config.files))
         return [self.file(self.config.files[split])]
 
     def read(self, split: str) -> Iterator[TextRecord]:
@@ -56,12 +54,4 @@ class PlainTextSource(Source[PlainTextConfig]):
         return TextRecord(identifier=f"{split}-{start}", language=self.config.language, text="\n".join(block) + "\n")
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="plain_text",
-        schema=PlainTextConfig,
-        target=f"{__name__}.PlainTextSource",
-        summary="plain text files, one a split",
-    )
-]
+PARTS = [data_part("plain_text", PlainTextConfig, PlainTextSource, "plain text files, one a split")]

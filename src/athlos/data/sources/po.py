@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, is_language, parallel_errors
 from athlos.data.records import ParallelRecord
+from athlos.data.source import data_part
 from athlos.errors import DataError
 
 if TYPE_CHECKING:
@@ -124,13 +124,4 @@ def plural_pairs(singular: str, plural: str, forms: dict[int, str], *, one: int)
     return list(dict.fromkeys(pairs))
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="po",
-        schema=PoConfig,
-        target=f"{__name__}.PoSource",
-        summary="translations of software, gettext .po files",
-        check=parallel_errors,
-    )
-]
+PARTS = [data_part("po", PoConfig, PoSource, "translations of software, gettext .po files", check=parallel_errors)]

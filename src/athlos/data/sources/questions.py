@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
-from athlos.config.registry import Part
 from athlos.data.records import Passage, QuestionRecord, Record, Step
 from athlos.data.rows import Row, RowSource, SplitFilesConfig, json_rows, tsv_rows
-from athlos.data.source import OnError
+from athlos.data.source import OnError, data_part
 from athlos.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -306,20 +305,14 @@ LAYOUTS = {
 }
 
 
-def _errors(config: "RunConfig") -> Iterable[str]:
-    assert isinstance(config.data, QuestionsConfig)
-    if config.data.layout not in LAYOUTS:
-        near, accepted = did_you_mean(config.data.layout, list(LAYOUTS)), ", ".join(LAYOUTS)
-        yield f"data.layout: got '{config.data.layout}', expected one of {accepted}{near}"
+def _errors(data: QuestionsConfig, config: "RunConfig") -> Iterable[str]:
+    if data.layout not in LAYOUTS:
+        near, accepted = did_you_mean(data.layout, list(LAYOUTS)), ", ".join(LAYOUTS)
+        yield f"data.layout: got '{data.layout}', expected one of {accepted}{near}"
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="questions",
-        schema=QuestionsConfig,
-        target=f"{__name__}.QuestionSource",
-        summary="questions with short answers, official files",
-        check=_errors,
+    data_part(
+        "questions", QuestionsConfig, QuestionSource, "questions with short answers, official files", check=_errors
     )
 ]

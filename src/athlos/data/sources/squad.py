@@ -4,10 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.data.records import PARAGRAPH, Passage, QuestionRecord
 from athlos.data.rows import LanguagesConfig, LanguageSource, Row, RowSource, SplitFilesConfig
-from athlos.data.source import OnError, read_json
+from athlos.data.source import OnError, data_part, read_json
 from athlos.errors import DataError
 
 
@@ -128,18 +127,6 @@ class XquadSource(LanguageSource[XquadConfig]):
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="squad",
-        schema=SquadConfig,
-        target=f"{__name__}.SquadSource",
-        summary="questions about a Wikipedia paragraph, English",
-    ),
-    Part(
-        group="data",
-        name="xquad",
-        schema=XquadConfig,
-        target=f"{__name__}.XquadSource",
-        summary="questions about a Wikipedia paragraph in twelve languages",
-    ),
+    data_part("squad", SquadConfig, SquadSource, "questions about a Wikipedia paragraph, English"),
+    data_part("xquad", XquadConfig, XquadSource, "questions about a Wikipedia paragraph in twelve languages"),
 ]

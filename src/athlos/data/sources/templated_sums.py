@@ -15,16 +15,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from athlos.config.fields import at_least, bounded
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import MathRecord
-from athlos.data.source import Source, shipped_dir
-from athlos.errors import DataError, choices
-from athlos.stages import content_hash, file_hash
+from athlos.data.source import GeneratedSource, data_part, shipped_dir
+from athlos.errors import choices
+from athlos.stages import file_hash
 
-GENERATOR_VERSION = 1
-"""Raised when the same config and templates give other text."""
-SPLITS = ("train", "val", "test")
 LANGUAGES = ("en", "ru", "zh", "th", "sw")
 MAX_START = 20
 MAX_OPERAND = 9
@@ -65,7 +61,7 @@ class Problem(NamedTuple):
         return [sum(self.numbers[: index + 1]) for index in range(len(self.numbers))]
 
 
-class TemplatedSumsSource(Source[TemplatedSumsConfig]):
+class TemplatedSumsSource(GeneratedSource[TemplatedSumsConfig]):
     """`solution` is a sentence a step and a last one with the answer; `english` is the same problem in English."""
 
     record_type = MathRecord
@@ -76,23 +72,18 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
         return templates
 
     def files(self, split: str) -> list[Path]:
-        if split not in SPLITS:
-            raise DataError(f"data=templated_sums has no split '{split}'{choices(split, SPLITS)}")
-        return [_path()]
+        return [*super().files(split), _path()]
 
-    def fingerprint(self, split: str) -> str:
+    def decides(self, split: str) -> dict[str, Any]:
         config = self.config
-        decides = {
-            "generator": GENERATOR_VERSION,
-            "templates": file_hash(self.files(split)[0]),
-            "split": split,
+        return {
+            "templates": file_hash(_path()),
             "languages": config.languages,
             "seed": config.seed,
             "steps": [config.min_steps, config.max_steps],
             "num": {"train": config.num_train, "val": config.num_val, "test": config.num_test}[split],
             "first": config.first if split == "train" else 0,
         }
-        return content_hash(decides)
 
     def words(self) -> Iterator[str]:
         """Texts that hold every wording with every thing and name, for a trimmed vocabulary."""
@@ -173,14 +164,8 @@ class TemplatedSumsSource(Source[TemplatedSumsConfig]):
             meta=meta,
         )
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[MathRecord]]:
-        return [self._of_language(split, code) for code in self.config.languages]
-
-    def _of_language(self, split: str, code: str) -> Iterator[MathRecord]:
-        return (record for record in self.read(split) if record.language == code)
-
-    def _stream(self, split: str) -> Iterator[MathRecord]:
-        return self.read(split)
+    def languages_of(self, split: str) -> list[str]:
+        return self.config.languages
 
 
 def canonical(numbers: Iterable[int]) -> str:
@@ -211,9 +196,7 @@ def _path() -> Path:
     return shipped_dir() / "templated_sums" / "templates.json"
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, TemplatedSumsConfig)
+def _errors(data: TemplatedSumsConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in LANGUAGES:
             yield f"data.languages: got '{code}'{choices(code, LANGUAGES)}"
@@ -224,12 +207,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="templated_sums",
-        schema=TemplatedSumsConfig,
-        target=f"{__name__}.TemplatedSumsSource",
-        summary="templated word problems with worked solutions in en, ru, zh, th, sw",
+    data_part(
+        "templated_sums",
+        TemplatedSumsConfig,
+        TemplatedSumsSource,
+        "templated word problems with worked solutions in en, ru, zh, th, sw",
         check=_errors,
     )
 ]

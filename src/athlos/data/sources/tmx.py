@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.parsers import expat
 
-from athlos.config.registry import Part
 from athlos.data.parallel import ParallelConfig, ParallelSource, is_language, parallel_errors
 from athlos.data.records import ParallelRecord
+from athlos.data.source import data_part
 from athlos.errors import DataError
 
 CHUNK_BYTES = 1 << 16
@@ -173,13 +173,4 @@ class _UnitParser:
             self.text.append(text)
 
 
-PARTS = [
-    Part(
-        group="data",
-        name="tmx",
-        schema=TmxConfig,
-        target=f"{__name__}.TmxSource",
-        summary="translation memories, TMX files",
-        check=parallel_errors,
-    )
-]
+PARTS = [data_part("tmx", TmxConfig, TmxSource, "translation memories, TMX files", check=parallel_errors)]

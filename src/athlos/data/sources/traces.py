@@ -4,12 +4,12 @@ Fields of a line: `language`, `question`, `answer`, `solution` (the trace, in th
 there are any `id`, `english` and `english_solution` (question and trace in English), `solution_language`, `teacher`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from athlos.config.registry import Part
-from athlos.data.records import MathRecord, Record
+from athlos.data.records import MathRecord
 from athlos.data.rows import Row, RowSource, SplitFilesConfig
+from athlos.data.source import data_part
 
 OPTIONAL = ("english", "english_solution", "solution_language", "teacher")
 
@@ -37,20 +37,12 @@ class TracesSource(RowSource[TracesConfig]):
             **texts,
         )
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        languages = dict.fromkeys(record.language for record in self._stream(split))
-        return [self._of_language(split, language) for language in languages]
-
-    def _of_language(self, split: str, language: str) -> Iterator[Record]:
-        return (record for record in self._stream(split) if record.language == language)
+    def languages_of(self, split: str) -> Iterable[str]:
+        return dict.fromkeys(record.language for record in self._stream(split))
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="traces",
-        schema=TracesConfig,
-        target=f"{__name__}.TracesSource",
-        summary="problems with worked traces in many languages, JSON lines of your own",
+    data_part(
+        "traces", TracesConfig, TracesSource, "problems with worked traces in many languages, JSON lines of your own"
     )
 ]

@@ -12,12 +12,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.records import PARALLEL, Passage, QuestionRecord, Record, Step
-from athlos.data.rows import Row, check_split, json_rows
-from athlos.data.source import Source
-from athlos.errors import DataError
+from athlos.data.rows import Row, check_split, json_rows, parse_rows
+from athlos.data.source import Source, data_part
 
 SPLIT = "test"
 
@@ -37,19 +35,11 @@ class TranslatedQuestionsSource(Source[TranslatedQuestionsConfig]):
 
     def read(self, split: str) -> Iterator[Record]:
         for path in self.files(split):
-            for row in json_rows(path, self.bad):
-                if "rejected" not in row.values:
-                    try:
-                        yield parse_row(row)
-                    except DataError as error:
-                        self.bad(error)
+            rows = (row for row in json_rows(path, self.bad) if "rejected" not in row.values)
+            yield from parse_rows(self, rows, parse_row)
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
-        languages = dict.fromkeys(record.language for record in self.read(split))
-        return [self._of_language(split, language) for language in languages]
-
-    def _of_language(self, split: str, language: str) -> Iterator[Record]:
-        return (record for record in self.read(split) if record.language == language)
+    def languages_of(self, split: str) -> Iterable[str]:
+        return dict.fromkeys(record.language for record in self.read(split))
 
 
 def parse_row(row: Row) -> QuestionRecord:
@@ -86,11 +76,10 @@ def _pairs(row: Row, key: str) -> Iterator[tuple[str, str]]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="translated_questions",
-        schema=TranslatedQuestionsConfig,
-        target=f"{__name__}.TranslatedQuestionsSource",
-        summary="questions of several steps that a model translated, with what they were in English",
+    data_part(
+        "translated_questions",
+        TranslatedQuestionsConfig,
+        TranslatedQuestionsSource,
+        "questions of several steps that a model translated, with what they were in English",
     )
 ]

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig
 from athlos.data.hub import hub_rows
 from athlos.data.records import TextRecord
-from athlos.data.source import Source
-from athlos.errors import DataError, did_you_mean
+from athlos.data.rows import check_split
+from athlos.data.source import Source, data_part
+from athlos.errors import DataError
 
 TITLE = re.compile(r" = (?!= )(.+) = ?\n?")
 """A level-1 heading; ` = = Section = = ` is deeper."""
@@ -47,7 +47,7 @@ class WikitextSource(Source[WikitextConfig]):
     hub = "Salesforce/wikitext"
 
     def files(self, split: str) -> list[Path]:
-        self._check(split)
+        check_split(split, list(self.config.files))
         return [self.file(self.config.files[split])]
 
     def read(self, split: str) -> Iterator[TextRecord]:
@@ -55,7 +55,7 @@ class WikitextSource(Source[WikitextConfig]):
         return self._records(split, exact_lines(path))
 
     def read_hub(self, split: str) -> Iterator[TextRecord]:
-        self._check(split)
+        check_split(split, list(self.config.files))
         rows = hub_rows(self.hub, self.config.hub_config, HUB_SPLITS.get(split, split))
         # The hub stores an empty line, which is a space and a newline in the file, as an empty string.
         return self._records(split, (row["text"] or " \n" for row in rows))
@@ -63,13 +63,6 @@ class WikitextSource(Source[WikitextConfig]):
     def fingerprint(self, split: str) -> str:
         known = super().fingerprint(split)
         return known if self.config.dir else f"{known}:{self.config.hub_config}"
-
-    def _check(self, split: str) -> None:
-        accepted = list(self.config.files)
-        if split not in accepted:
-            raise DataError(
-                f"split '{split}' is unknown{did_you_mean(split, accepted)}; accepted: {', '.join(accepted)}"
-            )
 
     def _records(self, split: str, lines: Iterable[str]) -> Iterator[TextRecord]:
         for start, title, text in blocks(lines, unit=self.config.unit):
@@ -130,11 +123,5 @@ def exact_lines(path: Path) -> Iterator[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="wikitext",
-        schema=WikitextConfig,
-        target=f"{__name__}.WikitextSource",
-        summary="WikiText, articles of Wikipedia for language modelling",
-    )
+    data_part("wikitext", WikitextConfig, WikitextSource, "WikiText, articles of Wikipedia for language modelling")
 ]

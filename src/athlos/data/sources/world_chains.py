@@ -14,10 +14,9 @@ from functools import cached_property
 from pathlib import Path
 
 from athlos.config.fields import at_least
-from athlos.config.registry import Part
 from athlos.config.schema import DataConfig, RunConfig
 from athlos.data.records import NAMED_PASSAGES, PARALLEL, FactRecord, Passage, QuestionRecord, Record, Step
-from athlos.data.source import Source, files_hash
+from athlos.data.source import Source, data_part, files_hash
 from athlos.data.sources.world_facts import WorldFactsConfig, WorldFactsSource
 from athlos.data.sources.world_language import LANGUAGES, Asked, Speech
 from athlos.errors import DataError, choices
@@ -207,9 +206,9 @@ class WorldChainsSource(Source[WorldChainsConfig]):
         for group in self._limited_groups(split):
             yield from group
 
-    def _limited_groups(self, split: str) -> Iterable[Iterator[Record]]:
+    def languages_of(self, split: str) -> list[str]:
         self.files(split)
-        return [self._of_language(split, code) for code in self.config.languages]
+        return self.config.languages
 
     def _of_language(self, split: str, code: str) -> Iterator[Record]:
         passages = self._passages(code)
@@ -260,9 +259,7 @@ class WorldChainsSource(Source[WorldChainsConfig]):
         ]
 
 
-def _errors(config: RunConfig) -> Iterable[str]:
-    data = config.data
-    assert isinstance(data, WorldChainsConfig)
+def _errors(data: WorldChainsConfig, config: RunConfig) -> Iterable[str]:
     for code in data.languages:
         if code not in LANGUAGES:
             yield f"data.languages: got '{code}'{choices(code, list(LANGUAGES))}"
@@ -271,12 +268,11 @@ def _errors(config: RunConfig) -> Iterable[str]:
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="world_chains",
-        schema=WorldChainsConfig,
-        target=f"{__name__}.WorldChainsSource",
+    data_part(
+        "world_chains",
+        WorldChainsConfig,
+        WorldChainsSource,
+        "questions of two and three steps about countries, in six languages",
         check=_errors,
-        summary="questions of two and three steps about countries, in six languages",
     )
 ]

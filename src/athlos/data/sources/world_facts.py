@@ -5,40 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from athlos.config.registry import Part
+from langcodes import standardize_tag
+
 from athlos.data.records import FactRecord, Record
-from athlos.data.source import read_json, require
+from athlos.data.source import data_part, read_json, require
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
 from athlos.errors import DataError
-
-TWO_LETTER = {
-    "ara": "ar",
-    "bre": "br",
-    "ces": "cs",
-    "cym": "cy",
-    "deu": "de",
-    "est": "et",
-    "fin": "fi",
-    "fra": "fr",
-    "hrv": "hr",
-    "hun": "hu",
-    "ita": "it",
-    "jpn": "ja",
-    "kor": "ko",
-    "nld": "nl",
-    "per": "fa",
-    "pol": "pl",
-    "por": "pt",
-    "rus": "ru",
-    "slk": "sk",
-    "spa": "es",
-    "srp": "sr",
-    "swe": "sv",
-    "tur": "tr",
-    "urd": "ur",
-    "zho": "zh",
-}
-"""ISO 639-1 code of the three-letter codes in the table; a code not listed here is kept as it is."""
 
 
 @dataclass(kw_only=True)
@@ -85,7 +57,7 @@ def parse_country(row: Any, *, codes: set[str], file: Path) -> FactRecord:
     code = text_at(row, "cca3", file=file)
     names = {"en": text_at(row, "name", "common", file=file)}
     for language in require(row, "translations", dict, file=file):
-        names[TWO_LETTER.get(language, language)] = text_at(row, "translations", language, "common", file=file)
+        names[standardize_tag(language)] = text_at(row, "translations", language, "common", file=file)
     return FactRecord(
         identifier=code,
         subject=code,
@@ -146,12 +118,11 @@ def text_at(row: dict[str, Any], *keys: str, file: Path, may_be_empty: bool = Fa
 
 
 PARTS = [
-    Part(
-        group="data",
-        name="world_facts",
-        schema=WorldFactsConfig,
-        target=f"{__name__}.WorldFactsSource",
-        summary="facts about 250 countries, with names in 24 languages",
+    data_part(
+        "world_facts",
+        WorldFactsConfig,
+        WorldFactsSource,
+        "facts about 250 countries, with names in 24 languages",
         check=split_errors,
     )
 ]

@@ -107,6 +107,14 @@ def start_of(run: RunConfig, *, stages: StageStore, watcher: Watcher | None = No
     return dataclasses.replace(trained[-1].start, surgery=None)
 
 
+def source_at_hand(run: RunConfig, source: str, *, stages: StageStore, watcher: Watcher | None = None) -> str:
+    """Where weights lie: the folder that the experiment of a `run:` left, trained now if it is not there."""
+    model = dataclasses.replace(run.model, source=source)
+    if not is_trained_here(model):
+        return source
+    return start_of(dataclasses.replace(run, model=model), stages=stages, watcher=watcher).model.source
+
+
 def chain(
     run: RunConfig,
     *,

@@ -31,7 +31,8 @@ from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.llama_cpp_server import stop_servers
 from athlos.generation.native import NativeEngine
 from athlos.generation.openai_engine import option_probs
-from athlos.models.gguf_files import GGUFFile, GGUFFormat, gguf_file
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import GGUFFile, gguf_file
 from athlos.stages import StageStore, file_hash
 
 pytest.importorskip("xllamacpp", reason="the extra `llama-cpp` is not installed")

@@ -30,7 +30,8 @@ from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.llama_cpp_server import ServerSettings, server_url, stop_servers
 from athlos.generation.local import encoded_prompt
 from athlos.generation.native import NativeEngine
-from athlos.models.gguf_files import GGUFFormat, gguf_file
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import gguf_file
 from athlos.models.tokenizers import byte_tokenizer, word_tokenizer
 from athlos.models.wheels import GGUF_NAME
 from athlos.stages import StageStore

@@ -13,7 +13,8 @@ from omegaconf import MISSING
 from athlos.config.fields import above, at_least, wrong_values
 from athlos.config.registry import Part
 from athlos.config.schema import EngineConfig
-from athlos.models.gguf_files import ACCEPTED, KINDS, GGUFFormat
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import ACCEPTED, KINDS
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -96,7 +97,7 @@ class LlamaCppConfig(EngineConfig):
     """llama.cpp inside this process, for weights that stay as they are; quantised ones stay quantised."""
 
     is_remote: ClassVar[bool] = True
-    operational: ClassVar[tuple[str, ...]] = ("num_slots", "num_threads", "cache")
+    operational: ClassVar[tuple[str, ...]] = ("num_slots", "num_threads", "cache", "trained_at")
 
     source: str = MISSING
     """`dir:<a .gguf file, or a folder with one or with safetensors>`, `wheel:<distribution>==<version>` or
@@ -115,6 +116,8 @@ class LlamaCppConfig(EngineConfig):
     """Compute threads; 0 = one a core."""
     cache: str | None = "replies"
     """Folder of replies; a relative one lies below the cache folder of the run. null = ask anew each time."""
+    trained_at: str | None = None
+    """`dir:<folder>` of the weights that a `run:` source stands for; a run fills it in when they are trained."""
 
 
 def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:

@@ -38,10 +38,7 @@ SAMPLERS = ["penalties", "temperature", "top_k", "top_p", "min_p"]
 
 
 class LlamaCppEngine(OpenAIEngine):
-    """Samples from a GGUF file. `stages` keeps the files of wheels; without it the store of `cache_root`.
-
-    `source` is where the weights lie if `config.source` is an experiment that made them.
-    """
+    """Samples from a GGUF file. `stages` keeps what is fetched or converted; without it the store of `cache_root`."""
 
     name = "llama_cpp"
     max_stop_strings = None
@@ -55,7 +52,6 @@ class LlamaCppEngine(OpenAIEngine):
         *,
         cache_root: Path | None = None,
         stages: StageStore | None = None,
-        source: str | None = None,
     ) -> None:
         http = HTTPEngineConfig(
             _target_="",
@@ -71,7 +67,7 @@ class LlamaCppEngine(OpenAIEngine):
         super().__init__(http, model, tokenizer, cache_root=cache_root)
         self.settings = config
         self.stages = stages or StageStore(cache_root or cache_dir())
-        self.source = source or config.source
+        self.source = config.trained_at or config.source
 
     @cached_property
     def gguf(self) -> GGUFFile:

@@ -4,27 +4,19 @@ No torch here, unless weights of our own are converted.
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
 from athlos.errors import ModelError
 from athlos.models import wheels
+from athlos.models.config import GGUFFormat
 from athlos.stages import StageStore, file_hash
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 KINDS = ("dir", "wheel")
 ACCEPTED = "dir:<a .gguf file, or a folder with one or with safetensors> or wheel:<distribution>==<version>"
-
-
-class GGUFFormat(StrEnum):
-    """How the matrices of a converted file are kept."""
-
-    f32 = "f32"
-    f16 = "f16"
-    bf16 = "bf16"
 
 
 @dataclass(frozen=True, kw_only=True)

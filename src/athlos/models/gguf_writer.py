@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from athlos.config.schema import ModelConfig, TokenizerConfig
 from athlos.data.encoding import prefix_token
 from athlos.errors import ModelError
-from athlos.models.gguf_files import GGUFFormat
+from athlos.models.config import GGUFFormat
 from athlos.models.gguf_vocabulary import vocabulary_of
 from athlos.models.loading import folder_license, load_tokenizer, source_key
 from athlos.models.source import model_folder, parse_source

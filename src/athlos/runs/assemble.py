@@ -207,9 +207,7 @@ def build_engine(run: RunConfig, *, model: Any, tokenizer: Any, stages: StageSto
 def _remote(config: EngineConfig, run: RunConfig, *, stages: StageStore) -> Engine:
     places: dict[str, Any] = {"cache_root": cache_dir(run.cache_dir)}
     if isinstance(config, LlamaCppConfig):
-        from athlos.runs.chain import source_at_hand
-
-        places |= {"stages": stages, "source": source_at_hand(run, config.source, stages=stages)}
+        places["stages"] = stages
     engine: Engine = get_class(config._target_)(config, **places)
     return engine
 

@@ -13,7 +13,6 @@ from athlos.config.compose import engine_signature, plain
 from athlos.config.schema import RunConfig
 from athlos.data.source import build_source, test_split
 from athlos.errors import AthlosError, NumericalError
-from athlos.generation.http_config import LlamaCppConfig
 from athlos.generation.llama_cpp_server import stop_servers
 from athlos.models.source import check_source
 from athlos.runs.folder import RunFolder
@@ -98,9 +97,7 @@ class _Execution:
         folder.clear_results()
         if folder.is_writer:
             self.watcher.run_starts(run, run_dir=folder.path)
-        for engine in (run.engine, run.generator):
-            if isinstance(engine, LlamaCppConfig):
-                chain.source_at_hand(run, engine.source, stages=self.stages, watcher=self._watcher())
+        run = self.run = chain.served(run, stages=self.stages, watcher=self._watcher())
         start = None if run.engine.is_remote else chain.start_of(run, stages=self.stages, watcher=self._watcher())
         if run.eval.base and start is not None:
             self._evaluate_base(start)

@@ -56,14 +56,22 @@ def test_each_mistake_is_one_line(run, notes, question, overrides, message):
     assert len([line for line in err.splitlines() if line.startswith("error:")]) == 1
 
 
-def test_a_mistake_is_told_without_torch(notes):
+@pytest.mark.parametrize(
+    ("overrides", "code"),
+    [
+        (["corpus.path={notes}/absent", *MODEL], 2),
+        (["corpus.path={notes}", "model=own", "model.source=dir:{notes}/no-model"], 4),
+    ],
+)
+def test_a_mistake_is_told_without_torch(notes, overrides, code):
+    words = ["ask", "Who?", "corpus=files", *(override.format(notes=notes) for override in overrides)]
     program = (
         "import sys; from athlos.cli.main import main; "
-        f"code = main(['ask', 'Who?', 'corpus=files', 'corpus.path={notes}/absent', *{MODEL}]); "
+        f"code = main({words}); "
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
 
 
 def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():

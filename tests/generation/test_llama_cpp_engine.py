@@ -31,7 +31,8 @@ from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.llama_cpp_server import stop_servers
 from athlos.generation.native import NativeEngine
 from athlos.generation.openai_engine import option_probs
-from athlos.models.gguf_files import gguf_file
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import GGUFFile, gguf_file
 from athlos.stages import StageStore, file_hash
 
 pytest.importorskip("xllamacpp", reason="the extra `llama-cpp` is not installed")
@@ -65,7 +66,7 @@ def _stopped():
 
 def config(folder: Path, **values) -> LlamaCppConfig:
     kept = {"api": Api.completions, "context_length": SLOT, "num_slots": 2, "num_threads": 1, "cache": None}
-    return LlamaCppConfig(_target_="", source=f"dir:{folder}", **{**kept, **values})
+    return LlamaCppConfig(_target_="", source=f"dir:{folder}", format=GGUFFormat.f16, **{**kept, **values})
 
 
 def prompts_of(texts=TEXTS, *, max_new_tokens: int = 1, **values) -> list[Prompt]:
@@ -230,19 +231,25 @@ def test_engines_that_want_the_same_share_a_server(weights: Path) -> None:
     assert len(llama_cpp_server._running) == 1
 
 
+def as_it_is(place: Path, stages: StageStore) -> GGUFFile:
+    return gguf_file(f"dir:{place}", number_format=GGUFFormat.f16, stages=stages)
+
+
 def test_a_source_that_is_no_gguf_file_is_one_line(tmp_path: Path, weights: Path) -> None:
     stages = StageStore(tmp_path / "cache")
-    found = gguf_file(f"dir:{weights / 'tiny.gguf'}", stages=stages)
-    assert (found, found.sha256) == (gguf_file(f"dir:{weights}", stages=stages), file_hash(weights / "tiny.gguf"))
+    found = as_it_is(weights / "tiny.gguf", stages)
+    assert (found, found.sha256) == (as_it_is(weights, stages), file_hash(weights / "tiny.gguf"))
+    with pytest.raises(ModelError, match=r"a folder with one or with safetensors; found none$"):
+        as_it_is(tmp_path, stages)
     (tmp_path / "model.safetensors").touch()
-    with pytest.raises(ModelError, match=r"found none; convert its safetensors with convert_hf_to_gguf\.py"):
-        gguf_file(f"dir:{tmp_path}", stages=stages)
+    with pytest.raises(ModelError, match=r"is no Hugging Face model folder \(no config\.json in it\)"):
+        as_it_is(tmp_path, stages)
     (tmp_path / "a.gguf").write_bytes(b"pickle")
     with pytest.raises(ModelError, match=r"a\.gguf is no GGUF file"):
-        gguf_file(f"dir:{tmp_path}", stages=stages)
+        as_it_is(tmp_path, stages)
     (tmp_path / "b.gguf").touch()
-    with pytest.raises(ModelError, match=r"a folder with one; found a\.gguf, b\.gguf$"):
-        gguf_file(f"dir:{tmp_path}", stages=stages)
+    with pytest.raises(ModelError, match=r"with one or with safetensors; found a\.gguf, b\.gguf$"):
+        as_it_is(tmp_path, stages)
     (tmp_path / "a.gguf").write_bytes(b"GGUF and nothing else")
     broken = LlamaCppEngine(replace(config(tmp_path), source=f"dir:{tmp_path / 'a.gguf'}"))
     with pytest.raises(ModelError, match=r"llama\.cpp cannot load .*a\.gguf"):
@@ -274,7 +281,7 @@ def test_the_named_model_is_what_the_engine_reads() -> None:
         (["train.max_steps=5"], r"train\.max_steps: got 5, expected 0: with engine=llama_cpp this run loads no model"),
         (["surgery=spannorm"], r"surgery: got SpanNorm.*Config, expected surgery=none: with engine=llama_cpp"),
         (["eval.base=true"], r"eval\.base: got true"),
-        (["model=small/tiny_llama"], r"engine\.source: got 'random', expected dir:.*athlos export"),
+        (["model=small/tiny_llama"], r"engine\.source: got 'random', expected dir:.*run:<experiment>"),
         (["generator=llama_cpp", "generator.source=hub:a/b"], r"generator\.source: got 'hub:a/b', expected dir:"),
         (["engine.num_slots=0"], r"engine\.num_slots: got 0"),
     ],
@@ -327,7 +334,7 @@ def test_real_weights_say_the_same_quantised_and_not() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_run_ends_within_seconds_and_asks_nothing_twice(tmp_path: Path, number: signal.Signals) -> None:
-    gguf_file(SMOLLM2, stages=real_stages())
+    gguf_file(SMOLLM2, number_format=GGUFFormat.f16, stages=real_stages())
     results, replies = tmp_path / "results", tmp_path / "replies"
     command = [
         *[sys.executable, "-m", "athlos.cli.main", "run", "data=lab", "prompt_style=bare", "data.kinds=[fact]"],

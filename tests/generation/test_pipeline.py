@@ -4,9 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from tests.generation.tiny_models import tiny
 
+from athlos.generation.config import NativeConfig
 from athlos.generation.interface import Prediction, Request, Sample
-from athlos.generation.pipeline import Ask, Search, Solver, SymbolicGenerator, solve_together
+from athlos.generation.native import NativeEngine
+from athlos.generation.pipeline import Ask, Search, Solver, SymbolicGenerator, in_chat_form, solve_together
+from athlos.models.tokenizers import byte_tokenizer
 from athlos.retrieval.interface import Passage
 
 
@@ -114,6 +118,17 @@ def test_calls_of_all_questions_share_a_batch_and_equal_calls_are_made_once():
     assert len(engine.batches) == 2
     assert len(engine.batches[0]) == 4  # two questions twice: the third is the first
     assert shelf.batches == [(["on", "tw"], 1, "de"), (["one", "two"], 2, "en")]
+
+
+def test_searches_for_other_numbers_of_passages_are_made_apart():
+    def searches(request: Request) -> Solver:
+        few, more = yield [
+            Search(purpose="few", query="x", k=1, language="en"),
+            Search(purpose="more", query="y", k=3, language="en"),
+        ]
+        return f"{len(few)} {len(more)}"
+
+    assert solved(requests("q"), searches)[0].text == "1 3"
 
 
 @pytest.mark.parametrize("in_flight", [1, 2, 3, 7])
@@ -224,3 +239,14 @@ def test_the_trace_names_the_titles_of_passages_that_have_one():
 
     [row] = solved(requests("q"), look, shelf=Titled())[0].trace
     assert row["passages"] == [{"id": "x", "rank": 1, "score": 2.0, "title": "T"}]
+
+
+def test_a_prompt_is_one_turn_where_the_model_here_has_a_chat_template():
+    tokenizer = byte_tokenizer()
+    engine = NativeEngine(NativeConfig(_target_="", batch_size=1), model=tiny(), tokenizer=tokenizer)
+    assert in_chat_form(engine, "Who?") == "Who?"
+    tokenizer.chat_template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}{% if add_generation_prompt %} ->{% endif %}"
+    )
+    assert in_chat_form(engine, "Who?") == "[user] Who? ->"
+    assert in_chat_form(Echo(), "Who?") == "Who?"

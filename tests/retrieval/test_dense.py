@@ -73,6 +73,8 @@ def test_prompts_stand_before_texts_and_queries(tmp_path, letters):
     assert index.encoder.texts[-1] == "q: text 7"
     assert hit.identifier in {f"p{row}" for row in range(23)}
     assert index.key != letter_index(tmp_path, passage_prompt="p: ").key
+    assert index.product("en").key == letter_index(tmp_path, passage_prompt="p: ").product("en").key
+    assert index.product("en").key != letter_index(tmp_path, query_prompt="q: ").product("en").key
     assert index.search([], k=1) == []
 
 
@@ -107,6 +109,26 @@ def test_a_stopped_build_goes_on_where_it_was(tmp_path, letters, monkeypatch):
 def test_bad_encoders_are_refused(tmp_path, name, error, message):
     with pytest.raises(error, match=message):
         _ = Encoder(name, batch_size=1, stages=StageStore(tmp_path)).identity
+
+
+def test_vectors_have_length_one(monkeypatch):
+    class Model:
+        def encode(self, texts, *, batch_size, normalize_embeddings, show_progress_bar):
+            vectors = np.array([[3.0, 4.0] for _ in texts])
+            return vectors / (np.linalg.norm(vectors, axis=1, keepdims=True) if normalize_embeddings else 1)
+
+    encoder = Encoder("hub:owner/name@commit", batch_size=4, stages=None)
+    monkeypatch.setattr(encoder, "_load", Model)
+    assert encoder.encode(["a", "b"]).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)]] * 2
+
+
+def test_an_encoder_in_a_folder_is_known_by_its_content(tmp_path):
+    (tmp_path / "modules.json").write_text("[]")
+    seen = set()
+    for content in ("one", "two"):
+        (tmp_path / "weights").write_text(content)
+        seen.add(Encoder(f"dir:{tmp_path}", batch_size=4, stages=None).identity)
+    assert len(seen) == 2
 
 
 def test_an_encoder_that_would_run_its_authors_code_is_refused(tmp_path):

@@ -68,6 +68,12 @@ def test_an_edge_of_candidates_is_kept(tmp_path):
     assert index.search([], k=1) == []
 
 
+def test_more_words_are_looked_up_than_candidates_kept(tmp_path):
+    texts = ["rare", "rare common", "common a", "common b"]
+    index = memory(texts, tmp_path, prefilter=Prefilter.bm25, candidates=1)
+    assert index.search(["rare common"], k=1)[0][0].identifier == "p0001"  # by its rarest word alone, p0000
+
+
 def test_setsim_counts_different_units(tmp_path):
     index = memory(["a a a a a b", "a b c"], tmp_path, prefilter=Prefilter.setsim, candidates=1)
     assert index.search(["a b c d"], k=1)[0][0].identifier == "p0001"

@@ -48,13 +48,16 @@ def test_scores_are_the_twins(lists, constant):
     assert [hit.score for hit in fused] == sorted((hit.score for hit in fused), reverse=True)
 
 
-def hybrid(folder, *, depth=100):
+def hybrid(folder, *, depth=100, candidates=9):
     texts = ["the red house", "a red", "house of the cards", "the the the"]
     corpus = GivenCorpus([CorpusPassage(identifier=f"p{row}", text=text) for row, text in enumerate(texts)])
     parts = {
         "lexical": LexicalIndexConfig(_target_="athlos.retrieval.lexical.LexicalIndex", k1=1.2, b=0.75),
         "fuzzy": FuzzyIndexConfig(
-            _target_="athlos.retrieval.fuzzy.FuzzyIndex", unit=MatchUnit.char, prefilter=Prefilter.all, candidates=9
+            _target_="athlos.retrieval.fuzzy.FuzzyIndex",
+            unit=MatchUnit.char,
+            prefilter=Prefilter.all,
+            candidates=candidates,
         ),
     }
     config = HybridIndexConfig(parts=parts, depth=depth, constant=60)
@@ -69,7 +72,9 @@ def test_parts_are_searched_to_the_depth_and_fused(tmp_path):
     assert [hit.score for hit in hits] == pytest.approx(sorted(twin.values(), reverse=True)[:2])
     assert hits[0].identifier == "p0"
     assert index.languages == ["en"]
-    assert index.key != hybrid(tmp_path, depth=1).key
+    shallow = hybrid(tmp_path, depth=1)
+    assert len({index.key, shallow.key, hybrid(tmp_path, candidates=8).key}) == 3  # every part stands in it
+    assert len(shallow.search(["red house"], k=3)[0]) == 3  # the parts are asked for no less than is wanted
 
 
 @pytest.mark.parametrize(

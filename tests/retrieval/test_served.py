@@ -28,7 +28,7 @@ class RandomEncoder:
         return drawn / np.linalg.norm(drawn, axis=1, keepdims=True)
 
 
-def indexes(folder, monkeypatch):
+def indexes(folder, monkeypatch, *, encoder="random"):
     for module in (dense, served):
         monkeypatch.setattr(module, "Encoder", RandomEncoder)
     monkeypatch.setattr(served, "PASSAGES_AT_ONCE", 7)
@@ -39,7 +39,7 @@ def indexes(folder, monkeypatch):
     ]
     corpus, stages = GivenCorpus(passages), StageStore(folder / "cache")
     ours = DenseIndex(DenseIndexConfig(encoder="random", batch_size=4), corpus=corpus, stages=stages)
-    config = ServedIndexConfig(encoder="random", batch_size=4, uri=str(folder / "engine" / "m.db"))
+    config = ServedIndexConfig(encoder=encoder, batch_size=4, uri=str(folder / "engine" / "m.db"))
     return ours, ServedIndex(config, corpus=corpus, stages=stages)
 
 
@@ -62,6 +62,11 @@ def test_the_embedded_engine_gives_our_lists_and_is_filled_once(tmp_path, monkey
     assert again.encoder.texts == [*TEXTS["en"][33:], "text 3"]
     assert again.search([], k=1, language="en") == []
     again.client.close()
+
+
+def test_vectors_of_another_encoder_are_kept_elsewhere(tmp_path, monkeypatch):
+    names = {indexes(tmp_path, monkeypatch, encoder=name)[1].collection("en") for name in ("random", "other")}
+    assert len(names) == 2
 
 
 def test_a_missing_client_is_told(tmp_path, monkeypatch):

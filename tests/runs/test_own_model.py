@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -155,3 +156,21 @@ def test_only_a_key_that_the_user_sets_is_held_against_the_weights(tiny, folder,
 def test_a_model_without_a_source_names_the_key(own, run) -> None:
     code, _, err = run("run", *own)
     assert (code, "model.source: no value; give one with model.source=..." in err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ([{"prompt": f"{number}?", "completion": f" {number}."} for number in range(3)], r"data\.test_share: got 0\.1"),
+        ([{"ask": "1?", "reply": " 1."}] * 40, r"prompt"),
+    ],
+)
+def test_records_that_serve_no_split_are_told_before_weights_are_loaded(
+    run: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[dict], line: str
+) -> None:
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    monkeypatch.setattr("athlos.runs.chain.start_of", lambda *_, **__: pytest.fail("the model was looked at"))
+    command = ["data=own", f"data.path={tmp_path / 'mine.jsonl'}", "eval=completions", f"results_dir={tmp_path}"]
+    code, _, err = run("run", *command, "tracking=none", "train.max_steps=1")
+    assert code == 3
+    assert re.search(line, err), err

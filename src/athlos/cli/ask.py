@@ -10,6 +10,7 @@ from athlos.config.compose import run_config
 from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
 from athlos.generation.config import SelfGeneratorConfig
+from athlos.models.source import check_source
 from athlos.retrieval.config import FilesCorpusConfig, PassagesCorpusConfig
 from athlos.training.pipeline_config import PipelineMethodConfig
 
@@ -47,7 +48,7 @@ def in_files(run: RunConfig) -> bool:
 
 
 def check(run: RunConfig) -> None:
-    """Raises `ConfigError` for what would fail only after torch was loaded."""
+    """Raises `ConfigError`, or `ModelError` for a folder without weights, where torch would be loaded in vain."""
     if not isinstance(run.method, PipelineMethodConfig):
         raise ConfigError("method: athlos ask goes through a pipeline; choose one, such as method=rag")
     if isinstance(run.corpus, FilesCorpusConfig | PassagesCorpusConfig):
@@ -58,6 +59,8 @@ def check(run: RunConfig) -> None:
             f"model: got {run.model.name}, whose weights are random; choose one that can read, such as "
             "model=small/smollm2_135m or model=own model.source=dir:<folder>, or engine=openai"
         )
+    if is_own:
+        check_source(run.model)
 
 
 def told(question: str, answer: str, trace: Sequence[dict[str, Any]], *, is_in_files: bool) -> Iterator[str]:

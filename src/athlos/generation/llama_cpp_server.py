@@ -77,6 +77,8 @@ def _started(settings: ServerSettings) -> Any:
     params.n_parallel = settings.num_slots
     params.fit_params = False  # it would lower n_ctx to what it deems the machine's memory
     params.cache_ram_mib = KEPT_PROMPTS_MIB
+    # Else the layers of a sliding window still see a slot's last prompt where the next one shares its beginning.
+    params.swa_full = True
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.num_threads or _num_cores()
     params.verbosity = SILENT
     params.ui = False

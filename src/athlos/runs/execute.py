@@ -97,6 +97,7 @@ class _Execution:
         folder.clear_results()
         if folder.is_writer:
             self.watcher.run_starts(run, run_dir=folder.path)
+        run = self.run = chain.served(run, stages=self.stages, watcher=self._watcher())
         start = None if run.engine.is_remote else chain.start_of(run, stages=self.stages, watcher=self._watcher())
         if run.eval.base and start is not None:
             self._evaluate_base(start)
@@ -134,14 +135,18 @@ class _Execution:
         return self.watcher if self.folder.is_writer else Watcher()
 
     def _check_files(self) -> None:
-        """A missing split, folder, file or tokenizer is told now, before torch is imported or anything is trained."""
+        """A missing split, folder, file or tokenizer, and a first record that cannot be read, are told now.
+
+        That is before torch is imported or anything is trained.
+        """
         run, source = self.run, build_source(self.run)
         if run.data.dir:
             _ = source.folder
         splits = [test_split(run.data), *((run.data.train_split, run.data.val_split) if run.num_steps else ())]
         if run.data.dir or source.hub is None:  # else the hub has them
             for split in filter(None, splits):
-                source.files(split)
+                if source.files(split):
+                    next(source.records(split), None)
         if not run.engine.is_remote:
             check_source(run.model)
 

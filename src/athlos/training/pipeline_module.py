@@ -18,6 +18,7 @@ import torch.distributed as dist
 from athlos.config.compose import plain
 from athlos.data.records import QuestionRecord
 from athlos.generation.interface import Prediction, Request
+from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.pipeline import Solver, solve_together
 from athlos.parts import PartContext
 from athlos.retrieval.corpora import gold_ids
@@ -84,7 +85,11 @@ class PipelineModule(MethodModule[PipelineT]):
         """Content hashes of what the answers are made from."""
         context = self.context
         assert context.index is not None
+        engine = context.generator
+        # A folder may hold other weights tomorrow; a server's are known by its name alone.
+        weights = {"generator": engine.gguf.sha256} if isinstance(engine, LlamaCppEngine) else {}
         return {
+            **weights,
             "requests": content_hash(
                 [[request.identifier, request.prompt, dataclasses.asdict(request.record)] for request in requests]
             ),

@@ -7,17 +7,22 @@ import subprocess
 import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.generation import compatible_server
 from tests.generation.compatible_server import Failure, running
+from tests.weights import SMOLLM2, real_stages
 
 from athlos.config.compose import run_config
 from athlos.data.records import QuestionRecord
-from athlos.errors import ConfigErrors
+from athlos.errors import ConfigErrors, ModelError
 from athlos.generation.interface import Request
+from athlos.generation.llama_cpp_server import ServerSettings, server_url, stop_servers
 from athlos.generation.pipeline import Ask, SymbolicGenerator
+from athlos.models.config import GGUFFormat
+from athlos.models.gguf_files import gguf_file
 from athlos.runs import assemble
 from athlos.runs.execute import execute
 from athlos.stages import StageStore
@@ -29,6 +34,10 @@ LAB = [
     "tracking=none",
     "progress=false",
 ]
+
+
+PATIENCE = 800
+"""Seconds for a run of 40 questions on a busy machine."""
 
 
 def metrics_of(folder: Path) -> dict[str, float]:
@@ -242,10 +251,34 @@ def test_recall_of_what_was_read_on_real_questions(tmp_path, shared_data, data, 
     assert metrics["cost/passages_read"] == k
 
 
+@pytest.fixture
+def real_model() -> Iterator[str]:
+    """`http://.../v1` of llama.cpp with SmolLM2-135M behind it."""
+    pytest.importorskip("xllamacpp", reason="the extra `llama-cpp` is not installed")
+    try:
+        path = gguf_file(SMOLLM2, number_format=GGUFFormat.f16, stages=real_stages()).path
+    except ModelError as error:
+        pytest.skip(str(error))
+    yield server_url(ServerSettings(path=path, context_length=2048, num_slots=1, num_threads=1))
+    stop_servers()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_a_flaky_server_and_a_kill_lose_nothing_and_nothing_is_asked_twice(tmp_path, monkeypatch):
     monkeypatch.setattr(compatible_server, "CONTEXT", 4096)
+    killed_in_the_middle(tmp_path, behind="")
+
+
+@pytest.mark.slow
+@pytest.mark.weights
+@pytest.mark.timeout(1800)
+def test_a_flaky_server_of_a_real_model_and_a_kill_lose_nothing_either(tmp_path, real_model):
+    killed_in_the_middle(tmp_path, behind=real_model)
+
+
+def killed_in_the_middle(tmp_path: Path, *, behind: str) -> None:
+    """40 questions to a server that fails one call in twenty; killed at the 31st, the run goes on to the same end."""
     data = tmp_path / "data"
     data.mkdir()
     questions = [
@@ -279,11 +312,11 @@ def test_a_flaky_server_and_a_kill_lose_nothing_and_nothing_is_asked_twice(tmp_p
         process = subprocess.Popen([*command, *place], env=environment, stderr=subprocess.PIPE, text=True)
         return process, tmp_path / name / "run"
 
-    with running() as server:
+    with running(behind=behind) as server:
         process, whole = run(server.url, "whole")
-        assert process.wait(180) == 0, process.stderr.read()
+        assert process.wait(PATIENCE) == 0, process.stderr.read()
         num_calls = len(server.bodies)
-    with running() as server:
+    with running(behind=behind) as server:
         answered: list[str] = []
         killed: list[str] = []
         process, cut = run(server.url, "cut")
@@ -301,9 +334,9 @@ def test_a_flaky_server_and_a_kill_lose_nothing_and_nothing_is_asked_twice(tmp_p
                 server.failures.append(Failure(status=503, body="busy"))
 
         server.meanwhile = meanwhile
-        assert process.wait(180) == -signal.SIGKILL
+        assert process.wait(PATIENCE) == -signal.SIGKILL
         process, cut = run(server.url, "cut")
-        assert process.wait(180) == 0, process.stderr.read()
+        assert process.wait(PATIENCE) == 0, process.stderr.read()
         num_failed = len(server.bodies) - len(answered) - len(killed)
     assert num_failed >= 0.04 * num_calls
     assert set(Counter(answered).values()) == {1}

@@ -52,8 +52,8 @@ def last(run: Callable[..., tuple[int, str, str]], *arguments: str) -> Path:
         ["tuning=lora", "train.lr=1e-2"],
         ["objective=preference_simpo"],
         ["objective.kind=sft_chosen"],
-        ["surgery=spannorm", "+model.activation_checkpointing=true"],
-        ["surgery=lisa", "surgery.layers=1"],
+        ["surgery=spannorm", "model.activation_checkpointing=true"],
+        ["surgery=lisa", "surgery.layers.count=1"],
     ],
     ids=lambda overrides: overrides[0],
 )

@@ -422,6 +422,11 @@ class RunConfig:
         return self.hardware.devices * self.hardware.num_nodes
 
     @property
+    def rows_an_item(self) -> int:
+        """Rows that a forward pass in training has for each of `train.micro_batch_size`: two at most for a pair."""
+        return 2 if self.objective.takes_pairs else 1
+
+    @property
     def num_accumulated(self) -> int:
         """Micro batches of an optimizer step on one device."""
         return self.train.batch_size // (self.train.micro_batch_size * self.num_devices)

@@ -127,7 +127,7 @@ class Loss:
     total: Tensor
     """Scalar: sum over counted targets, in nats."""
     count: int
-    """How many of the objective's `unit` this batch holds: target tokens (`num_targets`), or rows."""
+    """How many of the objective's `unit` this batch holds: target tokens (`num_targets`), rows, or preference pairs."""
     logs: Mapping[str, Tensor] = field(default_factory=dict)
     """Further scalars to record, already averaged."""
     counts: Mapping[str, int] = field(default_factory=dict)

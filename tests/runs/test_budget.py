@@ -27,6 +27,15 @@ def test_a_budget_counts_states_by_hand() -> None:
     assert {"parameters", "trainable", "memory: weights", "FLOPs a step", "hardware"} <= set(labels)
 
 
+def test_a_preference_pair_is_two_rows_at_most() -> None:
+    texts = ["model=small/tiny_llama", "train.batching=bucket", "hardware=cpu"]
+    plain, pairs = (budget(run_config([*texts, f"objective={name}"])) for name in ("next_token", "preference"))
+    assert pairs.tokens_per_step == 2 * plain.tokens_per_step
+    assert pairs.memory.logits == 2 * plain.memory.logits
+    assert pairs.memory.activations == pytest.approx(2 * plain.memory.activations, rel=0.01)
+    assert pairs.flops_per_step == 2 * plain.flops_per_step
+
+
 @pytest.mark.slow
 def test_precision_selection_and_sharding_change_the_right_kinds() -> None:
     base = ["scale=paper", "model=paper/llama2_7b"]

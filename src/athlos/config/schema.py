@@ -110,6 +110,9 @@ class SurgeryConfig(PartConfig):
 class ObjectiveConfig(PartConfig):
     """Base of an objective: (model, batch) -> loss."""
 
+    takes_pairs: ClassVar[bool] = False
+    """Whether it trains on preference pairs."""
+
 
 @dataclass(kw_only=True)
 class RewardConfig(PartConfig):
@@ -259,7 +262,7 @@ class TrainConfig:
     max_steps: int = at_least(0)
     """Optimizer steps; 0 evaluates only."""
     batch_size: int = at_least(1)
-    """Rows an optimizer step, over all devices."""
+    """Rows an optimizer step, over all devices; a preference pair is a row."""
     micro_batch_size: int = at_least(1)
     """Rows a forward pass on one device; must divide `batch_size`."""
     max_length: int = at_least(2)
@@ -417,6 +420,11 @@ class RunConfig:
     @property
     def num_devices(self) -> int:
         return self.hardware.devices * self.hardware.num_nodes
+
+    @property
+    def rows_an_item(self) -> int:
+        """Rows that a forward pass in training has for each of `train.micro_batch_size`: two at most for a pair."""
+        return 2 if self.objective.takes_pairs else 1
 
     @property
     def num_accumulated(self) -> int:

@@ -105,7 +105,7 @@ class Form:
 
 
 def _preference(cells: Cells, identifier: str, language: str) -> PreferenceRecord:
-    """Answers that are conversations may begin with the prompt, which is then what both begin with."""
+    """Answers may begin with the prompt, which is then what both begin with, as in TRL; not a text's last space."""
 
     def side(field: str) -> str | Messages:
         value = cells.value(field, (str, list, dict))
@@ -118,9 +118,10 @@ def _preference(cells: Cells, identifier: str, language: str) -> PreferenceRecor
         raise cells.error("expected a text beside a text, or messages beside messages", field="rejected")
     given = next((field for field in ("prompt", "conversations") if cells.has(field)), None)
     prompt: str | Messages = "" if given is None else side(given)
-    if isinstance(prompt, str) and not isinstance(chosen, str) and not isinstance(rejected, str):
+    if isinstance(prompt, str) and (given is None or not isinstance(chosen, str)):
         pairs = zip(chosen, rejected, strict=False)
         same = next((place for place, (left, right) in enumerate(pairs) if left != right), 0)
+        same -= same > 0 and chosen[same - 1] == " "
         prompt, chosen, rejected = chosen[:same], chosen[same:], rejected[same:]
     return PreferenceRecord(identifier=identifier, language=language, prompt=prompt, chosen=chosen, rejected=rejected)
 

@@ -106,7 +106,8 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
     shards = devices if config.hardware.strategy == "fsdp2" else 1
     # Plain DDP sends gradients in buckets, which are a second copy of them.
     gradient_copies = 2 if devices > 1 and shards == 1 else 1
-    tokens = config.train.micro_batch_size * config.train.max_length
+    num_rows = config.train.micro_batch_size * config.rows_an_item
+    tokens = num_rows * config.train.max_length
     every = [
         (parameter.numel(), CAST.get(precision, parameter.dtype).itemsize, parameter.requires_grad)
         for parameter in model.parameters()
@@ -121,7 +122,7 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
         optimizer=optimizer // shards,
         activations=activation_bytes(
             found,
-            num_rows=config.train.micro_batch_size,
+            num_rows=num_rows,
             length=config.train.max_length,
             precision=precision,
             is_checkpointed=config.model.activation_checkpointing,

@@ -79,7 +79,7 @@ def budget(config: RunConfig, *, logit_tokens: int | None = None) -> Budget:
     model, operated = get_class(config.surgery._target_)(config.surgery).apply(model, context=context)
     chosen = get_class(config.selection._target_)(config.selection).choose(model, context=context)
     model, tuned = get_class(config.tuning._target_)(config.tuning).apply(model, chosen, context=context)
-    rows, length = config.train.batch_size, config.train.max_length
+    rows, length = config.train.batch_size * config.rows_an_item, config.train.max_length
     pictures = rows if vision_parts(model) is not None else 0
     memory, flops, layers = None, None, ""
     if is_counted(model):

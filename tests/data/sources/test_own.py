@@ -227,9 +227,14 @@ def test_an_implicit_prompt_is_that_of_trl(tmp_path: Path) -> None:
         "chosen": [USER, ASSISTANT, USER, ASSISTANT],
         "rejected": [USER, ASSISTANT, USER, {**ASSISTANT, "content": "?"}],
     }
-    record = only(tmp_path, row)
-    assert isinstance(record, PreferenceRecord)
-    assert {name: getattr(record, name) for name in ("prompt", "chosen", "rejected")} == extract_prompt(row)
+    texts = {"chosen": "Human: Wie?\n\nAssistant: So.", "rejected": "Human: Wie?\n\nAssistant: Nicht so."}
+    apart = {"chosen": "So.", "rejected": "Nicht so."}
+    for index, pair in enumerate((row, texts, apart)):
+        (tmp_path / str(index)).mkdir()
+        record = only(tmp_path / str(index), pair)
+        assert isinstance(record, PreferenceRecord)
+        assert {name: getattr(record, name) for name in ("prompt", "chosen", "rejected")} == extract_prompt(pair)
+    assert extract_prompt(texts)["prompt"] == "Human: Wie?\n\nAssistant:"
 
 
 # Splits

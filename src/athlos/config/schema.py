@@ -169,7 +169,12 @@ class EngineConfig(PartConfig):
 
 @dataclass(kw_only=True)
 class JudgeConfig(PartConfig):
-    """Base of a judge: question, answer and references -> a score in [0, 1]."""
+    """Base of a judge: premise and hypothesis -> a score in [0, 1]."""
+
+    threshold: float = bounded("[0, 1]", default=0.5)
+    """Scores from here on count as supported."""
+    allow_same: bool = False
+    """Let the judge of the reward also judge the evaluation, whose figures then say so."""
 
 
 @dataclass(kw_only=True)

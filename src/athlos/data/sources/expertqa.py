@@ -28,6 +28,8 @@ class Layout(StrEnum):
     questions = "questions"
 
 
+IS_SUPPORTED = {"Complete": True, "Incomplete": False}
+"""`Partial` lies in between; a `Missing` claim has no evidence at all, so that telling it apart proves nothing."""
 LABELS = ("informativeness", "worthiness", "correctness", "reliability", "reason_missing_support")
 """Further labels of a claim; kept in `meta["claim_labels"]`, one mapping a claim. The file has null in places."""
 
@@ -127,7 +129,8 @@ def _system_answer(
             Claim(
                 text=require(claim, "claim_string", str, file=file, line=line),
                 evidence=_texts(claim, "evidence", file=file, line=line),
-                support=require(claim, "support", str, file=file, line=line),
+                support=(support := require(claim, "support", str, file=file, line=line)),
+                is_supported=IS_SUPPORTED.get(support),
             )
             for claim in claims
         ],

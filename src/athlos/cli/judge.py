@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from athlos.cli.panels import pairs_progress, readable_time, visible
 from athlos.config.compose import run_config
-from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
 
 if TYPE_CHECKING:
-    from athlos.runs.judge import Judged, LabelledPair
+    from athlos.runs.judge import Judged
 
 DEFAULT_JUDGE = "judge=lexical"
 """What judges where the command names nothing else: it needs no model."""

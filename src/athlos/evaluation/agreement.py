@@ -19,20 +19,17 @@ def agreement(
     """
     everything = np.arange(len(labels))
     draws = list(_draws(labels, resamples=resamples, seed=seed))
-    values = np.asarray([_aurocs(scores, overlap, labels, items) for items in (everything, *draws)])
-    ours, theirs, gain = (
-        _interval(column) for column in (values[:, 0], values[:, 1], values[:, 0] - values[:, 1])
+    ours, theirs = (
+        np.asarray([_auroc(column, labels, items) for items in (everything, *draws)]) for column in (scores, overlap)
     )
-    return Agreement(n=len(labels), auroc=ours, overlap=theirs, gain=gain)
+    return Agreement(n=len(labels), auroc=_interval(ours), overlap=_interval(theirs), gain=_interval(ours - theirs))
 
 
-def _aurocs(
-    scores: Sequence[float], overlap: Sequence[float], labels: Sequence[bool], items: np.ndarray
-) -> tuple[float, float]:
+def _auroc(scores: Sequence[float], labels: Sequence[bool], items: np.ndarray) -> float:
     drawn = np.asarray(labels)[items]
     if len(set(drawn.tolist())) < 2:
-        return float("nan"), float("nan")
-    return tuple(float(roc_auc_score(drawn, np.asarray(column)[items])) for column in (scores, overlap))
+        return float("nan")
+    return float(roc_auc_score(drawn, np.asarray(scores)[items]))
 
 
 def _draws(labels: Sequence[bool], *, resamples: int, seed: int) -> Iterator[np.ndarray]:

@@ -3,11 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from omegaconf import MISSING
 
-from athlos.config.fields import at_least, one_of
+from athlos.config.fields import at_least, bounded, one_of
 from athlos.config.registry import Check, Part
 from athlos.config.schema import EngineConfig, JudgeConfig
 from athlos.generation.http_config import HTTPEngineConfig, LlamaCppConfig, http_errors, llama_cpp_errors
@@ -43,17 +43,29 @@ class NoJudgeConfig(JudgeConfig):
 
 
 @dataclass(kw_only=True)
-class ExactJudgeConfig(JudgeConfig):
+class ScoringJudgeConfig(JudgeConfig):
+    """Base of all judges that judge."""
+
+    evaluation_only: ClassVar[tuple[str, ...]] = ("allow_same",)
+
+    threshold: float = bounded("[0, 1]", default=0.5)
+    """Scores from here on count as supported."""
+    allow_same: bool = False
+    """Let the judge of the reward judge the evaluation as well, whose metrics then end in `@reward_judge`."""
+
+
+@dataclass(kw_only=True)
+class ExactJudgeConfig(ScoringJudgeConfig):
     """Supported is what equals the premise, in upper or lower case, less space."""
 
 
 @dataclass(kw_only=True)
-class CoverJudgeConfig(JudgeConfig):
+class CoverJudgeConfig(ScoringJudgeConfig):
     """Supported is what stands in the premise word for word, in upper or lower case, less space."""
 
 
 @dataclass(kw_only=True)
-class WindowedJudgeConfig(JudgeConfig):
+class WindowedJudgeConfig(ScoringJudgeConfig):
     """Base of the judges that read a long premise in windows."""
 
     window_words: int = at_least(0)
@@ -71,7 +83,7 @@ class LexicalJudgeConfig(WindowedJudgeConfig):
 
 
 @dataclass(kw_only=True)
-class SymbolicJudgeConfig(JudgeConfig):
+class SymbolicJudgeConfig(ScoringJudgeConfig):
     """The lab's truth: exact entailment."""
 
     world: WorldConfig = MISSING
@@ -81,6 +93,8 @@ class SymbolicJudgeConfig(JudgeConfig):
 @dataclass(kw_only=True)
 class NliJudgeConfig(WindowedJudgeConfig):
     """A cross-encoder with a label for entailment."""
+
+    operational: ClassVar[tuple[str, ...]] = ("batch_size", "cache")
 
     source: str = MISSING
     """`dir:<folder>`, `hub:<repo>@<revision>` or `wheel:<distribution>==<version>#<sha256 of the wheel>`."""

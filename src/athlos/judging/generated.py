@@ -7,6 +7,7 @@ as no. Both are counted. Replies are kept on disk by the engine, so that nothing
 import re
 from collections.abc import Mapping, Sequence
 from functools import cached_property
+
 from hydra.utils import get_class
 
 from athlos.generation.http_config import LlamaCppConfig
@@ -40,7 +41,7 @@ class GeneratorJudge:
             "judge": self.engine.name,
             "model": self._model(),
             "prompt": content_hash(self.config.prompt)[:NUM_DIGITS],
-            "api": self.config.engine.api.value,
+            "api": self.engine.config.api.value,
             "window": f"{self.config.window_words} words",
         }
 
@@ -48,7 +49,7 @@ class GeneratorJudge:
         """The content of a file of weights, or the name that a server is asked for."""
         if isinstance(self.engine, LlamaCppEngine):
             return f"gguf:{self.engine.gguf.sha256}"
-        return self.config.engine.model or "the only one of its server"
+        return self.engine.config.model or "the only one of its server"
 
     @property
     def id(self) -> str:
@@ -61,7 +62,7 @@ class GeneratorJudge:
     def _scores(self, pairs: list[Pair]) -> list[float]:
         prompts = [Prompt(text=filled(self.config.prompt, pair), max_new_tokens=REPLY_TOKENS) for pair in pairs]
         probs = [[0.0, 0.0] for _ in pairs]
-        if self.config.engine.log_probs:
+        if self.engine.config.log_probs:
             probs = self.engine.first_token_probs(prompts, options=(YES, NO))
         scores = [yes / (yes + no) if yes + no > 0 else None for yes, no in probs]
         untold = [prompt for prompt, score in zip(prompts, scores, strict=True) if score is None]

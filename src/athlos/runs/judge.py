@@ -10,10 +10,10 @@ from typing import Any
 from athlos.config.schema import EvalConfig, RunConfig
 from athlos.data.records import LongAnswerRecord
 from athlos.data.source import build_source, parse_json_line, read_json, read_lines, require, test_split
-from athlos.errors import DataError
+from athlos.errors import ConfigError, DataError
 from athlos.evaluation.agreement import agreement
 from athlos.judging.building import build_judge
-from athlos.judging.config import LexicalJudgeConfig
+from athlos.judging.config import LexicalJudgeConfig, ScoringJudgeConfig
 from athlos.judging.interface import Judge, Pair
 from athlos.judging.lexical import LexicalJudge
 from athlos.judging.validation import Agreement
@@ -80,7 +80,9 @@ def pairs_of_file(path: Path) -> list[LabelledPair]:
         label = row.get("label")
         if label not in (None, 0, 1):
             raise DataError(f"got {label!r}, expected true or false", file=path, line=number, field="label")
-        found.append(LabelledPair(pair=Pair(premise, hypothesis), label=None if label is None else bool(label), row=row))
+        found.append(
+            LabelledPair(pair=Pair(premise, hypothesis), label=None if label is None else bool(label), row=row)
+        )
     if not found:
         raise DataError("no pairs in it", file=path)
     return found
@@ -120,7 +122,9 @@ def some_of(pairs: Sequence[LabelledPair], *, most: int) -> list[LabelledPair]:
 def judged(
     run: RunConfig, pairs: Sequence[LabelledPair], *, progress: Callable[[int, int], Any] | None = None
 ) -> Judged:
-    """All pairs through the run's judge; its agreement with the labels where each pair has one."""
+    """All pairs through the run's judge, and its agreement with the labels. Raises `ConfigError` for no judge."""
+    if not isinstance(run.judge, ScoringJudgeConfig):
+        raise ConfigError("judge: got none, expected one, such as judge=lexical")
     judge = build_judge(run.judge, stages=StageStore(cache_dir(run.cache_dir)))
     asked = [pair.pair for pair in pairs]
     scores: list[float] = []
@@ -165,7 +169,7 @@ def write_to_table(result: Judged, path: Path) -> None:
     """
     if result.agreement is None:
         raise DataError("the pairs have not both labels, true and false, so there is no agreement to keep", file=path)
-    about = {
+    about: dict[str, Any] = {
         "pairs": content_hash([list(pair.pair) for pair in result.pairs]),
         "labels": [pair.label for pair in result.pairs],
     }

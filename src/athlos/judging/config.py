@@ -3,10 +3,11 @@
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
+from athlos.config.compose import decisive, plain
 from athlos.config.fields import at_least, bounded, one_of
 from athlos.config.registry import Check, Part
 from athlos.config.schema import EngineConfig, JudgeConfig
@@ -114,6 +115,12 @@ class GeneratorJudgeConfig(WindowedJudgeConfig):
     """A choice of the group `generator` that asks a server or llama.cpp: `generator@judge.engine=vllm`."""
     prompt: str = MISSING
     """What it is asked, with `{premise}` and `{hypothesis}`."""
+
+
+def scoring_values(config: JudgeConfig) -> dict[str, Any]:
+    """The values that scores depend on: two judges with the same ones are one judge."""
+    values: dict[str, Any] = decisive(plain(config), config=config)
+    return {key: value for key, value in values.items() if key not in ("threshold", "allow_same")}
 
 
 def judge_errors(config: JudgeConfig, *, path: str) -> Iterator[str]:

@@ -54,12 +54,15 @@ class Judged:
             yield {**pair.row, "score": score, "is_supported": score >= self.threshold, "judge": self.judge.id}
 
     def table_row(self) -> dict[str, Any]:
+        """The agreement with what it was computed of: scores and labels, and a hash of the texts."""
         assert self.agreement is not None
         return {
             "identity": dict(self.judge.identity),
             "agreement": self.agreement.as_dict(),
             "counters": dict(self.judge.counters),
             "seconds": round(self.seconds, 1),
+            "pairs": content_hash([list(pair.pair) for pair in self.pairs]),
+            "labels": [pair.label for pair in self.pairs],
             "scores": [round(score, SCORE_DIGITS) for score in self.scores],
         }
 
@@ -163,21 +166,15 @@ def write_rows(result: Judged, path: Path) -> None:
 
 
 def write_to_table(result: Judged, path: Path) -> None:
-    """The judge's row of a table of judges on the same pairs; a row that it has there already is replaced.
+    """The judge's row of a table of judges; a row that it has there already is replaced.
 
-    Raises `DataError` for a table of other pairs, and where the pairs have no labels to agree with.
+    Raises `DataError` where the pairs have no labels to agree with.
     """
     if result.agreement is None:
         raise DataError("the pairs have not both labels, true and false, so there is no agreement to keep", file=path)
-    about: dict[str, Any] = {
-        "pairs": content_hash([list(pair.pair) for pair in result.pairs]),
-        "labels": [pair.label for pair in result.pairs],
-    }
-    table = read_json(path) if path.exists() else {**about, "judges": {}}
-    if {name: table.get(name) for name in about} != about:
-        raise DataError("holds judges of other pairs; give another file", file=path)
-    table["judges"] = dict(sorted({**table["judges"], result.judge.id: result.table_row()}.items()))
-    _write(path, json.dumps(table, indent=1) + "\n")
+    judges = read_json(path)["judges"] if path.exists() else {}
+    judges[result.judge.id] = result.table_row()
+    _write(path, json.dumps({"judges": dict(sorted(judges.items()))}, indent=1) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

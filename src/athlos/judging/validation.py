@@ -50,6 +50,19 @@ class Agreement:
         return cls(n=values["n"], **intervals)
 
 
+def markdown() -> str:
+    """The recorded table, a line a judge, as the study shows it."""
+    lines = [
+        "| judge | n | AUROC | word overlap, same pairs | difference | so it is |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for judge_id, row in _judges().items():
+        found = Agreement.of(row["agreement"])
+        cells = (f"`{judge_id}`", found.n, found.auroc, found.overlap, found.gain, found.verdict)
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
 def agreement_of(judge_id: str) -> Agreement | None:
     """What the recorded table says of a judge; None for one that it does not hold."""
     row = _judges().get(judge_id)

@@ -60,7 +60,6 @@ class Judged:
             "identity": dict(self.judge.identity),
             "agreement": self.agreement.as_dict(),
             "counters": dict(self.judge.counters),
-            "seconds": round(self.seconds, 1),
             "pairs": content_hash([list(pair.pair) for pair in self.pairs]),
             "labels": [pair.label for pair in self.pairs],
             "scores": [round(score, SCORE_DIGITS) for score in self.scores],

@@ -109,7 +109,7 @@ def test_a_bad_line_is_named(pairs, capsys, line, reason):
         (["a", "data=expertqa"], "error: FILE: got a, expected one file"),
         (["a", "judge=lexica"], "error: judge: got 'lexica'; did you mean 'lexical'?"),
         (["a", "judge.thresold=1"], "error: judge.thresold: unknown key; did you mean 'judge.threshold'?"),
-        (["a", "judge.threshold=2"], "error: judge.threshold: got 2.0, expected a number in [0, 1]"),
+        (["a", "judge.threshold=2"], "error: judge.threshold: got 2.0, expected a number in (0, 1]"),
         (["a", "--limit", "0"], "error: --limit: got 0, expected an integer >= 1"),
         (["a", "judge=nli"], "error: judge.source: no value"),
     ],

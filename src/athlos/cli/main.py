@@ -20,6 +20,7 @@ EXAMPLES = """examples:
   athlos run --cfg experiment=finetune/tiny         print the composed config and stop
   athlos ask "Who?" corpus=files corpus.path=notes model=small/smollm2_135m    a question over one's own files
   athlos index corpus=files corpus.path=notes       make one's own text files ready to be searched
+  athlos judge pairs.jsonl judge=lexical            does each premise support its hypothesis?
   athlos list experiments                           what there is to run
   athlos doctor                                     what this machine can do
   athlos export results/finetune_tiny/<run> --out my-model   Hugging Face weights of a run
@@ -67,6 +68,18 @@ def parser() -> argparse.ArgumentParser:
     index.add_argument(
         "overrides", nargs="*", metavar="key=value", help="Hydra overrides: corpus, index and their keys"
     )
+
+    judge = commands.add_parser("judge", parents=[debug], help="does each premise support its hypothesis?")
+    judge.add_argument(
+        "words",
+        nargs="+",
+        metavar="FILE|key=value",
+        help="JSON lines of premise, hypothesis and, if people judged them, label (true or false); or data=... whose "
+        "claims people judged; and Hydra overrides: judge=... (lexical)",
+    )
+    judge.add_argument("--out", metavar="FILE", help="write the pairs with their scores there, as JSON lines")
+    judge.add_argument("--table", metavar="FILE", help="put the judge's row into a table of judges on the same pairs")
+    judge.add_argument("--limit", type=int, metavar="N", help="at most N pairs of each label, by the hash of the texts")
 
     listing = commands.add_parser("list", parents=[debug], help="methods, parts, models, data or experiments")
     listing.add_argument("kind", metavar="methods|parts|models|data|experiments")
@@ -206,6 +219,9 @@ def _dispatch(options: argparse.Namespace) -> int:
 
         print_index(options.overrides)
         return 0
+    if options.command == "judge":
+        _judge(options)
+        return 0
     if options.command == "list":
         from athlos.cli.listing import print_list
 
@@ -242,6 +258,13 @@ def _dispatch(options: argparse.Namespace) -> int:
 
     print(export_run(Path(options.run), out=Path(options.out)))
     return 0
+
+
+def _judge(options: argparse.Namespace) -> None:
+    from athlos.cli.judge import print_judged
+
+    out, table = (Path(path).expanduser() if path else None for path in (options.out, options.table))
+    print_judged(options.words, out=out, table=table, limit=options.limit)
 
 
 def _cache(options: argparse.Namespace) -> None:

@@ -253,3 +253,15 @@ def evaluation_progress(suite: str) -> Callable[[int, int, int], None]:
             bar.close()
 
     return update
+
+
+def pairs_progress(name: str) -> Callable[[int, int], None]:
+    """A callback (pairs done, all pairs); it closes itself after the last one."""
+    bar = _Bar(name)
+
+    def update(done: int, total: int) -> None:
+        bar.show(done, total, "")
+        if done >= total:
+            bar.close()
+
+    return update

@@ -222,10 +222,16 @@ def identity(config: RunConfig) -> dict[str, Any]:
 def identifying(values: dict[str, Any], *, run: RunConfig) -> dict[str, Any]:
     """`values` of a `config.yaml` without what says where and how only: for a run with these engines."""
     kept = {key: value for key, value in values.items() if key not in OPERATIONAL_KEYS}
-    for group, engine in (("engine", run.engine), ("generator", run.generator)):
-        if isinstance(kept.get(group), dict):
-            kept[group] = {key: value for key, value in kept[group].items() if key not in engine.operational}
-    return kept
+    return {key: decisive(value, config=vars(run).get(key)) for key, value in kept.items()}
+
+
+def decisive(values: Any, *, config: Any) -> Any:
+    """Plain values of a part without the operational keys of it and of the parts below it, such as a judge's engine."""
+    if not isinstance(values, dict) or not (isinstance(config, dict) or dataclasses.is_dataclass(config)):
+        return values
+    left_out = config.operational if isinstance(config, PartConfig) else ()
+    below = config if isinstance(config, dict) else vars(config)
+    return {key: decisive(value, config=below.get(key)) for key, value in values.items() if key not in left_out}
 
 
 def _misplaced(overrides: Sequence[str]) -> Iterator[str]:

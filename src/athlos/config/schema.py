@@ -64,6 +64,9 @@ OnBad = StrEnum("OnBad", ["raise", "skip"])
 class PartConfig:
     """Base of the config of every part: `_target_` is the class that implements it, within the allow-list."""
 
+    operational: ClassVar[tuple[str, ...]] = ()
+    """Keys that say how something is fetched and not what: not part of a run's identity."""
+
     _target_: str = MISSING
 
 
@@ -166,13 +169,14 @@ class EngineConfig(PartConfig):
 
     is_remote: ClassVar[bool] = False
     """Whether it asks a server, so that a run without training loads no model."""
-    operational: ClassVar[tuple[str, ...]] = ()
-    """Keys that say how answers are fetched and not which: not part of a run's identity."""
 
 
 @dataclass(kw_only=True)
 class JudgeConfig(PartConfig):
-    """Base of a judge: question, answer and references -> a score in [0, 1]."""
+    """Base of a judge: premise and hypothesis -> a score in [0, 1]."""
+
+    evaluation_only: ClassVar[tuple[str, ...]] = ()
+    """Keys that change no training."""
 
 
 @dataclass(kw_only=True)
@@ -389,6 +393,7 @@ class RunConfig:
     generator: EngineConfig = MISSING
     """What writes for constructions and pipelines; `self` is the model itself, or the server that `engine` asks."""
     judge: JudgeConfig = MISSING
+    """What judges for constructions and suites; a reward may have another one: `reward.judge`."""
     corpus: CorpusConfig = MISSING
     index: IndexConfig = MISSING
     model: ModelConfig = MISSING

@@ -107,6 +107,8 @@ class Claim:
     evidence: list[str] = field(default_factory=list)
     support: str = ""
     """The data set's own label, e.g. `Complete`, `Partial`, `Incomplete`; empty = not judged."""
+    is_supported: bool | None = None
+    """Whether people saw the evidence support it; None where they saw it in between, or there is no evidence."""
 
 
 @dataclass(kw_only=True, slots=True)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, ClassVar
 from athlos.config.fields import at_least, one_of
 from athlos.config.registry import Part, registry
 from athlos.config.renamed import DETECTORS
-from athlos.config.schema import LANGUAGE_DETECTORS, RunningTextConfig, SuiteConfig
+from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
+from athlos.judging.answers import Premise
+from athlos.judging.config import ScoringJudgeConfig
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -72,6 +74,20 @@ class QuestionsConfig(SuiteConfig):
     """Questions are asked one by one."""
 
     asks: ClassVar[tuple[str, ...]] = ("QuestionRecord",)
+
+
+@dataclass(kw_only=True)
+class JudgedConfig(SuiteConfig):
+    """Questions are asked one by one, and the run's judge scores the answers."""
+
+    asks: ClassVar[tuple[str, ...]] = ("QuestionRecord",)
+
+    premise: Premise = MISSING
+    """What must support an answer: one of the gold answers, or the passages."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        if not isinstance(run.judge, ScoringJudgeConfig):
+            yield f"judge: got none, expected one, such as judge=exact: {path} has it judge the answers"
 
 
 @dataclass(kw_only=True)
@@ -150,6 +166,13 @@ PARTS = [
         schema=QuestionsConfig,
         target=f"{_SUITES}.qa.QuestionSuite",
         summary="questions with short answers: exact match, F1, containment",
+    ),
+    Part(
+        group="suite",
+        name="judged",
+        schema=JudgedConfig,
+        target=f"{_SUITES}.judged.JudgedSuite",
+        summary="questions whose answers a judge scores",
     ),
     Part(
         group="suite",

@@ -34,14 +34,17 @@ def request_key(request: Mapping[str, Any]) -> str:
 
 
 class ReplyCache:
-    """Replies below `folder`, as `<first two digits of the key>/<key>.json`. Safe to use from several threads."""
+    """Replies below `folder`, as `<first two digits of the key>/<key>.json`. Safe to use from several threads.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    `setting` is the key of the config that errors name.
+    """
+
+    def __init__(self, folder: Path, *, setting: str = "engine.cache") -> None:
+        self.folder, self.setting = folder, setting
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"engine.cache: cannot write below {folder}: {error.strerror or error}") from error
+            raise ConfigError(f"{self.setting}: cannot write below {folder}: {error.strerror or error}") from error
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """The reply to a request, or nothing when there is none or its file is damaged."""
@@ -55,7 +58,7 @@ class ReplyCache:
         reply = entry.get("reply") if isinstance(entry, dict) and entry.get("request") == request else None
         if isinstance(reply, dict) and entry.get("reply_hash") == content_hash(reply):
             return reply
-        log.warning("engine.cache: %s is damaged; asking again", path)
+        log.warning("%s: %s is damaged; asking again", self.setting, path)
         return None
 
     def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
@@ -68,7 +71,7 @@ class ReplyCache:
             scratch.replace(path)
         except OSError as error:
             scratch.unlink(missing_ok=True)
-            raise TrainingError(f"engine.cache: cannot write {path}: {error.strerror or error}") from error
+            raise TrainingError(f"{self.setting}: cannot write {path}: {error.strerror or error}") from error
 
     def size(self) -> CacheSize:
         sizes = [path.stat().st_size for path in self.folder.glob("*/*.json")]

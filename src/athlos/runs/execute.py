@@ -303,6 +303,7 @@ class _Execution:
             "hardware": provenance.hardware(),
             "seed": run.seed,
             "model": model,
+            "judges": self._judges(),
             "engine": {"name": self._engine_name(module), **getattr(module.engine, "counters", {})},
             "data": {
                 "name": run.data.name,
@@ -317,6 +318,16 @@ class _Execution:
             ],
             "signatures": signatures(dict(results)),
             "bootstrap": {"resamples": run.eval.bootstrap, "seed": run.eval.bootstrap_seed},
+        }
+
+    def _judges(self) -> dict[str, dict[str, str]]:
+        """Key of the config -> the judge's identity, and how well it agrees with people."""
+        from athlos.judging.validation import caveat
+        from athlos.objectives.judged_reward import judges_of
+
+        return {
+            path: {**judge.identity, "id": judge.id, "agreement": caveat(judge.id)}
+            for path, judge in judges_of(self.run, stages=self.stages).items()
         }
 
     def _engine_name(self, module: "MethodModule[Any]") -> str:

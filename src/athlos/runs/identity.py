@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from athlos.config.compose import plain
+from athlos.config.compose import decisive, plain
 from athlos.config.schema import Dtype, RunConfig
 
 CHANGES_WEIGHTS = (
@@ -12,13 +12,11 @@ CHANGES_WEIGHTS = (
     "objective",
     "selection",
     "tuning",
-    "reward",
-    "judge",
     "index",
     "prompt_style",
     "train",
 )
-"""Keys of a run that change what is trained as they stand; `method`, `generator`, `model`, `data`,
+"""Keys of a run that change what is trained as they stand; `method`, `generator`, `judge`, `reward`, `model`, `data`,
 `corpus` and `hardware` do in part."""
 ELSEWHERE = ("dir", "path", "limit_test")
 """Keys of `data` that do not change what is trained: where the files lie, whose content is hashed; test items."""
@@ -32,7 +30,9 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
     """
     values = plain(run)
     identity = {name: values[name] for name in CHANGES_WEIGHTS}
-    identity["generator"] = _without(values["generator"], run.generator.operational)
+    for name in ("generator", "judge", "reward"):
+        identity[name] = decisive(values[name], config=vars(run)[name])
+    identity["judge"] = _without(identity["judge"], run.judge.evaluation_only)
     identity["method"] = _without(values["method"], run.method.evaluation_only) | {"version": run.method.version}
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)

@@ -234,7 +234,7 @@ def test_expertqa_claims_gives_one_record_a_system(tmp_path: Path) -> None:
     first, second = source("expertqa", tmp_path, "data.layout=claims").records("test")
     assert [first.identifier, second.identifier] == ["1-gpt_x", "1-search_y"]
     assert first.claims == [
-        Claim(text="Claim 0.", evidence=["[0] a page\n\ntext"], support="Complete"),
+        Claim(text="Claim 0.", evidence=["[0] a page\n\ntext"], support="Complete", is_supported=True),
         Claim(text="Claim 1.", evidence=["[1] a page\n\ntext"], support="N/A"),
     ]
     assert [claim.support for claim in second.claims] == ["Partial"]

@@ -27,6 +27,8 @@ class Layout(StrEnum):
     questions = "questions"
 
 
+IS_SUPPORTED = {"Complete": True, "Incomplete": False}
+"""`Partial` lies in between; a `Missing` claim has no evidence at all, so that telling it apart proves nothing."""
 LABELS = ("informativeness", "worthiness", "correctness", "reliability", "reason_missing_support")
 """Further labels of a claim; kept in `meta["claim_labels"]`, one mapping a claim. The file has null in places."""
 
@@ -102,7 +104,8 @@ def _system_answer(answer: Row, system: str, asked: LongAnswerRecord) -> LongAns
             Claim(
                 text=claim.need("claim_string", str),
                 evidence=claim.texts("evidence"),
-                support=claim.need("support", str),
+                support=(support := claim.need("support", str)),
+                is_supported=IS_SUPPORTED.get(support),
             )
             for claim in claims
         ],

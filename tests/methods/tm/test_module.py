@@ -249,6 +249,25 @@ def test_the_suite_asks_a_few_sentences_of_each_bucket(units: Path) -> None:
     assert "chrf_zero" not in result.metrics
 
 
+def test_another_system_is_compared_on_the_same_sentences(units: Path) -> None:
+    path = units / "en-de.tsv"
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    # It knows the truth of every second sentence.
+    drafts = [line.split("\t")[2] if number % 2 else "nichts" for number, line in enumerate(lines)]
+    rows = [f"{line}\t{draft}" for line, draft in zip(lines, drafts, strict=True)]
+    path.write_text("\n".join([f"{header}\tnmt", *rows]) + "\n", encoding="utf-8")
+    result, records = evaluated(units, best_shown, "+eval.suites.tm.systems.other=nmt")
+    assert [row["prediction_other"] for row in result.predictions] == [record.meta["nmt"] for record in records]
+    corpus = CorpusScores("de", evaluation=run_config([]).eval)
+    corpus.update([record.meta["nmt"] for record in records], [record.target for record in records])
+    assert result.metrics["bleu_other"] == pytest.approx(corpus.compute()[0]["bleu"], abs=EXACT)
+    difference = result.metrics["bleu"] - result.metrics["bleu_other"]
+    assert result.metrics["bleu_gain_other"] == pytest.approx(difference, abs=EXACT)
+    assert result.details["chrf_gain_other@b0"].n == result.details["chrf@b0"].n
+    with pytest.raises(DataError, match="no text in this field"):
+        evaluated(units, best_shown, "+eval.suites.tm.systems.other=missing")
+
+
 def test_a_source_is_tested_once(tmp_path: Path, units: Path) -> None:
     text = (units / "en-de.tsv").read_text(encoding="utf-8").splitlines()
     doubled = [line + "?" for line in text[1:]]
@@ -307,6 +326,7 @@ def _pairs(units: Path) -> list[tuple[str, str]]:
         (["method.hypothesis=nmt"], "method.hypothesis_field: expected the field of the draft"),
         (["data=gsm8k", "eval=math"], "data: got gsm8k, but method=tm translates"),
         (["eval.base=true"], "eval.base: got true, but eval.suites.tm answers without the memory itself"),
+        (["+eval.suites.tm.systems.zero=x"], "eval.suites.tm.systems: got the name 'zero', which the suite gives itself"),
         (["method=finetune"], "eval.suites.tm: got another method, expected method=tm"),
     ],
 )

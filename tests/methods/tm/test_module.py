@@ -326,7 +326,7 @@ def _pairs(units: Path) -> list[tuple[str, str]]:
         (["method.hypothesis=nmt"], "method.hypothesis_field: expected the field of the draft"),
         (["data=gsm8k", "eval=math"], "data: got gsm8k, but method=tm translates"),
         (["eval.base=true"], "eval.base: got true, but eval.suites.tm answers without the memory itself"),
-        (["+eval.suites.tm.systems.zero=x"], "eval.suites.tm.systems: got the name 'zero', which the suite gives itself"),
+        (["+eval.suites.tm.systems.zero=x"], "eval.suites.tm.systems: got the name 'zero', which"),
         (["method=finetune"], "eval.suites.tm: got another method, expected method=tm"),
     ],
 )

@@ -275,6 +275,45 @@ def test_a_source_is_tested_once(tmp_path: Path, units: Path) -> None:
     result, records = evaluated(units, best_shown)
     assert len(result.predictions) < len(records)
     assert len({row["source"] for row in result.predictions}) == len(result.predictions)
+    # Of two targets the first is the reference, and the second is not in the memory either.
+    assert not [row for row in result.predictions if row["gold"].endswith("?")]
+    tested = {row["source"] for row in result.predictions}
+    module, _ = module_of(units, best_shown, "method.pairs.min_words=1", "method.unique_src=false")
+    assert not tested & {pair.source for pair in module.memory.pairs.values()}
+    assert any(pair.target.endswith("?") for pair in module.memory.pairs.values())
+
+
+def test_a_negation_or_a_number_is_told_apart_where_the_match_is_close(tmp_path: Path, units: Path) -> None:
+    """At .857 "not" is the whole difference: chrF hardly sees what a reader would."""
+    memory = [("a:b", f"the user may delete this {thing} today", f"löscht {thing} heute") for thing in ("page", "file")]
+    path = write_units(
+        tmp_path / "memory", [*memory, ("a:b", "keep at most 30 days of logs", "höchstens 30 Tage behalten")]
+    )
+    folder = write_units(
+        tmp_path / "units",
+        [
+            ("a:b", "the user may not delete this page today", "löscht page nicht heute"),
+            ("a:b", "keep at most 90 days of logs", "höchstens 90 Tage behalten"),
+        ],
+    )
+    shares = ["data.split_shares={train: 0.0, val: 0.0, test: 1.0}", "data.train_split=null", "data.val_split=null"]
+    pairs = [f"method.pairs.data=['data=po_tm','data.dir={path}']", "method.pairs.split=all", "method.k=3"]
+    result, _ = evaluated(folder, best_shown, *shares, *pairs)
+    negated, numbered = result.predictions
+    assert negated["best_fms"] == pytest.approx(7 / 8)
+    assert (negated["negation_edit"], numbered["negation_edit"]) == (1, 0)
+    assert (negated["number_edit"], numbered["number_edit"]) == (None, 1)
+    assert (result.metrics["negation_edit@b3"], result.metrics["number_edit@b3"]) == (0.5, 1)
+    assert result.metrics["chrf"] > 70
+
+
+def test_chinese_is_scored_by_its_characters(tmp_path: Path, units: Path) -> None:
+    lines = [f"a:b\tSave the page number {number}\t保存第{number}页面" for number in range(30)]
+    (units / "en-zh_Hans.tsv").write_text("\n".join(["domain\ten\tzh_Hans", *lines]) + "\n", encoding="utf-8")
+    reply = "[保存第]"
+    result, _ = evaluated(units, lambda request: reply, "data.target_language=zh")
+    assert "|tok:zh|" in result.signatures["sacrebleu_bleu"]
+    assert result.metrics["copy_rate"] > 0.5  # by words it would be 0
 
 
 def test_empty_answers_count_as_empty_and_are_told(units: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -430,6 +430,16 @@ def test_terms_are_read_from_pairs_of_any_length(units: Path) -> None:
     assert result.metrics["term_acc"] == 1
 
 
+def test_terms_of_the_test_are_no_terms_of_the_memory(units: Path) -> None:
+    with (units / "en-de.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"a:b\tword{number} here\twort{number} hier\n" for number in range(40))
+    module, _ = module_of(units, best_shown, "method.pairs.split=all")
+    short = {record.source for record in module.context.data.eval_records("test") if record.source.startswith("word")}
+    assert short
+    assert not short & module.memory.terms.keys()
+    assert len(module.memory.terms) >= 40 - len(short)
+
+
 def test_the_products_are_written_down(units: Path) -> None:
     module, _ = module_of(units, best_shown)
     module.answer([asked(record("q1", "Open the page with number 7 here", "?"))])

@@ -86,6 +86,14 @@ def test_bm25_alone_prefers_rare_words_where_the_edit_distance_prefers_the_sente
     assert found(memory, [sentence], tmp_path, rank=Rank.bm25)[0][0][0] == "far:1"
 
 
+def test_a_tie_of_a_search_engine_goes_to_the_shorter_source_and_then_by_id(tmp_path: Path) -> None:
+    texts = {"m:1": "save page !", "m:3": "save page", "m:2": "save page"}  # a mark alone is no word of the index
+    memory = [Pair(identifier=identifier, source=text, target="x") for identifier, text in texts.items()]
+    [ranking] = found(memory, ["save page now"], tmp_path, rank=Rank.bm25)
+    assert len({score for _, score in ranking}) == 1
+    assert [identifier for identifier, _ in ranking] == ["m:2", "m:3", "m:1"]
+
+
 def test_random_pairs_follow_the_seed_and_the_sentence(tmp_path: Path) -> None:
     memory = pairs(40)
 

@@ -46,6 +46,17 @@ def test_the_ranking_by_fuzzy_match_is_that_of_the_naive_search(prefilter: Short
         assert [identifier for identifier, _ in ranking] == [identifier for identifier, _ in expected]
 
 
+def test_candidates_by_vectors_are_ranked_by_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, sentence = pairs(60), "save all changes to page"
+    wanted = matcher(memory, tmp_path)
+    monkeypatch.setattr(wanted, "_dense", wanted._lexical)  # another engine names the candidates; no encoder is needed
+    [ranking] = wanted.matches([record("q", sentence)], rank=Rank.fms, prefilter=Shortlist.dense)
+    expected = reference.ranked(sentence, {pair.identifier: pair.source for pair in memory}, top=MOST_PAIRS)
+    assert [(match.pair.identifier, match.score) for match in ranking] == [
+        (identifier, pytest.approx(score, abs=EXACT)) for identifier, score in expected
+    ]
+
+
 @pytest.mark.parametrize("rank", sorted(set(Rank) - {Rank.cosine, Rank.random}))
 def test_scores_never_rise_down_a_list(rank: Rank, tmp_path: Path) -> None:
     for ranking in found(pairs(40), ["save this page now", "delete it"], tmp_path, rank=rank):

@@ -6,6 +6,7 @@
 Two cases a model. `group`: 8 samples of one prompt of 256 tokens, 64 new tokens each; transformers gets it as one call
 with `num_return_sequences=8`. `ragged`: 16 prompts of 8 to 128 tokens whose answers end after 8 to 256 tokens, spread
 geometrically; transformers gets all rows in one call, left-padded, and a stopping criterion ends each at its length.
+A third side of `ragged`, `batch_1`, is the native engine with a prompt at a time.
 Only useful tokens count: those up to a row's own end. Prints all sides and ends in one JSON line: useful tokens a
 second of each side, and the ratio of the native engine to each other one (median over the repeats, each the quotient of
 two runs of one round).
@@ -122,7 +123,9 @@ def ragged(loaded: LoadedModel, native: dict[str, NativeEngine]) -> dict[str, Si
         loaded.model.generate(ids, attention_mask=mask, generation_config=options, stopping_criteria=stopping)
         return sum(limits)
 
-    return {**{name: partial(ours, engine) for name, engine in native.items()}, "transformers": plain}
+    alone = NativeEngine(NativeConfig(_target_="", batch_size=1), model=loaded.model, tokenizer=loaded.tokenizer)
+    sides = {**native, "batch_1": alone}
+    return {**{name: partial(ours, engine) for name, engine in sides.items()}, "transformers": plain}
 
 
 CASES = {"group": group, "ragged": ragged}

@@ -15,7 +15,7 @@ NUM_FIGURES = {
     "plast": 8,
     "slam": 10,
     "spannorm": 5,
-    "tm": 5,
+    "tm": 9,
 }
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
 

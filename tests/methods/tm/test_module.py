@@ -249,6 +249,25 @@ def test_the_suite_asks_a_few_sentences_of_each_bucket(units: Path) -> None:
     assert "chrf_zero" not in result.metrics
 
 
+def test_another_system_is_compared_on_the_same_sentences(units: Path) -> None:
+    path = units / "en-de.tsv"
+    header, *lines = path.read_text(encoding="utf-8").splitlines()
+    # It knows the truth of every second sentence.
+    drafts = [line.split("\t")[2] if number % 2 else "nichts" for number, line in enumerate(lines)]
+    rows = [f"{line}\t{draft}" for line, draft in zip(lines, drafts, strict=True)]
+    path.write_text("\n".join([f"{header}\tnmt", *rows]) + "\n", encoding="utf-8")
+    result, records = evaluated(units, best_shown, "+eval.suites.tm.systems.other=nmt")
+    assert [row["prediction_other"] for row in result.predictions] == [record.meta["nmt"] for record in records]
+    corpus = CorpusScores("de", evaluation=run_config([]).eval)
+    corpus.update([record.meta["nmt"] for record in records], [record.target for record in records])
+    assert result.metrics["bleu_other"] == pytest.approx(corpus.compute()[0]["bleu"], abs=EXACT)
+    difference = result.metrics["bleu"] - result.metrics["bleu_other"]
+    assert result.metrics["bleu_gain_other"] == pytest.approx(difference, abs=EXACT)
+    assert result.details["chrf_gain_other@b0"].n == result.details["chrf@b0"].n
+    with pytest.raises(DataError, match="no text in this field"):
+        evaluated(units, best_shown, "+eval.suites.tm.systems.other=missing")
+
+
 def test_a_source_is_tested_once(tmp_path: Path, units: Path) -> None:
     text = (units / "en-de.tsv").read_text(encoding="utf-8").splitlines()
     doubled = [line + "?" for line in text[1:]]
@@ -256,6 +275,45 @@ def test_a_source_is_tested_once(tmp_path: Path, units: Path) -> None:
     result, records = evaluated(units, best_shown)
     assert len(result.predictions) < len(records)
     assert len({row["source"] for row in result.predictions}) == len(result.predictions)
+    # Of two targets the first is the reference, and the second is not in the memory either.
+    assert not [row for row in result.predictions if row["gold"].endswith("?")]
+    tested = {row["source"] for row in result.predictions}
+    module, _ = module_of(units, best_shown, "method.pairs.min_words=1", "method.unique_src=false")
+    assert not tested & {pair.source for pair in module.memory.pairs.values()}
+    assert any(pair.target.endswith("?") for pair in module.memory.pairs.values())
+
+
+def test_a_negation_or_a_number_is_told_apart_where_the_match_is_close(tmp_path: Path, units: Path) -> None:
+    """At .857 "not" is the whole difference: chrF hardly sees what a reader would."""
+    memory = [("a:b", f"the user may delete this {thing} today", f"löscht {thing} heute") for thing in ("page", "file")]
+    path = write_units(
+        tmp_path / "memory", [*memory, ("a:b", "keep at most 30 days of logs", "höchstens 30 Tage behalten")]
+    )
+    folder = write_units(
+        tmp_path / "units",
+        [
+            ("a:b", "the user may not delete this page today", "löscht page nicht heute"),
+            ("a:b", "keep at most 90 days of logs", "höchstens 90 Tage behalten"),
+        ],
+    )
+    shares = ["data.split_shares={train: 0.0, val: 0.0, test: 1.0}", "data.train_split=null", "data.val_split=null"]
+    pairs = [f"method.pairs.data=['data=po_tm','data.dir={path}']", "method.pairs.split=all", "method.k=3"]
+    result, _ = evaluated(folder, best_shown, *shares, *pairs)
+    negated, numbered = result.predictions
+    assert negated["best_fms"] == pytest.approx(7 / 8)
+    assert (negated["negation_edit"], numbered["negation_edit"]) == (1, 0)
+    assert (negated["number_edit"], numbered["number_edit"]) == (None, 1)
+    assert (result.metrics["negation_edit@b3"], result.metrics["number_edit@b3"]) == (0.5, 1)
+    assert result.metrics["chrf"] > 70
+
+
+def test_chinese_is_scored_by_its_characters(tmp_path: Path, units: Path) -> None:
+    lines = [f"a:b\tSave the page number {number}\t保存第{number}页面" for number in range(30)]
+    (units / "en-zh_Hans.tsv").write_text("\n".join(["domain\ten\tzh_Hans", *lines]) + "\n", encoding="utf-8")
+    reply = "[保存第]"
+    result, _ = evaluated(units, lambda request: reply, "data.target_language=zh")
+    assert "|tok:zh|" in result.signatures["sacrebleu_bleu"]
+    assert result.metrics["copy_rate"] > 0.5  # by words it would be 0
 
 
 def test_empty_answers_count_as_empty_and_are_told(units: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -307,6 +365,7 @@ def _pairs(units: Path) -> list[tuple[str, str]]:
         (["method.hypothesis=nmt"], "method.hypothesis_field: expected the field of the draft"),
         (["data=gsm8k", "eval=math"], "data: got gsm8k, but method=tm translates"),
         (["eval.base=true"], "eval.base: got true, but eval.suites.tm answers without the memory itself"),
+        (["+eval.suites.tm.systems.zero=x"], "eval.suites.tm.systems: got the name 'zero', which"),
         (["method=finetune"], "eval.suites.tm: got another method, expected method=tm"),
     ],
 )
@@ -369,6 +428,16 @@ def test_terms_are_read_from_pairs_of_any_length(units: Path) -> None:
     result = suite_of(module.config).evaluate(module, module.context.data.eval_records("test"))
     assert result.details["term_acc"].n > 0
     assert result.metrics["term_acc"] == 1
+
+
+def test_terms_of_the_test_are_no_terms_of_the_memory(units: Path) -> None:
+    with (units / "en-de.tsv").open("a", encoding="utf-8") as file:
+        file.writelines(f"a:b\tword{number} here\twort{number} hier\n" for number in range(40))
+    module, _ = module_of(units, best_shown, "method.pairs.split=all")
+    short = {record.source for record in module.context.data.eval_records("test") if record.source.startswith("word")}
+    assert short
+    assert not short & module.memory.terms.keys()
+    assert len(module.memory.terms) >= 40 - len(short)
 
 
 def test_the_products_are_written_down(units: Path) -> None:

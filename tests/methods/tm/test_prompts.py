@@ -136,6 +136,10 @@ def test_a_template_without_its_slots_is_refused(override: str, message: str):
         ("[]", ""),
         ("", ""),
         ("[%(name)s {x}]", "%(name)s {x}"),
+        # A value without brackets, after which the next key was begun; a stop cuts it at its bracket.
+        ("Seite speichern [French", "Seite speichern"),
+        ("Seite [neu] speichern [Brazilian Portuguese]=[Página]", "Seite [neu] speichern"),
+        ("Seite [neu]", "Seite [neu]"),
     ],
 )
 def test_the_value_of_the_last_slot_is_read_by_its_brackets(text: str, expected: str):

@@ -46,6 +46,17 @@ def test_the_ranking_by_fuzzy_match_is_that_of_the_naive_search(prefilter: Short
         assert [identifier for identifier, _ in ranking] == [identifier for identifier, _ in expected]
 
 
+def test_candidates_by_vectors_are_ranked_by_edits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory, sentence = pairs(60), "save all changes to page"
+    wanted = matcher(memory, tmp_path)
+    monkeypatch.setattr(wanted, "_dense", wanted._lexical)  # another engine names the candidates; no encoder is needed
+    [ranking] = wanted.matches([record("q", sentence)], rank=Rank.fms, prefilter=Shortlist.dense)
+    expected = reference.ranked(sentence, {pair.identifier: pair.source for pair in memory}, top=MOST_PAIRS)
+    assert [(match.pair.identifier, match.score) for match in ranking] == [
+        (identifier, pytest.approx(score, abs=EXACT)) for identifier, score in expected
+    ]
+
+
 @pytest.mark.parametrize("rank", sorted(set(Rank) - {Rank.cosine, Rank.random}))
 def test_scores_never_rise_down_a_list(rank: Rank, tmp_path: Path) -> None:
     for ranking in found(pairs(40), ["save this page now", "delete it"], tmp_path, rank=rank):
@@ -84,6 +95,14 @@ def test_bm25_alone_prefers_rare_words_where_the_edit_distance_prefers_the_sente
     sentence = "save all the changes to the okapi"
     assert found(memory, [sentence], tmp_path)[0][0][0] == "near:1"
     assert found(memory, [sentence], tmp_path, rank=Rank.bm25)[0][0][0] == "far:1"
+
+
+def test_a_tie_of_a_search_engine_goes_to_the_shorter_source_and_then_by_id(tmp_path: Path) -> None:
+    texts = {"m:1": "save page !", "m:3": "save page", "m:2": "save page"}  # a mark alone is no word of the index
+    memory = [Pair(identifier=identifier, source=text, target="x") for identifier, text in texts.items()]
+    [ranking] = found(memory, ["save page now"], tmp_path, rank=Rank.bm25)
+    assert len({score for _, score in ranking}) == 1
+    assert [identifier for identifier, _ in ranking] == ["m:2", "m:3", "m:1"]
 
 
 def test_random_pairs_follow_the_seed_and_the_sentence(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_run_in_the_lab_keeps_prompts_matches_and_measures(lab: list[str], run
 
 
 def test_arms_of_a_study_share_their_products_and_differ_in_their_prompts(lab: list[str], run: Run) -> None:
-    hashes = {}
+    hashes, folders = {}, set()
     for name, overrides in {
         "best_last": [],
         "best_first": ["method.order=best_first"],
@@ -78,7 +78,10 @@ def test_arms_of_a_study_share_their_products_and_differ_in_their_prompts(lab: l
         code, out, err = run("run", *lab, *overrides)
         assert code == 0, err
         folder = Path(out.splitlines()[-1])
+        folders.add(folder.name)
         provenance = json.loads((folder / "provenance.json").read_text(encoding="utf-8"))
+        order = "best_first" if name == "best_first" else "best_last"
+        assert provenance["signatures"]["tm_prompt"].endswith(f"|{order}")
         hashes[name] = provenance["signatures"]["tm_prompt_hash"]
         if name != "best_last":
             first_asked = {}
@@ -86,7 +89,7 @@ def test_arms_of_a_study_share_their_products_and_differ_in_their_prompts(lab: l
                 first_asked.setdefault(stage["name"], stage["reused"])
             assert first_asked["tm_zero_shot"]
             assert first_asked["tm_matches"] == (name != "foreign")
-    assert len(set(hashes.values())) == len(hashes)
+    assert len(set(hashes.values())) == len(hashes) == len(folders)  # an order has a run name of its own
 
 
 def test_the_word_list_of_the_lab_trains_a_translator(lab: list[str], run: Run) -> None:

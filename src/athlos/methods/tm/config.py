@@ -203,8 +203,12 @@ class TmSuiteConfig(SuiteConfig):
     """Sentences of each bucket that are asked, from the front of the split; 0 = all."""
     zero_shot: bool = False
     """Also answer without the memory, as a stage product, and compare."""
+    systems: dict[str, str] = field(default_factory=dict)
+    """Name of another system in the metrics -> the field of the data with its translations; compared too."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        for name in {"copy", "zero"} & self.systems.keys():
+            yield f"{path}.systems: got the name '{name}', which the suite gives itself; choose another"
         if not isinstance(run.method, TmConfig):
             yield f"{path}: got another method, expected method=tm, whose matches decide the buckets"
         if run.eval.base:

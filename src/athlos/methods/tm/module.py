@@ -27,7 +27,8 @@ from athlos.parts import PartContext
 from athlos.stages import Stage, StageStore, content_hash
 from athlos.training.module import Measured, MethodModule
 
-ZERO_SHOT_VERSION = 1
+ZERO_SHOT_VERSION = 2
+"""Raised when the same prompts are answered or read in another way."""
 ANSWERS = "answers.jsonl"
 MOST_RECALL_SENTENCES = 200
 """Sentences whose best match is also looked for in the whole memory, for `retrieval/prefilter_recall`."""

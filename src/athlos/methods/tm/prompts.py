@@ -5,6 +5,7 @@ pass, so that braces in a text are never slots.
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from athlos.text.prompt_styles import language_name, one_line_segment
 
 QUOTES = {'"': '"', "'": "'", "“": "”", "„": "“", "«": "»", "»": "«", "「": "」"}
 """Opening mark -> the one that closes it."""
+NEXT_KEY = re.compile(r"\[[^\W\d][\w ()-]*(?:\]=|$)")
+"""The key of one more language, with which a model goes on; a stop at the bracket cuts it there."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,11 +96,11 @@ def _stops(method: TmConfig, names: Mapping[str, str], texts: Sequence[str]) -> 
 def read_code(text: str, *, is_open: bool = False) -> str:
     """The value of the last slot: one `[` before it is dropped, and it ends at the bracket that closes it, or the line.
 
-    `[Seite [neu] speichern] [English]=` -> `Seite [neu] speichern`.
+    A value without that `[` ends at the next key too. `[Seite [neu] speichern] [English]=` -> `Seite [neu] speichern`.
     """
     line = first_line(text)
     if not is_open:
-        line = line.removeprefix("[")
+        line = line[1:] if line.startswith("[") else NEXT_KEY.split(line)[0]
     depth = 0
     for place, character in enumerate(line):
         depth += (character == "[") - (character == "]")

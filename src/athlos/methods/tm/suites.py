@@ -1,7 +1,8 @@
 """Translation with a memory, measured: by bucket of the best match, against zero-shot and against the match itself.
 
-Names end in `_zero` (the same model without the memory) and `_copy` (the target of the best match, TM-copy), and in
-`@b0` .. `@b4` within a bucket: systems are compared within one, since sentences with a better match are easier.
+Names end in `_zero` (the same model without the memory), `_copy` (the target of the best match, TM-copy) or the name of
+a system whose translations stand in the data, and in `@b0` .. `@b4` within a bucket: systems are compared within one,
+since sentences with a better match are easier.
 `chrf_gain_zero` is a difference with the interval of a paired bootstrap, `chrf_p_zero` its p value.
 """
 
@@ -50,6 +51,8 @@ class TmSuite:
         systems = {"": asked.answers, "_copy": [_copied(matches) for matches in matched]}
         if self.config.zero_shot:
             systems["_zero"] = self._zero_shot(answerer, asked)
+        for name, field in self.config.systems.items():
+            systems[f"_{name}"] = [_stored(record, field) for record in asked.records]
         result = SuiteResult(signatures=self._signatures(asked, method=answerer.method))
         result.predictions = asked.rows([record.target for record in asked.records], **self._of_items(asked, matched))
         for row, record, prediction, bucket in zip(

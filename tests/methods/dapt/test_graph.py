@@ -132,3 +132,16 @@ def test_a_graph_says_whether_it_was_joined():
 def test_a_cycle_has_no_order():
     with pytest.raises(DataError, match=r"a cycle goes through the nodes \[1, 2\]"):
         topological_order(Graph(("a #2", "b #1")).parents)
+
+
+def test_a_node_that_repeats_the_question_goes_where_others_are_left():
+    question = "What is the seat of the county where Van Hook lies?"
+    texts = [question, "In which county does Van Hook lie?", "What is the seat of #2?"]
+    graph = repaired(texts, question=question, max_nodes=6)
+    assert graph.texts == ("In which county does Van Hook lie?", "What is the seat of #1?")
+    assert not graph.is_joined
+    assert repaired([question.upper()], question=question, max_nodes=6).texts == (question.upper(),)
+    needed = ["What is the seat of the county where Van Hook lies", "Who founded #1?"]
+    assert repaired(needed, question=question, max_nodes=6).texts == tuple(needed)
+    two = repaired([question, "Where does Van Hook lie?", "Where is the seat?"], question=question, max_nodes=6)
+    assert two.texts[-1] == f"{question} (#1; #2)"

@@ -10,7 +10,7 @@ from tests.methods.dapt.world import ENGLISH, GERMAN, Script, Shelf, method, row
 from athlos.data.records import PARALLEL, QuestionRecord, Step
 from athlos.errors import ConfigError, DataError
 from athlos.methods.dapt import prompts
-from athlos.methods.dapt.components import Components, Question, damaged, parse_answer, with_lost_words
+from athlos.methods.dapt.components import Components, Question, damaged, read_reply, with_lost_words
 from athlos.methods.dapt.config import Final, Fuse, Memory, MergeKind, Path, Retrieval, Solve
 from athlos.methods.dapt.pipeline import voted
 
@@ -102,6 +102,29 @@ def test_a_single_path_gets_its_missing_wordings_by_translation(path: Path, retr
 @pytest.mark.parametrize("kind", [kind for kind in MergeKind if kind.name != "llm"], ids=lambda kind: kind.name)
 def test_every_merge_solves_what_is_known(kind: MergeKind):
     assert run(method(merge={"kind": kind}))[0].text == "Aare-de"
+
+
+def test_a_question_in_english_is_never_translated_and_has_one_wording():
+    """Neither for the missing wordings nor for the alignment: a call for it would cost a model as much as an answer."""
+    graph = json.dumps(["home of Anna ?", "river of #1 ?"])
+    script = Script(lambda prompt: graph if "Split" in prompt else '{"answer": "Bern"}')
+    [prediction] = run(method(translator="model", decomposer="model", reader="model"), [ENGLISH], script=script)
+    assert prediction.text == "Bern"
+    assert {row["purpose"] for row in prediction.trace if "reply" in row} == {"decompose_en", "read"}
+    reading = [row["prompt"] for row in rows(prediction, "read")]
+    assert len(reading) == 2
+    assert all(prompt.count("Question:") == 1 for prompt in reading)
+    assert all('"english"' not in prompt for prompt in reading)
+
+
+def test_servers_are_held_to_the_form_of_a_graph_and_of_an_answer():
+    graph = json.dumps(["Heim von Anna ?", "Fluss von #1 ?"])
+    script = Script(lambda prompt: graph if "Zerlege" in prompt else '{"answer": "Bern-de", "english": "Bern"}')
+    run(method(path=Path.src, translator="oracle", decomposer="model", reader="model"), script=script)
+    forms = [json.loads(prompt.reply_schema) for batch in script.prompts for prompt in batch]
+    assert [form["type"] for form in forms] == ["array", "object", "object"]
+    assert forms[0]["maxItems"] == 6
+    assert forms[1]["required"] == ["answer", "english"]
 
 
 def test_a_tau_above_all_scores_with_english_preferred_is_the_english_path():
@@ -257,10 +280,33 @@ def test_votes():
         ('{"answer": null, "english": "Vienna"}', ("Vienna", "Vienna")),
         ('{"answer": ["a"]}', (None, None)),
         ("", (None, None)),
+        ('{"answer": "unbekannt", "english": "Vienna"}', ("Vienna", "Vienna")),
+        ('The answer is {"answer": "Wien", "english": "Vienna"}.', ("Wien", "Vienna")),
+        ('{"answer": "Wien", "engl', ("Wien", "Wien")),
+        ('{"answer": "Wi', ("Wi", "Wi")),
+        ("To determine the capital, I'll analyze the passages:\n\n1. Wien", (None, None)),
+        ("The passages say a lot about the city, but what counts here is that the capital is Wien.", (None, None)),
     ],
 )
 def test_answers_of_models_are_read(reply: str, answer: tuple[str | None, str | None]):
-    assert parse_answer(reply) == answer
+    assert read_reply(reply).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_valid", "is_lost"),
+    [
+        ('{"answer": "Wien"}', True, False),
+        ('{"answer": "unknown"}', True, False),
+        ("Wien", False, False),
+        ("unknown", False, False),
+        ('{"answer": ["a"]}', False, True),
+        ("I have to think about this one:\nWien", False, True),
+        ("", False, True),
+    ],
+)
+def test_replies_that_keep_the_form_and_those_that_are_lost_are_told_apart(reply: str, is_valid: bool, is_lost: bool):
+    reading = read_reply(reply)
+    assert (reading.is_valid, reading.is_lost) == (is_valid, is_lost)
 
 
 class _Always:
@@ -336,7 +382,12 @@ def test_prompts_are_in_the_language_of_the_question_and_demonstrations_are_of_n
         assert said.demonstrations[2][0] not in text
         assert text.endswith("Q?")
         read = prompts.read(["Q?"], [], language=language)
-        assert said.unknown in read
+        assert read.endswith(said.read)  # behind the passages: a small model forgets what stood before them
+        assert said.unknown in said.read
+        keys = json.loads(prompts.answer_schema(language))["required"]
+        assert keys == (["answer"] if language == "en" else ["answer", "english"])
+        assert all(f'"{key}": "' in said.read for key in keys)
+        assert said.read.count('": "') == len(keys)
         for _, nodes in said.demonstrations:
             assert any("#1" in node for node in nodes)
     asked = Question.of(GERMAN, pivot="en")

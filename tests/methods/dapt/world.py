@@ -118,9 +118,11 @@ class Script:
     def __init__(self, reply: Callable[[str], str] = lambda prompt: "") -> None:
         self.reply = reply
         self.batches: list[list[str]] = []
+        self.prompts: list[Sequence[Any]] = []
 
     def generate(self, prompts: Sequence[Any], *, rule: Any, num_samples: int = 1, stop: Sequence[str] = (), **_: Any):
         self.batches.append([prompt.text for prompt in prompts])
+        self.prompts.append(prompts)
         return [
             [
                 Sample(

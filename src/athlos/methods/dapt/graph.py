@@ -213,12 +213,29 @@ def without_join(graph: Graph) -> Graph:
     return Graph(graph.texts[:-1]) if graph.is_joined and len(graph.texts) > 1 else graph
 
 
+def without_repeats(texts: Sequence[str], *, question: str) -> list[str]:
+    """The texts without those that say the question again and that no other rests on, where others are left."""
+    asked = _words(question)
+    needed = {number for text in texts for number in references(text)}
+    kept = [number for number, text in enumerate(texts, start=1) if number in needed or _words(text) != asked]
+    if not kept:
+        return list(texts[:1])
+    places = {number: place for place, number in enumerate(kept, start=1)}
+    return [_with_places(texts[number - 1], places) for number in kept]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
 def repaired(texts: Sequence[str], *, question: str, max_nodes: int) -> Graph:
     """A graph with one sink, at most `max_nodes` nodes, in an order of solution.
 
     Dangling references are taken out, and those that close a cycle, backward ones before forward ones. Nodes beyond the
-    cap go, the last ones first. Several sinks are joined by a final node: the question with their answers.
+    cap go, the last ones first. Several sinks are joined by a final node: the question with their answers. A node that
+    repeats the question beside others goes before that: it is what they are there for.
     """
+    texts = without_repeats(texts, question=question)
     edges = [
         (number - 1, child)
         for child, text in enumerate(texts)

@@ -11,6 +11,7 @@ from athlos.errors import ConfigError, choices
 from athlos.retrieval.interface import Passage
 from athlos.text.language import base_language
 
+ENGLISH = "en"
 MAX_PASSAGE_CHARACTERS = 1200
 """Of one passage in a prompt."""
 
@@ -37,13 +38,13 @@ WORDINGS = {
         decompose=(
             "Split the question into the fewest sub-questions that each ask for a single fact and can be looked up "
             "by themselves. Write #1 for the answer to sub-question 1, #2 for the answer to sub-question 2. Do not "
-            "answer anything. A question that compares ends with a sub-question that compares. At most {max_nodes} "
-            'sub-questions. Reply with a JSON list of objects with "id", "question" and "depends_on".'
+            "answer anything and do not repeat the question. The last sub-question asks for the final answer; where "
+            "the question compares, it compares. At most {max_nodes} sub-questions. Reply with a JSON list of the "
+            "sub-questions."
         ),
         read=(
-            "Answer the question from the passages alone, in as few words as possible. The passages may be in another "
-            'language. Reply in JSON: {{"answer": the answer in {language}, "english": the same in English}}. If the '
-            'passages do not say, the answer is "unknown".'
+            'Answer the question from the passages alone, in as few words as possible, or with "unknown" if they do '
+            'not say. Reply with JSON alone: {"answer": "..."}'
         ),
         compose="Give the final answer to the question from these solved steps, in as few words as possible.",
         question="Question",
@@ -77,13 +78,14 @@ WORDINGS = {
         decompose=(
             "Zerlege die Frage in möglichst wenige Teilfragen, die jeweils nach einer einzigen Tatsache fragen und für "
             "sich nachgeschlagen werden können. Schreibe #1 für die Antwort auf Teilfrage 1, #2 für die auf Teilfrage "
-            "2. Beantworte nichts. Eine Frage, die vergleicht, endet mit einer Teilfrage, die vergleicht. Höchstens "
-            '{max_nodes} Teilfragen. Antworte mit einer JSON-Liste von Objekten mit "id", "question" und "depends_on".'
+            "2. Beantworte nichts und wiederhole die Frage nicht. Die letzte Teilfrage fragt nach der endgültigen "
+            "Antwort; wo die Frage vergleicht, vergleicht sie. Höchstens {max_nodes} Teilfragen. Antworte mit einer "
+            "JSON-Liste der Teilfragen."
         ),
         read=(
-            "Beantworte die Frage allein aus den Textstellen, mit so wenigen Wörtern wie möglich. Die Textstellen "
-            'können in einer anderen Sprache sein. Antworte in JSON: {{"answer": die Antwort auf Deutsch, "english": '
-            'dieselbe auf Englisch}}. Steht die Antwort nicht in den Textstellen, lautet sie "unbekannt".'
+            "Beantworte die Frage allein aus den Textstellen, auch solchen in einer anderen Sprache, mit so wenigen "
+            'Wörtern wie möglich, oder mit "unbekannt", wenn sie nichts dazu sagen. Antworte nur mit JSON: '
+            '{"answer": "... auf Deutsch", "english": "... auf Englisch"}'
         ),
         compose="Gib aus diesen gelösten Schritten die endgültige Antwort auf die Frage, so kurz wie möglich.",
         question="Frage",
@@ -117,13 +119,14 @@ WORDINGS = {
         decompose=(
             "Divide la pregunta en el menor número posible de subpreguntas que pidan un solo dato cada una y que se "
             "puedan buscar por separado. Escribe #1 por la respuesta a la subpregunta 1, #2 por la respuesta a la 2. "
-            "No respondas nada. Una pregunta que compara termina con una subpregunta que compara. Como máximo "
-            '{max_nodes} subpreguntas. Responde con una lista JSON de objetos con "id", "question" y "depends_on".'
+            "No respondas nada ni repitas la pregunta. La última subpregunta pide la respuesta final; si la pregunta "
+            "compara, ella compara. Como máximo {max_nodes} subpreguntas. Responde con una lista JSON de las "
+            "subpreguntas."
         ),
         read=(
-            "Responde a la pregunta solo con los pasajes, con las menos palabras posibles. Los pasajes pueden estar en "
-            'otro idioma. Responde en JSON: {{"answer": la respuesta en español, "english": la misma en inglés}}. Si '
-            'los pasajes no lo dicen, la respuesta es "desconocido".'
+            "Responde a la pregunta solo con los pasajes, aunque estén en otro idioma, con las menos palabras "
+            'posibles, o con "desconocido" si no lo dicen. Responde solo con JSON: '
+            '{"answer": "... en español", "english": "... en inglés"}'
         ),
         compose="Da la respuesta final a la pregunta a partir de estos pasos resueltos, lo más breve posible.",
         question="Pregunta",
@@ -153,13 +156,13 @@ WORDINGS = {
         decompose=(
             "Découpe la question en le moins de sous-questions possible, dont chacune demande un seul fait et peut "
             "être cherchée seule. Écris #1 pour la réponse à la sous-question 1, #2 pour la réponse à la 2. Ne réponds "
-            "à rien. Une question qui compare finit par une sous-question qui compare. Au plus {max_nodes} "
-            'sous-questions. Réponds par une liste JSON d\'objets avec "id", "question" et "depends_on".'
+            "à rien et ne répète pas la question. La dernière sous-question demande la réponse finale ; si la question "
+            "compare, elle compare. Au plus {max_nodes} sous-questions. Réponds par une liste JSON des sous-questions."
         ),
         read=(
-            "Réponds à la question d'après les passages seuls, avec le moins de mots possible. Les passages peuvent "
-            'être dans une autre langue. Réponds en JSON : {{"answer": la réponse en français, "english": la même en '
-            'anglais}}. Si les passages ne le disent pas, la réponse est "inconnu".'
+            "Réponds à la question d'après les passages seuls, même dans une autre langue, avec le moins de mots "
+            'possible, ou par "inconnu" s\'ils ne le disent pas. Réponds en JSON seulement : '
+            '{"answer": "... en français", "english": "... en anglais"}'
         ),
         compose="Donne la réponse finale à la question d'après ces étapes résolues, la plus courte possible.",
         question="Question",
@@ -188,14 +191,13 @@ WORDINGS = {
         name="Japanese",
         decompose=(
             "質問を、それぞれ一つの事実だけを尋ね、単独で調べられる、できるだけ少ない小問に分けてください。"
-            "小問1の答えは#1、小問2の答えは#2と書いてください。何も答えないでください。比較する質問は、比較する小問で"
-            "終わります。小問は最大{max_nodes}個です。"
-            '"id"、"question"、"depends_on"を持つオブジェクトのJSONリストで返してください。'
+            "小問1の答えは#1、小問2の答えは#2と書いてください。何も答えず、質問を繰り返さないでください。最後の小問は"
+            "最終的な答えを尋ねます。比較する質問なら、それは比較します。小問は最大{max_nodes}個です。"
+            "小問のJSONリストで返してください。"
         ),
         read=(
-            "文章だけを根拠に、できるだけ短く質問に答えてください。文章は別の言語のこともあります。"
-            'JSONで返してください: {{"answer": 日本語の答え, "english": 同じ答えの英語}}。'
-            "文章に書かれていなければ、答えは「不明」です。"
+            "別の言語のものも含む文章だけを根拠に、できるだけ短く質問に答えてください。書かれていなければ「不明」と"
+            '答えてください。JSONだけで返してください: {"answer": "日本語で...", "english": "英語で..."}'
         ),
         compose="解決済みの手順から、質問への最終的な答えをできるだけ短く述べてください。",
         question="質問",
@@ -228,12 +230,12 @@ WORDINGS = {
         name="Chinese",
         decompose=(
             "把问题拆成尽可能少的子问题,每个子问题只问一个事实,并且可以单独查找。用#1表示子问题1的答案,"
-            "用#2表示子问题2的答案。不要回答任何问题。比较类的问题以一个进行比较的子问题结束。最多{max_nodes}个子问题。"
-            '请用JSON列表回答,列表中的对象含有"id"、"question"和"depends_on"。'
+            "用#2表示子问题2的答案。不要回答任何问题,也不要重复原问题。最后一个子问题询问最终答案;"
+            "如果原问题是比较,它就进行比较。最多{max_nodes}个子问题。请用子问题的JSON列表回答。"
         ),
         read=(
-            "只根据文段,用尽可能少的字回答问题。文段可能是另一种语言。"
-            '请用JSON回答:{{"answer": 中文答案, "english": 同一答案的英文}}。如果文段没有说明,答案是"未知"。'
+            "只根据文段(也可能是另一种语言的)用尽可能少的字回答问题;如果文段没有说明,回答“未知”。"
+            '只用JSON回答:{"answer": "...中文", "english": "...英文"}'
         ),
         compose="根据这些已解决的步骤,用尽可能少的字给出问题的最终答案。",
         question="问题",
@@ -278,11 +280,7 @@ def decompose(text: str, *, language: str, num_demonstrations: int, max_nodes: i
     said = wording(language)
     parts = [said.decompose.format(max_nodes=max_nodes)]
     for question, nodes in said.demonstrations[:num_demonstrations]:
-        rows = [
-            {"id": number, "question": node, "depends_on": [int(j) for j in range(1, number) if f"#{j}" in node]}
-            for number, node in enumerate(nodes, start=1)
-        ]
-        parts.append(f"{said.question}: {question}\n{json.dumps(rows, ensure_ascii=False)}")
+        parts.append(f"{said.question}: {question}\n{json.dumps(nodes, ensure_ascii=False)}")
     return "\n\n".join([*parts, f"{said.question}: {text}"])
 
 
@@ -303,17 +301,28 @@ def merge(text: str, english: str, source_nodes: Sequence[str], english_nodes: S
 
 
 def read(wordings: Sequence[str], passages: Sequence[Passage], *, language: str) -> str:
-    """The passages, then the question in each of its wordings."""
+    """The passages, then the question in each of its wordings; last what is wanted, which a small model forgets."""
     said = wording(language)
     asked = "\n".join(f"{said.question}: {text}" for text in wordings)
-    instruction = said.read.format(language=said.name)
-    return f"{instruction}\n\n{said.passages}:\n{_listed(passages)}\n\n{asked}"
+    return f"{said.passages}:\n{_listed(passages)}\n\n{asked}\n\n{said.read}"
 
 
 def compose(text: str, chain: Sequence[tuple[str, str]], passages: Sequence[Passage], *, language: str) -> str:
     said = wording(language)
     steps = "\n".join(f"{number}. {node} -> {answer}" for number, (node, answer) in enumerate(chain, start=1))
-    return f"{said.compose}\n\n{said.passages}:\n{_listed(passages)}\n\n{steps}\n\n{said.question}: {text}"
+    return f"{said.passages}:\n{_listed(passages)}\n\n{steps}\n\n{said.question}: {text}\n\n{said.compose}"
+
+
+def graph_schema(max_nodes: int) -> str:
+    """What a reply of the decomposer is held to where a server can do that."""
+    return json.dumps({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": max_nodes})
+
+
+def answer_schema(language: str) -> str:
+    """What a reply of the reader is held to: an answer in the language, and in English where that is another one."""
+    names = ["answer"] if base_language(language) == ENGLISH else ["answer", "english"]
+    properties = {name: {"type": "string"} for name in names}
+    return json.dumps({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
 
 
 def _listed(passages: Sequence[Passage]) -> str:

@@ -18,7 +18,7 @@ from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.suites.qa import QuestionSuite
 from athlos.generation.interface import Request
-from athlos.methods.dapt.components import ENGLISH, damaged, with_lost_words
+from athlos.methods.dapt.components import damaged, with_lost_words
 from athlos.methods.dapt.config import (
     BilingualRecallConfig,
     ChainSuiteConfig,
@@ -28,6 +28,7 @@ from athlos.methods.dapt.config import (
 )
 from athlos.methods.dapt.construct import REASONS, english_row
 from athlos.methods.dapt.measures import bilingual_gain
+from athlos.methods.dapt.prompts import ENGLISH
 from athlos.methods.dapt.recall import check_equal_k, crossing, filled_steps, recall, shared_out, step_gold
 from athlos.retrieval.building import build_index
 from athlos.retrieval.corpora import gold_ids

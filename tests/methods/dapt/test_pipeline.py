@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path as FilePath
 
 import pytest
 from tests.methods.dapt.world import ENGLISH, GERMAN, Script, Shelf, method, rows, run
@@ -13,6 +14,11 @@ from athlos.methods.dapt import prompts
 from athlos.methods.dapt.components import Components, Question, damaged, read_reply, with_lost_words
 from athlos.methods.dapt.config import Final, Fuse, Memory, MergeKind, Path, Retrieval, Solve
 from athlos.methods.dapt.pipeline import voted
+from athlos.retrieval.config import LexicalIndexConfig
+from athlos.retrieval.corpus import GivenCorpus
+from athlos.retrieval.interface import CorpusPassage
+from athlos.retrieval.lexical import LexicalIndex
+from athlos.stages import StageStore
 
 
 def queries(shelf: Shelf, language: str) -> list[str]:
@@ -248,6 +254,15 @@ def test_identical_errors_give_the_dual_path_no_win():
         for path in Path
     }
     assert free[Path.dual] > max(free[Path.src], free[Path.en])
+
+
+def test_a_language_that_the_corpus_lacks_is_refused(tmp_path: FilePath):
+    """Nothing would be found in it, and the second path would be worth nothing without a word."""
+    passages = [CorpusPassage(identifier="p", text="home of Anna", language="en")]
+    index = LexicalIndex(LexicalIndexConfig(k1=1.2, b=0.75), corpus=GivenCorpus(passages), stages=StageStore(tmp_path))
+    with pytest.raises(ConfigError, match="language 'de' is not in the corpus"):
+        run(method(), shelf=index)
+    assert run(method(retrieval=Retrieval.en), shelf=index)
 
 
 def test_a_question_that_names_a_number_sign_is_no_reference():

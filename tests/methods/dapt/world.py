@@ -22,7 +22,7 @@ from athlos.methods.dapt.config import (
     Solve,
 )
 from athlos.methods.dapt.pipeline import DaptSolver, Decomposed, decompose
-from athlos.retrieval.interface import Passage
+from athlos.retrieval.interface import Index, Passage
 
 NAMES = {
     "de": {"anna": "Anna", "bern": "Bern-de", "aare": "Aare-de"},
@@ -184,7 +184,7 @@ def run(
     records: Sequence[QuestionRecord] = (GERMAN,),
     *,
     script: Script | None = None,
-    shelf: Shelf | None = None,
+    shelf: Index | None = None,
     seed: int = 1,
 ) -> list[Prediction]:
     """The pipeline from end to end over some questions, in order; the trace begins with the decomposition."""

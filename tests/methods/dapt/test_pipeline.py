@@ -123,14 +123,14 @@ def test_a_question_in_english_is_never_translated_and_has_one_wording():
     assert all('"english"' not in prompt for prompt in reading)
 
 
-def test_servers_are_held_to_the_form_of_a_graph_and_of_an_answer():
+def test_servers_are_held_to_the_form_of_an_answer():
     graph = json.dumps(["Heim von Anna ?", "Fluss von #1 ?"])
     script = Script(lambda prompt: graph if "Zerlege" in prompt else '{"answer": "Bern-de", "english": "Bern"}')
     run(method(path=Path.src, translator="oracle", decomposer="model", reader="model"), script=script)
-    forms = [json.loads(prompt.reply_schema) for batch in script.prompts for prompt in batch]
-    assert [form["type"] for form in forms] == ["array", "object", "object"]
-    assert forms[0]["maxItems"] == 6
-    assert forms[1]["required"] == ["answer", "english"]
+    forms = [prompt.reply_schema for batch in script.prompts for prompt in batch]
+    assert len(forms) == 3
+    assert forms[0] == ""
+    assert json.loads(forms[1])["required"] == ["answer", "english"]
 
 
 def test_a_tau_above_all_scores_with_english_preferred_is_the_english_path():

@@ -95,10 +95,10 @@ class Components:
         if self.config.translator == "model":
             return (yield from self._asked_translation(question.text, source=question.language, target=question.pivot))
         if self.config.translator == "file":
-            known = self._translations
-            if question.text not in known and question.identifier not in known:
-                raise DataError(f"method.translations: no row translates question '{question.identifier}'")
-            return known.get(question.text) or known[question.identifier]
+            for key in (question.text, question.identifier):
+                if key in self._translations:
+                    return self._translations[key] or None
+            raise DataError(f"method.translations: no row translates question '{question.identifier}'")
         if question.english is None:
             raise DataError(f"question '{question.identifier}': the data have no parallel question in English")
         return with_lost_words(question.english, self.config.noise.translate, self._rng(question, "translate"))
@@ -144,10 +144,9 @@ class Components:
                     max_nodes=self.config.max_nodes,
                 ),
                 max_new_tokens=self.config.max_new_tokens,
-                reply_schema=prompts.graph_schema(self.config.max_nodes),
             )
         ]
-        return parse_graph(reply)
+        return parse_graph(reply, question=text)
 
     def _damaged(self, texts: Sequence[str], question: Question, language: str) -> list[str] | None:
         noise = self.config.noise

@@ -38,9 +38,8 @@ WORDINGS = {
         decompose=(
             "Split the question into the fewest sub-questions that each ask for a single fact and can be looked up "
             "by themselves. Write #1 for the answer to sub-question 1, #2 for the answer to sub-question 2. Do not "
-            "answer anything and do not repeat the question. The last sub-question asks for the final answer; where "
-            "the question compares, it compares. At most {max_nodes} sub-questions. Reply with a JSON list of the "
-            "sub-questions."
+            "answer anything. A question that compares ends with a sub-question that compares. At most {max_nodes} "
+            'sub-questions. Reply with a JSON list of objects with "id", "question" and "depends_on".'
         ),
         read=(
             'Answer the question from the passages alone, in as few words as possible, or with "unknown" if they do '
@@ -78,9 +77,8 @@ WORDINGS = {
         decompose=(
             "Zerlege die Frage in möglichst wenige Teilfragen, die jeweils nach einer einzigen Tatsache fragen und für "
             "sich nachgeschlagen werden können. Schreibe #1 für die Antwort auf Teilfrage 1, #2 für die auf Teilfrage "
-            "2. Beantworte nichts und wiederhole die Frage nicht. Die letzte Teilfrage fragt nach der endgültigen "
-            "Antwort; wo die Frage vergleicht, vergleicht sie. Höchstens {max_nodes} Teilfragen. Antworte mit einer "
-            "JSON-Liste der Teilfragen."
+            "2. Beantworte nichts. Eine Frage, die vergleicht, endet mit einer Teilfrage, die vergleicht. Höchstens "
+            '{max_nodes} Teilfragen. Antworte mit einer JSON-Liste von Objekten mit "id", "question" und "depends_on".'
         ),
         read=(
             "Beantworte die Frage allein aus den Textstellen, auch solchen in einer anderen Sprache, mit so wenigen "
@@ -119,9 +117,8 @@ WORDINGS = {
         decompose=(
             "Divide la pregunta en el menor número posible de subpreguntas que pidan un solo dato cada una y que se "
             "puedan buscar por separado. Escribe #1 por la respuesta a la subpregunta 1, #2 por la respuesta a la 2. "
-            "No respondas nada ni repitas la pregunta. La última subpregunta pide la respuesta final; si la pregunta "
-            "compara, ella compara. Como máximo {max_nodes} subpreguntas. Responde con una lista JSON de las "
-            "subpreguntas."
+            "No respondas nada. Una pregunta que compara termina con una subpregunta que compara. Como máximo "
+            '{max_nodes} subpreguntas. Responde con una lista JSON de objetos con "id", "question" y "depends_on".'
         ),
         read=(
             "Responde a la pregunta solo con los pasajes, aunque estén en otro idioma, con las menos palabras "
@@ -156,8 +153,8 @@ WORDINGS = {
         decompose=(
             "Découpe la question en le moins de sous-questions possible, dont chacune demande un seul fait et peut "
             "être cherchée seule. Écris #1 pour la réponse à la sous-question 1, #2 pour la réponse à la 2. Ne réponds "
-            "à rien et ne répète pas la question. La dernière sous-question demande la réponse finale ; si la question "
-            "compare, elle compare. Au plus {max_nodes} sous-questions. Réponds par une liste JSON des sous-questions."
+            "à rien. Une question qui compare finit par une sous-question qui compare. Au plus {max_nodes} "
+            'sous-questions. Réponds par une liste JSON d\'objets avec "id", "question" et "depends_on".'
         ),
         read=(
             "Réponds à la question d'après les passages seuls, même dans une autre langue, avec le moins de mots "
@@ -191,9 +188,9 @@ WORDINGS = {
         name="Japanese",
         decompose=(
             "質問を、それぞれ一つの事実だけを尋ね、単独で調べられる、できるだけ少ない小問に分けてください。"
-            "小問1の答えは#1、小問2の答えは#2と書いてください。何も答えず、質問を繰り返さないでください。最後の小問は"
-            "最終的な答えを尋ねます。比較する質問なら、それは比較します。小問は最大{max_nodes}個です。"
-            "小問のJSONリストで返してください。"
+            "小問1の答えは#1、小問2の答えは#2と書いてください。何も答えないでください。比較する質問は、比較する小問で"
+            "終わります。小問は最大{max_nodes}個です。"
+            '"id"、"question"、"depends_on"を持つオブジェクトのJSONリストで返してください。'
         ),
         read=(
             "別の言語のものも含む文章だけを根拠に、できるだけ短く質問に答えてください。書かれていなければ「不明」と"
@@ -230,8 +227,8 @@ WORDINGS = {
         name="Chinese",
         decompose=(
             "把问题拆成尽可能少的子问题,每个子问题只问一个事实,并且可以单独查找。用#1表示子问题1的答案,"
-            "用#2表示子问题2的答案。不要回答任何问题,也不要重复原问题。最后一个子问题询问最终答案;"
-            "如果原问题是比较,它就进行比较。最多{max_nodes}个子问题。请用子问题的JSON列表回答。"
+            "用#2表示子问题2的答案。不要回答任何问题。比较类的问题以一个进行比较的子问题结束。最多{max_nodes}个子问题。"
+            '请用JSON列表回答,列表中的对象含有"id"、"question"和"depends_on"。'
         ),
         read=(
             "只根据文段(也可能是另一种语言的)用尽可能少的字回答问题;如果文段没有说明,回答“未知”。"
@@ -280,7 +277,11 @@ def decompose(text: str, *, language: str, num_demonstrations: int, max_nodes: i
     said = wording(language)
     parts = [said.decompose.format(max_nodes=max_nodes)]
     for question, nodes in said.demonstrations[:num_demonstrations]:
-        parts.append(f"{said.question}: {question}\n{json.dumps(nodes, ensure_ascii=False)}")
+        rows = [
+            {"id": number, "question": node, "depends_on": [int(j) for j in range(1, number) if f"#{j}" in node]}
+            for number, node in enumerate(nodes, start=1)
+        ]
+        parts.append(f"{said.question}: {question}\n{json.dumps(rows, ensure_ascii=False)}")
     return "\n\n".join([*parts, f"{said.question}: {text}"])
 
 
@@ -311,11 +312,6 @@ def compose(text: str, chain: Sequence[tuple[str, str]], passages: Sequence[Pass
     said = wording(language)
     steps = "\n".join(f"{number}. {node} -> {answer}" for number, (node, answer) in enumerate(chain, start=1))
     return f"{said.passages}:\n{_listed(passages)}\n\n{steps}\n\n{said.question}: {text}\n\n{said.compose}"
-
-
-def graph_schema(max_nodes: int) -> str:
-    """What a reply of the decomposer is held to where a server can do that."""
-    return json.dumps({"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": max_nodes})
 
 
 def answer_schema(language: str) -> str:

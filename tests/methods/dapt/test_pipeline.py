@@ -105,6 +105,14 @@ def test_a_single_path_gets_its_missing_wordings_by_translation(path: Path, retr
     assert languages == {Retrieval.bilingual: {"de", "en"}, Retrieval.src: {"de"}, Retrieval.en: {"en"}}[retrieval]
 
 
+def test_a_translated_node_may_name_its_own_parents_alone():
+    said = {"Heim von Anna ?": "home of Anna ? #4", "Fluss von #1 ?": "river of #1 ? #7"}
+    script = Script(lambda prompt: said.get(prompt.splitlines()[-1], "whole"))
+    shelf = Shelf()
+    run(method(path=Path.src, translator="model"), script=script, shelf=shelf)
+    assert queries(shelf, "en") == ["home of Anna ?", "river of Bern ?"]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in MergeKind if kind.name != "llm"], ids=lambda kind: kind.name)
 def test_every_merge_solves_what_is_known(kind: MergeKind):
     assert run(method(merge={"kind": kind}))[0].text == "Aare-de"

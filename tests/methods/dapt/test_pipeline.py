@@ -148,6 +148,18 @@ def test_a_tau_above_all_scores_with_english_preferred_is_the_english_path():
     assert rows(preferred, "merged")[0]["graphs"] == rows(english, "merged")[0]["graphs"]
 
 
+@pytest.mark.parametrize("kind", [MergeKind.align, MergeKind.union], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("max_nodes", "size"), [(3, 3), (2, 2)])
+def test_a_merge_of_more_nodes_than_the_cap_is_the_english_graph(kind: MergeKind, max_nodes: int, size: int):
+    parallel = {"question": "?", "steps": [["town ?", "Bern"], ["river of #1 ?", "Aare"]]}
+    config = method(merge={"kind": kind, "tau": 0.9}, max_nodes=max_nodes)
+    [prediction] = run(config, [replace(GERMAN, meta={PARALLEL: parallel})])
+    [graph] = rows(prediction, "merged")[0]["graphs"]
+    assert len(graph) == size
+    if size == 2:
+        assert [english for _, english, _ in graph] == ["town ?", "river of #1 ?"]
+
+
 def test_a_merge_by_a_model_is_read_or_falls_back_to_the_alignment():
     both = [
         {"id": 1, "question": "Heim von Anna ?", "english": "home of Anna ?"},

@@ -188,7 +188,8 @@ def _without_repeats(items: Sequence[_Item], *, question: str) -> tuple[list[_It
     asked = _words(question)
     new = [item for item in items if item.number in needed or _words(item.text) != asked] or items[:1]
     first: dict[tuple[str, ...], int] = {}
-    kept, places = [], {}
+    kept: list[_Item] = []
+    places: dict[int, int] = {}
     for item in new:
         words = _words(item.text)
         if words in first:
@@ -237,7 +238,8 @@ def _json_items(reply: str) -> list[Any] | None:
 
 def _objects_in(reply: str) -> list[Any]:
     """The objects of a list that was cut off, one after the other."""
-    decoder, objects, start = json.JSONDecoder(), [], reply.find("{")
+    decoder, start = json.JSONDecoder(), reply.find("{")
+    objects: list[Any] = []
     while start >= 0 and len(objects) < MAX_REPLY_NODES:
         try:
             value, end = decoder.raw_decode(reply, start)

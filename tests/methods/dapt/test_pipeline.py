@@ -256,6 +256,14 @@ def test_correlated_noise_damages_the_same_nodes_of_both_graphs():
     assert any(source != english for source, english in damage(correlated=False))
 
 
+def test_what_a_translator_loses_is_missing_in_the_english_graph_alone_and_not_where_nothing_is_translated():
+    config = method(noise={"translate": 1.0})
+    [german], [english] = run(config), run(config, [ENGLISH])
+    assert rows(german, "graphs")[0]["source_nodes"] == ["Heim von Anna ?", "Fluss von #1 ?"]
+    assert rows(german, "graphs")[0]["english_nodes"] != ["home of Anna ?", "river of #1 ?"]
+    assert rows(english, "graphs")[0]["english_nodes"] == ["home of Anna ?", "river of #1 ?"]
+
+
 def test_identical_errors_give_the_dual_path_no_win():
     """The control of the study: with the same damage in both graphs the second one knows nothing that the first lacks.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 NUM_FIGURES = {
-    "dapt": 6,
+    "dapt": 8,
     "first_run": 1,
     "lab_world": 2,
     "lang": 9,

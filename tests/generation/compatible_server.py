@@ -34,6 +34,7 @@ PLAIN_FIELDS = {
     "max_tokens",
     "max_completion_tokens",
     "temperature",
+    "response_format",
     "top_p",
     "n",
     "stop",

@@ -130,6 +130,16 @@ def test_greedy_equals_local_generation(server, api):
     }
 
 
+def test_a_chats_reply_is_held_to_its_schema_unless_the_server_refuses_that(server):
+    schema = {"type": "array", "items": {"type": "string"}}
+    prompt = Prompt(text="x", max_new_tokens=1, reply_schema=json.dumps(schema))
+    for values in ({"api": Api.chat}, {"api": Api.chat, "reply_schemas": False}, {"api": Api.completions}):
+        openai(server, **values).generate([prompt], rule=GREEDY)
+    openai(server, api=Api.chat).generate(prompts_of(["x"]), rule=GREEDY)
+    form = {"type": "json_schema", "json_schema": {"name": "reply", "schema": schema, "strict": True}}
+    assert [body.get("response_format") for body in server.bodies] == [form, None, None, None]
+
+
 def test_vllm_gives_token_ids_and_takes_the_only_model(vllm_server):
     engine = vllm(vllm_server.url)
     found = engine.generate(prompts_of(), rule=GREEDY)

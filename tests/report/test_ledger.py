@@ -4,6 +4,7 @@ import gzip
 import json
 import math
 import random
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -282,6 +283,10 @@ def test_arms_that_differ_in_more_are_not_the_claim(tmp_path: Path):
     row = row_of(tmp_path, lower())
     assert (row.verdict, row.notes) == (Verdict.INCONCLUSIVE, ["the arms also differ in train.batch_size"])
     assert row_of(tmp_path, lower(varies=("train.",))).verdict is Verdict.REPRODUCED
+    assert row_of(tmp_path, lower(varies=("train.",), equal=("data.name",))).verdict is Verdict.REPRODUCED
+    row = row_of(tmp_path, lower(varies=("train.",), equal=("data.name", "train.batch_size")))
+    assert (row.verdict, row.value) == (Verdict.NOT_MEASURED, None)
+    assert re.fullmatch(r"nothing is compared: the arms must have one train.batch_size, and have \w+, 64", row.reason)
 
 
 def test_a_target_stands_for_its_group(tmp_path: Path):

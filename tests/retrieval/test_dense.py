@@ -2,10 +2,13 @@
 
 import io
 import json
+import threading
 import zipfile
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
+import openai
 import pytest
 
 from athlos.errors import ConfigError, ModelError
@@ -130,6 +133,42 @@ def test_an_encoder_in_a_folder_is_known_by_its_content(tmp_path):
         (tmp_path / "weights").write_text(content)
         seen.add(Encoder(f"dir:{tmp_path}", batch_size=4, stages=None).identity)
     assert len(seen) == 2
+
+
+class Embeddings(BaseHTTPRequestHandler):
+    """(length, 4) of each text, the last text first, as a server may; the last batch lacks one."""
+
+    def do_POST(self):
+        texts = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        rows = [{"index": row, "object": "embedding", "embedding": [len(text), 4]} for row, text in enumerate(texts)]
+        answer = json.dumps({"object": "list", "model": "e5", "data": rows[::-1] if "lost" not in texts else rows[1:]})
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.end_headers()
+        self.wfile.write(answer.encode())
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_encodes_in_batches_and_its_vectors_are_put_in_order_and_made_of_length_1(tmp_path, monkeypatch):
+    monkeypatch.setattr(openai._base_client, "INITIAL_RETRY_DELAY", 0.01)
+    server = HTTPServer(("127.0.0.1", 0), Embeddings)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    name = f"server:e5@http://127.0.0.1:{server.server_port}/v1"
+    try:
+        encoder = Encoder(name, batch_size=2, stages=StageStore(tmp_path))
+        assert encoder.identity == name
+        assert encoder.encode(["abc", "", "abc"]) == pytest.approx(np.array([[0.6, 0.8], [0, 1], [0.6, 0.8]]))
+        with pytest.raises(ModelError, match="sent 1 vectors for 2 texts"):
+            encoder.encode(["abc", "lost"])
+    finally:
+        server.shutdown()
+        server.server_close()
+    with pytest.raises(ModelError, match=rf"index.encoder: {name.partition('@')[2]}: Connection error"):
+        encoder.encode(["abc"])
+    with pytest.raises(ConfigError, match=r"got 'server:e5', expected server:<model>@http"):
+        Encoder("server:e5", batch_size=1, stages=StageStore(tmp_path)).encode(["abc"])
 
 
 def test_an_encoder_that_would_run_its_authors_code_is_refused(tmp_path):

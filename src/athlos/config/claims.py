@@ -94,6 +94,8 @@ class Comparison:
     """Config keys, such as the depth: each value that all arms have is a row of its own."""
     varies: tuple[str, ...] = ()
     """Beginnings of further config keys in which the arms may differ, beside those that select them."""
+    equal: tuple[str, ...] = ()
+    """Config keys in which arms must not differ, such as the passages that are read: else nothing is compared."""
     label: str = ""
     """What is compared, in a few words."""
 

@@ -61,6 +61,8 @@ class HTTPEngineConfig(EngineConfig):
     """Name of the environment variable that holds the key; null, or a variable that is not set = no key is sent."""
     log_probs: bool = True
     """Ask for the log-probability of each token; off for servers that refuse the question."""
+    reply_schemas: bool = True
+    """Hold a chat's reply to the JSON schema that a pipeline names; off for servers that refuse the question."""
     one_request_for_samples: bool = False
     """Ask for all samples of a prompt at once (`n`): cheaper where prompts cost, but all hang on one seed."""
     max_in_flight: int = at_least(1, default=8)

@@ -23,6 +23,8 @@ class Prompt:
     text: str = ""
     system: str = ""
     """What engines over HTTP say as the system before a chat's user message; empty = what the chat template says."""
+    reply_schema: str = ""
+    """JSON schema of the reply, as JSON: a server that answers a chat is held to it; other engines take no notice."""
     seed: int = 0
     """Seed of its first sample; sample `i` is drawn from a stream of its own made of (seed, i)."""
     against_ids: list[int] = field(default_factory=list)

@@ -12,6 +12,7 @@ What a server means by its numbers is its own affair:
 
 import asyncio
 import hashlib
+import json
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -252,6 +253,9 @@ class OpenAIEngine:
             body["messages"] = [*system, {"role": "user", "content": asked}]
         else:
             body["prompt"] = asked
+        if is_chat and prompt.reply_schema and self.config.reply_schemas:
+            form = {"name": "reply", "schema": json.loads(prompt.reply_schema), "strict": True}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         if stop:
             body["stop"] = list(stop[: self.max_stop_strings])
         if self.config.log_probs or num_first_tokens:

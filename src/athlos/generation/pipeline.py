@@ -8,13 +8,13 @@ pipelines of many questions side by side, so that the calls of all that wait sha
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any, TypeVar
 
 from athlos.errors import ConfigError
 from athlos.generation.decoding import encoded
-from athlos.generation.interface import Engine, Prediction, Request, Sample, SamplingRule
+from athlos.generation.interface import Engine, Prediction, Prompt, Request, Sample, SamplingRule
 from athlos.generation.local import LocalEngine
 from athlos.retrieval.interface import Index, Passage
 
@@ -28,6 +28,8 @@ class Ask:
     prompt: str
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    reply_schema: str = ""
+    """JSON schema of the reply, as JSON, which servers are held to."""
     language: str = ""
     """Language of the reply that is wanted; prompts without instructions do not tell."""
     # What the prompt was written from, for the trace and for generators that answer by rule.
@@ -221,17 +223,16 @@ def _replies(asks: Sequence[Ask], generator: Engine) -> dict[Call, Sample]:
         return {ask: _by_rule(generator.reply(ask)) for ask in asks}
     for stop, group in groupby(sorted(asks, key=lambda ask: ask.stop), key=lambda ask: ask.stop):
         batch = list(group)
-        prompts = [
-            encoded(
-                generator,
-                Request(identifier=ask.purpose, prompt=in_chat_form(generator, ask.prompt), record=None),
-                max_new_tokens=ask.max_new_tokens,
-            )
-            for ask in batch
-        ]
+        prompts = [_encoded(generator, ask) for ask in batch]
         samples = generator.generate(prompts, rule=SamplingRule(), stop=stop)
         replies |= {ask: sample for ask, [sample] in zip(batch, samples, strict=True)}
     return replies
+
+
+def _encoded(generator: Engine, ask: Ask) -> Prompt:
+    request = Request(identifier=ask.purpose, prompt=in_chat_form(generator, ask.prompt), record=None)
+    prompt = encoded(generator, request, max_new_tokens=ask.max_new_tokens)
+    return replace(prompt, reply_schema=ask.reply_schema)
 
 
 def _by_rule(reply: str) -> Sample:

@@ -179,6 +179,9 @@ def _row(comparison: Comparison, groups: Mapping[str, list[RunRecord]], stratum:
     if conflicts:
         row.reason = f"an arm is not one arm: {conflicts[0]}"
         return row
+    if unequal := _unequal(comparison, arms):
+        row.reason = f"nothing is compared: {unequal}"
+        return row
     found = _estimate(comparison, arms)
     if found is None:
         empty = [reason for arm in arms.values() if not arm.values for reason in arm.left_out.values()]
@@ -227,6 +230,15 @@ def _confounds(comparison: Comparison, arms: Mapping[str, Arm]) -> list[str]:
     first = arms["ours"].config
     keys = {key for name, arm in arms.items() if name != "ours" for key in differing(first, arm.config, varies=allowed)}
     return [f"the arms also differ in {', '.join(sorted(keys))}"] if keys else []
+
+
+def _unequal(comparison: Comparison, arms: Mapping[str, Arm]) -> str:
+    """The first key of `comparison.equal` in which arms differ, with its values; empty where they are alike."""
+    for key in comparison.equal:
+        values = [arm.config.get(key) for arm in arms.values() if arm.records]
+        if len(set(map(canonical, values))) > 1:
+            return f"the arms must have one {key}, and have {', '.join(map(str, values))}"
+    return ""
 
 
 def judged(found: Estimate, comparison: Comparison, *, is_whole: bool, is_certain: bool) -> Verdict:

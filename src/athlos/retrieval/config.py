@@ -92,7 +92,8 @@ class FuzzyIndexConfig(IndexConfig):
 @dataclass(kw_only=True)
 class DenseIndexConfig(IndexConfig):
     encoder: str = MISSING
-    """A model of sentence-transformers: `dir:<folder>`, `hub:<repo>@<revision>`, `wheel:<distribution>==<version>`."""
+    """A model of sentence-transformers: `dir:<folder>`, `hub:<repo>@<revision>`, `wheel:<distribution>==<version>`; or
+    of a server that speaks OpenAI's API: `server:<model>@<url>`."""
     query_prompt: str = ""
     """Put before every query, as some encoders want it: `query: ` for e5."""
     passage_prompt: str = ""

@@ -16,7 +16,7 @@ from athlos.models.quiet import quiet_transformers
 from athlos.models.wheels import unpack
 from athlos.stages import Stage, StageStore, content_hash, file_hash
 
-KINDS = ("dir", "hub", "wheel")
+KINDS = ("dir", "hub", "server", "wheel")
 OWN_MODULES = "sentence_transformers."
 """What the modules of a model folder must be: others would be code of its author."""
 
@@ -47,7 +47,7 @@ class Encoder:
     def __init__(self, name: str, *, batch_size: int, stages: StageStore) -> None:
         kind, colon, self._reference = name.partition(":")
         if kind not in KINDS or not colon or not self._reference:
-            accepted = "dir:<folder>, hub:<repo>@<revision>, wheel:<distribution>==<version>"
+            accepted = "dir:<folder>, hub:<repo>@<revision>, wheel:<distribution>==<version>, server:<model>@<url>"
             raise ConfigError(f"index.encoder: got '{name}', expected one of {accepted}")
         self._kind, self._batch_size, self._stages = kind, batch_size, stages
         self._model: Any = None
@@ -61,12 +61,12 @@ class Encoder:
             return content_hash([[path.relative_to(folder).as_posix(), file_hash(path)] for path in files])
         if self._kind == "wheel":
             return self._wheel()[1].sha256
-        return f"hub:{self._reference}"
+        return f"{self._kind}:{self._reference}"
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """float32 [texts, dimensions], rows of length 1."""
         if self._model is None:
-            self._model = self._load()
+            self._model = ServedEncoder(self._reference) if self._kind == "server" else self._load()
         with quiet_transformers():
             vectors = self._model.encode(
                 list(texts), batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
@@ -131,3 +131,33 @@ class Encoder:
                 key="index.encoder",
             ),
         )
+
+
+class ServedEncoder:
+    """A server with OpenAI's embeddings, `<model>@http://127.0.0.1:8000/v1`; no key is sent. Raises `ModelError`."""
+
+    def __init__(self, reference: str) -> None:
+        from openai import OpenAI
+
+        self.model, _, self.url = reference.partition("@")
+        if not self.model or not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"index.encoder: got 'server:{reference}', expected server:<model>@http(s)://<host>/v1")
+        self.client = OpenAI(base_url=self.url, api_key="none")
+
+    def encode(self, texts: list[str], *, batch_size: int, normalize_embeddings: bool, **_: Any) -> np.ndarray:
+        """[texts, dimensions], in order."""
+        from openai import OpenAIError
+
+        rows: list[list[float]] = []
+        for start in range(0, len(texts), batch_size):
+            batch = texts[start : start + batch_size]
+            try:
+                answer = self.client.embeddings.create(model=self.model, input=batch, encoding_format="float")
+            except OpenAIError as error:
+                raise ModelError(f"index.encoder: {self.url}: {error}") from error
+            found = {item.index: item.embedding for item in answer.data}
+            if sorted(found) != list(range(len(batch))):
+                raise ModelError(f"index.encoder: {self.url} sent {len(answer.data)} vectors for {len(batch)} texts")
+            rows += [found[place] for place in range(len(batch))]
+        vectors = np.asarray(rows, dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize_embeddings else vectors

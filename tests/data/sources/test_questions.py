@@ -563,6 +563,21 @@ def test_popqa_from_the_hub(hub: Callable[..., str], monkeypatch: pytest.MonkeyP
     assert (record.identifier, record.answers, record.meta["s_pop"]) == ("42", ["a"], 7)
 
 
+def test_a_byte_order_mark_at_the_front_of_a_paragraph_counts_as_a_character(tmp_path: Path) -> None:
+    """As in XQuAD, whose offsets count it; taking it away would move every span, which is refused."""
+    marked = squad_document(squad_question("q1", ("308", 19)), context="\ufeffDas Team verlor ta308 km")
+    write(tmp_path / "xquad.de.json", marked)
+    built = source("xquad", tmp_path, "data.languages=[de]")
+    [record] = [record for record in built.records("test") if isinstance(record, QuestionRecord)]
+    assert record.passages[0].text.startswith("\ufeff")
+    assert record.answers == ["308"]
+    assert record.meta["answer_starts"] == [19]
+    stripped = squad_document(squad_question("q1", ("308", 19)), context="Das Team verlor ta308 km")
+    write(tmp_path / "xquad.de.json", stripped)
+    with pytest.raises(DataError, match=r"the context has '08 ' at 19, the answer is '308'"):
+        list(source("xquad", tmp_path, "data.languages=[de]").records("test"))
+
+
 # Real files
 
 
@@ -573,7 +588,15 @@ def test_real_xquad(shared_data: Path) -> None:
     assert len(counts) == 12
     assert set(counts.values()) == {1190}
     assert len({record.identifier for record in records}) == 12 * 1190
-    assert all(record.answers and record.answers[0] in record.passages[0].text for record in records)
+    for record in records:
+        assert isinstance(record, QuestionRecord)
+        [passage] = record.passages
+        for answer, start in zip(record.answers, record.meta["answer_starts"], strict=True):
+            assert passage.text[start : start + len(answer)] == answer
+    marked = {(record.language, record.passages[0].text) for record in records if "\ufeff" in record.passages[0].text}
+    of_language = Counter(language for language, _ in marked)
+    assert set(of_language) == set(counts) - {"en", "ro"}
+    assert set(of_language.values()) <= set(range(2, 10))
 
 
 @pytest.mark.shared

@@ -1,5 +1,8 @@
 """Graphs of sub-questions: references, order, replies of models, repair."""
 
+import json
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,3 +135,32 @@ def test_a_graph_says_whether_it_was_joined():
 def test_a_cycle_has_no_order():
     with pytest.raises(DataError, match=r"a cycle goes through the nodes \[1, 2\]"):
         topological_order(Graph(("a #2", "b #1")).parents)
+
+
+QUESTION = "What is the seat of the county where Van Hook lies?"
+
+
+@pytest.mark.parametrize(
+    ("items", "texts"),
+    [
+        # The question said again is no node, with and without items that say they depend on it.
+        ([(1, QUESTION, []), (2, "Which county?", []), (3, "Seat of #2?", [2])], ["Which county?", "Seat of #1?"]),
+        ([(1, QUESTION, []), (2, "Which county?", [1]), (3, "Seat of #2?", [2])], ["Which county?", "Seat of #1?"]),
+        ([(1, QUESTION.upper(), [])], [QUESTION.upper()]),
+        ([(1, QUESTION, []), (2, "Who founded #1?", [1])], [QUESTION, "Who founded #1?"]),
+        # An item that repeats another one stands for it.
+        ([(1, "A?", []), (2, "a", [1]), (3, "B of #2?", [])], ["A?", "B of #1?"]),
+        ([(1, "A?", []), (2, "B?", [1]), (3, "B?", [2]), (4, "B?", [3])], ["A?", "B? (#1)"]),
+        # A text without a reference gets those that it is said to need.
+        ([(1, "A?", []), (2, "B?", []), (3, "Are both alike?", [1, "#2"])], ["A?", "B?", "Are both alike? (#1; #2)"]),
+        ([(7, "A?", [7, 9, None]), (8, "B of #7?", [7, 9])], ["A?", "B of #1?"]),
+    ],
+)
+def test_what_a_model_repeats_or_says_beside_the_text_is_read(items: list[tuple[int, str, Any]], texts: list[str]):
+    reply = json.dumps([{"id": number, "question": text, "depends_on": near} for number, text, near in items])
+    assert parse_graph(reply, question=QUESTION) == texts
+
+
+def test_of_a_list_that_was_cut_off_what_is_whole_is_read():
+    reply = '[{"id": 1, "question": "A?"}, {"id": 2, "question": "B of #1?"}, {"id": 3, "quest'
+    assert parse_graph(reply) == ["A?", "B of #1?"]

@@ -78,6 +78,19 @@ def test_recall_and_the_gain_of_two_indexes_are_over_all_nodes_of_a_question():
     assert found["retrieval/bilingual_gain"] == pytest.approx(1 - 0.5)  # either index alone finds one
     one_sided = [{**row, "found": row["found"][:1]} for row in trace]
     assert "retrieval/bilingual_gain" not in values(one_sided)
+    assert "retrieval/bilingual_gain" not in values([trace[0], one_sided[1]])
+
+
+def test_of_two_graphs_that_vote_the_english_one_is_measured():
+    both = {**merged([["etwas ganz anderes", None, []]]), "graphs": [[["etwas ganz anderes", None, []]], GOLD_GRAPH]}
+    assert values([both])["graph/edge_f1"] == 1
+
+
+def test_replies_of_the_reader_are_counted_by_form():
+    replies = ['{"answer": "Wien"}', "Wien", "To find this out, I will:\n1. read", "unknown"]
+    found = values([{"purpose": "read", "reply": reply} for reply in replies])
+    assert (found["reading/valid"], found["reading/lost"]) == (0.25, 0.25)
+    assert "reading/valid" not in values([])
 
 
 @pytest.mark.parametrize(

@@ -191,6 +191,31 @@ def test_a_node_that_a_matched_one_rests_on_is_kept():
     assert nodes[2].parents == {0, 1}
 
 
+def test_what_lies_between_matched_nodes_is_kept_and_does_not_part_them():
+    source, english = Graph(("a", "x #1", "b #2")), Graph(("A", "Y #1", "B #2"))
+    nodes = merged(source, english, [(0, 0), (2, 2)], keep_unmatched=False)
+    assert [(node.source, node.english) for node in nodes] == [
+        ("a", "A"),
+        ("x #1", None),
+        (None, "Y #1"),
+        ("b #2", "B #3"),
+    ]
+
+
+@pytest.mark.parametrize(("scores", "last"), [((0.9, 0.8, 0.3), "b"), ((0.3, 0.8, 0.9), "a")])
+def test_in_a_cycle_the_edge_between_worse_matched_nodes_goes(scores: tuple[float, ...], last: str):
+    """The English graph has 3 -> 1; the source's 1 -> 2 and 2 -> 3 cannot both stay beside it."""
+    source, english = Graph(("a", "b #1", "c #2")), Graph(("a #3", "b", "c"))
+    nodes = merged(source, english, [(0, 0), (1, 1), (2, 2)], scores_SE=np.diag(scores))
+    assert nodes[-1].source is not None
+    assert nodes[-1].source.split()[0] == last
+
+
+def test_agreement_is_over_the_nodes_of_the_larger_graph():
+    two, three = Graph(("a", "b #1")), Graph(("A", "X", "B #1 #2"))
+    assert agreement([(0, 0)], two, three) == agreement([(0, 0)], three, two) == pytest.approx(1 / 3)
+
+
 def test_in_a_cycle_the_english_edge_wins_and_the_other_reference_goes():
     source, english = Graph(("a", "b #1")), Graph(("B", "A #1"))
     nodes = merged(source, english, [(0, 1), (1, 0)])

@@ -3,6 +3,7 @@
 import json
 import random
 from dataclasses import replace
+from pathlib import Path as FilePath
 
 import pytest
 from tests.methods.dapt.world import ENGLISH, GERMAN, Script, Shelf, method, rows, run
@@ -10,9 +11,14 @@ from tests.methods.dapt.world import ENGLISH, GERMAN, Script, Shelf, method, row
 from athlos.data.records import PARALLEL, QuestionRecord, Step
 from athlos.errors import ConfigError, DataError
 from athlos.methods.dapt import prompts
-from athlos.methods.dapt.components import Components, Question, damaged, parse_answer, with_lost_words
+from athlos.methods.dapt.components import Components, Question, damaged, read_reply, with_lost_words
 from athlos.methods.dapt.config import Final, Fuse, Memory, MergeKind, Path, Retrieval, Solve
 from athlos.methods.dapt.pipeline import voted
+from athlos.retrieval.config import LexicalIndexConfig
+from athlos.retrieval.corpus import GivenCorpus
+from athlos.retrieval.interface import CorpusPassage
+from athlos.retrieval.lexical import LexicalIndex
+from athlos.stages import StageStore
 
 
 def queries(shelf: Shelf, language: str) -> list[str]:
@@ -99,9 +105,40 @@ def test_a_single_path_gets_its_missing_wordings_by_translation(path: Path, retr
     assert languages == {Retrieval.bilingual: {"de", "en"}, Retrieval.src: {"de"}, Retrieval.en: {"en"}}[retrieval]
 
 
+def test_a_translated_node_may_name_its_own_parents_alone():
+    said = {"Heim von Anna ?": "home of Anna ? #4", "Fluss von #1 ?": "river of #1 ? #7"}
+    script = Script(lambda prompt: said.get(prompt.splitlines()[-1], "whole"))
+    shelf = Shelf()
+    run(method(path=Path.src, translator="model"), script=script, shelf=shelf)
+    assert queries(shelf, "en") == ["home of Anna ?", "river of Bern ?"]
+
+
 @pytest.mark.parametrize("kind", [kind for kind in MergeKind if kind.name != "llm"], ids=lambda kind: kind.name)
 def test_every_merge_solves_what_is_known(kind: MergeKind):
     assert run(method(merge={"kind": kind}))[0].text == "Aare-de"
+
+
+def test_a_question_in_english_is_never_translated_and_has_one_wording():
+    """Neither for the missing wordings nor for the alignment: a call for it would cost a model as much as an answer."""
+    graph = json.dumps(["home of Anna ?", "river of #1 ?"])
+    script = Script(lambda prompt: graph if "Split" in prompt else '{"answer": "Bern"}')
+    [prediction] = run(method(translator="model", decomposer="model", reader="model"), [ENGLISH], script=script)
+    assert prediction.text == "Bern"
+    assert {row["purpose"] for row in prediction.trace if "reply" in row} == {"decompose_en", "read"}
+    reading = [row["prompt"] for row in rows(prediction, "read")]
+    assert len(reading) == 2
+    assert all(prompt.count("Question:") == 1 for prompt in reading)
+    assert all('"english"' not in prompt for prompt in reading)
+
+
+def test_servers_are_held_to_the_form_of_an_answer():
+    graph = json.dumps(["Heim von Anna ?", "Fluss von #1 ?"])
+    script = Script(lambda prompt: graph if "Zerlege" in prompt else '{"answer": "Bern-de", "english": "Bern"}')
+    run(method(path=Path.src, translator="oracle", decomposer="model", reader="model"), script=script)
+    forms = [prompt.reply_schema for batch in script.prompts for prompt in batch]
+    assert len(forms) == 3
+    assert forms[0] == ""
+    assert json.loads(forms[1])["required"] == ["answer", "english"]
 
 
 def test_a_tau_above_all_scores_with_english_preferred_is_the_english_path():
@@ -109,6 +146,18 @@ def test_a_tau_above_all_scores_with_english_preferred_is_the_english_path():
     [english] = run(method(path=Path.en))
     assert rows(preferred, "node") == rows(english, "node")
     assert rows(preferred, "merged")[0]["graphs"] == rows(english, "merged")[0]["graphs"]
+
+
+@pytest.mark.parametrize("kind", [MergeKind.align, MergeKind.union], ids=lambda kind: kind.name)
+@pytest.mark.parametrize(("max_nodes", "size"), [(3, 3), (2, 2)])
+def test_a_merge_of_more_nodes_than_the_cap_is_the_english_graph(kind: MergeKind, max_nodes: int, size: int):
+    parallel = {"question": "?", "steps": [["town ?", "Bern"], ["river of #1 ?", "Aare"]]}
+    config = method(merge={"kind": kind, "tau": 0.9}, max_nodes=max_nodes)
+    [prediction] = run(config, [replace(GERMAN, meta={PARALLEL: parallel})])
+    [graph] = rows(prediction, "merged")[0]["graphs"]
+    assert len(graph) == size
+    if size == 2:
+        assert [english for _, english, _ in graph] == ["town ?", "river of #1 ?"]
 
 
 def test_a_merge_by_a_model_is_read_or_falls_back_to_the_alignment():
@@ -207,6 +256,14 @@ def test_correlated_noise_damages_the_same_nodes_of_both_graphs():
     assert any(source != english for source, english in damage(correlated=False))
 
 
+def test_what_a_translator_loses_is_missing_in_the_english_graph_alone_and_not_where_nothing_is_translated():
+    config = method(noise={"translate": 1.0})
+    [german], [english] = run(config), run(config, [ENGLISH])
+    assert rows(german, "graphs")[0]["source_nodes"] == ["Heim von Anna ?", "Fluss von #1 ?"]
+    assert rows(german, "graphs")[0]["english_nodes"] != ["home of Anna ?", "river of #1 ?"]
+    assert rows(english, "graphs")[0]["english_nodes"] == ["home of Anna ?", "river of #1 ?"]
+
+
 def test_identical_errors_give_the_dual_path_no_win():
     """The control of the study: with the same damage in both graphs the second one knows nothing that the first lacks.
 
@@ -225,6 +282,15 @@ def test_identical_errors_give_the_dual_path_no_win():
         for path in Path
     }
     assert free[Path.dual] > max(free[Path.src], free[Path.en])
+
+
+def test_a_language_that_the_corpus_lacks_is_refused(tmp_path: FilePath):
+    """Nothing would be found in it, and the second path would be worth nothing without a word."""
+    passages = [CorpusPassage(identifier="p", text="home of Anna", language="en")]
+    index = LexicalIndex(LexicalIndexConfig(k1=1.2, b=0.75), corpus=GivenCorpus(passages), stages=StageStore(tmp_path))
+    with pytest.raises(ConfigError, match="language 'de' is not in the corpus"):
+        run(method(), shelf=index)
+    assert run(method(retrieval=Retrieval.en), shelf=index)
 
 
 def test_a_question_that_names_a_number_sign_is_no_reference():
@@ -257,10 +323,33 @@ def test_votes():
         ('{"answer": null, "english": "Vienna"}', ("Vienna", "Vienna")),
         ('{"answer": ["a"]}', (None, None)),
         ("", (None, None)),
+        ('{"answer": "unbekannt", "english": "Vienna"}', ("Vienna", "Vienna")),
+        ('The answer is {"answer": "Wien", "english": "Vienna"}.', ("Wien", "Vienna")),
+        ('{"answer": "Wien", "engl', ("Wien", "Wien")),
+        ('{"answer": "Wi', ("Wi", "Wi")),
+        ("To determine the capital, I'll analyze the passages:\n\n1. Wien", (None, None)),
+        ("The passages say a lot about the city, but what counts here is that the capital is Wien.", (None, None)),
     ],
 )
 def test_answers_of_models_are_read(reply: str, answer: tuple[str | None, str | None]):
-    assert parse_answer(reply) == answer
+    assert read_reply(reply).answer == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "is_valid", "is_lost"),
+    [
+        ('{"answer": "Wien"}', True, False),
+        ('{"answer": "unknown"}', True, False),
+        ("Wien", False, False),
+        ("unknown", False, False),
+        ('{"answer": ["a"]}', False, True),
+        ("I have to think about this one:\nWien", False, True),
+        ("", False, True),
+    ],
+)
+def test_replies_that_keep_the_form_and_those_that_are_lost_are_told_apart(reply: str, is_valid: bool, is_lost: bool):
+    reading = read_reply(reply)
+    assert (reading.is_valid, reading.is_lost) == (is_valid, is_lost)
 
 
 class _Always:
@@ -336,7 +425,12 @@ def test_prompts_are_in_the_language_of_the_question_and_demonstrations_are_of_n
         assert said.demonstrations[2][0] not in text
         assert text.endswith("Q?")
         read = prompts.read(["Q?"], [], language=language)
-        assert said.unknown in read
+        assert read.endswith(said.read)  # behind the passages: a small model forgets what stood before them
+        assert said.unknown in said.read
+        keys = json.loads(prompts.answer_schema(language))["required"]
+        assert keys == (["answer"] if language == "en" else ["answer", "english"])
+        assert all(f'"{key}": "' in said.read for key in keys)
+        assert said.read.count('": "') == len(keys)
         for _, nodes in said.demonstrations:
             assert any("#1" in node for node in nodes)
     asked = Question.of(GERMAN, pivot="en")

@@ -69,7 +69,7 @@ def test_the_orders_of_the_fusions():
     texts = {"a": "nothing", "b": "river of Bern", "c": "nichts", "d": "Fluss von Bern", "e": "Aare"}
     left, right = hits("a", "b", texts=texts), hits("c", "d", "e", texts=texts, language="de")
     assert names(merge(Fuse.rerank, left, right, queries=("river of Bern",)))[0] == "b"
-    assert names(merge(Fuse.rerank, left, right, queries=("nothing",), parents=("Aare",)))[0] == "a"
+    assert names(merge(Fuse.rerank, left, right, queries=("nothing",), parents=("river of Bern",)))[0] == "a"
     assert names(merge(Fuse.dependency, left, right, queries=("x",), parents=("Aare",)))[0] == "e"
 
 

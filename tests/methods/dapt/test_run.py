@@ -9,7 +9,7 @@ from tests.run_record import metrics_of
 
 from athlos.config.compose import run_config
 from athlos.data.datamodule import build_source
-from athlos.data.records import PARALLEL
+from athlos.data.records import PARALLEL, QuestionRecord
 from athlos.errors import ConfigError, DataError
 from athlos.runs.execute import execute
 
@@ -82,6 +82,55 @@ def test_another_run_translates_through_its_predictions(lab: list[str], tmp_path
     path.write_text("".join(json.dumps(row) + "\n" for row in rows[1:]), encoding="utf-8")
     with pytest.raises(DataError, match="no row translates question"):
         execute(run_config([*lab, *more, "seed=5"]))
+
+
+@pytest.mark.slow
+def test_a_run_of_tm_translates_the_questions_of_dapt(lab: list[str], tmp_path: Path):
+    """The stack of two methods: tm translates them from a memory of other questions, dapt reads its predictions."""
+    source = build_source(run_config(lab))
+    pairs = ["data=parallel_tsv", "data.source_language=grek", "data.target_language=latn", "data.val_split=null"]
+    in_greek: dict[str, list[QuestionRecord]] = {}
+    for split in ("dev", "test"):
+        records = [record for record in source.records(split) if isinstance(record, QuestionRecord)]
+        in_greek[split] = [record for record in records if record.language == "grek"]
+        rows = [f"{record.question}\t{record.meta[PARALLEL]['question']}" for record in in_greek[split]]
+        (tmp_path / split).mkdir()
+        text = "\n".join(["grek\tlatn", *rows]) + "\n"
+        (tmp_path / split / "grek-latn.tsv").write_text(text, encoding="utf-8")
+    memory = [*pairs, f"data.dir={tmp_path / 'dev'}", "data.split_shares={train: 1.0, val: 0.0, test: 0.0}"]
+    asked = in_greek["test"]
+    tm = [
+        "method=tm",
+        "model=lab/tm",
+        *(item for item in LAB if item.startswith(("model.", "tracking"))),
+        *pairs,
+        f"data.dir={tmp_path / 'test'}",
+        "data.split_shares={train: 0.0, val: 0.0, test: 1.0}",
+        "data.train_split=null",
+        "eval=tm",
+        "eval.bootstrap=0",
+        "train.max_steps=0",
+        "prompt_style=bare",
+        "model.tokenizer.kind=byte",
+        f"method.pairs.data={json.dumps(memory)}",
+        "method.pairs.min_words=1",
+        "decoding.max_new_tokens=8",
+        f"results_dir={tmp_path / 'results'}",
+    ]
+    translations = execute(run_config(tm)) / "predictions" / "tm.jsonl"
+    translated = {
+        row["source"]: row["prediction"]
+        for row in map(json.loads, translations.read_text(encoding="utf-8").splitlines())
+    }
+    assert set(translated) == {record.question for record in asked}
+    more = ["method.translator=file", f"method.translations={translations}", "method.merge.tau=0.7"]
+    folder = execute(run_config([*lab, *more]))
+    english = {
+        row["id"]: row["trace"][0]["english"]
+        for row in map(json.loads, (folder / "predictions" / "chains.jsonl").read_text(encoding="utf-8").splitlines())
+    }
+    for record in asked:
+        assert english[record.identifier] == (translated[record.question] or None)
 
 
 @pytest.mark.parametrize(

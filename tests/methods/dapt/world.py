@@ -22,7 +22,7 @@ from athlos.methods.dapt.config import (
     Solve,
 )
 from athlos.methods.dapt.pipeline import DaptSolver, Decomposed, decompose
-from athlos.retrieval.interface import Passage
+from athlos.retrieval.interface import Index, Passage
 
 NAMES = {
     "de": {"anna": "Anna", "bern": "Bern-de", "aare": "Aare-de"},
@@ -118,9 +118,11 @@ class Script:
     def __init__(self, reply: Callable[[str], str] = lambda prompt: "") -> None:
         self.reply = reply
         self.batches: list[list[str]] = []
+        self.prompts: list[Sequence[Any]] = []
 
     def generate(self, prompts: Sequence[Any], *, rule: Any, num_samples: int = 1, stop: Sequence[str] = (), **_: Any):
         self.batches.append([prompt.text for prompt in prompts])
+        self.prompts.append(prompts)
         return [
             [
                 Sample(
@@ -182,7 +184,7 @@ def run(
     records: Sequence[QuestionRecord] = (GERMAN,),
     *,
     script: Script | None = None,
-    shelf: Shelf | None = None,
+    shelf: Index | None = None,
     seed: int = 1,
 ) -> list[Prediction]:
     """The pipeline from end to end over some questions, in order; the trace begins with the decomposition."""

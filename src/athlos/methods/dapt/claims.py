@@ -22,6 +22,8 @@ CONTROL = {
 }
 WORLD = {"study": "dapt_world", "method.noise.decompose_s": 0.3, "method.noise.correlated": False}
 RETRIEVAL, XQUAD = {"study": "dapt_retrieval"}, {"study": "dapt_xquad"}
+EQUAL = ("method.k",)
+"""Passages that a node is read with: an arm that reads more can win by that alone."""
 ABOUT_NONE = 0.02
 """What a difference may be that stands for none, in EM and in recall."""
 
@@ -47,6 +49,7 @@ def _difference(
         bar=bar,
         where=where,
         by=by,
+        equal=EQUAL,
     )
 
 

@@ -6,6 +6,7 @@ not depend on other questions; with `noise.correlated` both graphs of a question
 """
 
 import random
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,11 @@ from athlos.methods.dapt.graph import REFERENCE, filled, json_in, parse_graph
 from athlos.retrieval.interface import Passage
 from athlos.text.language import base_language
 
-ENGLISH = "en"
+_CUT_OFF = re.compile(r'"(answer|english)"\s*:\s*"((?:[^"\\]|\\.)*)')
+MAX_LINE = 80
+"""Characters of a reply's first line that can be an answer."""
+MAX_ANSWER = 200
+"""Characters of an answer that are kept."""
 LOST_SHARE = 1 / 3
 """Words that a damaged node loses."""
 Answer = tuple[str | None, str | None]
@@ -90,10 +95,10 @@ class Components:
         if self.config.translator == "model":
             return (yield from self._asked_translation(question.text, source=question.language, target=question.pivot))
         if self.config.translator == "file":
-            known = self._translations
-            if question.text not in known and question.identifier not in known:
-                raise DataError(f"method.translations: no row translates question '{question.identifier}'")
-            return known.get(question.text) or known[question.identifier]
+            for key in (question.text, question.identifier):
+                if key in self._translations:
+                    return self._translations[key] or None
+            raise DataError(f"method.translations: no row translates question '{question.identifier}'")
         if question.english is None:
             raise DataError(f"question '{question.identifier}': the data have no parallel question in English")
         return with_lost_words(question.english, self.config.noise.translate, self._rng(question, "translate"))
@@ -141,7 +146,7 @@ class Components:
                 max_new_tokens=self.config.max_new_tokens,
             )
         ]
-        return parse_graph(reply)
+        return parse_graph(reply, question=text)
 
     def _damaged(self, texts: Sequence[str], question: Question, language: str) -> list[str] | None:
         noise = self.config.noise
@@ -183,9 +188,10 @@ class Components:
                 purpose="read",
                 prompt=prompts.read(wordings, passages, language=question.language),
                 max_new_tokens=max(1, self.config.max_new_tokens // 4),
+                reply_schema=prompts.answer_schema(question.language),
             )
         ]
-        return parse_answer(reply)
+        return read_reply(reply).answer
 
     def composed(self, question: Question, chain: Sequence[tuple[str, str]], passages: Sequence[Passage]) -> Steps[str]:
         """The short answer in the language of the question from the solved chain."""
@@ -196,7 +202,7 @@ class Components:
                 max_new_tokens=max(1, self.config.max_new_tokens // 4),
             )
         ]
-        return parse_answer(reply)[0] or ""
+        return read_reply(reply).answer[0] or ""
 
     def _rng(self, question: Question, *purpose: str) -> random.Random:
         return random.Random("/".join([str(self.seed), question.identifier, *purpose]))
@@ -254,20 +260,47 @@ def with_lost_words(text: str, share: float, rng: random.Random, *, least: int =
     return joiner.join(unit for index, unit in enumerate(units) if index not in lost)
 
 
-def parse_answer(reply: str) -> Answer:
-    """Both answers of a JSON reply, or the first line of another for both; None for one that says it is unknown."""
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """What could be taken of a reader's reply."""
+
+    answer: Answer
+    is_valid: bool
+    """Whether the reply is, or holds, the JSON object that was asked for."""
+    is_lost: bool
+    """Whether the reply neither answers in a form that can be read nor says that the answer is unknown."""
+
+
+def read_reply(reply: str) -> Reading:
+    """Both answers of a reply: of its JSON object, of one that was cut off, or its first line where that is short.
+
+    One answer stands for both where the other is missing. Of prose nothing is taken: its first line is no answer.
+    """
     value = json_in(reply)
-    if isinstance(value, dict):
-        texts = [value.get("answer"), value.get("english", value.get("answer"))]
-    else:
-        first = next((line for line in reply.splitlines() if line.strip()), "")
-        texts = [first, first]
-    source, english = (_known(text) for text in texts)
-    return source or english, english or source
+    is_valid = isinstance(value, dict) and isinstance(value.get("answer"), str | int | float)
+    texts = value if isinstance(value, dict) else dict(_CUT_OFF.findall(reply))
+    if not texts:
+        first = next((line.strip() for line in reply.splitlines() if line.strip()), "")
+        texts = {} if len(first) > MAX_LINE or first.endswith((":", "：", "{")) else {"answer": first}
+    found = [texts[name] for name in ("answer", "english") if name in texts]
+    source, english = (_known(found[place]) if found else None for place in (0, -1))
+    says_unknown = any(is_unknown(text) for text in found)
+    return Reading(
+        answer=(source or english, english or source),
+        is_valid=is_valid,
+        is_lost=source is None and english is None and not says_unknown,
+    )
+
+
+def is_unknown(text: object) -> bool:
+    return isinstance(text, str) and _bare(text).casefold().rstrip(".。") in prompts.UNKNOWN
+
+
+def _bare(text: object) -> str:
+    return " ".join(str(text).split()).strip("\"'`")[:MAX_ANSWER]
 
 
 def _known(text: object) -> str | None:
-    if not isinstance(text, str | int | float) or isinstance(text, bool):
+    if not isinstance(text, str | int | float) or isinstance(text, bool) or is_unknown(text):
         return None
-    stripped = " ".join(str(text).split()).strip("\"'`")[:200]
-    return None if stripped.casefold().rstrip(".。") in prompts.UNKNOWN else stripped or None
+    return _bare(text) or None

@@ -14,9 +14,9 @@ from athlos.data.records import PARALLEL, QuestionRecord
 from athlos.generation.interface import Request
 from athlos.generation.pipeline import Ask, Solver, Steps, together
 from athlos.methods.dapt import prompts
-from athlos.methods.dapt.components import ENGLISH
 from athlos.methods.dapt.config import TranslateConfig
 from athlos.methods.dapt.graph import REFERENCE
+from athlos.methods.dapt.prompts import ENGLISH
 from athlos.text.matching import exact_match
 from athlos.training.pipeline_module import PipelineModule
 

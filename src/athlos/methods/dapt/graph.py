@@ -147,24 +147,70 @@ def acyclic(num_nodes: int, edges: Iterable[tuple[int, int]]) -> list[frozenset[
 # -- replies of models -------------------------------------------------------------------------------------------------
 
 
-def parse_graph(reply: str, *, keys: Sequence[str] = TEXT_KEYS) -> list[str] | None:
+def parse_graph(reply: str, *, keys: Sequence[str] = TEXT_KEYS, question: str = "") -> list[str] | None:
     """The texts of the nodes that a reply lists, as written but for their numbers; nothing where it lists none.
 
-    An object's text stands under the first of `keys` that it has. Read are a JSON list of objects or strings, an object
-    that holds one, both also with text around them or a comma too many, and numbered lines. `#5` becomes the place of
-    the item that calls itself 5.
+    An object's text stands under the first of `keys` that it has. Read are a JSON list of objects or strings, cut off
+    or with a comma too many, an object that holds one, both also with text around them, and numbered lines. `#5`
+    becomes the place of the item that calls itself 5. A text without a reference gets those that its item says it
+    depends on, in brackets. With the `question`, an item that repeats it or an earlier item is none of the nodes.
     """
     items = _json_items(reply)
     if items is None:
         lines = [match for line in reply.splitlines() if (match := _NUMBERED_LINE.match(line))]
         items = [{"id": match[1], "question": match[2]} for match in lines]
-    named = [(_number(item, place), _text(item, keys)) for place, item in enumerate(items[:MAX_REPLY_NODES], start=1)]
-    named = [(number, text) for number, text in named if text]
+    named = [
+        _Item(number=_number(item, place), text=_text(item, keys), depends_on=_depends_on(item))
+        for place, item in enumerate(items[:MAX_REPLY_NODES], start=1)
+    ]
+    named = [item for item in named if item.text]
+    kept, places = _without_repeats(named, question=question) if question else (named, {})
+    for place, item in enumerate(kept, start=1):
+        places.setdefault(item.number, place)
+    return [_referring(item, places) for item in kept] or None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Item:
+    """What a reply says of a node: numbers are its own."""
+
+    number: int
+    text: str
+    depends_on: tuple[int, ...]
+
+
+def _without_repeats(items: Sequence[_Item], *, question: str) -> tuple[list[_Item], dict[int, int]]:
+    """The items that say something new, and the places of those that repeat one of them.
+
+    The question said again is what the others are there for, unless a text refers to it or it stands alone.
+    """
+    needed = {number for item in items for number in references(item.text)}
+    asked = _words(question)
+    new = [item for item in items if item.number in needed or _words(item.text) != asked] or items[:1]
+    first: dict[tuple[str, ...], int] = {}
+    kept: list[_Item] = []
     places: dict[int, int] = {}
-    for place, (number, _) in enumerate(named, start=1):
-        places.setdefault(number, place)
-    texts = [_with_places(text, places) for _, text in named]
-    return texts or None
+    for item in new:
+        words = _words(item.text)
+        if words in first:
+            places.setdefault(item.number, first[words])
+        else:
+            kept.append(item)
+            first[words] = len(kept)
+    return kept, places
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\w+", text.casefold()))
+
+
+def _referring(item: _Item, places: Mapping[int, int]) -> str:
+    """The text with references by place; one to an item that is not there stays dangling, as #0."""
+    if references(item.text):
+        return REFERENCE.sub(lambda match: f"#{places.get(int(match[1]), 0)}", item.text)
+    own = places[item.number]
+    marks = dict.fromkeys(f"#{places[number]}" for number in item.depends_on if places.get(number, own) != own)
+    return f"{item.text} ({'; '.join(marks)})" if marks else item.text
 
 
 def json_in(reply: str) -> Any:
@@ -186,8 +232,22 @@ def _json_items(reply: str) -> list[Any] | None:
     value = json_in(reply)
     if isinstance(value, dict):
         inner = next((entry for entry in value.values() if isinstance(entry, list)), None)
-        value = [value] if inner is None or _text(value, TEXT_KEYS) else inner
+        value = _objects_in(reply) if inner is None or _text(value, TEXT_KEYS) else inner
     return value if isinstance(value, list) else None
+
+
+def _objects_in(reply: str) -> list[Any]:
+    """The objects of a list that was cut off, one after the other."""
+    decoder, start = json.JSONDecoder(), reply.find("{")
+    objects: list[Any] = []
+    while start >= 0 and len(objects) < MAX_REPLY_NODES:
+        try:
+            value, end = decoder.raw_decode(reply, start)
+        except (ValueError, RecursionError):
+            break
+        objects.append(value)
+        start = reply.find("{", end)
+    return objects
 
 
 def _text(item: Any, keys: Sequence[str]) -> str:
@@ -203,9 +263,11 @@ def _number(item: Any, place: int) -> int:
     return int(digits[0]) if digits else place
 
 
-def _with_places(text: str, places: Mapping[int, int]) -> str:
-    """References by place; one to an item that is not there stays dangling, as #0."""
-    return REFERENCE.sub(lambda match: f"#{places.get(int(match[1]), 0)}", text)
+def _depends_on(item: Any) -> tuple[int, ...]:
+    """The numbers that an item names under `depends_on`."""
+    named = item.get("depends_on") if isinstance(item, dict) else None
+    digits = [re.search(r"\d{1,4}", str(one)) for one in named] if isinstance(named, list) else []
+    return tuple(int(match[0]) for match in digits if match)
 
 
 def without_join(graph: Graph) -> Graph:

@@ -11,7 +11,7 @@ import numpy as np
 
 from athlos.data.records import QuestionRecord
 from athlos.generation.interface import Prediction
-from athlos.methods.dapt.components import Question
+from athlos.methods.dapt.components import Question, read_reply
 from athlos.methods.dapt.graph import REFERENCE, Graph
 from athlos.methods.dapt.merge import Pair, matching
 from athlos.methods.dapt.recall import recall
@@ -55,9 +55,21 @@ def _of_question(question: Question, record: QuestionRecord, prediction: Predict
         values |= _against_gold(question, row["graphs"][-1])
     for row in rows["align"]:
         values["graph/merge_agree"] = row["agreement"]
+    values |= _of_replies([row["reply"] for row in rows["read"]])
     values |= _of_nodes(record, rows["node"], k=k)
     values |= _of_chain(question, record, prediction, rows["node"])
     return values
+
+
+def _of_replies(replies: Sequence[str]) -> dict[str, float]:
+    """Shares of a reader's replies that keep the form asked for, and of those of which nothing could be taken."""
+    readings = [read_reply(reply) for reply in replies]
+    if not readings:
+        return {}
+    return {
+        "reading/valid": float(np.mean([reading.is_valid for reading in readings])),
+        "reading/lost": float(np.mean([reading.is_lost for reading in readings])),
+    }
 
 
 def _of_nodes(record: QuestionRecord, nodes: Sequence[dict[str, Any]], *, k: int) -> dict[str, float]:

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from athlos.config.compose import plain
 from athlos.data.records import QuestionRecord
 from athlos.errors import DataError
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.pipeline import Solver
 from athlos.methods.dapt.components import Components, Question, read_translations
-from athlos.methods.dapt.config import AUTO, DaptConfig
+from athlos.methods.dapt.config import AUTO, DaptConfig, Retrieval
 from athlos.methods.dapt.exact import exact_of
 from athlos.methods.dapt.graph import Graph
 from athlos.methods.dapt.measures import measured
@@ -116,12 +115,11 @@ class DaptModule(PipelineModule[DaptConfig]):
         config = self.answer_config()
         # Where a file of translations lies is in no key; its content is in the inputs.
         config["method"] = {key: value for key, value in config["method"].items() if key in DECOMPOSITION}
-        is_unpaired = plain(self.config)["method"]["retrieval"] == "src"
         predictions = self.solved(
             requests,
             decomposition,
             name="decompositions",
-            config={**config, "translates_question": not is_unpaired},
+            config={**config, "translates_question": self.method.retrieval is not Retrieval.src},
             progress=progress,
         )
         for request, prediction in zip(requests, predictions, strict=True):

@@ -201,7 +201,12 @@ class DaptSolver:
         return Ask(purpose="merge", prompt=prompt, max_new_tokens=2 * self.method.max_new_tokens)
 
     def _worded(self, question: Question, graph: Merged) -> Steps[Merged]:
-        """The graph with the missing wordings of the languages that are searched, where they can be translated."""
+        """The graph with the missing wordings of the languages that are searched, where they can be translated.
+
+        A question in English has one wording, and nothing to translate.
+        """
+        if question.is_english:
+            return graph
         searched = self._searched(question)
         calls = {
             (index, is_english): self.parts.translated_node(question, text, source=source, target=target)

@@ -11,6 +11,7 @@ from athlos.errors import ConfigError, choices
 from athlos.retrieval.interface import Passage
 from athlos.text.language import base_language
 
+ENGLISH = "en"
 MAX_PASSAGE_CHARACTERS = 1200
 """Of one passage in a prompt."""
 
@@ -41,9 +42,8 @@ WORDINGS = {
             'sub-questions. Reply with a JSON list of objects with "id", "question" and "depends_on".'
         ),
         read=(
-            "Answer the question from the passages alone, in as few words as possible. The passages may be in another "
-            'language. Reply in JSON: {{"answer": the answer in {language}, "english": the same in English}}. If the '
-            'passages do not say, the answer is "unknown".'
+            'Answer the question from the passages alone, in as few words as possible, or with "unknown" if they do '
+            'not say. Reply with JSON alone: {"answer": "..."}'
         ),
         compose="Give the final answer to the question from these solved steps, in as few words as possible.",
         question="Question",
@@ -81,9 +81,9 @@ WORDINGS = {
             '{max_nodes} Teilfragen. Antworte mit einer JSON-Liste von Objekten mit "id", "question" und "depends_on".'
         ),
         read=(
-            "Beantworte die Frage allein aus den Textstellen, mit so wenigen Wörtern wie möglich. Die Textstellen "
-            'können in einer anderen Sprache sein. Antworte in JSON: {{"answer": die Antwort auf Deutsch, "english": '
-            'dieselbe auf Englisch}}. Steht die Antwort nicht in den Textstellen, lautet sie "unbekannt".'
+            "Beantworte die Frage allein aus den Textstellen, auch solchen in einer anderen Sprache, mit so wenigen "
+            'Wörtern wie möglich, oder mit "unbekannt", wenn sie nichts dazu sagen. Antworte nur mit JSON: '
+            '{"answer": "... auf Deutsch", "english": "... auf Englisch"}'
         ),
         compose="Gib aus diesen gelösten Schritten die endgültige Antwort auf die Frage, so kurz wie möglich.",
         question="Frage",
@@ -121,9 +121,9 @@ WORDINGS = {
             '{max_nodes} subpreguntas. Responde con una lista JSON de objetos con "id", "question" y "depends_on".'
         ),
         read=(
-            "Responde a la pregunta solo con los pasajes, con las menos palabras posibles. Los pasajes pueden estar en "
-            'otro idioma. Responde en JSON: {{"answer": la respuesta en español, "english": la misma en inglés}}. Si '
-            'los pasajes no lo dicen, la respuesta es "desconocido".'
+            "Responde a la pregunta solo con los pasajes, aunque estén en otro idioma, con las menos palabras "
+            'posibles, o con "desconocido" si no lo dicen. Responde solo con JSON: '
+            '{"answer": "... en español", "english": "... en inglés"}'
         ),
         compose="Da la respuesta final a la pregunta a partir de estos pasos resueltos, lo más breve posible.",
         question="Pregunta",
@@ -157,9 +157,9 @@ WORDINGS = {
             'sous-questions. Réponds par une liste JSON d\'objets avec "id", "question" et "depends_on".'
         ),
         read=(
-            "Réponds à la question d'après les passages seuls, avec le moins de mots possible. Les passages peuvent "
-            'être dans une autre langue. Réponds en JSON : {{"answer": la réponse en français, "english": la même en '
-            'anglais}}. Si les passages ne le disent pas, la réponse est "inconnu".'
+            "Réponds à la question d'après les passages seuls, même dans une autre langue, avec le moins de mots "
+            'possible, ou par "inconnu" s\'ils ne le disent pas. Réponds en JSON seulement : '
+            '{"answer": "... en français", "english": "... en anglais"}'
         ),
         compose="Donne la réponse finale à la question d'après ces étapes résolues, la plus courte possible.",
         question="Question",
@@ -193,9 +193,8 @@ WORDINGS = {
             '"id"、"question"、"depends_on"を持つオブジェクトのJSONリストで返してください。'
         ),
         read=(
-            "文章だけを根拠に、できるだけ短く質問に答えてください。文章は別の言語のこともあります。"
-            'JSONで返してください: {{"answer": 日本語の答え, "english": 同じ答えの英語}}。'
-            "文章に書かれていなければ、答えは「不明」です。"
+            "別の言語のものも含む文章だけを根拠に、できるだけ短く質問に答えてください。書かれていなければ「不明」と"
+            '答えてください。JSONだけで返してください: {"answer": "日本語で...", "english": "英語で..."}'
         ),
         compose="解決済みの手順から、質問への最終的な答えをできるだけ短く述べてください。",
         question="質問",
@@ -232,8 +231,8 @@ WORDINGS = {
             '请用JSON列表回答,列表中的对象含有"id"、"question"和"depends_on"。'
         ),
         read=(
-            "只根据文段,用尽可能少的字回答问题。文段可能是另一种语言。"
-            '请用JSON回答:{{"answer": 中文答案, "english": 同一答案的英文}}。如果文段没有说明,答案是"未知"。'
+            "只根据文段(也可能是另一种语言的)用尽可能少的字回答问题;如果文段没有说明,回答“未知”。"
+            '只用JSON回答:{"answer": "...中文", "english": "...英文"}'
         ),
         compose="根据这些已解决的步骤,用尽可能少的字给出问题的最终答案。",
         question="问题",
@@ -303,17 +302,23 @@ def merge(text: str, english: str, source_nodes: Sequence[str], english_nodes: S
 
 
 def read(wordings: Sequence[str], passages: Sequence[Passage], *, language: str) -> str:
-    """The passages, then the question in each of its wordings."""
+    """The passages, then the question in each of its wordings; last what is wanted, which a small model forgets."""
     said = wording(language)
     asked = "\n".join(f"{said.question}: {text}" for text in wordings)
-    instruction = said.read.format(language=said.name)
-    return f"{instruction}\n\n{said.passages}:\n{_listed(passages)}\n\n{asked}"
+    return f"{said.passages}:\n{_listed(passages)}\n\n{asked}\n\n{said.read}"
 
 
 def compose(text: str, chain: Sequence[tuple[str, str]], passages: Sequence[Passage], *, language: str) -> str:
     said = wording(language)
     steps = "\n".join(f"{number}. {node} -> {answer}" for number, (node, answer) in enumerate(chain, start=1))
-    return f"{said.compose}\n\n{said.passages}:\n{_listed(passages)}\n\n{steps}\n\n{said.question}: {text}"
+    return f"{said.passages}:\n{_listed(passages)}\n\n{steps}\n\n{said.question}: {text}\n\n{said.compose}"
+
+
+def answer_schema(language: str) -> str:
+    """What a reply of the reader is held to: an answer in the language, and in English where that is another one."""
+    names = ["answer"] if base_language(language) == ENGLISH else ["answer", "english"]
+    properties = {name: {"type": "string"} for name in names}
+    return json.dumps({"type": "object", "properties": properties, "required": names, "additionalProperties": False})
 
 
 def _listed(passages: Sequence[Passage]) -> str:

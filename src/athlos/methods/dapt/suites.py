@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,12 +13,12 @@ from athlos.config.schema import RunConfig
 from athlos.data.records import QuestionRecord, Record
 from athlos.data.source import Source, build_source
 from athlos.data.sources.lab_chains import LabChainsConfig
-from athlos.errors import ConfigError
+from athlos.errors import ConfigError, DataError
 from athlos.evaluation.metrics import MacroMean
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult
 from athlos.evaluation.suites.qa import QuestionSuite
 from athlos.generation.interface import Request
-from athlos.methods.dapt.components import ENGLISH, damaged, with_lost_words
+from athlos.methods.dapt.components import damaged, with_lost_words
 from athlos.methods.dapt.config import (
     BilingualRecallConfig,
     ChainSuiteConfig,
@@ -28,18 +28,22 @@ from athlos.methods.dapt.config import (
 )
 from athlos.methods.dapt.construct import REASONS, english_row
 from athlos.methods.dapt.measures import bilingual_gain
+from athlos.methods.dapt.prompts import ENGLISH
 from athlos.methods.dapt.recall import check_equal_k, crossing, filled_steps, recall, shared_out, step_gold
 from athlos.retrieval.building import build_index
 from athlos.retrieval.corpora import gold_ids
 from athlos.retrieval.hybrid import reciprocal_rank_fusion
 from athlos.retrieval.interface import Index, Passage
+from athlos.text.normalisation import default_normaliser, normalise
+from athlos.text.scripts import script_of
 from athlos.training.pipeline_module import PipelineModule
 
 
 class ChainSuite(QuestionSuite):
     """`em_hop<n>` is the mean over the questions of n hops in all languages, by `meta.hops` of a record.
 
-    In the lab the first language plays the part of English in `em_gap`.
+    `script_match` is the share of the answers with letters that are written as a gold answer is: one in English to a
+    question in Chinese is not. In the lab the first language plays the part of English in `em_gap`.
     """
 
     def __init__(self, config: ChainSuiteConfig, run: RunConfig) -> None:
@@ -49,14 +53,27 @@ class ChainSuite(QuestionSuite):
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
     ) -> SuiteResult:
-        result = super().evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
-        hops = {
-            record.identifier: str(record.meta["hops"])[0]
-            for record in records
-            if isinstance(record, QuestionRecord) and "hops" in record.meta
+        questions = {
+            (record.language, record.identifier): record for record in records if isinstance(record, QuestionRecord)
         }
-        for number in sorted(set(hops.values())):
-            right = [row["em"] for row in result.predictions if hops.get(row["id"]) == number]
+        for record in questions.values():
+            check_golds(record, normaliser=self.normaliser)
+        result = super().evaluate(answerer, records, shots_pool=shots_pool, progress=progress)
+        asked = [(row, questions[row["language"], row["id"]]) for row in result.predictions]
+        written = [
+            (in_script_of(row["prediction"], record.answers), record.language)
+            for row, record in asked
+            if scripts(row["prediction"]) and any(map(scripts, record.answers))
+        ]
+        if written:
+            mean = MacroMean("script_match", evaluation=self.run.eval)
+            mean.update([float(is_same) for is_same, _ in written], [language for _, language in written])
+            result.add(*mean.compute())
+        by_hops: dict[str, list[float]] = defaultdict(list)
+        for row, record in asked:
+            if "hops" in record.meta:
+                by_hops[str(record.meta["hops"])[0]].append(row["em"])
+        for number, right in sorted(by_hops.items()):
             result.metrics[f"em_hop{number}"] = float(np.mean(right))
             result.details[f"em_hop{number}"] = MetricDetail(n=len(right))
         if isinstance(self.run.data, LabChainsConfig):
@@ -66,6 +83,25 @@ class ChainSuite(QuestionSuite):
             ]
             result.metrics["em_gap"] = float(result.metrics[f"em/{pivot}"] - np.mean(others))
         return result
+
+
+def check_golds(record: QuestionRecord, *, normaliser: str | None) -> None:
+    """`DataError` for a gold answer of which its normaliser leaves nothing, as of "The The": silence would match it."""
+    name = normaliser or default_normaliser(record.language)
+    for gold in record.answers:
+        if not normalise(gold, normaliser=name, language=record.language).strip():
+            raise DataError(
+                f"question '{record.identifier}': the normaliser {name} leaves nothing of the gold answer '{gold}'"
+            )
+
+
+def scripts(text: str) -> set[str]:
+    return {script for letter in text if (script := script_of(letter)) is not None}
+
+
+def in_script_of(answer: str, golds: Sequence[str]) -> bool:
+    """Whether all letters of an answer are of scripts that one of the gold answers has."""
+    return any(scripts(answer) <= scripts(gold) for gold in golds)
 
 
 class TranslatedSuite:

@@ -1,7 +1,8 @@
 """Questions about single facts of countries, from the `world-countries` table: capital, currency, language, and so on.
 
 How well known a country is stands in `meta.popularity`: members of the United Nations by area, then all others, cut
-into thirds. A country is in one split with all its facts. Questions are shuffled: the first ones of a split are a sample.
+into thirds. A country is in one split with all its facts. Questions are shuffled, so that the first ones of a split
+are a sample.
 """
 
 import random

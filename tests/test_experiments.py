@@ -17,7 +17,7 @@ from athlos.runs.execute import execute
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 52
+NUM_EXPERIMENTS = 56
 
 
 def command_of(path: Path) -> list[str]:

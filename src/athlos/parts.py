@@ -166,6 +166,17 @@ class Scores:
 class Reward(Protocol):
     """Scores responses by their texts. Called in a thread beside the model, so it must not touch torch's own state."""
 
+    @property
+    def reads_entropies(self) -> bool:
+        """Whether it needs `Rollouts.entropies`."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What it has learned from earlier responses, for a run that is resumed."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None: ...
+
     def prepare(self, *, context: PartContext) -> None:
         """Called once before training. Raises `DataError` for records that it cannot judge."""
         ...

@@ -10,8 +10,14 @@ def mean(values):
     return total / len(values)
 
 
+def means_of_ties(conf, correct):
+    """Each item's correctness as the mean over the items that are as sure."""
+    return [mean([y for other, y in zip(conf, correct, strict=True) if other == c]) for c in conf]
+
+
 def mass_parts(conf, correct, num_bins):
     """Parts whose sizes differ by at most one, the larger ones first, along rising confidence."""
+    correct = means_of_ties(conf, correct)
     items = sorted(zip(conf, correct, range(len(conf)), strict=True), key=lambda item: (item[0], item[2]))
     size, larger = divmod(len(items), num_bins)
     parts = []
@@ -56,6 +62,7 @@ def auroc(conf, correct):
 
 
 def aurc(conf, correct):
+    correct = means_of_ties(conf, correct)
     order = sorted(range(len(conf)), key=lambda i: (-conf[i], i))
     risks, errors = [], 0
     for count, index in enumerate(order, start=1):
@@ -67,3 +74,22 @@ def aurc(conf, correct):
 def e_aurc(conf, correct):
     perfect = [1.0] * int(sum(correct)) + [0.0] * (len(correct) - int(sum(correct)))
     return aurc(conf, correct) - aurc(list(range(len(perfect), 0, -1)), perfect)
+
+
+def log_loss(conf, correct, temperature):
+    losses = []
+    for c, y in zip(conf, correct, strict=True):
+        c = min(max(c, 1e-6), 1 - 1e-6)
+        scaled = 1 / (1 + math.exp(-math.log(c / (1 - c)) / temperature))
+        losses.append(-math.log(scaled if y else 1 - scaled))
+    return mean(losses)
+
+
+def self_knowledge(answered, right, known):
+    counts = {"tp": 0, "fp": 0, "fn": 0, "tn": 0}
+    for is_answered, is_right, is_known in zip(answered, right, known, strict=True):
+        if is_answered:
+            counts["tp" if is_right else "fp"] += 1
+        else:
+            counts["fn" if is_known else "tn"] += 1
+    return counts

@@ -12,7 +12,7 @@ from tests.tolerances import EXACT
 
 from athlos.config.schema import EvalConfig
 from athlos.evaluation.bootstrap import interval_of, ratio_of_sums, resampled
-from athlos.evaluation.calibration import MEASURES
+from athlos.evaluation.calibration import measures
 from athlos.evaluation.metrics import Confidence, MacroMean, TokenMean, total
 from athlos.evaluation.translation import CorpusScores
 
@@ -126,7 +126,7 @@ def test_no_metric_gathers_what_every_process_holds(monkeypatch):
         total(): (2.0,),
         MacroMean("m", evaluation=evaluation): ([1.0, 0.0], ["a", "a"]),
         TokenMean("m", num_items=1): (np.ones(2), np.zeros(2, dtype=np.int64)),
-        Confidence(MEASURES): ([0.5, 0.6], [1.0, 0.0]),
+        Confidence(measures()): ([0.5, 0.6], [1.0, 0.0]),
         CorpusScores("de", evaluation=evaluation): (["a", "b"], ["a", "b"]),
     }
     for metric, arguments in metrics.items():

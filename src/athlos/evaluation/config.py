@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar
 
-from athlos.config.fields import at_least, one_of
+from athlos.config.fields import at_least, bounded, one_of
 from athlos.config.registry import Part, registry
 from athlos.config.renamed import DETECTORS
 from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
@@ -120,6 +120,14 @@ class CalibrationConfig(MathConfig):
 
     reads_model: ClassVar[bool] = True
     asks: ClassVar[tuple[str, ...]] = ("MathRecord", "QuestionRecord")
+
+    num_bins: int = at_least(1)
+    """Bins of calibration errors and of the reliability diagram."""
+    held_out: float = bounded("[0, 1)", default=0.0)
+    """Share of the items, whole facts or problems, that temperature scaling is fitted on and nothing is measured on; 0
+    = no scaling."""
+    by: str = ""
+    """Key of `meta` whose values are groups with an accuracy and a confidence of their own; empty = no groups."""
 
 
 _SUITES = "athlos.evaluation.suites"

@@ -64,6 +64,9 @@ class Rollouts:
     truncated: Tensor
     """bool [B]: cut by length, so that no end token and no stop string stands in the response."""
     group_size: int
+    entropies: Tensor | None = None
+    """float32 [B, Lr], of the plain distribution that each token was drawn from, in nats; 0 on padding. Only for a
+    reward that reads them."""
 
     @property
     def num_tokens(self) -> int:
@@ -106,7 +109,7 @@ def sample_group(
         check_model(inner, asked)
     except ModelError:
         samples = _by_transformers(inner, tokenizer, asked, group_size, temperature, generator, stop)
-        rollouts = _joined(asked, samples, group_size=group_size, device=inner.device)
+        rollouts = joined_samples(asked, samples, group_size=group_size, device=inner.device)
         # The engine gives the log-probabilities of the plain model.
         with eval_mode(inner), torch.no_grad():
             rollouts.log_probs = response_log_probs(inner, rollouts, temperature=temperature or 1.0)
@@ -129,7 +132,7 @@ def sample_group(
             log_prob_temperature=temperature or 1.0,
         )
         samples = loop.run()
-    return _joined(asked, samples, group_size=group_size, device=inner.device)
+    return joined_samples(asked, samples, group_size=group_size, device=inner.device)
 
 
 def _check(*, group_size: int, max_new_tokens: int, temperature: float, generator: torch.Generator | None) -> None:
@@ -179,7 +182,7 @@ def _by_transformers(
     return engine.generate(prompts, rule=SamplingRule(temperature=temperature), num_samples=group_size, stop=stop)
 
 
-def _joined(
+def joined_samples(
     prompts: Sequence[Prompt], samples: Sequence[Sequence[Sample]], *, group_size: int, device: torch.device
 ) -> Rollouts:
     """The tables of a batch of rollouts, made outside inference mode, so that autograd may save them."""
@@ -203,11 +206,35 @@ def _joined(
 
 def response_log_probs(model: "PreTrainedModel", rollouts: Rollouts, *, temperature: float) -> Tensor:
     """float32 [B, Lr]: log-probability of each response token by a whole forward pass, 0 on padding."""
-    batch = rollouts.rows()
-    length = rollouts.response_ids.shape[1]
-    hidden_BLD = hidden_states(model, batch)[:, -length - 1 : -1]
-    is_token_BL = rollouts.response_mask.bool()
-    logits_NV = project(model, hidden_BLD[is_token_BL]) / temperature
+    logits_NV, is_token_BL = _response_logits(model, rollouts)
+    logits_NV = logits_NV / temperature
     chosen_N1 = rollouts.response_ids[is_token_BL][:, None]
     log_probs_N = logits_NV.gather(1, chosen_N1).squeeze(1) - logits_NV.logsumexp(dim=-1)
     return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, log_probs_N)
+
+
+@torch.no_grad()
+def response_entropies(model: "PreTrainedModel", rollouts: Rollouts) -> Tensor:
+    """float32 [B, Lr]: entropy of the plain model's distribution at each response token, in nats, 0 on padding.
+
+    By a whole forward pass; the whole vocabulary counts, whatever the sampling rule was.
+    """
+    inner = causal_model(model)
+    with eval_mode(inner):
+        logits_NV, is_token_BL = _response_logits(inner, rollouts)
+    return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, entropies_of(logits_NV))
+
+
+def entropies_of(logits_NV: Tensor) -> Tensor:
+    """Entropy of each row's softmax, [N], in nats, in float32."""
+    log_probs_NV = logits_NV.float().log_softmax(dim=-1)
+    # A token of probability 0 adds nothing: 0 times -inf would be no number.
+    return -(log_probs_NV.exp() * log_probs_NV.clamp(min=torch.finfo(torch.float32).min)).sum(dim=-1)
+
+
+def _response_logits(model: "PreTrainedModel", rollouts: Rollouts) -> tuple[Tensor, Tensor]:
+    """Logits [N, V] of all response tokens, and where these stand, bool [B, Lr]."""
+    length = rollouts.response_ids.shape[1]
+    hidden_BLD = hidden_states(model, rollouts.rows())[:, -length - 1 : -1]
+    is_token_BL = rollouts.response_mask.bool()
+    return project(model, hidden_BLD[is_token_BL]), is_token_BL

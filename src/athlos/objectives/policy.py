@@ -97,6 +97,8 @@ class PolicyRows:
     attention_mask_BT: Tensor
     old_log_probs_BT: Tensor
     advantages_B: Tensor
+    is_right_B: Tensor
+    """bool: whether the reward calls the response right."""
 
     @property
     def num_tokens_B(self) -> Tensor:
@@ -115,12 +117,18 @@ class PolicyRows:
             "position_ids": torch.arange(width, device=index.device).expand(shape).contiguous(),
             "old_log_probs": self.old_log_probs_BT[index, :width],
             "advantages": self.advantages_B[index],
+            "is_right": self.is_right_B[index],
             "step_targets": torch.tensor(step_targets, device=index.device),
         }
 
 
-def policy_rows(rollouts: "Rollouts", advantages_B: Tensor, *, pad_id: int) -> PolicyRows:
-    """Left-padded prompts and right-padded responses as rows padded on the right, so that positions begin at 0."""
+def policy_rows(
+    rollouts: "Rollouts", advantages_B: Tensor, *, pad_id: int, is_right_B: Tensor | None = None
+) -> PolicyRows:
+    """Left-padded prompts and right-padded responses as rows padded on the right, so that positions begin at 0.
+
+    Without `is_right_B` no response is right, which GRPO's own loss does not read.
+    """
     size = rollouts.group_size
     ids_BT = torch.cat([rollouts.prompt_ids.repeat_interleave(size, 0), rollouts.response_ids], dim=1)
     prompt_BL = rollouts.prompt_mask.repeat_interleave(size, 0)
@@ -138,6 +146,7 @@ def policy_rows(rollouts: "Rollouts", advantages_B: Tensor, *, pad_id: int) -> P
         attention_mask_BT=mask_BT,
         old_log_probs_BT=old_BT,
         advantages_B=advantages_B,
+        is_right_B=torch.zeros_like(advantages_B, dtype=torch.bool) if is_right_B is None else is_right_B,
     )
 
 
@@ -149,7 +158,11 @@ def joined_rows(parts: Sequence[PolicyRows], *, pad_id: int) -> PolicyRows:
         name: torch.cat([pad(table := getattr(part, name), (0, width - table.shape[1]), value=fill) for part in parts])
         for name, fill in fills.items()
     }
-    return PolicyRows(**tables, advantages_B=torch.cat([part.advantages_B for part in parts]))
+    return PolicyRows(
+        **tables,
+        advantages_B=torch.cat([part.advantages_B for part in parts]),
+        is_right_B=torch.cat([part.is_right_B for part in parts]),
+    )
 
 
 def log_probs_of(
@@ -184,6 +197,7 @@ class PolicyObjective:
     """The loss of GRPO and its kin on rollouts; which rewards and prompts made them is the method's business."""
 
     unit = Unit.tokens
+    advantage_eps = ADVANTAGE_EPS
 
     def __init__(self, config: PolicyConfig) -> None:
         self.config = config
@@ -236,6 +250,7 @@ class PolicyObjective:
         if self.reference is not None:
             gap_N = self._reference_log_probs(batch, is_target_BT, targets_N)[is_kept_N] - log_probs_N
             losses_N = losses_N + config.kl * (gap_N.exp() - gap_N - 1)
+        losses_N = losses_N + self.further_losses(model, hidden_ND[is_kept_N], batch, row_N)
         weights_N = token_weights(row_N, length_B, denominator=config.denominator, constant=config.max_new_tokens)
         count = step_denominator(int((length_B > 0).sum()), len(row_N), denominator=config.denominator)
         ratio_N = capped_ratio(log_probs_N.detach(), old_N)
@@ -243,6 +258,12 @@ class PolicyObjective:
         logs = {"clipped_tokens": is_clipped_N.float().mean(), "ratio_gap": (ratio_N - 1).abs().mean()}
         total = (losses_N * weights_N).sum()
         return Loss(total=total, count=count, logs=logs, counts={"dropped_tokens": num_dropped})
+
+    def further_losses(
+        self, model: "PreTrainedModel", hidden_ND: Tensor, batch: Mapping[str, Tensor], row_N: Tensor
+    ) -> Tensor:
+        """What a kindred objective adds to the loss of each token, [N]; `row_N` is the row of each in the batch."""
+        return torch.zeros_like(row_N, dtype=hidden_ND.dtype)
 
     def _no_loss(self, model: "PreTrainedModel", *, num_dropped: int) -> Loss:
         zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))

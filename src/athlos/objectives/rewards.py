@@ -6,9 +6,9 @@ A response is judged on its own text, never on the prompt or a hint in it. P pro
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from hydra.utils import get_class
@@ -176,7 +176,19 @@ def build_reward(config: RewardConfig) -> Reward:
     return reward
 
 
-class NoReward:
+class TextReward:
+    """Base of the rewards that read nothing but texts and learn nothing from one RL step to the next."""
+
+    reads_entropies = False
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        pass
+
+
+class NoReward(TextReward):
     """Every response alike, so that nothing can be learned; compose refuses to train on it."""
 
     def __init__(self, config: RewardConfig) -> None:
@@ -190,7 +202,7 @@ class NoReward:
         return Scores(rewards_PG=zeros_PG, is_right_PG=zeros_PG.bool())
 
 
-class ReasoningReward:
+class ReasoningReward(TextReward):
     """Language, format and accuracy of worked answers to `MathRecord`s, by one of the rules of `group_rewards`."""
 
     def __init__(self, config: ReasoningRewardConfig) -> None:
@@ -237,7 +249,7 @@ def _table(judged: Sequence[Sequence[Judged]], holds: Callable[[Judged], bool]) 
     return torch.tensor([[holds(response) for response in group] for group in judged])
 
 
-class ExactMatchReward:
+class ExactMatchReward(TextReward):
     """1 for a response that equals a gold answer once both are normalised, else 0; what was cut by length has 0."""
 
     def __init__(self, config: RewardConfig) -> None:
@@ -267,6 +279,17 @@ class SumReward:
     def __init__(self, config: SumConfig) -> None:
         self.config = config
         self.parts = {name: build_reward(part) for name, part in config.parts.items()}
+
+    @property
+    def reads_entropies(self) -> bool:
+        return any(part.reads_entropies for part in self.parts.values())
+
+    def state(self) -> dict[str, Any]:
+        return {name: part.state() for name, part in self.parts.items()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.parts.items():
+            part.restore(state[name])
 
     def prepare(self, *, context: PartContext) -> None:
         for part in self.parts.values():

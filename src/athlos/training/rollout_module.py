@@ -30,7 +30,7 @@ from torch.utils.data import DataLoader
 
 from athlos.data.batches import Batch
 from athlos.data.records import Record
-from athlos.generation.rollouts import PolicyPrompt, Rollouts, sample_group
+from athlos.generation.rollouts import PolicyPrompt, Rollouts, response_entropies, sample_group
 from athlos.objectives.config import PolicyConfig
 from athlos.objectives.policy import (
     PolicyObjective,
@@ -104,11 +104,14 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
         for step in itertools.count(first_update // self.num_updates):
             prompts = self.prompts(step)
             judged = self.sample_and_judge(prompts, step)
-            advantages_PG = group_advantages(judged.scores.rewards_PG.float(), std=self.policy.adv_std)
+            assert isinstance(self.objective, PolicyObjective)
+            advantages_PG = group_advantages(
+                judged.scores.rewards_PG.float(), std=self.policy.adv_std, eps=self.objective.advantage_eps
+            )
             curves = self._curves(judged, advantages_PG)
             curves |= self.after_rollouts(step, prompts=prompts, scores=judged.scores, advantages_PG=advantages_PG)
             self.history.append({"step": float(step), **curves})
-            for update in self._updates(self._rows(judged.chunks, advantages_PG)):
+            for update in self._updates(self._rows(judged, advantages_PG)):
                 # Processes add up what they log, and each has the sums over all of them already.
                 self.step_log.update({name: value / self.trainer.world_size for name, value in curves.items()})
                 yield from update
@@ -160,6 +163,8 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
                         generator=generator,
                         stop=stops,
                     )
+                    if self.reward.reads_entropies:
+                        rollouts.entropies = response_entropies(self.model, rollouts)
                 chunks.append(rollouts)
                 judgements.append(judges.submit(self._judge, part, rollouts, progress=step / self.num_policy_steps))
             last = time.perf_counter()
@@ -184,12 +189,18 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
         style = self.config.prompt_style
         return list(dict.fromkeys(stop for record in records for stop in stop_strings(record, style)))
 
-    def _rows(self, chunks: Sequence[Rollouts], advantages_PG: Tensor) -> PolicyRows:
+    def _rows(self, judged: JudgedRollouts, advantages_PG: Tensor) -> PolicyRows:
         parts_PG = advantages_PG.split(self.method.chunk_prompts)
+        right_PG = judged.scores.is_right_PG.split(self.method.chunk_prompts)
         return joined_rows(
             [
-                policy_rows(rollouts, part_PG.flatten().to(self.device), pad_id=self.pad_id)
-                for rollouts, part_PG in zip(chunks, parts_PG, strict=True)
+                policy_rows(
+                    rollouts,
+                    part_PG.flatten().to(self.device),
+                    pad_id=self.pad_id,
+                    is_right_B=is_right_PG.flatten().to(self.device),
+                )
+                for rollouts, part_PG, is_right_PG in zip(judged.chunks, parts_PG, right_PG, strict=True)
             ],
             pad_id=self.pad_id,
         )
@@ -249,10 +260,12 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
         checkpoint["history"] = self.history
+        checkpoint["reward"] = self.reward.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
         self.history = list(checkpoint["history"])
+        self.reward.restore(checkpoint["reward"])
 
 
 def joined_scores(chunks: Sequence[Scores]) -> Scores:

@@ -21,6 +21,7 @@ def country(code: str = "NOW", **changes: Any) -> dict[str, Any]:
     row = {
         "name": {"common": "Nowhere", "official": "Republic of Nowhere"},
         "cca2": "NW",
+        "unMember": True,
         "cca3": code,
         "tld": [".nw"],
         "capital": ["Noplace"],

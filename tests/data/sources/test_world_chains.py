@@ -33,6 +33,7 @@ def folder(tmp_path: Path) -> Path:
         {
             "name": {"common": english},
             "cca2": code[:2],
+            "unMember": True,
             "cca3": code,
             "translations": {"deu": {"common": german}},
             "capital": capitals,

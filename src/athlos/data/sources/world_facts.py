@@ -63,7 +63,10 @@ def parse_country(row: Any, *, codes: set[str], file: Path) -> FactRecord:
         subject=code,
         names=names,
         relations=relations_of(row, codes=codes, file=file),
-        meta={"cca2": text_at(row, "cca2", file=file)},
+        meta={
+            "cca2": text_at(row, "cca2", file=file),
+            "un_member": require(row, "unMember", bool, file=file),
+        },
     )
 
 

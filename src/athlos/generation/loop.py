@@ -152,6 +152,7 @@ class DecodeLoop:
             logits_BV,
             rule=self.rule,
             ids_BT=batch.ids_BC[:, :column] if needs_ids(self.rule, self.extra_rules) else None,
+            first_B=[row.first for row in batch.rows],
             generators=self.shared_generator or [None if row.is_done else row.generator for row in batch.rows],
             extra_rules=self.extra_rules,
         )

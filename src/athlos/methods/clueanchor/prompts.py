@@ -60,7 +60,7 @@ class Layout(ABC):
         """Passages and question. Raises `DataError` for a record that holds text that has seen the gold answer."""
         if record.meta.get(SAW_GOLD):
             raise DataError(
-                f"record '{record.identifier}': its text has seen the gold answer, so no prompt is made of it"
+                f"record '{record.identifier}' has text that has seen the gold answer: it makes no prompt of a test"
             )
         return self._thought(record, background=record.passages, clue="")
 

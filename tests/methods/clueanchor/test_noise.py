@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-import pytest
 from tests.methods.clueanchor.scripted import question
 
 from athlos.data.records import Passage
@@ -25,18 +24,20 @@ def titles(share, *, gold=GoldPassages.present, top_n=4, others=()):
     return [passage.title for passage in shown.passages]
 
 
-def test_a_share_of_the_passages_are_distractors_in_the_order_of_their_ranks():
-    assert titles(0.0) == ["2", "5", "7"]
-    assert titles(0.25) == ["0", "2", "5", "7"]
-    assert titles(0.5) == ["0", "1", "2", "7"]
-    assert titles(0.75) == ["0", "1", "2", "7"]
-    assert titles(1.0) == ["0", "1", "3", "4"]
-    assert titles(0.5, top_n=6) == ["0", "1", "2", "3", "5", "7"]
+def test_passages_stand_as_they_come_until_some_are_distractors():
+    assert titles(0.0) == ["0", "1", "2", "3"]
+    assert sorted(titles(0.25)) == ["0", "2", "5", "7"]
+    assert sorted(titles(0.5)) == ["0", "1", "2", "7"]
+    assert sorted(titles(0.75)) == ["0", "1", "2", "7"]
+    assert sorted(titles(1.0)) == ["0", "1", "3", "4"]
+    assert sorted(titles(0.5, top_n=6)) == ["0", "1", "2", "3", "5", "7"]
+    assert titles(0.5) == titles(0.5)
+    assert titles(0.5) != sorted(titles(0.5)) or titles(0.25) != sorted(titles(0.25))
 
 
 def test_absent_gold_leaves_distractors_alone():
-    assert titles(0.0, gold=GoldPassages.absent) == ["0", "1", "3", "4"]
-    assert titles(0.5, gold=GoldPassages.absent) == ["0", "1", "3", "4"]
+    assert sorted(titles(0.0, gold=GoldPassages.absent)) == ["0", "1", "3", "4"]
+    assert sorted(titles(0.5, gold=GoldPassages.absent)) == ["0", "1", "3", "4"]
 
 
 def test_passages_of_other_questions_stand_in_where_a_question_has_too_few_distractors():
@@ -44,10 +45,7 @@ def test_passages_of_other_questions_stand_in_where_a_question_has_too_few_distr
     others = [Passage(title=f"other {n}", text=f"other text {n}") for n in range(9)]
     shown = noised(record, NoiseConfig(share=0.6, gold=GoldPassages.present), top_n=5, others=others, seed=1)
     assert sum(passage in others for passage in shown.passages) == 2
-    own = [passage for passage in shown.passages if passage in record.passages]
-    assert own == record.passages
-    again = noised(record, NoiseConfig(share=0.6, gold=GoldPassages.present), top_n=5, others=others, seed=1)
-    assert again == shown
+    assert sum(passage in record.passages for passage in shown.passages) == 3
     pool = others_of([question(0), question(1, answer="Oslo")])
     assert {passage.text for passage in pool["q1"]} >= {"Bridge 0 was built by Ada. It has five arches."}
     assert not any("Oslo" in passage.text for passage in pool["q1"])
@@ -103,8 +101,7 @@ def test_the_supporting_sentences_are_those_that_the_data_name():
     assert supporting_text(beyond) == "Ada was born in Rome."
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_where_no_sentences_are_named_every_supporting_passage_is_required(share):
+def test_where_no_sentences_are_named_every_supporting_passage_is_required():
     record = replace(question(), supporting_facts=[])
-    shown = noised(record, NoiseConfig(share=share, gold=GoldPassages.present), top_n=2, others=(), seed=1)
-    assert [passage.title for passage in shown.passages] == ["The Old Bridge", "Its Builder"]
+    shown = noised(record, NoiseConfig(share=0.5, gold=GoldPassages.present), top_n=2, others=(), seed=1)
+    assert {passage.title for passage in shown.passages} == {"The Old Bridge", "Its Builder"}

@@ -16,7 +16,8 @@ def found_by(generator, *overrides, records=()):
 def test_three_prompts_are_asked_together_and_the_clue_is_used_after_it_is_made():
     generator = Scripted(**RIGHT)
     [row] = found_by(generator)
-    assert generator.batches == [["internal", "external", "extract"], ["clue", "verify"]]
+    assert generator.asked == ["internal", "external", "extract", "clue", "verify"]
+    assert generator.batches == [["internal", "external"], ["extract"], ["clue"], ["verify"]]  # each with its stops
     assert [len(row["draws"][path]) for path in ("internal", "external", "clue")] == [1, 1, 1]
     assert all(draws[0]["is_right"] and draws[0]["is_formatted"] for draws in row["draws"].values())
     assert row["draws"]["external"][0]["think"] == "Ada was born in Rome."

@@ -1,10 +1,10 @@
 """Questions over documents of the lab world: how the answer is held, what the documents are true of, and distractors.
 
 Evidence is direct, implicit, scattered or buried. The documents are true of the world, say one thing otherwise than it,
-or are about names of nothing. Each question has as many documents that bear on it as distractors, so that a share of
-either can be read. A question stands in one of the splits `train`, `val` and `test` alone, by a hash of its text;
-`lessons`, which a base model is trained on, holds questions of all three over documents of its own. Nothing is read;
-licence: generated.
+or are about names of nothing. Each question has documents that bear on it and behind them as many distractors, so that
+a share of either can be read. A question stands in one of the splits `train`, `val` and `test` alone, by a hash of its
+text; `lessons`, which a base model is trained on, holds questions of all three over documents of its own. Nothing is
+read; licence: generated.
 """
 
 import itertools
@@ -120,6 +120,7 @@ class LabCasesSource(Source[LabCasesConfig]):
             stored = Claim(case.asked.subject, case.asked.relations, case.stored_answer)
             told = spoken.render(statement(stored, StatementWording.noun))
             meta |= {"stored": found.stored_answer, "stored_statement": told}
+        order = sorted(range(len(found.passages)), key=lambda place: place not in case.gold)
         return QuestionRecord(
             identifier=found.identifier,
             language=case.language,
@@ -127,13 +128,13 @@ class LabCasesSource(Source[LabCasesConfig]):
             answers=found.answers,
             passages=[
                 Passage(
-                    title=passage.identifier,
-                    text=passage.text,
-                    sentences=list(passage.sentences),
+                    title=found.passages[place].identifier,
+                    text=found.passages[place].text,
+                    sentences=list(found.passages[place].sentences),
                     is_supporting=place in case.gold,
-                    identifier=passage.identifier,
+                    identifier=found.passages[place].identifier,
                 )
-                for place, passage in enumerate(found.passages)
+                for place in order
             ],
             supporting_facts=found.supporting_facts,
             meta=meta,

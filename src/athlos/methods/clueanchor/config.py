@@ -80,7 +80,7 @@ class ReplyConfig:
 @dataclass(kw_only=True)
 class NoiseConfig:
     share: float = bounded("[0, 1]")
-    """Share of the passages of a prompt that are distractors; 1 leaves no other."""
+    """Share of the passages of a prompt that are distractors; 0 takes them as they come, 1 leaves no other."""
     gold: GoldPassages = MISSING
 
 

@@ -26,11 +26,14 @@ def is_required(record: QuestionRecord, passage: Passage) -> bool:
 def noised(
     record: QuestionRecord, noise: NoiseConfig, *, top_n: int, others: Sequence[Passage], seed: int
 ) -> QuestionRecord:
-    """The record with at most `top_n` passages, round(share x top_n) of them distractors, in the order of their ranks.
+    """The record with at most `top_n` passages: as they come at share 0, else round(share x top_n) of them distractors.
 
     Required passages stay, in place of distractors where need be, unless the share is 1 or gold is absent: then all are
-    distractors. `others` are passages of other questions.
+    distractors. Distractors take random ranks. `others` are passages of other questions.
     """
+    is_absent = noise.gold is GoldPassages.absent or noise.share == 1
+    if noise.share == 0 and not is_absent:
+        return replace(record, passages=record.passages[:top_n])
     bearing = sorted(
         (passage for passage in record.passages if passage.is_supporting or is_required(record, passage)),
         key=lambda passage: not is_required(record, passage),
@@ -40,16 +43,11 @@ def noised(
     missing = top_n - len(distractors)
     if missing > 0 and others:
         distractors += rng.sample(list(others), min(missing, len(others)))
-    if noise.gold is GoldPassages.absent or noise.share == 1:
-        return replace(record, passages=distractors[:top_n])
     num_required = sum(is_required(record, passage) for passage in bearing)
-    num_distractors = min(round(noise.share * top_n), max(0, top_n - num_required))
+    num_distractors = top_n if is_absent else min(round(noise.share * top_n), max(0, top_n - num_required))
     kept = [*bearing[: top_n - num_distractors], *distractors[:num_distractors]]
-    own = [passage for passage in record.passages if passage in kept]
-    foreign = [passage for passage in kept if passage not in own]
-    for passage in foreign:
-        own.insert(rng.randrange(len(own) + 1), passage)
-    return replace(record, passages=own)
+    rng.shuffle(kept)
+    return replace(record, passages=kept)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,6 +62,24 @@ def test_an_epoch_uses_each_row_at_most_once_unless_the_split_is_smaller_than_a_
         assert set(order.ravel().tolist()) == set(range(num_rows))
 
 
+def test_a_step_of_pairs_has_both_answers_and_counts_pairs():
+    """Pairs of prompt 2, better answer 1 to 3 and worse answer the rest; two processes share four of them a step."""
+    rows = make_rows([6, 9, 7, 8, 12])
+    rows.pairs_R3 = np.array([[2, 1 + index % 3, 0] for index in range(5)])
+    plan = plan_of(rows, batching=Batching.bucket)
+    seen = []
+    for rank in (0, 1):
+        for batch in stream(rows, plan, rank=rank, world_size=2, last_step=1, unit=Unit.pairs):
+            assert batch["step_targets"] == 4
+            assert batch["input_ids"].shape[0] == 2 * len(batch["row_starts"]) == 4
+            indices = np.searchsorted(rows.starts_R, batch["row_starts"].numpy())
+            lengths = [len(rows.row(int(index), worse=worse)[0]) for index in indices for worse in (False, True)]
+            assert batch["attention_mask"].sum(1).tolist() == lengths
+            assert batch["seen"].tolist() == [2, int((rows.ends_R - rows.starts_R)[indices].sum())]
+            seen += indices.tolist()
+    assert sorted(seen) == sorted(plan.epoch_order(0)[0].tolist())
+
+
 def test_a_resumed_stream_gives_the_rows_that_come_next():
     rows = make_rows([5, 9, 3, 7, 8, 2, 6, 4, 9, 5])
     whole = list(stream(rows, plan_of(rows)))

@@ -7,8 +7,8 @@ import pytest
 from transformers import PreTrainedTokenizerBase
 
 from athlos.data.conversations import encode_conversation
-from athlos.data.encoding import encode_record
-from athlos.data.records import ChatRecord, InstructionRecord, Record, TextRecord
+from athlos.data.encoding import encode_preference, encode_record
+from athlos.data.records import ChatRecord, InstructionRecord, PreferenceRecord, Record, TextRecord
 from athlos.errors import DataError, ModelError
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.runs.assemble import text_of
@@ -151,6 +151,50 @@ def test_texts_are_encoded_as_in_trl(row: dict[str, str]) -> None:
     assert ours == by_trl(made, row)
 
 
+WORSE = [*TURNS[:3], {"role": "assistant", "content": "Wasser!"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("llama3", {"prompt": TURNS[:3], "chosen": TURNS[3:], "rejected": WORSE[3:]}),
+        ("gemma", {"prompt": TURNS[:1], "chosen": TURNS[1:], "rejected": WORSE[3:]}),
+        (None, {"prompt": "Wie? ", "chosen": "So.", "rejected": "So nicht."}),
+    ],
+)
+def test_pairs_are_encoded_as_in_trl(name: str | None, row: dict[str, Any]) -> None:
+    """Where an answer has several turns, all of the assistant's are trained on, and nothing of the user's."""
+    trl = pytest.importorskip("trl")
+    import datasets
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    made = tokenizer(None if name is None else template(name))
+    record = PreferenceRecord(identifier="a", **row)
+    ids, is_target, (shared, better, num_cut) = encode_preference(record, tokenizer=made, max_length=500)
+    shape = LlamaConfig(
+        vocab_size=len(made), hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = LlamaForCausalLM(shape)
+    trainer = trl.DPOTrainer(
+        model=model,
+        ref_model=LlamaForCausalLM(shape),
+        args=trl.DPOConfig(report_to="none", use_cpu=True, bf16=False, max_length=None),
+        train_dataset=datasets.Dataset.from_list([row]),
+        processing_class=made,
+    )
+    [prepared] = trainer.train_dataset
+    assert ids[:shared] == prepared["prompt_ids"]
+    assert ids[shared : shared + better] == prepared["chosen_ids"]
+    assert ids[shared + better :] == prepared["rejected_ids"]
+    assert num_cut == 0
+    assert not any(is_target[:shared])
+    if name == "gemma":
+        assert "And in English" in made.decode(prepared["chosen_ids"])
+        assert "And in English" not in targets(made, (ids, is_target))
+    else:
+        assert all(is_target[shared:])
+
+
 def test_what_cannot_be_encoded_is_told_in_one_line() -> None:
     chat = ChatRecord(identifier="f.jsonl:7", messages=TURNS)
     with pytest.raises(ModelError, match=r"no chat template: choose a chat model.*chat_template\.jinja") as caught:
@@ -175,3 +219,7 @@ def test_a_conversation_longer_than_a_row_is_refused_with_its_length() -> None:
     assert len(encode_record(chat, max_length=length, **options)[0]) == length
     with pytest.raises(DataError, match=rf"has {length} tokens, train.max_length is {length - 1}; data.on_bad=skip"):
         encode_record(chat, max_length=length - 1, **options)
+    pair = PreferenceRecord(identifier="f.jsonl:8", prompt=TURNS[:3], chosen=WORSE[3:], rejected=TURNS[3:])
+    assert encode_preference(pair, tokenizer=made, max_length=length)
+    with pytest.raises(DataError, match=rf"record 'f.jsonl:8': its conversation has {length} tokens"):
+        encode_preference(pair, tokenizer=made, max_length=length - 1)

@@ -1,5 +1,6 @@
 """Rows of a split: how targets are counted, and what happens to records that cannot be encoded."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from athlos.config.schema import Batching
 from athlos.data import encoding
-from athlos.data.encoding import Rows, encode_split, targets_before
+from athlos.data.encoding import Rows, encode_split, rows_hash, targets_before
 from athlos.data.records import InstructionRecord, PreferenceRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.models.tokenizers import byte_tokenizer
@@ -63,8 +64,42 @@ def test_a_record_that_does_not_fit_goes_to_on_error_and_the_rest_is_encoded(tmp
         encoded(tmp_path / "raises", RECORDS, batching=Batching.bucket)
 
 
-def test_preference_pairs_are_refused_in_one_line(tmp_path: Path) -> None:
+def pair(prompt: str, chosen: str, rejected: str) -> PreferenceRecord:
+    return PreferenceRecord(identifier=prompt, prompt=prompt, chosen=chosen, rejected=rejected)
+
+
+def text(ids: np.ndarray) -> str:
+    return bytes(token for token in ids if token < 256).decode()
+
+
+def test_a_pair_is_a_row_with_one_prompt_cut_so_that_the_longer_answer_fits(tmp_path: Path) -> None:
+    pairs = [pair("abcdefgh", "é", "wxyz"), pair("", "bc", "b"), pair("a", "0123456", "x"), pair("k", "lmnopqrs", "t")]
+    errors: list[DataError] = []
+    rows = encoded(tmp_path, pairs, batching=Batching.bucket, takes_pairs=True, on_error=errors.append)
+    assert [str(error) for error in errors] == [
+        "record 'a': its completion has 8 tokens, train.max_length is 8",
+        "record 'k': its completion has 9 tokens, train.max_length is 8",
+    ]
+    sides = [[rows.row(index, worse=worse) for worse in (False, True)] for index in range(len(rows))]
+    assert [[text(ids) for ids, _ in row] for row in sides] == [["fghé", "fghwxyz"], ["bc", "b"]]
+    assert [[(labels != -100).sum() for _, labels in row] for row in sides] == [[3, 5], [2, 1]]
+    assert rows.num_targets_R.tolist() == [3, 2]
+    assert rows.pairs_R3 is not None
+    assert rows.pairs_R3.tolist() == [[3, 3, 5], [0, 3, 0]]
+    assert (rows.ends_R - rows.starts_R).tolist() == [3 + 3 + 5, 3 + 2]
+    other_border = replace(rows, pairs_R3=rows.pairs_R3 + np.array([0, 1, 0]))
+    assert rows_hash(other_border) != rows_hash(rows)
+    assert [text(rows.subset(np.array([1])).row(0, worse=worse)[0]) for worse in (False, True)] == ["bc", "b"]
+
+
+def test_pairs_do_not_mix_with_other_records(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="1 of 2 records are preference pairs; expected all or none"):
+        encoded(tmp_path, [pair("a", "b", "c"), RECORDS[0]], batching=Batching.bucket, takes_pairs=True)
+
+
+def test_preference_pairs_that_nobody_takes_are_refused_in_one_line(tmp_path: Path) -> None:
     pair = PreferenceRecord(identifier="p.jsonl:1", prompt="a", chosen="b", rejected="c")
-    with pytest.raises(ConfigError, match=r"'p\.jsonl:1' is a preference pair.*completion: chosen") as caught:
+    message = r"'p\.jsonl:1' is a preference pair, which objective=preference trains on.*kind=sft_chosen"
+    with pytest.raises(ConfigError, match=message) as caught:
         encoded(tmp_path, [pair], batching=Batching.pack, on_error=lambda error: None)
     assert "\n" not in str(caught.value)

@@ -101,3 +101,20 @@ def multi_token_nll(hidden, heads, output, labels, *, weight: float) -> tuple[fl
                 log_z = top + math.log(sum(math.exp(score - top) for score in scores))
                 total += (weight if place else 1.0) * (log_z - scores[row_labels[until]])
     return total, count
+
+
+def preference_loss(log_probs, references, lengths, *, config) -> tuple[float, list[float]]:
+    """Loss of one pair and its two rewards, from the equations of the papers; the better answer stands first."""
+    better, worse = (log_prob - against for log_prob, against in zip(log_probs, references, strict=True))
+    rewards = [config.beta * better, config.beta * worse]
+    if config.kind != "dpo":
+        better, worse = better / lengths[0], worse / lengths[1]
+    if config.kind == "simpo":
+        rewards = [config.beta * better, config.beta * worse]
+    if config.kind == "ipo":
+        loss = (better - worse - 1 / (2 * config.beta)) ** 2
+    else:
+        margin = config.beta * (better - worse) - (config.gamma if config.kind == "simpo" else 0)
+        right, wrong = (1 / (1 + math.exp(-sign * margin)) for sign in (1, -1))
+        loss = -(1 - config.label_smoothing) * math.log(right) - config.label_smoothing * math.log(wrong)
+    return loss - config.sft_weight * log_probs[0] / lengths[0], rewards

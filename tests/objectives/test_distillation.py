@@ -58,7 +58,7 @@ def test_the_loss_is_hintons(chunk_tokens: int, tmp_path: Path) -> None:
             parameter.mul_(1.3)
     objective = prepared(base, tmp_path, chunk_tokens=chunk_tokens)
     loss = objective.loss(student, batch)
-    given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1).float() for model in (student, base))
+    given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1) for model in (student, base))
     targets = batch["labels"][:, 3:].flatten()
     kl = functional.kl_div((given / 2).log_softmax(-1), (wanted / 2).log_softmax(-1), log_target=True, reduction="sum")
     expected = 0.5 * functional.cross_entropy(given, targets, reduction="sum") + 0.5 * 4 * kl
@@ -133,7 +133,7 @@ def test_topk_in_the_objective(chunk_tokens: int, tmp_path: Path) -> None:
         for parameter in student.parameters():
             parameter.mul_(1.3)
     loss = prepared(base, tmp_path, topk=4, chunk_tokens=chunk_tokens).loss(student, batch)
-    given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1).float() for model in (student, base))
+    given, wanted = (model(batch["input_ids"]).logits[:, 2:-1].flatten(0, 1) for model in (student, base))
     kl = reference.topk_divergence((wanted / 2).log_softmax(-1).tolist(), (given / 2).log_softmax(-1).tolist(), topk=4)
     ce = functional.cross_entropy(given, batch["labels"][:, 3:].flatten(), reduction="sum").item()
     assert loss.total.item() == pytest.approx(0.5 * ce + 0.5 * 4 * kl, rel=1e-5)

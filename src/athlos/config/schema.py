@@ -110,6 +110,9 @@ class SurgeryConfig(PartConfig):
 class ObjectiveConfig(PartConfig):
     """Base of an objective: (model, batch) -> loss."""
 
+    takes_pairs: ClassVar[bool] = False
+    """Whether it trains on preference pairs."""
+
 
 @dataclass(kw_only=True)
 class RewardConfig(PartConfig):
@@ -259,7 +262,7 @@ class TrainConfig:
     max_steps: int = at_least(0)
     """Optimizer steps; 0 evaluates only."""
     batch_size: int = at_least(1)
-    """Rows an optimizer step, over all devices."""
+    """Rows an optimizer step, over all devices; a preference pair is a row."""
     micro_batch_size: int = at_least(1)
     """Rows a forward pass on one device; must divide `batch_size`."""
     max_length: int = at_least(2)

@@ -26,10 +26,11 @@ Batch = dict[str, Tensor]
 
 
 class Unit(StrEnum):
-    """What a loss counts, and so what an optimizer step is divided by: target tokens, or rows."""
+    """What a loss counts, and so what an optimizer step is divided by: target tokens, rows, or preference pairs."""
 
     tokens = "tokens"
     sequences = "sequences"
+    pairs = "pairs"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,27 +73,33 @@ class BatchPlan:
             yield order[step % self.steps_per_epoch]
 
 
-def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) -> Batch:
+def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int, with_worse: bool = False) -> Batch:
     """Pad rows on the right: input_ids, labels, attention_mask, position_ids int64 [M, longest].
 
     Rows with pictures bring theirs under `rows.picture_key`, float32 [M, ...].
     `num_targets` counts the targets of this batch; by `step_targets` the whole optimizer step is divided (scalars).
     `row_starts` [M] is where each row begins in the split's tokens, for objectives with targets of their own.
+    Of preference pairs the row is the better answer behind its prompt; `with_worse`, the worse one stands below it, and
+    `seen` [2] is the number of pairs and of their tokens, prompts counted once.
     """
-    pairs = [rows.row(int(index)) for index in indices]
-    longest = max(len(ids) for ids, _ in pairs)
-    shape = (len(pairs), longest)
+    sides = (False, True) if with_worse else (False,)
+    encoded = [rows.row(int(index), worse=worse) for index in indices for worse in sides]
+    longest = max(len(ids) for ids, _ in encoded)
+    shape = (len(encoded), longest)
     input_ids, labels = np.full(shape, pad_id, dtype=np.int64), np.full(shape, -100, dtype=np.int64)
     attention_mask = np.zeros(shape, dtype=np.int64)
-    for position, (ids, row_labels) in enumerate(pairs):
+    for position, (ids, row_labels) in enumerate(encoded):
         input_ids[position, : len(ids)] = ids
         labels[position, : len(ids)] = row_labels
         attention_mask[position, : len(ids)] = 1
-    pictures: Batch = {}
+    extra: Batch = {}
     if rows.picture_values is not None and rows.pictures_R is not None:
-        pictures[rows.picture_key] = torch.from_numpy(np.array(rows.picture_values[rows.pictures_R[indices]]))
+        extra[rows.picture_key] = torch.from_numpy(np.array(rows.picture_values[rows.pictures_R[indices]]))
+    if with_worse:
+        num_tokens = int((rows.ends_R[indices] - rows.starts_R[indices]).sum())
+        extra["seen"] = torch.tensor([len(indices), num_tokens])
     return {
-        **pictures,
+        **extra,
         "input_ids": torch.from_numpy(input_ids),
         "labels": torch.from_numpy(labels),
         "attention_mask": torch.from_numpy(attention_mask),
@@ -106,7 +113,8 @@ def collate(rows: Rows, indices: np.ndarray, *, pad_id: int, step_targets: int) 
 class TrainStream(IterableDataset[Batch]):
     """Micro batches of one process for the steps `first_step` .. `last_step` - 1, in order.
 
-    `step_targets` of a batch is what the whole optimizer step holds of `unit`: target tokens, or rows.
+    `step_targets` of a batch is what the whole optimizer step holds of `unit`: target tokens, rows, or pairs, of which
+    it then has both answers.
     """
 
     def __init__(
@@ -128,10 +136,11 @@ class TrainStream(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         for indices in self.plan.steps(first=self.first_step, last=self.last_step):
-            step_targets = len(indices) if self.unit is Unit.sequences else int(self.rows.num_targets_R[indices].sum())
+            is_tokens, with_worse = self.unit is Unit.tokens, self.unit is Unit.pairs
+            step_targets = int(self.rows.num_targets_R[indices].sum()) if is_tokens else len(indices)
             mine = indices.reshape(-1, self.world_size, self.micro_batch_size)[:, self.rank]
             for micro in mine:
-                yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets)
+                yield collate(self.rows, micro, pad_id=self.pad_id, step_targets=step_targets, with_worse=with_worse)
 
 
 class EvalRows(IterableDataset[Batch]):

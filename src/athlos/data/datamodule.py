@@ -155,6 +155,7 @@ class DataModule:
                     inputs=inputs,
                     config={"split": split, "limit": self.limit(split), "style": style, "source": identity},
                     stages=self.stages,
+                    takes_pairs=self.config.objective.takes_pairs,
                     on_error=self.source.bad,
                 )
             except DataError as error:

@@ -2,7 +2,8 @@
 
 A record is a prompt (not trained on) and a completion (trained on, end-of-sequence token included); running text is a
 completion alone. `pack` joins all records into full rows of `max_length` tokens; attention crosses record borders, as
-is usual for language modelling. `bucket` keeps one record a row.
+is usual for language modelling. `bucket` keeps one record a row. A preference pair is a row too: what both answers
+follow, the better answer, the worse one.
 
 T tokens of the whole split, R rows.
 """
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 ENCODE_VERSION = 3
 FLUSH_TOKENS = 1 << 20
 """Tokens held in memory before they are written out, and looked at together when targets are counted."""
+Encoded = tuple[list[int], list[bool], tuple[int, ...]]
+"""Ids of a record, whether each is a target, and, of a preference pair, its row of `Rows.pairs_R3`."""
 NO_WORD = "."
 """A text that begins with no letter, and that no tokenizer writes with another sign."""
 
@@ -54,28 +57,43 @@ class Rows:
     picture_key: str = ""
     """Under which name a batch carries `picture_values` [N, ...], the pictures as the model wants them."""
     picture_values: np.ndarray | None = None
+    pairs_R3: np.ndarray | None = None
+    """int64 [R, 3], of preference pairs: tokens that both answers follow, tokens of the better answer, and how many the
+    prompt had more. `num_targets_R` is then about the better answer."""
 
     def __len__(self) -> int:
         return len(self.starts_R)
 
-    def row(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """(input ids, labels) of a row, both int64 [length]; labels are -100 where nothing is predicted."""
+    def row(self, index: int, *, worse: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """(input ids, labels) of a row, both int64 [length]; labels are -100 where nothing is predicted.
+
+        Of a preference pair: the prompt with the better answer, or with the `worse` one.
+        """
         span = slice(int(self.starts_R[index]), int(self.ends_R[index]))
-        input_ids = self.tokens_T[span].astype(np.int64)
-        labels = np.where(self.is_target_T[span], input_ids, -100)
+        input_ids, is_target = self.tokens_T[span].astype(np.int64), self.is_target_T[span]
+        if self.pairs_R3 is not None:
+            prompt, better, _ = self.pairs_R3[index]
+            other = slice(prompt, prompt + better) if worse else slice(prompt + better, None)
+            input_ids, is_target = np.delete(input_ids, other), np.delete(is_target, other)
+        labels = np.where(is_target, input_ids, -100)
         labels[0] = -100
         return input_ids, labels
 
     def subset(self, kept: np.ndarray) -> "Rows":
         """The rows with the given indices, in that order; tokens and places in them stay."""
         return replace(
-            self, starts_R=self.starts_R[kept], ends_R=self.ends_R[kept], num_targets_R=self.num_targets_R[kept]
+            self,
+            starts_R=self.starts_R[kept],
+            ends_R=self.ends_R[kept],
+            num_targets_R=self.num_targets_R[kept],
+            pairs_R3=None if self.pairs_R3 is None else self.pairs_R3[kept],
         )
 
 
 def rows_hash(rows: Rows) -> str:
-    """Content hash of rows: tokens, which of them are targets, and where rows begin and end."""
-    arrays = (rows.tokens_T, rows.is_target_T, rows.starts_R, rows.ends_R)
+    """Content hash of rows: tokens, which of them are targets, where rows begin and end, and the answers of pairs."""
+    arrays = [rows.tokens_T, rows.is_target_T, rows.starts_R, rows.ends_R]
+    arrays += [] if rows.pairs_R3 is None else [rows.pairs_R3]
     return content_hash([hashlib.sha256(np.ascontiguousarray(array).data).hexdigest() for array in arrays])
 
 
@@ -98,30 +116,29 @@ def encode_split(
     inputs: dict[str, str],
     config: dict[str, Any],
     stages: StageStore,
+    takes_pairs: bool = False,
     on_error: Callable[[DataError], None] = raise_error,
 ) -> Rows:
     """Encode a split once. `text_of` gives (prompt, completion); `inputs` and `config` identify the records.
 
     A record whose completion does not fit into `max_length`, or whose conversation the chat template refuses, goes to
-    `on_error` and is left out. Raises `DataError` when there is no row to train on.
+    `on_error` and is left out. Raises `DataError` when there is no row to train on, `ConfigError` for preference pairs
+    that nobody takes.
     """
+
+    def encode(record: Record) -> Encoded:
+        if isinstance(record, PreferenceRecord) and takes_pairs:
+            return encode_preference(record, tokenizer=tokenizer, max_length=max_length)
+        room = max_length if batching is Batching.bucket else None
+        return *encode_record(record, text_of=text_of, tokenizer=tokenizer, max_length=room), ()
+
     stage = Stage(
         name="encode",
         version=ENCODE_VERSION,
         inputs={**inputs, "tokenizer": tokenizer_hash(tokenizer)},
-        config={**config, "max_length": max_length, "batching": batching.value},
-        build=lambda folder: _write(
-            folder,
-            records(),
-            lambda record: encode_record(
-                record,
-                text_of=text_of,
-                tokenizer=tokenizer,
-                max_length=max_length if batching is Batching.bucket else None,
-            ),
-            batching,
-            on_error,
-        ),
+        config={**config, "max_length": max_length, "batching": batching.value}
+        | ({"takes_pairs": True} if takes_pairs else {}),
+        build=lambda folder: _write(folder, records(), encode, batching, on_error),
     )
     return load_rows(stages.get(stage).path, max_length=max_length, batching=batching)
 
@@ -129,12 +146,13 @@ def encode_split(
 def _write(
     folder: Path,
     records: Iterator[Record],
-    encode: Callable[[Record], tuple[list[int], list[bool]]],
+    encode: Callable[[Record], Encoded],
     batching: Batching,
     on_error: Callable[[DataError], None],
 ) -> None:
     ends = array("q")
     pictures = Pictures()
+    pairs: list[tuple[int, ...]] = []
     total = 0
     tokens: list[int] = []
     targets: list[bool] = []
@@ -148,11 +166,12 @@ def _write(
 
         for record in records:
             try:
-                ids, is_target = encode(record)
+                ids, is_target, parts = encode(record)
             except DataError as error:
                 on_error(error)
                 continue
             pictures.add(record)
+            pairs.append(parts)
             tokens += ids
             targets += is_target
             total += len(ids)
@@ -162,6 +181,11 @@ def _write(
         flush()
     np.save(folder / "ends.npy", np.asarray(ends, dtype=np.int64), allow_pickle=False)
     pictures.write(folder, batching=batching)
+    if any(pairs):
+        if not all(pairs):
+            num_pairs = sum(map(bool, pairs))
+            raise DataError(f"{num_pairs} of {len(pairs)} records are preference pairs; expected all or none")
+        np.save(folder / "pairs.npy", np.asarray(pairs, dtype=np.int64), allow_pickle=False)
 
 
 class Pictures:
@@ -205,21 +229,15 @@ def encode_record(
     """Token ids of a record, and for each whether it is a target.
 
     With a `max_length` a prompt is cut from the left so that the row fits; a completion and a conversation are never
-    cut. Raises `DataError` for one that does not fit, and for preference pairs, which no objective trains on.
+    cut. Raises `DataError` for one that does not fit, `ConfigError` for a preference pair, which makes no such row.
     """
     if isinstance(record, PreferenceRecord):
         raise ConfigError(
-            f"record '{record.identifier}' is a preference pair, which no objective trains on yet; the better answers "
-            "alone are trained on by data.fields={prompt: prompt, completion: chosen}"
+            f"objective: record '{record.identifier}' is a preference pair, which objective=preference trains on; the "
+            "better answers alone are trained on by objective.kind=sft_chosen of that objective"
         )
     if isinstance(record, ChatRecord):
-        ids, is_target = encode_conversation(tokenizer, record)
-        if max_length is not None and len(ids) > max_length:
-            raise DataError(
-                f"record '{record.identifier}': its conversation has {len(ids)} tokens, train.max_length is "
-                f"{max_length}; data.on_bad=skip leaves such records out"
-            )
-        return ids, is_target
+        return _encode_chat(record, tokenizer=tokenizer, max_length=max_length)
     prompt_ids, completion_ids = encode_pair(tokenizer, *text_of(record))
     if max_length is not None:
         prefix = prefix_token(tokenizer)
@@ -227,6 +245,50 @@ def encode_record(
             prompt_ids, completion_ids, max_length=max_length, prefix=prefix, identifier=record.identifier
         )
     return prompt_ids + completion_ids, [False] * len(prompt_ids) + [True] * len(completion_ids)
+
+
+def _encode_chat(
+    record: ChatRecord, *, tokenizer: "PreTrainedTokenizerBase", max_length: int | None
+) -> tuple[list[int], list[bool]]:
+    ids, is_target = encode_conversation(tokenizer, record)
+    if max_length is not None and len(ids) > max_length:
+        raise DataError(
+            f"record '{record.identifier}': its conversation has {len(ids)} tokens, train.max_length is "
+            f"{max_length}; data.on_bad=skip leaves such records out"
+        )
+    return ids, is_target
+
+
+def encode_preference(record: PreferenceRecord, *, tokenizer: "PreTrainedTokenizerBase", max_length: int) -> Encoded:
+    """Token ids of prompt, better answer and worse answer, which of them are targets, and the numbers of `pairs_R3`.
+
+    The prompt is written once: what the two rows begin with alike, before the first target of either. A text is cut
+    from the left so that prompt and longer answer fit into `max_length`; answers and conversations are never cut.
+    Raises `DataError` for one that does not fit.
+    """
+    num_cut = 0
+    rows: list[tuple[list[int], list[bool]]] = []
+    if isinstance(record.prompt, str):
+        assert isinstance(record.chosen, str)
+        assert isinstance(record.rejected, str)
+        prompt, better = encode_pair(tokenizer, record.prompt, record.chosen)
+        _, worse = encode_pair(tokenizer, record.prompt, record.rejected)
+        longer = max(better, worse, key=len)
+        prefix = prefix_token(tokenizer)
+        kept = _fit(prompt, longer, max_length=max_length, prefix=prefix, identifier=record.identifier)
+        num_cut = len(prompt) - len(kept)
+        rows = [(kept + ids, [False] * len(kept) + [True] * len(ids)) for ids in (better, worse)]
+    else:
+        for answer in (record.chosen, record.rejected):
+            assert not isinstance(answer, str)
+            messages, num_given = [*record.prompt, *answer], len(record.prompt)
+            chat = ChatRecord(identifier=record.identifier, messages=messages, num_given=num_given)
+            rows.append(_encode_chat(chat, tokenizer=tokenizer, max_length=max_length))
+    (better, is_better), (worse, is_worse) = rows
+    most = min(is_better.index(True), is_worse.index(True))
+    differs = (place for place in range(most) if better[place] != worse[place])
+    shared = next(differs, most)
+    return better + worse[shared:], is_better + is_worse[shared:], (shared, len(better) - shared, num_cut)
 
 
 def encode_pair(tokenizer: "PreTrainedTokenizerBase", prompt: str, completion: str) -> tuple[list[int], list[int]]:
@@ -319,8 +381,13 @@ def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
         ends = np.minimum(starts + max_length, total)
     else:
         starts = np.concatenate([[0], ends[:-1]])
+    pairs = np.load(folder / "pairs.npy", allow_pickle=False) if (folder / "pairs.npy").is_file() else None
+    until = targets_before(is_target, ends)
+    before = np.concatenate([[0], until[:-1]])
+    if pairs is not None:
+        until = targets_before(is_target, starts + pairs[:, 0] + pairs[:, 1])
     # Targets of a span, less its first token.
-    num_targets = np.diff(targets_before(is_target, ends), prepend=0) - is_target[starts]
+    num_targets = until - before - is_target[starts]
     kept = num_targets > 0
     if not kept.any():
         raise DataError("no targets to train on: every row is shorter than two tokens")
@@ -339,4 +406,5 @@ def load_rows(folder: Path, *, max_length: int, batching: Batching) -> Rows:
         starts_R=starts[kept],
         ends_R=ends[kept],
         num_targets_R=num_targets[kept],
+        pairs_R3=None if pairs is None else pairs[kept],
     )

@@ -13,8 +13,8 @@ from athlos.data.datamodule import DataModule
 from athlos.evaluation import sharding
 from athlos.evaluation.suite import Answerer, MetricDetail, SuiteResult, build_suite
 from athlos.generation.local import LocalEngine
+from athlos.models.forward import evaluation_device, evaluation_precision
 from athlos.stages import Stage, StageStore
-from athlos.training.trainer import evaluation_device, evaluation_precision
 
 BASE_EVALUATION_VERSION = 1
 

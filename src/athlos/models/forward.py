@@ -4,15 +4,18 @@ B batch, T positions, N chosen positions, D width, V vocabulary.
 """
 
 import inspect
+import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
+from typing import Any
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from athlos.config.schema import HardwareConfig
 from athlos.errors import ModelError
 from athlos.models.vision_language import decoder_inputs, has_pictures
 
@@ -40,6 +43,21 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
+def evaluation_device(hardware: HardwareConfig) -> torch.device:
+    """Where models are evaluated: this process's GPU where the run uses GPUs, else the CPU."""
+    if hardware.accelerator == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+
+
+def evaluation_precision(hardware: HardwareConfig) -> AbstractContextManager[Any]:
+    """The number format of the forward passes outside the trainer: the same as inside it."""
+    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
+    if mixed is None:
+        return nullcontext()
+    return torch.autocast(evaluation_device(hardware).type, dtype=mixed)
+
+
 def wide(values: Tensor) -> Tensor:
     """Float32, where the values are not float64."""
     return values if values.dtype is torch.float64 else values.float()
@@ -65,9 +83,9 @@ def takes_positions(decoder: type[nn.Module]) -> bool:
 
 
 def project(model: nn.Module, hidden_ND: Tensor) -> Tensor:
-    """Logits [N, V] in float32."""
+    """Logits [N, V] in float32; of a model in float64 in that."""
     inner = causal_model(model)
-    return head_rule(inner.config.get_text_config())(inner.get_output_embeddings()(hidden_ND).float())
+    return head_rule(inner.config.get_text_config())(wide(inner.get_output_embeddings()(hidden_ND)))
 
 
 def head_rule(config: PreTrainedConfig) -> Callable[[Tensor], Tensor]:

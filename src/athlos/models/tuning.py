@@ -1,7 +1,8 @@
 """How the chosen trains: itself, or low-rank updates beside its matrices, through PEFT; everything else is frozen."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -144,6 +145,19 @@ def equal_rank(model: nn.Module, paths: Iterable[str], *, num_parameters: int) -
     """The rank at which updates beside these matrices come nearest to a number of parameters, at least 1."""
     per_rank = sum(sum(model.get_parameter(f"{path}.weight").shape) for path in paths)
     return max(1, round(num_parameters / per_rank))
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """The model without its low-rank updates inside."""
+    layers = [module for module in model.modules() if isinstance(module, _lora_layer())]
+    for layer in layers:
+        layer.enable_adapters(False)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
 
 
 def _lora_layer() -> "type[LoraLayer]":

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.fields import above, at_least, bounded
 from athlos.config.registry import Part
-from athlos.config.schema import MISSING, ObjectiveConfig
+from athlos.config.schema import MISSING, Batching, ObjectiveConfig
 from athlos.objectives.reward_config import REWARD_PARTS
 
 if TYPE_CHECKING:
@@ -124,6 +124,52 @@ def _policy_errors(config: "RunConfig") -> Iterable[str]:
         yield "objective=policy: it needs rollouts, which this method does not make; use method=lang"
 
 
+class Preference(StrEnum):
+    """`dpo`: log-ratios to the reference, summed over an answer. `dpo_norm`: the same, a mean over its tokens. `simpo`:
+    mean log-probability, no reference, a margin. `ipo`: squared distance of the mean log-ratios' difference from
+    1 / (2 beta). `sft_chosen`: next-token loss on the better answers, the control."""
+
+    dpo = "dpo"
+    dpo_norm = "dpo_norm"
+    simpo = "simpo"
+    ipo = "ipo"
+    sft_chosen = "sft_chosen"
+
+    @property
+    def has_reference(self) -> bool:
+        return self not in (Preference.simpo, Preference.sft_chosen)
+
+
+@dataclass(kw_only=True)
+class PreferenceConfig(ObjectiveConfig):
+    takes_pairs: ClassVar[bool] = True
+
+    kind: Preference = MISSING
+    beta: float = above(0)
+    """How far a log-ratio counts; of `ipo` the regularisation tau."""
+    gamma: float = at_least(0, default=0.0)
+    """Margin that `simpo` asks for, on the scale of beta times a mean log-probability."""
+    sft_weight: float = at_least(0)
+    """Weight of the better answer's negative log-likelihood, a mean over its tokens, beside the preference loss."""
+    label_smoothing: float = bounded("[0, 0.5)", default=0.0)
+    """Probability that a pair is the wrong way round, for the losses with a sigmoid."""
+    chunk_tokens: int = at_least(1, default=1024)
+    """Positions whose logits exist at one time."""
+
+
+def _preference_errors(config: "RunConfig") -> Iterable[str]:
+    node = config.objective
+    assert isinstance(node, PreferenceConfig)
+    if config.num_steps and config.train.batching is not Batching.bucket:
+        yield f"train.batching: got {config.train.batching}, expected bucket: objective=preference has a pair a row"
+    if node.gamma and node.kind is not Preference.simpo:
+        yield f"objective.gamma: got {node.gamma}, expected 0: of the kinds only simpo has a margin, not {node.kind}"
+    if node.sft_weight and node.kind is Preference.sft_chosen:
+        yield f"objective.sft_weight: got {node.sft_weight}, expected 0: sft_chosen is that term alone"
+    if node.label_smoothing and node.kind in (Preference.ipo, Preference.sft_chosen):
+        yield f"objective.label_smoothing: got {node.label_smoothing}, expected 0: {node.kind} has no sigmoid"
+
+
 PARTS = [
     Part(
         group="objective",
@@ -163,6 +209,14 @@ PARTS = [
         target="athlos.objectives.policy.PolicyObjective",
         summary="the clipped loss of GRPO and its kin on rollouts",
         check=_policy_errors,
+    ),
+    Part(
+        group="objective",
+        name="preference",
+        schema=PreferenceConfig,
+        target="athlos.objectives.preference.PreferenceObjective",
+        summary="better answers against worse ones: DPO, length-normalised DPO, SimPO, IPO",
+        check=_preference_errors,
     ),
     Part(
         group="objective",

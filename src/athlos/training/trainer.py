@@ -1,11 +1,9 @@
 """The Lightning trainer of a run, from `hardware/` and `train`, and what its failures mean to a user."""
 
 import logging
-import os
 import re
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -38,21 +36,6 @@ def quiet_lightning() -> None:
     noise = ("LeafSpec", "does not have many workers", "`IterableDataset` has `__len__` defined", "GPU available")
     for text in noise:
         warnings.filterwarnings("ignore", message=f".*{text}.*")
-
-
-def evaluation_device(hardware: HardwareConfig) -> torch.device:
-    """Where models are evaluated: this process's GPU where the run uses GPUs, else the CPU."""
-    if hardware.accelerator == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
-
-
-def evaluation_precision(hardware: HardwareConfig) -> AbstractContextManager[Any]:
-    """The number format of the forward passes outside the trainer: the same as inside it."""
-    mixed = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(hardware.precision)
-    if mixed is None:
-        return nullcontext()
-    return torch.autocast(evaluation_device(hardware).type, dtype=mixed)
 
 
 class WholeCheckpointFSDP2(ModelParallelStrategy):

@@ -35,13 +35,12 @@ from athlos.methods.lisa.diagnoses import (
 )
 from athlos.methods.lisa.similarity import handing_on, similarity
 from athlos.methods.lisa.surgery import aligned_only, directly_shared, reads_text, shared_attentions
-from athlos.models.forward import causal_model
+from athlos.models.forward import causal_model, evaluation_precision
 from athlos.models.sites import backbone
 from athlos.objectives.distillation import DistillObjective
 from athlos.objectives.next_token import gather_targets
 from athlos.parts import Loss, PartContext
 from athlos.training.module import Measured, MethodModule
-from athlos.training.trainer import evaluation_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -1,5 +1,6 @@
 """Schemas of ClueAnchor: exploration and selection of pairs, the method that trains on them, and its evaluation."""
 
+import importlib.util
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -178,6 +179,8 @@ class ClueAnchorSuiteConfig(SuiteConfig):
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         if not self.noise_shares or not all(0 <= share <= 1 for share in self.noise_shares):
             yield f"{path}.noise_shares: got {self.noise_shares}, expected one or more numbers in [0, 1]"
+        if self.metric == "rouge_l" and importlib.util.find_spec("rouge_score") is None:
+            yield f"{path}.metric: got rouge_l, which needs rouge-score: pip install 'athlos[rouge]', or another metric"
         if not isinstance(run.method, ClueAnchorConfig):
             yield f"{path}: it asks by the prompts of method=clueanchor; got another method"
 

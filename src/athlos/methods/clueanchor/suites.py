@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from bm25s.stopwords import STOPWORDS_EN_PLUS
+
 from athlos.config.schema import RunConfig
 from athlos.data.records import QuestionRecord, Record
 from athlos.errors import DataError
@@ -144,11 +146,9 @@ def rouge_l(answer: str, gold: str, *, language: str) -> float:
 
 
 def content_words(text: str, *, language: str) -> set[str]:
-    """Normalised words, of English without the function words that scikit-learn lists."""
-    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
+    """Normalised words, of English without the function words that bm25s lists."""
     words = set(normalise(text, normaliser=default_normaliser(language), language=language).split())
-    return words - ENGLISH_STOP_WORDS if language == "en" else words
+    return words - set(STOPWORDS_EN_PLUS) if language == "en" else words
 
 
 def clue_overlap(think: str, clue: str, *, language: str) -> float:

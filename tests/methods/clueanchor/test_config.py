@@ -31,6 +31,7 @@ TRAINS = [*COMPOSED, "model=small/tiny_llama"]
         (["method=finetune"], "construct: got clueanchor, expected method=clueanchor"),
         (["eval.suites.clueanchor.metric=accuracy"], "eval.suites.clueanchor.metric: got 'accuracy'"),
         (["eval.suites.clueanchor.noise_shares=[2]"], r"noise_shares: got \[2.0\], expected one or more numbers"),
+        (["eval.base=true"], "eval.base: got true, expected false: method=clueanchor train.max_steps=0"),
         (["eval=clueanchor_paths"], "eval.suites.clueanchor_paths: it reads explorations"),
         (["construct=clueanchor_lessons", "+construct.weights.reading=1.0"], "construct.weights: got .*'reading'"),
         (["construct=clueanchor_lessons", "construct.noise_shares=[]"], r"construct.noise_shares: got \[\]"),

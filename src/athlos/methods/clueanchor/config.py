@@ -181,6 +181,8 @@ class ClueAnchorSuiteConfig(SuiteConfig):
             yield f"{path}.noise_shares: got {self.noise_shares}, expected one or more numbers in [0, 1]"
         if self.metric == "rouge_l" and importlib.util.find_spec("rouge_score") is None:
             yield f"{path}.metric: got rouge_l, which needs rouge-score: pip install 'athlos[rouge]', or another metric"
+        if run.eval.base:
+            yield "eval.base: got true, expected false: method=clueanchor train.max_steps=0 asks the untouched model"
         if not isinstance(run.method, ClueAnchorConfig):
             yield f"{path}: it asks by the prompts of method=clueanchor; got another method"
 

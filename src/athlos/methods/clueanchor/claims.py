@@ -12,7 +12,7 @@ TABLE = {
     "construct.explore.paths": ["internal", "external", "clue"],
     "construct.explore.clue_source": "gold",
     "construct.explore.verify_gate": True,
-    "train.max_steps": 60,
+    "train.max_steps": 40,
 }
 VANILLA = {"train.max_steps": 0}
 SFT = TABLE | {"objective.kind": "sft_chosen"}

@@ -18,7 +18,7 @@ from athlos.runs.execute import execute
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 56
+NUM_EXPERIMENTS = 57
 
 
 def command_of(path: Path) -> list[str]:
@@ -34,6 +34,17 @@ def test_all_experiments_are_found_and_name_themselves():
         assert f"experiment={path.relative_to(FOLDER).with_suffix('')}" in command_of(path)
 
 
+def written_pairs(folder: Path) -> Path:
+    """A file of one's own preference pairs: right and wrong sums."""
+    path = folder / "pairs.jsonl"
+    sums = [
+        {"prompt": f"{number} + 1 =", "chosen": f" {number + 1}", "rejected": f" {number + 3}, or so"}
+        for number in range(60)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in sums), encoding="utf-8")
+    return path
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)  # on a new machine the first run of each real model converts its weights
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: str(path.relative_to(FOLDER)))
@@ -45,6 +56,8 @@ def test_an_experiment_runs(
         if item.startswith("data.dir=../shared/data/"):
             folder = request.getfixturevalue("shared_data")
             overrides[position] = f"data.dir={folder / item.removeprefix('data.dir=../shared/data/')}"
+        if item == "data.path=pairs.jsonl":
+            overrides[position] = f"data.path={written_pairs(tmp_path)}"
     overrides += [
         "hardware=cpu_smoke",
         f"results_dir={tmp_path}",

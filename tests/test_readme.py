@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.test_experiments import written_pairs
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from athlos.cli.claims import computed, summary
@@ -181,7 +182,8 @@ def test_the_commands_for_ones_own_file_and_model_do_what_they_say(
     records = [{"prompt": f"{number} + 1 =", "completion": f" {number + 1}"} for number in range(100)]
     Path("mine.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     page = TEXT[TEXT.index("## Your own file, your own model") :]
-    lora, layers, export = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:3])
+    commands = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:4])
+    lora, layers, export, preference = commands
     folder = ""
     for command in (lora, layers):
         code, out, error = run(*command, "train.max_steps=2", "tracking=none", "hardware=cpu_smoke")
@@ -195,6 +197,11 @@ def test_the_commands_for_ones_own_file_and_model_do_what_they_say(
     assert code == 0, error
     assert AutoModelForCausalLM.from_pretrained("my-new-model").config.model_type == "gpt2"
     assert AutoTokenizer.from_pretrained("my-new-model").encode("a") == [97]
+    written_pairs(tmp_path)
+    code, out, error = run(*preference, "train.max_steps=2", "tracking=none", "hardware=cpu_smoke")
+    assert code == 0, error
+    metrics = json.loads((Path(out.splitlines()[-1]) / "metrics.json").read_text())
+    assert {"test/pair_acc", "test/pair_acc_base", "data/reference_acc", "val/loss"} <= set(metrics)
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ T tokens of the whole split, R rows.
 import hashlib
 import logging
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -333,6 +333,19 @@ def prefix_token(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The begin-of-sequence token, for models that expect one before a text (Llama, Gemma); not for SmolLM2, Qwen."""
     bos: int | None = tokenizer.bos_token_id
     return bos if bos is not None and tokenizer.encode("a")[:1] == [bos] else None
+
+
+def pair_rows(pairs: Sequence[Encoded]) -> Rows:
+    """Encoded preference pairs as rows in memory."""
+    ends_R = np.cumsum([len(ids) for ids, _, _ in pairs])
+    return Rows(
+        tokens_T=np.concatenate([ids for ids, _, _ in pairs]).astype(np.int32),
+        is_target_T=np.concatenate([is_target for _, is_target, _ in pairs]),
+        starts_R=np.concatenate([[0], ends_R[:-1]]),
+        ends_R=ends_R,
+        num_targets_R=np.array([sum(is_target[1 : sum(parts[:2])]) for _, is_target, parts in pairs]),
+        pairs_R3=np.array([parts for _, _, parts in pairs]),
+    )
 
 
 def _fit(

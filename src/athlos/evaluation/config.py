@@ -42,6 +42,11 @@ class MarginConfig(SuiteConfig):
 
 
 @dataclass(kw_only=True)
+class PreferencesConfig(SuiteConfig):
+    reads_model: ClassVar[bool] = True
+
+
+@dataclass(kw_only=True)
 class ThroughputConfig(SuiteConfig):
     reads_model: ClassVar[bool] = True
 
@@ -173,6 +178,13 @@ PARTS = [
         schema=PictureChoicesConfig,
         target=f"{_SUITES}.picture_choices.PictureChoiceSuite",
         summary="multiple-choice questions about pictures: by likelihood and by letter",
+    ),
+    Part(
+        group="suite",
+        name="preferences",
+        schema=PreferencesConfig,
+        target=f"{_SUITES}.preferences.PreferencesSuite",
+        summary="preference pairs: is the better answer likelier than the worse one?",
     ),
     Part(
         group="suite",

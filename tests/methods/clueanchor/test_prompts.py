@@ -7,7 +7,7 @@ from tests.methods.clueanchor.scripted import question
 
 from athlos.data.records import InstructionRecord
 from athlos.errors import ConfigError, DataError
-from athlos.methods.clueanchor.prompts import LAYOUTS, SAW_GOLD, layout_of, parse, written
+from athlos.methods.clueanchor.prompts import LAYOUTS, SAW_GOLD, layout_of, parse, thought, written
 from athlos.text.matching import clue_acc
 from athlos.text.prompts import build_prompt, completion, read_answer
 
@@ -32,6 +32,12 @@ from athlos.text.prompts import build_prompt, completion, read_answer
 def test_replies_are_read_into_thought_and_answer(text, think, answer, is_formatted):
     reply = parse(text)
     assert (reply.think, reply.answer, reply.is_formatted) == (think, answer, is_formatted)
+
+
+def test_a_forced_thought_ends_at_the_first_tag_that_the_model_writes():
+    assert thought(" a b </think> <answer> c") == "a b"
+    assert thought(" a b <answer> c </think>") == "a b"
+    assert thought(" a b ") == "a b"
 
 
 def test_a_written_reply_is_read_back():

@@ -17,7 +17,7 @@ from athlos.generation.local import LocalEngine
 from athlos.generation.pipeline import Solver, in_chat_form, reply_gap
 from athlos.methods.clueanchor.config import ClueAnchorConfig, PathsConfig
 from athlos.methods.clueanchor.construct import decides, solver_of
-from athlos.methods.clueanchor.prompts import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK, written
+from athlos.methods.clueanchor.prompts import CLOSE_ANSWER, CLOSE_THINK, OPEN_ANSWER, OPEN_THINK, thought, written
 from athlos.parts import PartContext
 from athlos.training.module import MethodModule
 from athlos.training.pipeline_module import PipelineModule
@@ -48,16 +48,17 @@ class ClueAnchorModule(MethodModule[ClueAnchorConfig]):
         if not reply.force_tags:
             found = self.decoding.answer(self.engine, opened, progress=progress)
             return [dataclasses.replace(one, text=f"{OPEN_THINK}{one.text}") for one in found]
-        thinks = self._part(opened, most=reply.think_tokens, stop=[CLOSE_THINK, OPEN_ANSWER], progress=progress)
+        found = self._part(opened, most=reply.think_tokens, stop=[OPEN_ANSWER], progress=progress)
+        thinks = [dataclasses.replace(one, text=thought(one.text)) for one in found]
         asked = [
-            dataclasses.replace(one, prompt=f"{one.prompt} {think.text.strip()} {CLOSE_THINK} {OPEN_ANSWER}")
+            dataclasses.replace(one, prompt=f"{one.prompt} {think.text} {CLOSE_THINK} {OPEN_ANSWER}")
             for one, think in zip(opened, thinks, strict=True)
         ]
         answers = self._part(asked, most=reply.answer_tokens, stop=[CLOSE_ANSWER], progress=progress)
         return [
             Prediction(
                 identifier=think.identifier,
-                text=written(think.text.strip(), answer.text.strip()),
+                text=written(think.text, answer.text.strip()),
                 num_prompt_tokens=think.num_prompt_tokens,
                 num_tokens=think.num_tokens + answer.num_tokens,
                 log_prob=think.log_prob + answer.log_prob,

@@ -27,6 +27,7 @@ from athlos.methods.clueanchor.prompts import (
     SAW_GOLD,
     Layout,
     parse,
+    thought,
     written,
 )
 from athlos.methods.clueanchor.selection import Explored
@@ -120,17 +121,18 @@ class _Asker:
                 for number in numbers
             ]
             return [f"{start} {text}".strip() for text in texts]
-        thinks = yield [
+        texts = yield [
             self._ask(
                 path,
                 prompt,
                 number=number,
                 max_new_tokens=self.reply.think_tokens,
                 reply_start=OPEN_THINK,
-                stop=(CLOSE_THINK, OPEN_ANSWER),
+                stop=(OPEN_ANSWER,),
             )
             for number in numbers
         ]
+        thinks = list(map(thought, texts))
         answers = yield [
             self._ask(
                 path,

@@ -44,6 +44,11 @@ def parse(text: str) -> Reply:
     return Reply(think=think, answer=answer.strip(), is_formatted=bool(think and found))
 
 
+def thought(text: str) -> str:
+    """The thought at the front of a reply that begins within it: an engine stops at no string before its closing tag."""
+    return text.partition(CLOSE_THINK)[0].partition(OPEN_ANSWER)[0].strip()
+
+
 def written(think: str, answer: str) -> str:
     """The reply with these parts: what is trained on."""
     return f"{OPEN_THINK} {think} {CLOSE_THINK} {OPEN_ANSWER} {answer} {CLOSE_ANSWER}"

@@ -45,7 +45,7 @@ def parse(text: str) -> Reply:
 
 
 def thought(text: str) -> str:
-    """The thought at the front of a reply that begins within it: an engine stops at no string before its closing tag."""
+    """The thought at the front of a reply that begins within it: engines stop at no string before its closing tag."""
     return text.partition(CLOSE_THINK)[0].partition(OPEN_ANSWER)[0].strip()
 
 

@@ -41,7 +41,7 @@ PLAIN_FIELDS = {
     "logprobs",
     "seed",
 }
-VLLM_FIELDS = {"top_k", "min_p", "repetition_penalty", "return_token_ids"}
+VLLM_FIELDS = {"top_k", "min_p", "repetition_penalty", "presence_penalty", "return_token_ids"}
 
 
 def tiny_model() -> PreTrainedModel:

@@ -41,6 +41,8 @@ def generate(model, prompt, *, rule, sample, ends):
         for token in set(ids):
             by = rule.repetition_penalty
             changed[token] = changed[token] / by if changed[token] > 0 else changed[token] * by
+        for token in set(answer):
+            changed[token] -= rule.presence_penalty
         if rule.temperature == 0:
             token = max(range(len(changed)), key=changed.__getitem__)
         else:

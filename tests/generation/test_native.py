@@ -67,6 +67,7 @@ RULES = [
     SamplingRule(temperature=0.7, top_k=20, top_p=0.9, min_p=0.02),
     SamplingRule(temperature=2.0, top_p=0.8),
     SamplingRule(repetition_penalty=1.3),
+    SamplingRule(presence_penalty=1.5),
     SamplingRule(temperature=0.5, min_p=0.1, repetition_penalty=1.1),
 ]
 

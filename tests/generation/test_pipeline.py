@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 from tests.generation.tiny_models import tiny
 
+from athlos.errors import ConfigError
 from athlos.generation.config import NativeConfig
-from athlos.generation.interface import Prediction, Request, Sample
+from athlos.generation.interface import Prediction, Request, Sample, SamplingRule
 from athlos.generation.native import NativeEngine
 from athlos.generation.pipeline import Ask, Search, Solver, SymbolicGenerator, in_chat_form, solve_together
 from athlos.models.tokenizers import byte_tokenizer
@@ -191,6 +192,35 @@ class Rule(SymbolicGenerator):
     def reply(self, ask: Ask) -> str:
         self.asks.append(ask)
         return f"{ask.language}: {ask.question} {len(ask.passages)} {ask.said}"
+
+
+def test_calls_that_are_drawn_otherwise_go_in_a_batch_of_their_own_and_seeds_make_draws_of_them():
+    class Draws(Echo):
+        def generate(self, prompts: Sequence[Any], *, rule: Any, **values: Any):
+            seen.append((rule.temperature, rule.top_p, rule.presence_penalty, [prompt.seed for prompt in prompts]))
+            return super().generate(prompts, rule=SamplingRule(), **values)
+
+    def drawn(request: Request) -> Solver:
+        warm = {"temperature": 0.7, "top_p": 0.8, "presence_penalty": 1.0}
+        replies = yield [
+            Ask(purpose="draw", prompt=request.prompt, max_new_tokens=9, seed=1, **warm),
+            Ask(purpose="draw", prompt=request.prompt, max_new_tokens=9, seed=2, **warm),
+            Ask(purpose="read", prompt="surely", max_new_tokens=9),
+        ]
+        return " ".join(replies)
+
+    seen: list[Any] = []
+    assert solved(requests("word"), drawn, engine=Draws())[0].text == "word word surely"
+    assert seen == [(0.0, 1.0, 0.0, [0]), (0.7, 0.8, 1.0, [1, 2])]
+
+
+def test_a_server_is_not_asked_to_go_on_with_a_reply():
+    def opened(request: Request) -> Solver:
+        (reply,) = yield [Ask(purpose="read", prompt=request.prompt, max_new_tokens=9, reply_start="<think>")]
+        return str(reply)
+
+    with pytest.raises(ConfigError, match="generator: a server writes the reply to 'read' from its first word on"):
+        solved(requests("word"), opened)
 
 
 def test_a_generator_by_rule_sees_what_a_prompt_was_written_from():

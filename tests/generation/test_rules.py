@@ -114,6 +114,7 @@ def test_further_rules_come_before_the_temperature():
         {"min_p": 1.0},
         {"min_p": -0.1},
         {"repetition_penalty": 0.0},
+        {"presence_penalty": 2.5},
     ],
 )
 def test_values_out_of_range_are_named(values):

@@ -27,6 +27,8 @@ class SamplingConfig(DecodingConfig):
     """Keep tokens of at least this share of the greatest probability."""
     repetition_penalty: float = above(0, default=1.0)
     """Divides positive and multiplies negative logits of tokens seen in prompt or answer; 1 = off."""
+    presence_penalty: float = bounded("[-2, 2]", default=0.0)
+    """Subtracted from the logits of tokens seen in the answer; 0 = off."""
 
 
 @dataclass(kw_only=True)

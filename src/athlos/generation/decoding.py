@@ -37,6 +37,7 @@ class Sampling:
             top_p=config.top_p,
             min_p=config.min_p,
             repetition_penalty=config.repetition_penalty,
+            presence_penalty=config.presence_penalty,
         )
 
     def answer(

@@ -45,6 +45,8 @@ class SamplingRule:
     """Keep tokens of at least this share of the greatest probability, in [0, 1)."""
     repetition_penalty: float = 1.0
     """Divides positive and multiplies negative logits of tokens seen in prompt or answer, > 0; 1 = off."""
+    presence_penalty: float = 0.0
+    """Subtracted from the logits of tokens seen in the answer (llama.cpp: in the prompt too); 0 = off."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,6 +187,7 @@ class DecodeLoop:
             mixed_BV,
             rule=self.rule,
             ids_BT=batch.ids_BC[::streams, :column] if needs_ids(self.rule, self.extra_rules) else None,
+            first_B=[row.first for row in batch.rows[::streams]],
             generators=self.shared_generator
             or [None if row.is_done else row.generator for row in batch.rows[::streams]],
             extra_rules=self.extra_rules,

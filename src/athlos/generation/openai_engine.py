@@ -200,7 +200,8 @@ class OpenAIEngine:
 
     def rule_fields(self, rule: SamplingRule) -> dict[str, Any]:
         """The rule in the words of the server; nothing is left to its defaults, which may come with the model."""
-        return {"temperature": rule.temperature, "top_p": rule.top_p if rule.temperature > 0 else 1.0}
+        penalty = {"presence_penalty": rule.presence_penalty} if rule.presence_penalty else {}
+        return {"temperature": rule.temperature, "top_p": rule.top_p if rule.temperature > 0 else 1.0, **penalty}
 
     def read(self, answer: Mapping[str, Any], *, num_choices: int, place: str) -> Reply:
         return read_reply(answer, api=self.config.api, num_choices=num_choices, place=place)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from athlos.errors import ConfigError
 from athlos.generation.decoding import encoded
@@ -18,10 +18,13 @@ from athlos.generation.interface import Engine, Prediction, Prompt, Request, Sam
 from athlos.generation.local import LocalEngine
 from athlos.retrieval.interface import Index, Passage
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 
 @dataclass(frozen=True, kw_only=True)
 class Ask:
-    """A prompt for the model behind `generator`, answered greedily; the result is the reply as text."""
+    """A prompt for the model behind `generator`, answered greedily unless it says otherwise; the result is text."""
 
     purpose: str
     """What the reply is for, such as `decompose`: the trace and the counts are read by it."""
@@ -32,6 +35,14 @@ class Ask:
     """JSON schema of the reply, as JSON, which servers are held to."""
     language: str = ""
     """Language of the reply that is wanted; prompts without instructions do not tell."""
+    temperature: float = 0.0
+    """0 = the most probable reply, as `SamplingRule` has it; so for the next two."""
+    top_p: float = 1.0
+    presence_penalty: float = 0.0
+    seed: int = 0
+    """Draws with seeds of their own are calls of their own."""
+    reply_start: str = ""
+    """What the reply begins with, which the result leaves out; only for a model that computes here."""
     # What the prompt was written from, for the trace and for generators that answer by rule.
     question: str = field(default="", compare=False)
     prompt_language: str = field(default="", compare=False)
@@ -217,22 +228,37 @@ def _counts(sample: Sample) -> dict[str, Any]:
 
 
 def _replies(asks: Sequence[Ask], generator: Engine) -> dict[Call, Sample]:
-    """Calls with the same stop strings go to the engine as one batch."""
+    """Calls with the same stop strings, drawn alike, go to the engine as one batch."""
     replies: dict[Call, Sample] = {}
     if isinstance(generator, SymbolicGenerator):
         return {ask: _by_rule(generator.reply(ask)) for ask in asks}
-    for stop, group in groupby(sorted(asks, key=lambda ask: ask.stop), key=lambda ask: ask.stop):
+
+    def shared(ask: Ask) -> tuple[tuple[str, ...], float, float, float]:
+        return ask.stop, ask.temperature, ask.top_p, ask.presence_penalty
+
+    for (stop, temperature, top_p, presence_penalty), group in groupby(sorted(asks, key=shared), key=shared):
         batch = list(group)
         prompts = [_encoded(generator, ask) for ask in batch]
-        samples = generator.generate(prompts, rule=SamplingRule(), stop=stop)
+        rule = SamplingRule(temperature=temperature, top_p=top_p, presence_penalty=presence_penalty)
+        samples = generator.generate(prompts, rule=rule, stop=stop)
         replies |= {ask: sample for ask, [sample] in zip(batch, samples, strict=True)}
     return replies
 
 
 def _encoded(generator: Engine, ask: Ask) -> Prompt:
-    request = Request(identifier=ask.purpose, prompt=in_chat_form(generator, ask.prompt), record=None)
+    request = Request(identifier=ask.purpose, prompt=_opened(generator, ask), record=None, seed=ask.seed)
     prompt = encoded(generator, request, max_new_tokens=ask.max_new_tokens)
     return replace(prompt, reply_schema=ask.reply_schema)
+
+
+def _opened(generator: Engine, ask: Ask) -> str:
+    """The prompt with what its reply begins with."""
+    prompt = in_chat_form(generator, ask.prompt)
+    if not ask.reply_start:
+        return prompt
+    if not isinstance(generator, LocalEngine):
+        raise ConfigError(f"generator: a server writes the reply to '{ask.purpose}' from its first word on; use self")
+    return prompt + reply_gap(generator.tokenizer) + ask.reply_start
 
 
 def _by_rule(reply: str) -> Sample:
@@ -242,10 +268,20 @@ def _by_rule(reply: str) -> Sample:
 
 def in_chat_form(engine: Engine, prompt: str) -> str:
     """The prompt as one turn of the user, where a model that computes here has a chat template; servers have theirs."""
-    if not isinstance(engine, LocalEngine) or not engine.tokenizer.chat_template:
+    return as_turn(engine.tokenizer, prompt) if isinstance(engine, LocalEngine) else prompt
+
+
+def as_turn(tokenizer: "PreTrainedTokenizerBase", prompt: str) -> str:
+    """The prompt as one turn of the user behind the chat template, where there is one, up to where the reply begins."""
+    if not tokenizer.chat_template:
         return prompt
     turns = [{"role": "user", "content": prompt}]
-    return str(engine.tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def reply_gap(tokenizer: "PreTrainedTokenizerBase") -> str:
+    """What stands between a prompt in chat form and its reply: the template ends with it, running text with none."""
+    return "" if tokenizer.chat_template else " "
 
 
 def _passages(searches: Sequence[Search], index: Index) -> dict[Call, list[Passage]]:

@@ -34,6 +34,7 @@ def check_rule(rule: SamplingRule) -> None:
         "top_p": (rule.top_p, 0 < rule.top_p <= 1, "a number in (0, 1]"),
         "min_p": (rule.min_p, 0 <= rule.min_p < 1, "a number in [0, 1)"),
         "repetition_penalty": (rule.repetition_penalty, 0 < rule.repetition_penalty < math.inf, "a number > 0"),
+        "presence_penalty": (rule.presence_penalty, -2 <= rule.presence_penalty <= 2, "a number in [-2, 2]"),
     }
     errors = [
         f"{name}: got {value}, expected {what}" for name, (value, is_good, what) in accepted.items() if not is_good
@@ -53,17 +54,21 @@ def next_tokens(
     *,
     rule: SamplingRule,
     ids_BT: Tensor | None = None,
+    first_B: Sequence[int] = (),
     generators: torch.Generator | Sequence[torch.Generator | None] = (),
     extra_rules: Sequence[LogitsRule] = (),
 ) -> Tensor:
-    """The next token of each row, [B]: penalty, then further rules, then temperature and truncation, then the draw.
+    """The next token of each row, [B]: penalties, then further rules, then temperature and truncation, then the draw.
 
-    `ids_BT` is read by the penalty and by further rules; `generators`, above temperature 0 (see `draw`). Leaves the
-    logits as they are.
+    `ids_BT` is read by the penalties and by further rules, `first_B`, the column where each row's answer begins, by the
+    presence penalty; `generators`, above temperature 0 (see `draw`). Leaves the logits as they are.
     """
     if rule.repetition_penalty != 1:
         assert ids_BT is not None
         logits_BV = penalised(logits_BV, ids_BT, penalty=rule.repetition_penalty)
+    if rule.presence_penalty:
+        assert ids_BT is not None
+        logits_BV = logits_BV - rule.presence_penalty * seen_tokens(logits_BV, answers_only(ids_BT, first_B))
     for extra_rule in extra_rules:
         assert ids_BT is not None
         logits_BV = extra_rule(logits_BV, ids_BT)
@@ -73,17 +78,29 @@ def next_tokens(
 
 
 def needs_ids(rule: SamplingRule, extra_rules: Sequence[LogitsRule]) -> bool:
-    return rule.repetition_penalty != 1 or bool(extra_rules)
+    return rule.repetition_penalty != 1 or rule.presence_penalty != 0 or bool(extra_rules)
 
 
 def penalised(logits_BV: Tensor, ids_BT: Tensor, *, penalty: float) -> Tensor:
     """Logits of seen tokens divided (if positive) or multiplied by the penalty. Source: arXiv 1909.05858, 4.1."""
+    return torch.where(
+        seen_tokens(logits_BV, ids_BT), torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV
+    )
+
+
+def seen_tokens(logits_BV: Tensor, ids_BT: Tensor) -> Tensor:
+    """Which tokens stand in a row, bool [B, V]; PAD is none."""
     num_tokens = logits_BV.shape[1]
     seen_BV = logits_BV.new_zeros(len(logits_BV), num_tokens + 1, dtype=torch.bool)
     seen_BV.scatter_(1, ids_BT.masked_fill(ids_BT == PAD, num_tokens), True)
-    return torch.where(
-        seen_BV[:, :num_tokens], torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty), logits_BV
-    )
+    return seen_BV[:, :num_tokens]
+
+
+def answers_only(ids_BT: Tensor, first_B: Sequence[int]) -> Tensor:
+    """The ids with PAD before the column where each row's answer begins."""
+    columns_T = torch.arange(ids_BT.shape[1], device=ids_BT.device)
+    first_B1 = torch.tensor(first_B, device=ids_BT.device)[:, None]
+    return ids_BT.masked_fill(columns_T < first_B1, PAD)
 
 
 def tempered(logits_BV: Tensor, temperature: float) -> Tensor:

@@ -129,7 +129,12 @@ class _ChooseTokens(LogitsProcessor):
         ids_BT = input_ids.clone()
         ids_BT[:, : self.is_real_BT.shape[1]].masked_fill_(~self.is_real_BT, PAD)
         chosen_B = next_tokens(
-            scores, rule=self.rule, ids_BT=ids_BT, generators=self.generators, extra_rules=self.extra_rules
+            scores,
+            rule=self.rule,
+            ids_BT=ids_BT,
+            first_B=[self.is_real_BT.shape[1]] * len(ids_BT),
+            generators=self.generators,
+            extra_rules=self.extra_rules,
         )
         self.log_probs.append(token_log_probs(scores, chosen_B))
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen_B[:, None], 0.0)

@@ -64,6 +64,7 @@ class VLLMEngine(OpenAIEngine):
             "top_k": rule.top_k,
             "min_p": rule.min_p,
             "repetition_penalty": rule.repetition_penalty,
+            "presence_penalty": rule.presence_penalty,
             "return_token_ids": True,
         }
 

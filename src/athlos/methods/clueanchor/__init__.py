@@ -1,0 +1,1 @@
+"""ClueAnchor: explore three ways to reason about a question, prefer the best, and need no clue afterwards."""

@@ -112,6 +112,13 @@ def load_model(
     )
 
 
+def load_tokenizer(config: ModelConfig, *, stages: StageStore) -> "PreTrainedTokenizerBase":
+    """The tokenizer alone. Without a pad token of its own it pads with its end token: go by attention_mask, not id."""
+    source = parse_source(config.source)
+    place = _place(source, stages=stages, config=config, words=None)
+    return _tokenizer(config, source=source, place=place, stages=stages, training_texts=None, words=None)
+
+
 def _tokenizer(
     config: ModelConfig,
     *,

@@ -21,8 +21,9 @@ from athlos.data.records import Passage, QuestionRecord, Record
 from athlos.data.source import Source
 from athlos.errors import DataError, choices
 from athlos.lab import pretraining
-from athlos.lab.documents import Case, DocumentConfig, Evidence, Truth, case_record, make_case
+from athlos.lab.documents import Case, DocumentConfig, Evidence, Truth, make_case
 from athlos.lab.facts import Claim, StatementWording, statement
+from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import World, WorldConfig, config_errors, spread
 from athlos.stages import content_hash
 
@@ -113,30 +114,29 @@ class LabCasesSource(Source[LabCasesConfig]):
         )
 
     def _record(self, case: Case) -> QuestionRecord:
-        found = case_record(self.world, case)
         spoken = self.world.languages[case.language]
         meta: dict[str, object] = {"evidence": case.config.evidence.value, "truth": case.config.truth.value}
         if case.stored_answer is not None:
             stored = Claim(case.asked.subject, case.asked.relations, case.stored_answer)
             told = spoken.render(statement(stored, StatementWording.noun))
-            meta |= {"stored": found.stored_answer, "stored_statement": told}
-        order = sorted(range(len(found.passages)), key=lambda place: place not in case.gold)
+            meta |= {"stored": spoken.phrase(NounPhrase(case.stored_answer)), "stored_statement": told}
+        order = sorted(range(len(case.documents)), key=lambda place: place not in case.gold)
         return QuestionRecord(
-            identifier=found.identifier,
+            identifier=case.identifier,
             language=case.language,
-            question=found.question,
-            answers=found.answers,
+            question=spoken.render(case.question),
+            answers=[spoken.phrase(NounPhrase(case.asked.object))] if case.support else [],
             passages=[
                 Passage(
-                    title=found.passages[place].identifier,
-                    text=found.passages[place].text,
-                    sentences=list(found.passages[place].sentences),
+                    title=case.documents[place].identifier,
+                    text=case.documents[place].text,
+                    sentences=list(case.documents[place].sentences),
                     is_supporting=place in case.gold,
-                    identifier=found.passages[place].identifier,
+                    identifier=case.documents[place].identifier,
                 )
                 for place in order
             ],
-            supporting_facts=found.supporting_facts,
+            supporting_facts=[(case.documents[document].identifier, sentence) for document, sentence in case.support],
             meta=meta,
         )
 

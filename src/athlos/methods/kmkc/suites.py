@@ -129,7 +129,7 @@ class KmkcSuite:
         high, low = self.config.region.high, self.config.region.low
         law = law_of(profiles, seed=self.run.seed)
         u_lo, u_hi = bounds(profiles, law, high=high, low=low)
-        found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low) for profile in profiles]
+        found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low).value for profile in profiles]
         metrics = {
             f"region_share/{name}": found.count(name) / len(found) for name in ("mastered", "confused", "missing")
         }
@@ -146,7 +146,7 @@ class KmkcSuite:
                 for name in ("mastered", "confused", "missing"):
                     metrics[f"region_of_{true}/{name}"] = of_true.count(name) / len(of_true) if of_true else math.nan
         result.add(metrics, {name: MetricDetail(n=len(profiles)) for name in metrics})
-        return [region.value for region in found]
+        return found
 
     def _add_self_knowledge(
         self,

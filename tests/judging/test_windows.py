@@ -21,6 +21,10 @@ def test_windows_are_whole_sentences_and_begin_at_the_middle_of_the_one_before(n
     assert windows(TEXT, num_words=num_words) == expected
 
 
+def test_the_next_window_begins_where_half_of_the_words_are_passed():
+    assert windows("a. b. c. d. e. f. g. h.", num_words=6) == ["a. b. c. d. e. f.", "d. e. f. g. h."]
+
+
 def test_every_sentence_is_in_a_window_and_no_window_is_too_long():
     text = " ".join(f"Word {number} is here." for number in range(40))
     found = windows(text, num_words=20)

@@ -193,31 +193,38 @@ def _behind(text: str, start: int) -> int:
     return found.end()
 
 
-def tsv_rows(path: Path, on_error: OnError, *, delimiter: str = "\t") -> Iterator[Row]:
-    """Rows of a table with a header, streamed; quoted cells may hold delimiters, quotes and line ends."""
+def tsv_rows(path: Path, on_error: OnError, *, delimiter: str = "\t", needed: Sequence[str] = ()) -> Iterator[Row]:
+    """Rows of a table with a header, streamed; quoted cells may hold delimiters, quotes and line ends.
+
+    A row that cannot be read goes to `on_error`; a header without the `needed` columns raises `DataError`.
+    """
     reader = csv.reader((f"{line}\n" for line in escaped_lines(path)), delimiter=delimiter)
     header: list[str] | None = None
-    before = 0
-    try:
-        for cells in reader:
-            start, before = before + 1, reader.line_num
-            if not cells:
-                continue
-            if header is None:
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+            if cells is None:
+                return
+            if header is None and cells:
                 header = cells
-            elif len(cells) != len(header):
-                message = f"{len(cells)} columns, the header has {len(header)}"
-                on_error(DataError(message, file=path, line=start))
-            else:
+                for name in (name for name in needed if name not in cells):
+                    raise DataError(f"missing column; the file has {', '.join(cells)}", file=path, line=1, field=name)
+            elif header is not None and cells:
+                if len(cells) != len(header):
+                    raise csv.Error(f"{len(cells)} columns, the header has {len(header)}")
                 values = dict(zip(header, cells, strict=True))
                 try:
                     refuse_broken_text(values, file=path, line=start)
                 except DataError as error:
                     on_error(error)
-                else:
-                    yield Row(values=values, file=path, index=start, line=start)
-    except csv.Error as error:
-        raise DataError(f"not a table: {error}", file=path, line=reader.line_num) from error
+                    continue
+                yield Row(values=values, file=path, index=start, line=start)
+        except csv.Error as error:
+            failure = DataError(str(error), file=path, line=start)
+            if header is None:
+                raise failure from error
+            on_error(failure)
 
 
 def rows_of_hub(repo: str, config_name: str | None, split: str) -> Iterator[Row]:

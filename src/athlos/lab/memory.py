@@ -20,8 +20,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import NamedTuple, TypeVar
 
-from rapidfuzz.distance import Levenshtein
-
 from athlos.config.fields import bounded, wrong_values
 from athlos.errors import ConfigError, ConfigErrors, DataError, choices
 from athlos.lab.grammar import Clause, NounPhrase, gloss
@@ -109,6 +107,8 @@ class Memory(NamedTuple):
 
 def fuzzy_match(first: Sequence[str], second: Sequence[str]) -> float:
     """Fuzzy match score of two lists of words, in [0, 1]; 1 for two empty ones. Source: arXiv 2305.17367."""
+    from rapidfuzz.distance import Levenshtein  # here, for a check of a config does without
+
     longest = max(len(first), len(second))
     return (longest - Levenshtein.distance(first, second)) / longest if longest else 1.0
 

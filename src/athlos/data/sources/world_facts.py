@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from langcodes import standardize_tag
-
 from athlos.data.records import FactRecord, Record
 from athlos.data.source import data_part, read_json, require
 from athlos.data.splits import SplitConfig, SplitSource, split_errors
@@ -52,6 +50,8 @@ class WorldFactsSource(SplitSource[WorldFactsConfig]):
 
 def parse_country(row: Any, *, codes: set[str], file: Path) -> FactRecord:
     """The record of one country; `codes` are the countries of the table, which borders must name."""
+    from langcodes import standardize_tag
+
     if not isinstance(row, dict):
         raise DataError(f"expected an object, got {type(row).__name__}", file=file)
     code = text_at(row, "cca3", file=file)

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from tests.generation import compatible_server
@@ -124,6 +125,15 @@ def test_another_pipeline_or_another_question_is_answered_anew(tmp_path, change)
     same = Reader()
     module_with(same, tmp_path, "engine.base_url=http://127.0.0.1:8/v1", "method.in_flight=2").answer(requests(2))
     assert same.asked == []
+
+
+def test_another_index_is_asked_anew(tmp_path):
+    module_with(Reader(), tmp_path).answer(requests(2))
+    other = Reader()
+    module = module_with(other, tmp_path)
+    module.context.index = SimpleNamespace(key="another")
+    module.answer(requests(2))
+    assert len(other.asked) == 2
 
 
 def test_two_processes_with_the_same_questions_ask_once(tmp_path):

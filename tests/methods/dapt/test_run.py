@@ -97,7 +97,12 @@ def test_a_run_of_tm_translates_the_questions_of_dapt(lab: list[str], tmp_path: 
         (tmp_path / split).mkdir()
         text = "\n".join(["grek\tlatn", *rows]) + "\n"
         (tmp_path / split / "grek-latn.tsv").write_text(text, encoding="utf-8")
-    memory = [*pairs, f"data.dir={tmp_path / 'dev'}", "data.split_shares={train: 1.0, val: 0.0, test: 0.0}"]
+    memory = [
+        *pairs,
+        f"data.dir={tmp_path / 'dev'}",
+        "data.split_shares={train: 1.0, val: 0.0, test: 0.0}",
+        "data.test_split=null",
+    ]
     asked = in_greek["test"]
     tm = [
         "method=tm",
@@ -114,6 +119,7 @@ def test_a_run_of_tm_translates_the_questions_of_dapt(lab: list[str], tmp_path: 
         "model.tokenizer.kind=byte",
         f"method.pairs.data={json.dumps(memory)}",
         "method.pairs.min_words=1",
+        "method.k=2",
         "decoding.max_new_tokens=8",
         f"results_dir={tmp_path / 'results'}",
     ]

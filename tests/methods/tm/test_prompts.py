@@ -178,6 +178,7 @@ def test_an_answer_loses_quotes_and_echoes(text: str, expected: str):
 def test_what_ends_an_answer():
     assert prompt(pairs=PAIRS[:1]).stop == ("\n", "[English]=", "]")
     assert prompt().stop == ("\n", "[English]=")  # a pair has brackets of its own
+    assert prompt(pairs=PAIRS[:1], source="Save [all]").stop == ("\n", "[English]=")  # or the sentence
     assert prompt("method.template=instruction").stop == ("\n",)
 
 

@@ -235,6 +235,23 @@ CLAIMS = (
         ),
     ),
     Claim(
+        id="tm.domain",
+        text="no gain from a memory about other things, whatever its sentences look like",
+        unit="chrF",
+        source="our prediction",
+        tag=Tag.OURS,
+        comparisons=(
+            _value(
+                "TM k 5 - zero-shot, lab, memory of the other domain",
+                "test/chrf_gain_zero",
+                {"study": "tm_lab_domain", "data.memory.memory_domain": "out"},
+                bar=1.0,
+                direction=Direction.DOWN,
+                by=SEED,
+            ),
+        ),
+    ),
+    Claim(
         id="tm.dgt",
         text="on EU law, BLEU of a system trained with fuzzy matches beside its source, less that of a plain one",
         paper=9.7,

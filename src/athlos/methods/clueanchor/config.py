@@ -180,7 +180,7 @@ class ClueAnchorSuiteConfig(SuiteConfig):
         if not self.noise_shares or not all(0 <= share <= 1 for share in self.noise_shares):
             yield f"{path}.noise_shares: got {self.noise_shares}, expected one or more numbers in [0, 1]"
         if self.metric == "rouge_l" and importlib.util.find_spec("rouge_score") is None:
-            yield f"{path}.metric: got rouge_l, which needs rouge-score: pip install 'athlos[rouge]', or another metric"
+            yield f"{path}.metric: got rouge_l, which needs a package: pip install rouge-score, or another metric"
         if run.eval.base:
             yield "eval.base: got true, expected false: method=clueanchor train.max_steps=0 asks the untouched model"
         if not isinstance(run.method, ClueAnchorConfig):

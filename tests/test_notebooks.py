@@ -8,6 +8,7 @@ import pytest
 NUM_FIGURES = {
     "dapt": 8,
     "first_run": 1,
+    "kmkc": 5,
     "lab_world": 2,
     "lang": 9,
     "lisa": 9,

@@ -116,7 +116,7 @@ class LabFactsSource(Source[LabFactsConfig]):
                     for other in self._tellable
                     if other.subject == fact.subject and other != fact
                 ],
-                EXPANSIONS: [spoken.render(question(claim, wording)) for claim in self._paths_to(fact, wording)],
+                EXPANSIONS: [spoken.render(question(claim, wording)) for claim in self._paths_to(fact)],
             },
         )
 
@@ -125,8 +125,8 @@ class LabFactsSource(Source[LabFactsConfig]):
         """Facts that text about training facts may tell: those of `train`, and background."""
         return [*self.facts["train"], *self.world.facts_told(Exposure.background)]
 
-    def _paths_to(self, fact: Fact, wording: QuestionWording) -> list[Claim]:
-        """Paths of two steps that end with the fact; other wordings are no path, but their own question."""
+    def _paths_to(self, fact: Fact) -> list[Claim]:
+        """Paths of two steps whose second one is the fact."""
         return [
             Claim(first.subject, (first.relation, fact.relation), fact.object)
             for first in self._tellable

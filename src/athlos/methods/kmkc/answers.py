@@ -1,6 +1,6 @@
 """What counts as a right answer, for profiles, rewards and evaluation alike."""
 
-from athlos.data.records import MathRecord, Record
+from athlos.data.records import MathRecord, QuestionRecord, Record
 from athlos.text.matching import answer_length, cover_em
 from athlos.text.maths import answers_equal, extract_answer
 from athlos.text.normalisation import default_normaliser, normalise
@@ -27,5 +27,6 @@ def is_right(text: str, record: Record, *, max_tokens: int) -> bool:
         return False
     if isinstance(record, MathRecord):
         return answers_equal(extract_answer(text), record.answer)
+    assert isinstance(record, QuestionRecord)
     normaliser = default_normaliser(record.language)
-    return cover_em(text, gold_answers(record), language=record.language, normaliser=normaliser) == 1  # type: ignore[arg-type]
+    return cover_em(text, gold_answers(record), language=record.language, normaliser=normaliser) == 1

@@ -175,12 +175,13 @@ def filtered(
 
 def check_seeds(seeds: Iterable[QuestionRecord], tests: Iterable[QuestionRecord]) -> None:
     """Raises `DataError` with both ids for a question that is a test question, or asks for the fact of one."""
-    by_text, by_fact = {}, {}
+    by_text: dict[str, str] = {}
+    by_fact: dict[str, str] = {}
     for test in tests:
         by_text[test.question] = test.identifier
         if FACT in test.meta:
             by_fact[test.meta[FACT]] = test.identifier
     for seed in seeds:
-        repeated = by_text.get(seed.question) or by_fact.get(seed.meta.get(FACT))
+        repeated = by_text.get(seed.question) or by_fact.get(seed.meta.get(FACT, ""))
         if repeated is not None:
             raise DataError(f"training question '{seed.identifier}' asks what test item '{repeated}' asks")

@@ -197,11 +197,14 @@ class KmkcConstruct:
                     file.write(json.dumps(asdict(variant), ensure_ascii=False) + "\n")
 
         values = plain(context.config)["construct"]
+        assert context.data is not None
+        split = context.config.data.test_split
         return context.stages.get(
             Stage(
                 name="kmkc_cgke",
                 version=VERSION,
-                inputs={"regions": regions.key},
+                # Other test items might stand in what was written.
+                inputs={"regions": regions.key, "tests": context.data.source.fingerprint(split) if split else ""},
                 config={name: values[name] for name in ("augmenter", "use_regions", "strategies")},
                 build=build,
             )

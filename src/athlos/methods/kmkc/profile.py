@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from athlos.data.records import Record
 from athlos.errors import DataError
 from athlos.generation.decoding import encoded
@@ -96,7 +98,7 @@ def _entropies(engine: Engine, prompts: Sequence[Prompt], samples: Sequence[Sequ
     return [found[start : start + size] for start in range(0, len(found), size)]
 
 
-def mean_entropies(entropies_BL: Any, mask_BL: Any) -> Any:
+def mean_entropies(entropies_BL: Tensor, mask_BL: Tensor) -> Tensor:
     """Mean over the tokens of each response, [B], in float64; padding adds nothing and is not counted."""
     return (entropies_BL.double() * mask_BL).sum(dim=1) / mask_BL.sum(dim=1)
 

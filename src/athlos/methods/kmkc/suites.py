@@ -15,6 +15,7 @@ import numpy as np
 from athlos.config.schema import RunConfig
 from athlos.data.fact_variants import REGION
 from athlos.data.records import QuestionRecord, Record
+from athlos.data.regions import Region
 from athlos.evaluation.asking import Asked, ask
 from athlos.evaluation.calibration import refusal_threshold, self_knowledge
 from athlos.evaluation.metrics import MacroMean
@@ -129,10 +130,8 @@ class KmkcSuite:
         high, low = self.config.region.high, self.config.region.low
         law = law_of(profiles, seed=self.run.seed)
         u_lo, u_hi = bounds(profiles, law, high=high, low=low)
-        found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low).value for profile in profiles]
-        metrics = {
-            f"region_share/{name}": found.count(name) / len(found) for name in ("mastered", "confused", "missing")
-        }
+        found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low) for profile in profiles]
+        metrics = {f"region_share/{name}": found.count(name) / len(found) for name in Region}
         if law is not None:
             metrics |= {f"decay_{name}": getattr(law, name) for name in ("a", "b", "c", "r2")}
             for name, ends in law.intervals.items():
@@ -141,12 +140,12 @@ class KmkcSuite:
         if all(REGION in record.meta for record in records):
             truth = [record.meta[REGION] for record in records]
             metrics["region_f1"] = macro_f1(truth, found)
-            for true in ("mastered", "confused", "missing"):
+            for true in Region:
                 of_true = [name for name, is_true in zip(found, truth, strict=True) if is_true == true]
-                for name in ("mastered", "confused", "missing"):
+                for name in Region:
                     metrics[f"region_of_{true}/{name}"] = of_true.count(name) / len(of_true) if of_true else math.nan
         result.add(metrics, {name: MetricDetail(n=len(profiles)) for name in metrics})
-        return found
+        return [region.value for region in found]
 
     def _add_self_knowledge(
         self,

@@ -107,6 +107,22 @@ def test_the_next_token_is_that_of_the_native_engine(weights: Path, native: Nati
     assert num_whole > len(prompts) / 3
 
 
+def test_the_penalty_reaches_back_to_the_first_token_and_each_slot_has_a_whole_context(
+    weights: Path, native: NativeEngine
+) -> None:
+    fillers = [letter * 300 for letter in "abcdefghij"]
+    likely = [sample.text for [sample] in native.generate(same_prompts(native, prompts_of(fillers)), rule=GREEDY)]
+    prompts = prompts_of([text + filler for text, filler in zip(likely, fillers, strict=True) if text.isascii()])
+    rule = SamplingRule(repetition_penalty=1.6)
+    ours = native.generate(same_prompts(native, prompts), rule=rule)
+    assert ours != native.generate(same_prompts(native, prompts), rule=GREEDY)
+    theirs = LlamaCppEngine(config(weights, context_length=2 * SLOT)).generate(prompts, rule=rule)
+    told = [(one, other) for [one], [other] in zip(ours, theirs, strict=True) if other.token_ids]
+    assert told
+    for one, other in told:  # of two tokens that are as likely either may be chosen
+        assert other.log_probs == pytest.approx(one.log_probs, abs=CLOSE)
+
+
 def test_tokens_that_are_not_all_told_are_unknown(weights: Path, native: NativeEngine) -> None:
     """Of the tokens that only begin a letter of several bytes the server tells nothing."""
     prompts = prompts_of(max_new_tokens=12)
@@ -144,6 +160,7 @@ def test_more_stop_strings_than_openai_takes(weights: Path) -> None:
         prompts_of(["x"], max_new_tokens=8), rule=GREEDY, stop=["qqq", "www", "eee", "rrr", "ttt", letter]
     )
     assert (cut.text, cut.finished, whole.finished) == (whole.text[:1], True, False)
+    assert cut.token_ids == whole.token_ids[:1]  # that of the stop string is not told, and no other is missing
 
 
 def test_first_tokens_are_those_of_the_model(weights: Path, native: NativeEngine) -> None:

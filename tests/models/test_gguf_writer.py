@@ -32,6 +32,7 @@ from athlos.generation.local import encoded_prompt
 from athlos.generation.native import NativeEngine
 from athlos.models.config import GGUFFormat
 from athlos.models.gguf_files import gguf_file
+from athlos.models.gguf_vocabulary import TokenType
 from athlos.models.tokenizers import byte_tokenizer, word_tokenizer
 from athlos.models.wheels import GGUF_NAME
 from athlos.stages import StageStore
@@ -200,6 +201,8 @@ def test_words_of_the_lab_are_cut_by_its_own_tokenizer(tmp_path: Path) -> None:
         assert other.num_prompt_tokens == one.num_prompt_tokens
         assert (other.text, other.token_ids) == (one.text, one.token_ids)
     assert any(one.text[:1].isalpha() and " " in one.text for one, _ in pairs), "no answer begins with a word"
+    types = read(served.gguf.path).fields["tokenizer.ggml.token_type"].contents()
+    assert {types[index] for index in BYTES} == {TokenType.BYTE}  # else llama.cpp would spell out their names
 
 
 def byte_level(*, splits_digits: bool) -> PreTrainedTokenizerFast:

@@ -13,6 +13,7 @@ TABLE = {
     "construct.explore.clue_source": "gold",
     "construct.explore.verify_gate": True,
     "train.max_steps": 40,
+    "train.lr": 1.0e-4,
 }
 VANILLA = {"train.max_steps": 0}
 SFT = TABLE | {"objective.kind": "sft_chosen"}

@@ -1,7 +1,7 @@
 """Profiles, decay law and regions against loops, exact values and what cannot be.
 
-Sabotages that were tried and that these tests catch: U in bits or with the sign of log p, thresholds swapped, `missing`
-without its second reason, kappa over distinct answers, the law without c.
+Sabotages that were tried and that these tests catch: U in bits, draws at another temperature, thresholds swapped,
+`missing` without its second reason, kappa over distinct answers, the law without c.
 """
 
 import dataclasses

@@ -134,7 +134,7 @@ def test_a_run_profiles_teaches_and_calibrates(kmkc: list[str], run: Callable[..
         assert 0 <= entry["train/cdkc/h_clipped"] <= 1
         assert 0 <= entry["train/cdkc/flat_group_share"] <= 1
         assert entry["train/cdkc/response_len"] > 0
-    assert (folder / "figures" / "kmkc_reliability.png").stat().st_size > 10_000
+    assert (folder / "figures" / "reliability.png").stat().st_size > 10_000
     rows = [json.loads(line) for line in (folder / "predictions" / "kmkc.jsonl").open(encoding="utf-8")]
     assert len(rows) == 24
     assert {row["region"] for row in rows} <= set(Region)

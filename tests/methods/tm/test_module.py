@@ -307,6 +307,15 @@ def test_a_negation_or_a_number_is_told_apart_where_the_match_is_close(tmp_path:
     assert result.metrics["chrf"] > 70
 
 
+def test_placeholders_are_those_of_the_source_though_the_reference_lacks_them(tmp_path: Path, units: Path) -> None:
+    unit = ("a:b", "Remove the item %(name)s from here", "Eintrag entfernen")
+    folder = write_units(tmp_path / "tested", [unit])
+    shares = ["data.split_shares={train: 0.0, val: 0.0, test: 1.0}", "data.train_split=null", "data.val_split=null"]
+    pairs = [f"method.pairs.data=['data=po_tm','data.dir={units}']", "method.pairs.split=all"]
+    result, _ = evaluated(folder, lambda request: "[Eintrag entfernen]", *shares, *pairs, "eval.bootstrap=0")
+    assert (result.metrics["exact"], result.metrics["placeholder_acc"]) == (1, 0)
+
+
 def test_chinese_is_scored_by_its_characters(tmp_path: Path, units: Path) -> None:
     lines = [f"a:b\tSave the page number {number}\t保存第{number}页面" for number in range(30)]
     (units / "en-zh_Hans.tsv").write_text("\n".join(["domain\ten\tzh_Hans", *lines]) + "\n", encoding="utf-8")

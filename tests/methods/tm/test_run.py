@@ -128,6 +128,21 @@ def test_both_templates_ask_a_model_of_another_word_list(tiny: list[str], run: R
         assert row["source"] in row["prompt"]
 
 
+def test_the_memory_is_contrasted_with_its_absence(tiny: list[str], run: Run, tmp_path: Path) -> None:
+    """The stack of tm and decoding=cad: without weight it is greedy decoding, with some it is not."""
+    folder = write_units(tmp_path / "units", [*UNITS, *(("a:b", f"{s} again", f"{t} wieder") for _, s, t in UNITS)])
+    kept = [item for item in tiny if not item.startswith(("data", "eval", "train.max_steps"))]
+    base = [*kept, "method=tm", "data=po_tm", f"data.dir={folder}", "eval=tm", "eval.bootstrap=0", "train.max_steps=0"]
+    shares = ["data.split_shares={train: 0.5, val: 0.0, test: 0.5}", "data.val_split=null", "method.k=2"]
+    told = {}
+    for name in ("greedy", "cad decoding.alpha=0.0", "cad decoding.alpha=3.0 decoding.plausibility=0.0"):
+        code, out, err = run("run", *base, *shares, *f"decoding={name}".split(), "decoding.max_new_tokens=8")
+        assert code == 0, err
+        told[name] = [row["trace"][-1]["reply"] for row in predictions(Path(out.splitlines()[-1]))]
+    greedy, unweighted, weighted = told.values()
+    assert greedy == unweighted != weighted
+
+
 def test_the_scores_of_stored_translations_need_no_model(tiny: list[str], run: Run, tmp_path: Path) -> None:
     folder = tmp_path / "stored"
     folder.mkdir()

@@ -16,6 +16,7 @@ from typing import Any
 from athlos.config.compose import plain
 from athlos.data.records import ParallelRecord
 from athlos.errors import ConfigError, DataError
+from athlos.generation.config import CadConfig
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.local import LocalEngine
 from athlos.generation.pipeline import in_chat_form
@@ -188,8 +189,14 @@ class TmModule(MethodModule[TmConfig]):
         progress: Callable[..., None] | None,
     ) -> list[Prediction]:
         written = [self._written(request, of_request) for request, of_request in zip(requests, pairs, strict=True)]
+        is_contrast = isinstance(self.config.decoding, CadConfig)
         rewritten = [
-            dataclasses.replace(request, prompt=prompt.text, stop=list(prompt.stop))
+            dataclasses.replace(
+                request,
+                prompt=prompt.text,
+                stop=list(prompt.stop),
+                without=self._written(request, []).text if is_contrast else "",
+            )
             for request, prompt in zip(requests, written, strict=True)
         ]
         replies = super().answer(rewritten, progress=progress)

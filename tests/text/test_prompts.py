@@ -90,6 +90,8 @@ def test_a_model_that_goes_on_with_another_example_is_read_right(record, style):
         return
     said = completion(record, style) + "\n\n" + build_prompt(record, shots=(), style=style)
     expected = completion(record, style).strip()
+    if style.startswith("clueanchor"):  # the answer is what stands in its tags
+        expected = expected.partition("<answer>")[2].partition("</answer>")[0].strip()
     assert read_answer(said, record, style=style) == expected
 
 

@@ -210,7 +210,7 @@ def response_log_probs(model: "PreTrainedModel", rollouts: Rollouts, *, temperat
     logits_NV = logits_NV / temperature
     chosen_N1 = rollouts.response_ids[is_token_BL][:, None]
     log_probs_N = logits_NV.gather(1, chosen_N1).squeeze(1) - logits_NV.logsumexp(dim=-1)
-    return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, log_probs_N)
+    return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, log_probs_N.float())
 
 
 @torch.no_grad()
@@ -222,7 +222,7 @@ def response_entropies(model: "PreTrainedModel", rollouts: Rollouts) -> Tensor:
     inner = causal_model(model)
     with eval_mode(inner):
         logits_NV, is_token_BL = _response_logits(inner, rollouts)
-    return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, entropies_of(logits_NV))
+    return torch.zeros_like(rollouts.log_probs).masked_scatter(is_token_BL, entropies_of(logits_NV).float())
 
 
 def entropies_of(logits_NV: Tensor) -> Tensor:

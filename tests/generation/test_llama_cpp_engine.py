@@ -224,6 +224,15 @@ def test_system_and_user_go_through_the_chat_template(weights: Path) -> None:
         text.generate(prompts_of(["x"], system="Be brief."), rule=GREEDY)
 
 
+@pytest.fixture
+def python_signals() -> Iterator[None]:
+    """Python's own answer to ctrl-C, also where the tests run in the background of a shell, which ignores it there."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("python_signals")
 def test_ctrl_c_is_still_pythons_and_a_stopped_server_is_gone(weights: Path) -> None:
     stop_servers()
     before = signal.getsignal(signal.SIGINT)

@@ -315,6 +315,16 @@ def test_seeds_of_two_configs_are_not_one_arm(tmp_path: Path):
     ]
 
 
+def test_a_part_whose_seed_follows_the_runs_is_one_arm(tmp_path: Path):
+    for seed, (ours, other) in LOSSES.items():
+        write_arms(tmp_path, {seed: (ours, other)}, **{"data.memory.seed": seed})
+    assert row_of(tmp_path, lower()).num_seeds == 3
+    write_arms(tmp_path, {4: (2.0, 2.5)}, **{"data.memory.seed": 9})
+    row = row_of(tmp_path, lower())
+    assert row.verdict is Verdict.NOT_MEASURED
+    assert row.reason.endswith("differ in data.memory.seed")
+
+
 def test_of_a_repeated_run_the_last_counts(tmp_path: Path):
     write_arms(tmp_path, {1: (1.0, 2.0)})
     write_run(

@@ -122,13 +122,15 @@ def reduced(values: Sequence[float], how: Reduce | None) -> float | None:
 def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, varies: Sequence[str] = ()) -> list[str]:
     """Config keys that both have with different values, less seed, study, operational ones and those in `varies`.
 
-    A key that only one has was added to the schema between the runs and says nothing.
+    A key that only one has was added to the schema between the runs and says nothing. A seed of a part that follows the
+    run's own in both is no difference.
     """
     return [
         key
         for key in one
         if key in other
         and key not in UNRANKED
+        and not (key.endswith(".seed") and one[key] == one.get("seed") and other[key] == other.get("seed"))
         and not is_operational(key)
         and not any(key.startswith(start) for start in varies)
         and canonical(one[key]) != canonical(other[key])

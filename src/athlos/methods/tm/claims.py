@@ -23,8 +23,6 @@ CODE: dict[str, Any] = {
 }
 """The method itself: five pairs of the whole memory by fuzzy match, the best one last."""
 
-SEED = ("data.memory.seed",)
-"""The lab's memory follows the run's seed, so each seed is a row."""
 ARM = ("method.", "engine.")
 LANGUAGES = ("data.target_language",)
 
@@ -67,7 +65,7 @@ def _value(
 
 GEMMA = ("Gemma-3-270M, po", {**REAL, "data.name": "po_tm"}, LANGUAGES)
 QWEN = ("Qwen2.5-Coder-1.5B, po", SERVED, LANGUAGES)
-STUDIES = (("lab", LAB, SEED), GEMMA, QWEN)
+STUDIES = (("lab", LAB, ()), GEMMA, QWEN)
 MODEL = ("model.", "engine.", "generator.", "eval.")
 """What differs between the studies of the two models, the number of sentences of a bucket among it."""
 
@@ -247,7 +245,6 @@ CLAIMS = (
                 {"study": "tm_lab_domain", "data.memory.memory_domain": "out"},
                 bar=1.0,
                 direction=Direction.DOWN,
-                by=SEED,
             ),
         ),
     ),

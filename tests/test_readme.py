@@ -136,6 +136,8 @@ def test_each_command_of_the_start_does_what_it_says(
 ):
     """In order, at the size of a smoke test; `make` targets are those of the Makefile, and `test_demo.py` runs two."""
     monkeypatch.chdir(tmp_path)
+    pair = {"premise": "The mayor of Rome is Livia Carta.", "hypothesis": "Livia Carta is mayor of Rome."}
+    Path("pairs.jsonl").write_text(json.dumps(pair) + "\n", encoding="utf-8")
     targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M)
     said = []
     for command in start_commands(TEXT):

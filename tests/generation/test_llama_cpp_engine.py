@@ -369,7 +369,13 @@ def test_a_stopped_run_ends_within_seconds_and_asks_nothing_twice(tmp_path: Path
         *["engine.num_slots=2", f"engine.cache={replies}", "eval=qa", "eval.bootstrap=0", "train.max_steps=0"],
         *["decoding.max_new_tokens=100", "data.limit_test=4", f"results_dir={results}", "tracking=none"],
     ]
-    first = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    first = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A shell starts background jobs with ctrl-C ignored, and children keep that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     while first.poll() is None and not list(replies.rglob("*.json")):
         time.sleep(0.05)
     first.send_signal(number)

@@ -33,8 +33,7 @@ class Prefill:
         self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool, reads_as_given: bool
     ) -> None:
         self.step = step
-        self.texts = [tuple(prompt) for prompt in prompts]
-        texts = self.texts
+        self.texts = texts = [tuple(prompt) for prompt in prompts]
         self.distinct = texts if reads_as_given else list(dict.fromkeys(texts))
         number_of = {text: number for number, text in enumerate(self.distinct)}
         self.number = list(range(len(texts))) if reads_as_given else [number_of[text] for text in texts]

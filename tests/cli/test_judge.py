@@ -44,14 +44,17 @@ def test_each_pair_is_scored_and_labels_are_compared(pairs, tmp_path, capsys):
     assert rows[0]["judge"] in told
     assert "pairs      4; labelled true 2, false 2" in told
     assert "scores     mean 0.417; 50.0% are 0.5 or more" in told
-    assert "agreement  no better than word overlap: AUROC 1.000 [1.000, 1.000] against 1.000" in told
+    assert "agreement  not shown to be better than word overlap: AUROC 1.000 [1.000, 1.000] against 1.000" in told
 
 
 def test_without_labels_the_recorded_table_says_what_the_judge_is_worth(pairs, capsys):
     pairs.write_text(lines([{key: row[key] for key in ("premise", "hypothesis")} for row in ROWS]))
     told = {name: said(capsys, pairs, f"judge={name}")[1] for name in ("lexical", "cover")}
-    assert "agreement  no labels here; on ExpertQA's human labels no better than word overlap: AUROC" in told["lexical"]
-    assert "on ExpertQA's human labels no better than word overlap: AUROC 0.500" in told["cover"]
+    assert (
+        "agreement  no labels here; on ExpertQA's human labels not shown to be better than word overlap: AUROC"
+        in told["lexical"]
+    )
+    assert "on ExpertQA's human labels not shown to be better than word overlap: AUROC 0.500" in told["cover"]
     assert "agreement  no labels here; not measured on ExpertQA" in said(capsys, pairs, "judge.window_words=9")[1]
 
 

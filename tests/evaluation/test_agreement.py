@@ -49,5 +49,10 @@ def test_only_a_judge_that_is_surely_better_than_overlap_is_called_so():
     chance = [number % 3 / 2 for number in range(60)]
     assert agreement(right, chance, labels, resamples=200, seed=1).verdict == "better than word overlap"
     for scores, overlap in ((chance, chance), (chance, right), (right, right)):
-        assert agreement(scores, overlap, labels, resamples=200, seed=1).verdict == "no better than word overlap"
-    assert agreement(right, chance, [True] * 60, resamples=9, seed=1).verdict == "no better than word overlap"
+        assert (
+            agreement(scores, overlap, labels, resamples=200, seed=1).verdict
+            == "not shown to be better than word overlap"
+        )
+    assert (
+        agreement(right, chance, [True] * 60, resamples=9, seed=1).verdict == "not shown to be better than word overlap"
+    )

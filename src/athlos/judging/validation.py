@@ -36,7 +36,7 @@ class Agreement:
     @property
     def verdict(self) -> str:
         """What a figure of this judge must be read with."""
-        return "better than word overlap" if self.gain.low > 0 else "no better than word overlap"
+        return "better than word overlap" if self.gain.low > 0 else "not shown to be better than word overlap"
 
     def __str__(self) -> str:
         return f"{self.verdict}: AUROC {self.auroc} against {self.overlap}, n {self.n}"

@@ -1,6 +1,7 @@
 """The benchmark builder: what is kept, why the rest is not, and what the source reads back."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,14 @@ def test_what_survives_is_a_question_in_the_other_language_with_what_it_was():
     assert row[PARALLEL]["steps"] == [["author of Ada", "Vienna Man"], ["when did #1 die?", "1990"]]
     # Everything goes there in one round and the names come back in a second; digits are asked about in neither.
     assert [len(batch) for batch in script.batches] == [4, 1]
+
+
+def test_a_step_that_names_a_relation_is_translated_piece_by_piece():
+    steps = [Step(question="Ada >> author", answer="Vienna Man"), Step(question="#1 >> date of death", answer="1990")]
+    changes = {"Ada": "Ada", "author": "Autor", "date of death": "Todestag"}
+    row, script = row_of(changes, record=replace(RECORD, steps=steps))
+    assert row["steps"] == [["Ada >> Autor", "Wiener"], ["#1 >> Todestag", "1990"]]
+    assert [len(batch) for batch in script.batches] == [5, 1]
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,8 @@ from athlos.text.matching import exact_match
 from athlos.training.pipeline_module import PipelineModule
 
 NUMBER = re.compile(r"\d+")
+RELATION = " >> "
+"""Between an entity and a relation: MuSiQue writes steps that are no sentences, `Ada >> author`."""
 REASONS = ("answer", "references", "numbers", "untranslated")
 """Why a question is left out; the first that applies."""
 
@@ -32,6 +34,9 @@ def translated(record: QuestionRecord, *, target: str, max_new_tokens: int) -> S
     def one(text: str, source: str, goal: str) -> Steps[str]:
         if not any(letter.isalpha() for letter in text):  # a year, a date in digits
             return text
+        if RELATION in text:  # what is no sentence is translated piece by piece, so that it stays what it is
+            pieces = yield from together([one(piece, source, goal) for piece in text.split(RELATION)])
+            return RELATION.join(pieces)
         prompt = prompts.translate(text, source=source, target=goal)
         (reply,) = yield [Ask(purpose="translate", prompt=prompt, max_new_tokens=max_new_tokens, stop=("\n",))]
         return str(reply).strip()

@@ -1,12 +1,17 @@
-"""How well scores agree with human labels: the AUROC of scikit-learn, with a percentile interval over the items."""
+"""How well scores agree with human labels: AUROC, with a percentile interval over the items.
 
-from collections.abc import Iterator, Sequence
+Shapes: R resamples, N items, S supported, U unsupported ones.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from numpy.typing import NDArray
 
 from athlos.evaluation.bootstrap import interval_of
 from athlos.judging.validation import Agreement, Interval
+
+Array = NDArray[np.float64]
 
 
 def agreement(
@@ -17,31 +22,36 @@ def agreement(
     AUROC is the chance that a supported item has a higher score than an unsupported one, ties counted half. Resamples
     without both labels are left out. All is nan where the items themselves lack one.
     """
-    everything = np.arange(len(labels))
-    draws = list(_draws(labels, resamples=resamples, seed=seed))
-    ours, theirs = (
-        np.asarray([_auroc(column, labels, items) for items in (everything, *draws)]) for column in (scores, overlap)
+    is_supported_N = np.asarray(labels, dtype=bool)
+    counts_RN = np.vstack([np.ones(len(labels)), _draws(len(labels), resamples=resamples, seed=seed)])
+    ours_R, theirs_R = (_aurocs(np.asarray(column), is_supported_N, counts_RN) for column in (scores, overlap))
+    return Agreement(
+        n=len(labels), auroc=_interval(ours_R), overlap=_interval(theirs_R), gain=_interval(ours_R - theirs_R)
     )
-    return Agreement(n=len(labels), auroc=_interval(ours), overlap=_interval(theirs), gain=_interval(ours - theirs))
 
 
-def _auroc(scores: Sequence[float], labels: Sequence[bool], items: np.ndarray) -> float:
-    drawn = np.asarray(labels)[items]
-    if len(set(drawn.tolist())) < 2:
-        return float("nan")
-    return float(roc_auc_score(drawn, np.asarray(scores)[items]))
+def _aurocs(scores_N: Array, is_supported_N: NDArray[np.bool_], counts_RN: Array) -> Array:
+    """The AUROC [R] of items that were drawn `counts_RN` times; nan for a draw of one label alone.
+
+    It is the same as scikit-learn's on each draw, which is slow for thousands of draws: the pairs are compared once.
+    """
+    difference_SU = scores_N[is_supported_N][:, None] - scores_N[~is_supported_N]
+    is_above_SU = (1 + np.sign(difference_SU)) / 2
+    supported_RS, unsupported_RU = counts_RN[:, is_supported_N], counts_RN[:, ~is_supported_N]
+    num_pairs_R = supported_RS.sum(axis=1) * unsupported_RU.sum(axis=1)
+    num_above_R = (supported_RS @ is_above_SU * unsupported_RU).sum(axis=1)
+    return np.divide(num_above_R, num_pairs_R, out=np.full(len(counts_RN), np.nan), where=num_pairs_R > 0)
 
 
-def _draws(labels: Sequence[bool], *, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Items with replacement, draws without both labels left out."""
+def _draws(num_items: int, *, resamples: int, seed: int) -> Array:
+    """How often each item was drawn, in each of the resamples [R, N]."""
     generator = np.random.default_rng(seed)
-    for _ in range(resamples):
-        items = generator.integers(len(labels), size=len(labels))
-        if len({labels[item] for item in items}) == 2:
-            yield items
+    draws = [generator.integers(num_items, size=num_items) for _ in range(resamples)]
+    return np.asarray([np.bincount(items, minlength=num_items) for items in draws], dtype=np.float64)
 
 
-def _interval(column: np.ndarray) -> Interval:
+def _interval(values_R: Array) -> Interval:
     """The first value is that of all items, the others those of resamples."""
-    low, high = interval_of(column[1:]) if len(column) > 1 else (float("nan"), float("nan"))
-    return Interval(value=float(column[0]), low=low, high=high)
+    drawn = values_R[1:][~np.isnan(values_R[1:])]
+    low, high = interval_of(drawn) if len(drawn) else (float("nan"), float("nan"))
+    return Interval(value=float(values_R[0]), low=low, high=high)

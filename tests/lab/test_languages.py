@@ -98,3 +98,9 @@ def test_the_same_in_every_process() -> None:
     )
     here = ascii([sorted(one.grammar.lexicon.words.items()) for one in LANGUAGES.values()]) + "\n"
     assert printed(code) == [here, here]
+
+
+def test_a_language_that_the_world_lacks_is_named() -> None:
+    with pytest.raises(DataError, match=r"no language 'latm'; did you mean 'latn'\? Available: "):
+        LANGUAGES["latm"]
+    assert "latm" not in LANGUAGES

@@ -119,7 +119,13 @@ class Languages(Mapping[str, Language]):
         }
 
     def __getitem__(self, code: str) -> Language:
+        """Raises `DataError` for a language that the world does not have, such as a pivot of another data set."""
+        if code not in self._languages:
+            raise DataError(f"lab: it has no language '{code}'{choices(code, list(self._languages))}")
         return self._languages[code]
+
+    def __contains__(self, code: object) -> bool:
+        return code in self._languages
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._languages)

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +37,8 @@ import numpy as np
 import torch
 from datasets import Dataset
 from datasets import disable_progress_bars as quiet_datasets
-from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback, TrainerCallback
+from rollout import InTurn
+from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import DPOConfig, DPOTrainer
 
@@ -128,20 +129,6 @@ class AthlosSide:
         self.optimizer.step()
         self.losses.append(mean.item())
         return time.perf_counter() - start
-
-
-class InTurn(TrainerCallback):
-    """Times TRL's steps and runs one of Athlos after each, outside of what is timed."""
-
-    def __init__(self, other: Callable[[], float]) -> None:
-        self.other, self.trl_s, self.athlos_s, self.start = other, [], [], 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.trl_s.append(time.perf_counter() - self.start)
-        self.athlos_s.append(self.other())
 
 
 def trl_trainer(model: Any, pairs: Sequence[dict[str, str]], *, num_pairs: int, has_table: bool, folder: str) -> Any:

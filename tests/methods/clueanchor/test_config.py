@@ -5,6 +5,8 @@ from tests.methods.clueanchor.scripted import COMPOSED
 
 from athlos.config.compose import run_config
 from athlos.errors import ConfigError
+from athlos.methods.clueanchor.config import explored_reply
+from athlos.methods.clueanchor.construct import decides
 
 TRAINS = [*COMPOSED, "model=small/tiny_llama"]
 
@@ -23,7 +25,7 @@ TRAINS = [*COMPOSED, "model=small/tiny_llama"]
         (["construct.explore.temperature=-1"], "construct.explore.temperature: got -1"),
         (["method.noise.share=1.5"], r"method.noise.share: got 1.5, expected a number in \[0, 1\]"),
         (["method.prompt.top_n=0"], "method.prompt.top_n: got 0, expected an integer >= 1"),
-        (["method.reply.force_tags=true", "generator=llama_cpp", "generator.source=dir:x.gguf"], "method.reply: "),
+        (["method.reply.force_tags=true", "engine=llama_cpp", "engine.source=dir:x.gguf"], "method.reply: "),
         (["prompt_style=bare"], "prompt_style: got 'bare', expected one of clueanchor, clueanchor_bare"),
         (["eval.shots=2"], "eval.shots: got 2, expected 0"),
         (["objective=next_token"], "objective: got one without pairs, expected objective=preference"),
@@ -61,3 +63,13 @@ def test_the_gate_changes_no_exploration_and_a_draw_does():
     assert kept("construct.explore.num_draws=2") != kept()
     assert kept("construct.explore.clue_source=self") != kept()
     assert kept("method.reply.prime_think=true") != kept()
+
+
+def test_a_server_that_explores_sets_its_own_tags():
+    tags = ["experiment=clueanchor/hotpotqa", "data.dir=d", "method.reply.force_tags=true"]
+    here = run_config(tags)
+    served = run_config([*tags, "generator=llama_cpp", "generator.source=dir:x.gguf"])
+    assert explored_reply(here).force_tags
+    assert not explored_reply(served).force_tags
+    assert served.method.reply.force_tags  # type: ignore[attr-defined]
+    assert decides(here)["reply"] != decides(served)["reply"]

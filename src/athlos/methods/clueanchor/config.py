@@ -2,7 +2,7 @@
 
 import importlib.util
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -66,12 +66,12 @@ class PromptConfig:
 
 @dataclass(kw_only=True)
 class ReplyConfig:
-    """How replies are made in exploration, training and test alike."""
+    """How replies are made in exploration, training and test alike; a server that explores sets its tags itself."""
 
     prime_think: bool = MISSING
-    """Whether a reply starts with the opening tag; only for a model that computes here."""
+    """Whether a reply starts with the opening tag."""
     force_tags: bool = MISSING
-    """Whether the tags around thought and answer are set, whatever the model writes; it must compute here."""
+    """Whether the tags around thought and answer are set, whatever the model writes."""
     think_tokens: int = at_least(1)
     """Most tokens of a thought with `force_tags`."""
     answer_tokens: int = at_least(1)
@@ -242,8 +242,18 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
             f"{str(explore.internal_requires_known).lower()}; a file goes with true, null with false"
         )
     reply = method.reply
-    if (reply.prime_think or reply.force_tags) and _is_served(config.generator, config.engine):
+    is_only_exploring = isinstance(method, PathsConfig)
+    is_out_of_reach = _is_served(config.generator, config.engine) if is_only_exploring else config.engine.is_remote
+    if (reply.prime_think or reply.force_tags) and is_out_of_reach:
         yield "method.reply: prime_think and force_tags need a model that computes here; set both to false"
+
+
+def explored_reply(config: "RunConfig") -> ReplyConfig:
+    """How the replies of an exploration are made: as all others, but a server's tags are its own."""
+    assert isinstance(config.method, ClueAnchorConfig | PathsConfig)
+    if not _is_served(config.generator, config.engine):
+        return config.method.reply
+    return replace(config.method.reply, prime_think=False, force_tags=False)
 
 
 def _is_served(generator: EngineConfig, engine: EngineConfig) -> bool:

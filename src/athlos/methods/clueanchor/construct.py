@@ -29,6 +29,7 @@ from athlos.methods.clueanchor.config import (
     LessonsConfig,
     NoiseConfig,
     PathsConfig,
+    explored_reply,
 )
 from athlos.methods.clueanchor.noise import fitted, noised
 from athlos.methods.clueanchor.pipeline import explored, gold_of
@@ -109,15 +110,12 @@ def others_of(records: Sequence[QuestionRecord]) -> Mapping[str, Sequence[Passag
 
 def solver_of(run: RunConfig) -> Callable[[Request], Solver]:
     """The exploration of a request's record, by the run's config."""
-    method, construct = run.method, run.construct
-    assert isinstance(method, ClueAnchorConfig | PathsConfig)
+    construct = run.construct
     assert isinstance(construct, ClueAnchorConstructConfig)
     explore = construct.explore
     regions = read_regions(Path(explore.regions)) if explore.regions else None
-    layout = layout_of(run.prompt_style)
-    return lambda request: explored(
-        request.record, explore, method.reply, layout=layout, seed=run.seed, regions=regions
-    )
+    layout, reply = layout_of(run.prompt_style), explored_reply(run)
+    return lambda request: explored(request.record, explore, reply, layout=layout, seed=run.seed, regions=regions)
 
 
 def explored_rows(
@@ -261,7 +259,7 @@ def decides(run: RunConfig) -> dict[str, Any]:
     numbers = {"dtype": values["model"]["dtype"], "precision": run.hardware.precision}
     return {
         "explore": explore,
-        "reply": values["method"]["reply"],
+        "reply": dataclasses.asdict(explored_reply(run)),
         "generator": generator,
         **{name: values[name] for name in ("prompt_style", "seed")},
         **numbers,
@@ -307,9 +305,7 @@ def is_short(record: QuestionRecord) -> bool:
 
 def longest_reply(run: RunConfig, construct: ClueAnchorConstructConfig) -> int:
     """Most tokens of a reply in the exploration."""
-    method = run.method
-    assert isinstance(method, ClueAnchorConfig | PathsConfig)
-    reply = method.reply
+    reply = explored_reply(run)
     return reply.think_tokens + reply.answer_tokens if reply.force_tags else construct.explore.max_new_tokens
 
 

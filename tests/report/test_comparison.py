@@ -28,6 +28,14 @@ def test_only_what_differs_and_counts():
     assert differing_keys(configs[:1]) == []
 
 
+def test_how_fast_an_engine_answers_is_no_difference():
+    configs = [
+        {"engine.num_threads": threads, "engine.context_length": length, "generator.max_in_flight": threads}
+        for threads, length in ((1, 512), (2, 4096))
+    ]
+    assert differing_keys(configs) == ["engine.context_length"]
+
+
 def test_values_of_other_types_differ_and_an_absent_key_is_no_null():
     values, of_run = value_columns([{"k": 1}, {"k": 1.0}, {"k": "1"}, {"k": True}, {"k": None}, {}, {"k": 1}])["k"]
     assert values == [1, 1.0, "1", True, None]

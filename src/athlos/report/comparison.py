@@ -5,13 +5,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from athlos.config.schema import OPERATIONAL_KEYS
+from athlos.generation.http_config import HTTPEngineConfig, LlamaCppConfig
 
 ABSENT = -1
+ENGINES = ("engine", "generator")
+"""Groups that hold an engine."""
 
 
 def is_operational(key: str) -> bool:
-    """Whether a dotted key says where and how a run is recorded, not what it computes. A study is shown."""
-    return key != "study" and key.partition(".")[0] in OPERATIONAL_KEYS
+    """Whether a dotted key says where and how a run is recorded, or how fast an engine answers, not what it computes.
+
+    A study is shown.
+    """
+    group, _, rest = key.partition(".")
+    if group in ENGINES:
+        return rest in HTTPEngineConfig.operational or rest in LlamaCppConfig.operational
+    return key != "study" and group in OPERATIONAL_KEYS
 
 
 def canonical(value: Any) -> str:

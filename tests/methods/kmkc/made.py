@@ -42,10 +42,13 @@ def question(identifier: str = "fr-capital", **meta: Any) -> QuestionRecord:
 
 
 class Says:
-    """An engine that replies with the same texts, in turn, and keeps what it was asked."""
+    """An engine that replies with the same texts, in turn, and keeps what it was asked.
 
-    def __init__(self, *texts: str) -> None:
-        self.texts, self.asked, self.num_said = texts, [], 0
+    `untold` are texts that come without log-probabilities, as an empty one does from a server.
+    """
+
+    def __init__(self, *texts: str, untold: tuple[str, ...] = ()) -> None:
+        self.texts, self.untold, self.asked, self.num_said = texts, untold, [], 0
 
     def generate(self, prompts: Any, *, rule: Any, num_samples: int = 1, stop: Any = (), progress: Any = None) -> Any:
         self.asked += prompts
@@ -55,6 +58,7 @@ class Says:
     def _sample(self) -> Sample:
         text = self.texts[self.num_said % len(self.texts)]
         self.num_said += 1
+        log_probs = [] if text in self.untold else [-0.5, -1.5]
         return Sample(
-            text=text, token_ids=[1, 2], log_probs=[-0.5, -1.5], num_tokens=2, num_prompt_tokens=3, finished=True
+            text=text, token_ids=[1, 2], log_probs=log_probs, num_tokens=2, num_prompt_tokens=3, finished=True
         )

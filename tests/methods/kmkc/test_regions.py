@@ -89,9 +89,19 @@ def test_uncertainty_is_nats_a_token_and_confidence_lies_in_its_range(log_probs:
     assert 0 < math.exp(-nats) <= 1
 
 
-def test_an_answer_without_tokens_has_no_uncertainty() -> None:
-    with pytest.raises(DataError, match="no log-probabilities"):
-        mean_nats([])
+def test_an_answer_without_tokens_has_no_uncertainty_and_counts_in_no_mean() -> None:
+    engine: Any = Says("Paris", "Lyon", "", "paris!", untold=("",))
+    config = ProfileConfig(num_samples=4, max_new_tokens=8, max_answer_tokens=2)
+    [found] = profiled(engine, [question()], ["Q"], config=config, style="bare", seed=1)
+    assert [math.isnan(nats) for nats in found.nats] == [False, False, True, False]
+    assert (found.ubar, found.acc) == (1.0, 0.5)
+
+
+def test_an_engine_without_log_probabilities_is_refused() -> None:
+    engine: Any = Says("Paris", "Lyon", untold=("Paris", "Lyon"))
+    config = ProfileConfig(num_samples=4, max_new_tokens=8, max_answer_tokens=2)
+    with pytest.raises(DataError, match="tells no log-probabilities of the answers to 'fr-capital'"):
+        profiled(engine, [question()], ["Q"], config=config, style="bare", seed=1)
 
 
 def test_the_law_of_the_specification() -> None:

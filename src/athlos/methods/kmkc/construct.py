@@ -222,7 +222,7 @@ class KmkcConstruct:
         shares = {region.value: sum(one.region is region for one in found) / len(found) for region in Region}
         metrics = {f"profile/share_{region}": share for region, share in shares.items()}
         metrics["profile/acc"] = float(np.mean([one.acc for one in found]))
-        metrics["profile/nats"] = float(np.mean([one.nats for one in found]))
+        metrics["profile/nats"] = float(np.nanmean([one.nats for one in found]))
         law = read_law(product.path / DECAY)
         if law is not None:
             metrics |= {f"profile/decay_{name}": getattr(law, name) for name in ("a", "b", "c", "r2")}

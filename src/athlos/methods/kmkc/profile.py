@@ -5,6 +5,7 @@ before any temperature or truncation: those of a tempered one would make every a
 """
 
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -69,15 +70,21 @@ def profiled(
 def profile_of(
     record: Record, samples: Sequence[Sample], *, entropies: Sequence[float], max_tokens: int, style: str
 ) -> Profile:
-    """The profile of one question from its answers; raises `DataError` where all of them are empty."""
+    """The profile of one question from its answers.
+
+    Raises `DataError` where all of them are empty, or come without log-probabilities.
+    """
     texts = [read_answer(sample.text, record, style=style) for sample in samples]
     if not any(texts):
         raise DataError(f"profile: all {len(texts)} answers to question '{record.identifier}' are empty")
+    nats = [mean_nats(sample.log_probs) for sample in samples]
+    if all(map(math.isnan, nats)):
+        raise DataError(f"profile: the engine tells no log-probabilities of the answers to '{record.identifier}'")
     return Profile(
         id=record.identifier,
         texts=texts,
         answers=[normalised(text, record) for text in texts],
-        nats=[mean_nats(sample.log_probs) for sample in samples],
+        nats=nats,
         right=[is_right(text, record, max_tokens=max_tokens) for text in texts],
         entropies=list(entropies),
     )

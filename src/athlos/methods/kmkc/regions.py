@@ -44,14 +44,15 @@ class Profile:
     texts: list[str]
     """As they were written."""
     nats: list[float]
-    """U of each."""
+    """U of each; nan of an empty answer of a server, which tells no token of it."""
     right: list[bool]
     entropies: list[float]
     """Mean entropy of the tokens of each, in nats; empty where a server tells none."""
 
     @property
     def ubar(self) -> float:
-        return math.fsum(self.nats) / len(self.nats)
+        known = [nats for nats in self.nats if not math.isnan(nats)]
+        return math.fsum(known) / len(known)
 
     @property
     def acc(self) -> float:
@@ -68,10 +69,8 @@ class Profile:
 
 
 def mean_nats(log_probs: Sequence[float]) -> float:
-    """U of an answer from the log-probabilities of its tokens under the plain model; raises `DataError` for none."""
-    if not log_probs:
-        raise DataError("profile: an answer has no tokens, or its engine tells no log-probabilities")
-    return -math.fsum(log_probs) / len(log_probs)
+    """U of an answer from the log-probabilities of its tokens under the plain model; nan for none."""
+    return -math.fsum(log_probs) / len(log_probs) if log_probs else math.nan
 
 
 @dataclass(frozen=True, kw_only=True)

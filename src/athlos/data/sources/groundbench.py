@@ -25,7 +25,7 @@ from athlos.errors import DataError
 from athlos.text.citations import BY_LANGUAGE, renumbered, with_citations, without_citations
 
 _ADDRESS = re.compile(r"\s*\[(\d+)\]\s*(?:https?://\S+)?\s*")
-"""What stands before the text of a document of ExpertQA."""
+"""What stands before the text of a piece of evidence of ExpertQA: its number, and where it was found."""
 SOURCE = "source"
 """Key of `meta`: the data set that a question is from."""
 
@@ -38,6 +38,8 @@ class GroundBenchConfig(DataConfig):
     """Most documents of a question; the first are kept."""
     num_documents: int = at_least(1)
     """Documents that a question with a single one is shown: close passages of other questions are put beside it."""
+    max_words: int = at_least(0)
+    """Words of a document that are kept, whole sentences from its front; 0 = all. What is kept must suffice."""
     min_supported: float = bounded("(0, 1]")
     """Least share of the reference's sentences that the documents must support; other questions are left out."""
     judge: JudgeConfig = MISSING
@@ -88,12 +90,13 @@ def unified(records: Iterator[Record], name: str, *, max_documents: int) -> Iter
 
 
 def _expertqa(record: LongAnswerRecord) -> LongAnswerRecord:
-    """The answer as the expert revised it; documents without their number and address."""
-    passages = []
-    for passage in record.passages:
-        address = _ADDRESS.match(passage.text)
-        if address:
-            passages.append(Passage(title="", text=passage.text[address.end() :], identifier=address[1]))
+    """The answer as the expert revised it, over the evidence of its claims: that which has a text below its address."""
+    texts: dict[str, str] = {}
+    for evidence in (text for claim in record.claims for text in claim.evidence):
+        address = _ADDRESS.match(evidence)
+        if address and evidence[address.end() :].strip():
+            texts.setdefault(address[1], evidence[address.end() :])
+    passages = [Passage(title="", text=text, identifier=number) for number, text in texts.items()]
     return replace(record, answer=record.meta["revised_answer"], passages=passages)
 
 

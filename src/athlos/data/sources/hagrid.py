@@ -53,7 +53,7 @@ class HagridSource(RowSource[HagridConfig]):
 def _is_good(answer: Row) -> bool:
     """`attributable` is null where nobody judged it."""
     informative, attributable = (answer.need(key, (int, type(None))) for key in ("informative", "attributable"))
-    return informative == 1 and attributable != 0
+    return bool(informative) and attributable != 0
 
 
 PARTS = [data_part("hagrid", HagridConfig, HagridSource, "HAGRID: answers that cite quotes, judged by people")]

@@ -3,9 +3,9 @@
 `faith` is the share of sentences that the documents support, all joined; ALCE's citation scores are those of
 `evaluation/citation.py`; `correct` and `em` look for short gold answers, `claim_recall` for claims, where the data have
 some. Beside them stands what makes such scores easy: the length of the answer, how much of it is copied, how much of
-the reference it covers. All are means over answers, then over languages or what `by` names. What the run's judge decided ends in
-`@reward_judge` where the training was rewarded by the same judge. Citations are not part of the text that is judged,
-matched or counted.
+the reference it covers. All are means over answers, then over languages, or over the groups that `by` names. What the
+run's judge decided ends in `@reward_judge` where the training was rewarded by the same judge. Citations are not part of
+the text that is judged, matched or counted.
 """
 
 import math
@@ -94,7 +94,7 @@ class GroundedSuite:
         joint = joint_scores(judge.judge, answers, documents)
         judged = self._judged(read, supports, joint, judge)
         plain = _plain(read, asked)
-        splitter = splitter_named(self.config.splitter).name
+        splitter, by = splitter_named(self.config.splitter).name, self.config.by or "language"
         result = SuiteResult(
             predictions=asked.rows(
                 [one.reference for one in read],
@@ -106,7 +106,7 @@ class GroundedSuite:
             signatures={
                 **asked.signatures,
                 **judge.signatures,
-                "citations": f"alce|mode:{self.config.mode.value}|splitter:{splitter}|by answer, {self.config.by or 'language'}",
+                "citations": f"alce|mode:{self.config.mode.value}|splitter:{splitter}|by answer, {by}",
                 "overlap": "words unstemmed",
             },
         )

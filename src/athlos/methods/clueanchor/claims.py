@@ -6,7 +6,7 @@ from typing import Any
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
 LAB = {"study": "clueanchor_lab"}
-TABLE = {
+TABLE: dict[str, Any] = {
     "objective.kind": "dpo",
     "construct.select.selector": "code_table",
     "construct.explore.paths": ["internal", "external", "clue"],
@@ -16,25 +16,32 @@ TABLE = {
     "train.lr": 1.0e-4,
 }
 VANILLA = {"train.max_steps": 0}
-SFT = TABLE | {"objective.kind": "sft_chosen"}
-DDR = TABLE | {
-    "construct.select.selector": "ddr",
+SFT: dict[str, Any] = {"objective.kind": "sft_chosen", "objective.sft_weight": 0.0}
+NO_CLUE: dict[str, Any] = {
     "construct.explore.paths": ["internal", "external"],
     "construct.explore.clue_source": "none",
-    "construct.explore.num_draws": 5,
+    "construct.explore.num_draws": 1,
 }
+DDR = NO_CLUE | {"construct.select.selector": "ddr", "construct.explore.num_draws": 5}
+LONG = {"study": "clueanchor_lab_long"}
+"""The base has read three times as many lessons, so that it follows a clue."""
+TUNED = TABLE | {"train.lr": 1.0e-3, "objective.sft_weight": 1.0}
 ABSTRACT = "abstract; its result tables are not confirmed"
 
 
-def _arms(label: str, metric: str, against: Mapping[str, Any]) -> Comparison:
-    return Comparison(
-        label=label,
-        ours=Measure(metric=metric, where=TABLE),
-        against=Measure(metric=metric, where=against),
-        compare=Compare.DIFFERENCE,
-        direction=Direction.UP,
-        where=LAB,
-        varies=("objective", "construct", "train"),
+def _arms(label: str, metric: str, change: Mapping[str, Any] | None = None) -> tuple[Comparison, ...]:
+    """ClueAnchor against an arm that differs by `change`, or against vanilla RAG, from both bases."""
+    return tuple(
+        Comparison(
+            label=f"ClueAnchor - {label}{where}",
+            ours=Measure(metric=metric, where=ours),
+            against=Measure(metric=metric, where=VANILLA if change is None else {**ours, **change}),
+            compare=Compare.DIFFERENCE,
+            direction=Direction.UP,
+            where=study,
+            varies=("objective", "construct", "train"),
+        )
+        for where, ours, study in (("", TABLE, LAB), (", longer base", TUNED, LONG))
     )
 
 
@@ -44,10 +51,7 @@ CLAIMS = (
         text="ClueAnchor above vanilla RAG and above RAG-DDR in accuracy",
         source=ABSTRACT,
         tag=Tag.PAPER,
-        comparisons=(
-            _arms("ClueAnchor - vanilla RAG", "test/acc", VANILLA),
-            _arms("ClueAnchor - RAG-DDR", "test/acc", DDR),
-        ),
+        comparisons=(*_arms("vanilla RAG", "test/acc"), *_arms("RAG-DDR", "test/acc", DDR)),
     ),
     Claim(
         id="clueanchor.noise",
@@ -55,9 +59,9 @@ CLAIMS = (
         source=ABSTRACT,
         tag=Tag.PAPER,
         comparisons=(
-            _arms("ClueAnchor - vanilla RAG, no distractors", "test/acc@noise0", VANILLA),
-            _arms("ClueAnchor - vanilla RAG, half", "test/acc@noise50", VANILLA),
-            _arms("ClueAnchor - vanilla RAG, three quarters", "test/acc@noise75", VANILLA),
+            *_arms("vanilla RAG, no distractors", "test/acc@noise0"),
+            *_arms("vanilla RAG, half", "test/acc@noise50"),
+            *_arms("vanilla RAG, three quarters", "test/acc@noise75"),
         ),
     ),
     Claim(
@@ -65,14 +69,24 @@ CLAIMS = (
         text="the trained model finds the evidence without a clue in its prompt",
         source=ABSTRACT,
         tag=Tag.PAPER,
-        comparisons=(_arms("gold sentences in the thought, ClueAnchor - vanilla RAG", "test/clue_overlap", VANILLA),),
+        comparisons=_arms("vanilla RAG, gold sentences in the thought", "test/clue_overlap"),
     ),
     Claim(
         id="clueanchor.lab.sft",
         text="preferring is worth more than imitating the chosen replies",
         source="section 8 of our specification",
         tag=Tag.OURS,
-        comparisons=(_arms("ClueAnchor - SFT on the chosen replies", "test/acc", SFT),),
+        comparisons=_arms("SFT on the chosen replies", "test/acc", SFT),
+    ),
+    Claim(
+        id="clueanchor.lab.table",
+        text="the table, and the clue path in it, are worth more than any right reply over a wrong one",
+        source="section 8 of our specification",
+        tag=Tag.OURS,
+        comparisons=(
+            *_arms("random selector", "test/acc", {"construct.select.selector": "random"}),
+            *_arms("the table without a clue path", "test/acc", NO_CLUE),
+        ),
     ),
     Claim(
         id="clueanchor.paper",

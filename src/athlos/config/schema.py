@@ -100,6 +100,8 @@ class Phase:
     """The run with the construction, objective, selection, data and `train` of this phase."""
     start: str = "previous"
     """Weights it starts from: `previous`, `base` (the run's model) or the name of an earlier phase."""
+    made_by: str = ""
+    """Weights that its construction reads, named as in `start`; empty = those that it starts from."""
     is_evaluated: bool = False
     """Whether the suites also test its weights: `test/<metric>@<name>`. The last phase is tested in any case."""
 

@@ -1,6 +1,7 @@
 """A judge by whole sentences, questions over documents of facts, and a context without a model."""
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from athlos.config.compose import run_config
 from athlos.data.records import Claim, LongAnswerRecord, Passage
 from athlos.data.sources.lab_cited import FACTS
 from athlos.judging.interface import Pair
-from athlos.methods.start.config import StartRewardConfig
 from athlos.methods.start.rewards import StartReward
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.parts import PartContext
@@ -54,11 +54,13 @@ class SentenceJudge:
         ]
 
 
+@cache
+def _reward_config(*overrides: str) -> Any:
+    return run_config([*COMPOSED, *overrides]).reward
+
+
 def reward_of(*, judge: Any = None, **values: Any) -> StartReward:
-    config: StartRewardConfig = run_config(
-        [*COMPOSED, *(f"reward.{name}={value}" for name, value in values.items())]
-    ).reward  # type: ignore[assignment]
-    reward = StartReward(config)
+    reward = StartReward(_reward_config(*(f"reward.{name}={value}" for name, value in values.items())))
     reward.judge, reward.threshold = judge or SentenceJudge(), 0.5
     return reward
 

@@ -178,5 +178,5 @@ def test_the_judge_of_the_evaluation_is_refused_unless_allowed(tmp_path):
     assert run_config([*COMPOSED, *same, "judge.allow_same=true"]).judge.allow_same  # type: ignore[attr-defined]
     context = context_of(tmp_path)
     context.judge = prepared_reward(context).judge
-    with pytest.raises(ConfigError, match="reward.judge"):
+    with pytest.raises(ConfigError, match=r"reward\.judge: is the run's judge"):
         prepared_reward(context)

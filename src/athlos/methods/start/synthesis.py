@@ -282,7 +282,7 @@ def citations(claims: set[int], documents: Sequence[set[int]], *, most: int) -> 
 def irrelevant(
     record: LongAnswerRecord, draft: Draft, *, others: OtherPassages, reward: StartReward, number: int
 ) -> list[Passage]:
-    """Documents of other queries, lexically close, that support no claim by the judge. Raises `DropError` for too few."""
+    """Lexically close documents of other queries that support no claim by the judge. Raises `DropError` for too few."""
     near = others.near(record, text=" ".join([record.question, *draft.sentences]))
     looked_at = [passage for passage, _ in zip(near, range(NUM_NEAR))]  # noqa: B905
     pairs = [[Pair(premise_of([passage]), claim) for claim in draft.claims] for passage in looked_at]

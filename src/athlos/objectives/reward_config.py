@@ -68,24 +68,18 @@ class ExactMatchConfig(RewardConfig):
 
 
 @dataclass(kw_only=True)
-class JudgedRewardConfig(RewardConfig):
-    """Base of the rewards that ask a judge."""
+class JudgeRewardConfig(RewardConfig):
+    """What a judge says of an answer."""
 
     judge: JudgeConfig = MISSING
     """A choice of the group `judge`, another than the run's: `judge@reward.judge=nli`."""
+    premise: Premise = Premise.answers
+    """What must support an answer: one of the gold answers, or the passages."""
 
     def errors(self, path: str) -> Iterator[str]:
         if not isinstance(self.judge, ScoringJudgeConfig):
             yield f"{path}.judge: got none, expected one: judge@{path}.judge=<judge>"
         yield from judge_errors(self.judge, path=f"{path}.judge")
-
-
-@dataclass(kw_only=True)
-class JudgeRewardConfig(JudgedRewardConfig):
-    """What a judge says of an answer."""
-
-    premise: Premise = Premise.answers
-    """What must support an answer: one of the gold answers, or the passages."""
 
 
 @dataclass(kw_only=True)
@@ -115,7 +109,7 @@ class SumConfig(RewardConfig):
 
 def reward_judges(config: RewardConfig, *, path: str = "reward") -> Iterator[tuple[str, JudgeConfig]]:
     """(path, config) of the judges that a reward asks, those of its parts among them."""
-    if isinstance(config, JudgedRewardConfig):
+    if isinstance(config, JudgeRewardConfig):
         yield f"{path}.judge", config.judge
     if isinstance(config, SumConfig):
         for name, part in config.parts.items():
@@ -148,7 +142,7 @@ def _errors(config: "RunConfig") -> Iterable[str]:
 
 
 def reward_errors(config: "RunConfig") -> Iterator[str]:
-    """One line for each contradiction within a reward, and where its judge is the run's."""
+    """One line for each contradiction within a reward, and for a judge that is the run's."""
     yield from config.reward.errors("reward")
     yield from _same_judge_errors(config)
 

@@ -11,7 +11,7 @@ from tests.methods.start.made import SentenceJudge, question, reward_of
 from athlos.data.records import Passage
 from athlos.errors import ConfigError, DataError
 from athlos.judging.interface import Pair
-from athlos.methods.start.rewards import combined, entailed, read_sample, robustness
+from athlos.methods.start.rewards import combined, read_sample, robustness
 from athlos.text.citations import renumbered
 
 FACTS = ["Ada0 was born in Rome.", "Ada0 wrote Orla0.", "Orla0 is a poem.", "Ada0 liked tea."]
@@ -156,14 +156,13 @@ def test_no_claim_for_an_answer_is_an_error():
 @pytest.mark.parametrize("score", [-0.1, 1.5, math.nan])
 def test_a_score_outside_its_range_is_an_error(score):
     with pytest.raises(DataError, match=r"judge sentences:0: got the score .*, expected one in \[0, 1\]"):
-        entailed(SentenceJudge(score), [Pair("a", "b")], threshold=0.5)
+        scored(cite((0, [1])), judge=SentenceJudge(score))
 
 
-def test_equal_pairs_are_judged_once_and_short_ones_first():
+def test_equal_pairs_are_judged_once():
     judge = SentenceJudge()
-    long, short = Pair("a" * 9, "b"), Pair("a", "b")
-    entailed(judge, [long, short, long, short], threshold=0.5)
-    assert judge.asked == [short, long]
+    scored(cite((0, [1])), cite((0, [1])), cite((1, []), (0, [1])), judge=judge)
+    assert len(judge.asked) == len(set(judge.asked)) == 1 + 2 * len(FACTS)
 
 
 def test_the_judge_of_the_evaluation_is_refused_unless_allowed(tmp_path):

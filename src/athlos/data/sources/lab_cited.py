@@ -18,6 +18,8 @@ from athlos.data.source import GeneratedSource, data_part
 from athlos.lab import pretraining
 from athlos.lab.documents import CitedAnswer, CitedConfig, cited_config_errors, make_cited
 from athlos.lab.entailment import Judge
+from athlos.lab.facts import claims_of
+from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import World, WorldConfig, config_errors
 from athlos.text.citations import with_citations
 
@@ -98,6 +100,9 @@ class LabCitedSource(GeneratedSource[LabCitedConfig]):
                 for place, document in enumerate(made.documents)
             ],
             claims=[Claim(text=sentence) for sentence in sentences],
+            short_answers=[
+                [spoken.phrase(NounPhrase(claim.object))] for clause in made.answer for claim in claims_of(clause)
+            ],
             meta={FACTS: [self._facts(made, at) for at in range(len(sentences))]},
         )
 

@@ -9,9 +9,10 @@ from omegaconf import MISSING
 
 from athlos.config.fields import above, at_least, bounded, sized, stepped
 from athlos.config.registry import Part
-from athlos.config.schema import ConstructConfig, MethodConfig, Phase
+from athlos.config.schema import ConstructConfig, JudgeConfig, MethodConfig, Phase, RewardConfig
+from athlos.judging.config import ScoringJudgeConfig, judge_errors
 from athlos.objectives.config import NextTokenConfig
-from athlos.objectives.reward_config import JudgedRewardConfig, reward_errors
+from athlos.objectives.reward_config import reward_errors
 
 if TYPE_CHECKING:
     from athlos.config.schema import ObjectiveConfig, RunConfig
@@ -293,15 +294,22 @@ class StartConfig(MethodConfig):
 
 
 @dataclass(kw_only=True)
-class StartRewardConfig(JudgedRewardConfig):
+class StartRewardConfig(RewardConfig):
     """1[Attr = 1] * Compre * Robust of each sample, by a judge of its own."""
 
+    judge: JudgeConfig = MISSING
+    """A choice of the group `judge`, another than the run's: `judge@reward.judge=nli`."""
     robust: bool = MISSING
     """Whether the likelihood without the uncited documents counts."""
     normalise: Normalise = MISSING
     combine: Combine = MISSING
     gate: Gate = MISSING
     claims: ClaimsOf = MISSING
+
+    def errors(self, path: str) -> Iterator[str]:
+        if not isinstance(self.judge, ScoringJudgeConfig):
+            yield f"{path}.judge: got none, expected one: judge@{path}.judge=<judge>"
+        yield from judge_errors(self.judge, path=f"{path}.judge")
 
 
 def _next_token() -> "ObjectiveConfig":

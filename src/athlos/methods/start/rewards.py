@@ -15,13 +15,15 @@ from dataclasses import dataclass, field
 
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import ConfigError, DataError
+from athlos.judging.answers import passage_text
 from athlos.judging.building import build_judge
 from athlos.judging.config import ScoringJudgeConfig
 from athlos.judging.interface import Judge, Pair
+from athlos.judging.support import cited_support, scores_of
 from athlos.methods.start.config import ClaimsOf, Combine, Gate, StartRewardConfig
 from athlos.objectives.reward_config import same_judge
 from athlos.parts import PartContext
-from athlos.text.citations import CitedSentence, read_citations
+from athlos.text.citations import CitedAnswer, CitedSentence, read_citations
 from athlos.text.sentences import sentences
 
 
@@ -74,32 +76,6 @@ def combined(attr: float, compre: float, robust: float, *, config: StartRewardCo
     return gate * ((compre + robust) / 2 if config.robust else compre)
 
 
-def entailed(judge: Judge, pairs: Iterable[Pair], *, threshold: float) -> dict[Pair, bool]:
-    """Whether each premise supports its hypothesis; equal pairs are judged once, short ones first.
-
-    Raises `DataError` for a score outside of [0, 1].
-    """
-    different = sorted(dict.fromkeys(pairs), key=lambda pair: len(pair.premise) + len(pair.hypothesis))
-    scores = judge.scores(different) if different else []
-    for pair, score in zip(different, scores, strict=True):
-        if not 0 <= score <= 1:
-            raise DataError(f"judge {judge.id}: got the score {score} of {pair.hypothesis!r}, expected one in [0, 1]")
-    return {pair: score >= threshold for pair, score in zip(different, scores, strict=True)}
-
-
-def premise_of(passages: Sequence[Passage]) -> str:
-    """Documents as one premise, each behind its title."""
-    return "\n".join(f"{passage.title}\n{passage.text}" if passage.title else passage.text for passage in passages)
-
-
-def support_pair(sentence: CitedSentence, passages: Sequence[Passage], *, most: int) -> Pair | None:
-    """What must hold for a sentence: its first `most` documents support it. None where it cites none, or one that is
-    not there, which is tested before citations are cut, as ALCE does."""
-    if not sentence.cited or not all(1 <= number <= len(passages) for number in sentence.cited):
-        return None
-    return Pair(premise_of([passages[number - 1] for number in sentence.cited[:most]]), sentence.text)
-
-
 class StartReward:
     """Attr and Compre of samples by the judge of the reward; Robust and R once the likelihoods are known."""
 
@@ -117,27 +93,28 @@ class StartReward:
             raise ConfigError(same_judge("reward.judge"))
 
     def supports(self, pairs: Iterable[Pair]) -> dict[Pair, bool]:
-        return entailed(self.judge, pairs, threshold=self.threshold)
+        """Whether each premise supports its hypothesis; all are asked at once, equal ones once."""
+        return {pair: value >= self.threshold for pair, value in scores_of(self.judge, pairs).items()}
 
     def score(self, record: LongAnswerRecord, samples: Sequence[Sampled], *, most: int) -> None:
         """Sets Attr and Compre of all samples to one question; both are 0 without a sentence, Compre without a claim.
 
         Citations of a sentence beyond the first `most` do not count.
         """
-        pairs = [[support_pair(one, record.passages, most=most) for one in sample.sentences] for sample in samples]
-        supports = self.supports(pair for of_sample in pairs for pair in of_sample if pair)
-        supported = {
-            sentence.text
-            for sample, of_sample in zip(samples, pairs, strict=True)
-            for sentence, pair in zip(sample.sentences, of_sample, strict=True)
-            if pair is not None and supports[pair]
-        }
+        supports = cited_support(
+            self.judge,
+            [CitedAnswer(sample.sentences, dict(sample.counts)) for sample in samples],
+            [list(map(passage_text, record.passages))] * len(samples),
+            threshold=self.threshold,
+            max_citations=most,
+        )
+        supported = {one.sentence.text for of_sample in supports for one in of_sample if one.is_supported}
         claims = self._claims(record, sorted(supported))
         told = self.supports(Pair(sample.told, claim) for sample in samples if sample.sentences for claim in claims)
-        for sample, of_sample in zip(samples, pairs, strict=True):
+        for sample, of_sample in zip(samples, supports, strict=True):
             if not sample.sentences:
                 continue
-            sample.attr = sum(pair is not None and supports[pair] for pair in of_sample) / len(of_sample)
+            sample.attr = sum(one.is_supported for one in of_sample) / len(of_sample)
             sample.compre = sum(told[Pair(sample.told, claim)] for claim in claims) / len(claims) if claims else 0.0
 
     def _claims(self, record: LongAnswerRecord, supported: Sequence[str]) -> list[str]:

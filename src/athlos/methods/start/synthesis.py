@@ -18,12 +18,13 @@ from athlos.data.records import LongAnswerRecord, Passage
 from athlos.data.sources.lab_cited import FACTS
 from athlos.errors import DataError
 from athlos.generation.pipeline import Ask, Steps
+from athlos.judging.answers import passage_text
 from athlos.judging.interface import Pair
 from athlos.methods.start.config import CiteConfig, Claims, WarmupDataConfig
 from athlos.methods.start.cover import cover
 from athlos.methods.start.documents import OtherPassages
 from athlos.methods.start.prompts import answer_prompt, claims_prompt, document_prompt
-from athlos.methods.start.rewards import StartReward, premise_of, sentences_of
+from athlos.methods.start.rewards import StartReward, sentences_of
 from athlos.text.citations import with_citations, without_citations
 from athlos.text.replies import read_numbered
 from athlos.text.sentences import sentences
@@ -229,7 +230,7 @@ def cited_item(
     """The example that a draft becomes. Raises `DropError`, and `DataError` for a claim that no document states."""
     stating = list(draft.documents)
     claim_pairs = [
-        [Pair(premise_of([document]), draft.claims[claim]) for claim in claims]
+        [Pair(passage_text(document), draft.claims[claim]) for claim in claims]
         for document, claims in zip(stating, draft.sets, strict=True)
     ]
     states = reward.supports(pair for of_document in claim_pairs for pair in of_document)
@@ -242,7 +243,7 @@ def cited_item(
     claim_sets = [set(draft.sets[place]) if place < len(stating) else set() for place in order]
     cited = [citations(set(claims), claim_sets, most=cite.max_per_sentence) for claims in draft.claims_of]
     pairs = [
-        Pair(premise_of([documents[number - 1] for number in numbers]), sentence)
+        Pair("\n".join(passage_text(documents[number - 1]) for number in numbers), sentence)
         for numbers, sentence in zip(cited, draft.sentences, strict=True)
     ]
     supported = reward.supports(pairs)
@@ -285,7 +286,7 @@ def irrelevant(
     """Lexically close documents of other queries that support no claim by the judge. Raises `DropError` for too few."""
     near = others.near(record, text=" ".join([record.question, *draft.sentences]))
     looked_at = [passage for passage, _ in zip(near, range(NUM_NEAR))]  # noqa: B905
-    pairs = [[Pair(premise_of([passage]), claim) for claim in draft.claims] for passage in looked_at]
+    pairs = [[Pair(passage_text(passage), claim) for claim in draft.claims] for passage in looked_at]
     supported = reward.supports(pair for of_passage in pairs for pair in of_passage)
     found = [
         passage

@@ -11,12 +11,12 @@ import pytest
 from tests.methods.start.made import COMPOSED, EDINBURGH, context_of, question, reward_of
 
 from athlos.config.compose import run_config
+from athlos.data.near_passages import OtherPassages, with_documents
 from athlos.data.records import Passage
 from athlos.errors import DataError
 from athlos.generation.interface import Sample
 from athlos.methods.start.config import Claims, SynthesisConfig
 from athlos.methods.start.construct import SynthesisConstruct, read_rows
-from athlos.methods.start.documents import OtherPassages, with_documents
 from athlos.methods.start.synthesis import (
     Draft,
     DropError,
@@ -33,7 +33,7 @@ from athlos.text.citations import read_citations, renumbered
 @cache
 def config_of(*overrides):
     construct = run_config([*COMPOSED, *overrides]).construct
-    return SynthesisConfig(_target_="", cite=construct.cite, warmup=construct.warmup)
+    return SynthesisConfig(_target_="", skip_queries=0, cite=construct.cite, warmup=construct.warmup)
 
 
 def item_of(record, *, seed=0, config=None, judge=None, tally=None, draft=None, others=None):
@@ -172,7 +172,7 @@ def test_a_prompt_that_lacks_documents_gets_near_ones():
     assert first.passages[:4] == records[0].passages
     assert "Page 1" in first.passages[4].text
     assert [len(one.passages) for one in with_documents(records, num_documents=2)] == [2, 2]
-    with pytest.raises(DataError, match=r"question 'q0': 8 documents .* expected construct.warmup.num_documents = 9"):
+    with pytest.raises(DataError, match=r"question 'q0': 8 documents .* expected 9"):
         with_documents(records, num_documents=9)
 
 
@@ -214,7 +214,9 @@ class Writer:
 
 def built(context, **values):
     construct = context.config.construct
-    config = SynthesisConfig(_target_="", cite=construct.cite, warmup=replace(construct.warmup, **values))
+    config = SynthesisConfig(
+        _target_="", skip_queries=0, cite=construct.cite, warmup=replace(construct.warmup, **values)
+    )
     return SynthesisConstruct(config).build(context=context)
 
 

@@ -4,6 +4,7 @@ scores them, and gives the best of each query, or pairs of a better and a worse 
 Products: `warmup.jsonl` and `synth_report.json`; `samples_t.jsonl` and `pairs_t.jsonl` of iteration t.
 """
 
+import itertools
 import json
 import random
 import zlib
@@ -16,6 +17,7 @@ from typing import Any
 from athlos.config.compose import decisive, plain
 from athlos.config.part_report import PartReport
 from athlos.data.encoding import encode_pair
+from athlos.data.near_passages import OtherPassages, with_documents
 from athlos.data.records import LongAnswerRecord, Passage, PreferenceRecord, Record
 from athlos.errors import DataError
 from athlos.generation.config import NativeConfig, SelfGeneratorConfig
@@ -25,7 +27,6 @@ from athlos.generation.native import NativeEngine
 from athlos.generation.pipeline import Solver, solve_together
 from athlos.judging.config import ScoringJudgeConfig, scoring_values
 from athlos.methods.start.config import Claims, SamplesConfig, StartRewardConfig, SynthesisConfig
-from athlos.methods.start.documents import OtherPassages, with_documents
 from athlos.methods.start.likelihood import set_robust
 from athlos.methods.start.rewards import Sampled, StartReward, combined, read_sample
 from athlos.methods.start.selection import ATTR, COMP, best, worse
@@ -161,8 +162,8 @@ class SamplesConstruct:
 # -- queries -----------------------------------------------------------------------------------------------------------
 
 
-def queries(context: PartContext, *, most: int) -> list[LongAnswerRecord]:
-    """The first questions of the training split, less those that the test split asks too.
+def queries(context: PartContext, *, skip: int, most: int) -> list[LongAnswerRecord]:
+    """The first questions of the training split behind those to skip, less those that another test split asks too.
 
     Raises `DataError` for records of another kind, and where none is left.
     """
@@ -171,9 +172,9 @@ def queries(context: PartContext, *, most: int) -> list[LongAnswerRecord]:
     split, test = run.data.train_split, run.data.test_split
     if split is None:
         raise DataError(f"method=start: data={run.data.name} names no training split to take queries from")
-    asked = {_normal(record) for record in context.data.source.records(test)} if test else set()
+    asked = {_normal(record) for record in context.data.source.records(test)} if test and test != split else set()
     found = []
-    for record in context.data.records(split):
+    for record in itertools.islice(context.data.records(split), skip, None):
         if not isinstance(record, LongAnswerRecord):
             raise DataError(f"method=start: data={run.data.name} holds records that are no questions for long answers")
         if len(found) == most:
@@ -190,7 +191,7 @@ def _normal(record: Record) -> str:
 
 
 def sampled_queries(context: PartContext, config: SamplesConfig) -> list[LongAnswerRecord]:
-    records = queries(context, most=config.sample.num_queries)
+    records = queries(context, skip=config.skip_queries, most=config.sample.num_queries)
     return with_documents(records, num_documents=config.warmup.num_documents)
 
 
@@ -217,7 +218,7 @@ def checked(record: LongAnswerRecord, *, context: PartContext) -> LongAnswerReco
 def synthesised(context: PartContext, config: SynthesisConfig | SamplesConfig) -> Product:
     """The stage of the warm-up set. Where the model itself writes, that is the run's model before any phase."""
     run, warmup = context.config, config.warmup
-    records = queries(context, most=warmup.num_queries)
+    records = queries(context, skip=config.skip_queries, most=warmup.num_queries)
     values = plain(run)
     inputs = {"records": content_hash([asdict(record) for record in records])}
     decides = {

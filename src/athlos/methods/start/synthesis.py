@@ -8,12 +8,14 @@
 Every answer that does not come through is counted under the reason in `DROPS`.
 """
 
+import itertools
 import random
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from athlos.data.near_passages import OtherPassages
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.data.sources.lab_cited import FACTS
 from athlos.errors import DataError
@@ -22,7 +24,6 @@ from athlos.judging.answers import passage_text
 from athlos.judging.interface import Pair
 from athlos.methods.start.config import CiteConfig, Claims, WarmupDataConfig
 from athlos.methods.start.cover import cover
-from athlos.methods.start.documents import OtherPassages
 from athlos.methods.start.prompts import answer_prompt, claims_prompt, document_prompt
 from athlos.methods.start.rewards import StartReward, sentences_of
 from athlos.text.citations import with_citations, without_citations
@@ -285,7 +286,7 @@ def irrelevant(
 ) -> list[Passage]:
     """Lexically close documents of other queries that support no claim by the judge. Raises `DropError` for too few."""
     near = others.near(record, text=" ".join([record.question, *draft.sentences]))
-    looked_at = [passage for passage, _ in zip(near, range(NUM_NEAR))]  # noqa: B905
+    looked_at = list(itertools.islice(near, NUM_NEAR))
     pairs = [[Pair(passage_text(passage), claim) for claim in draft.claims] for passage in looked_at]
     supported = reward.supports(pair for of_passage in pairs for pair in of_passage)
     found = [

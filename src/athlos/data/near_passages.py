@@ -1,34 +1,34 @@
-"""Passages of other queries that are lexically close: documents that tell nothing, and those that a prompt lacks."""
+"""Passages of other questions that are lexically close: documents that tell nothing, and those that a prompt lacks.
 
+Words are runs of letters and digits, so that languages written without spaces share few.
+"""
+
+import itertools
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import DataError
-from athlos.retrieval.analysers import analyser
 
 
 class OtherPassages:
-    """All passages of the queries, to be searched for those of others."""
+    """All passages of the questions, to be searched for those of others."""
 
     def __init__(self, records: Sequence[LongAnswerRecord]) -> None:
         self._passages = [(record.identifier, passage) for record in records for passage in record.passages]
-        self._words = [
-            frozenset(analyser(record.language)(f"{passage.title} {passage.text}"))
-            for record in records
-            for passage in record.passages
-        ]
+        self._words = [_words(f"{passage.title} {passage.text}") for _, passage in self._passages]
         self._num_with = Counter(word for words in self._words for word in words)
 
     def near(self, record: LongAnswerRecord, *, text: str) -> Iterator[Passage]:
-        """Different passages of other queries, the one that shares most rare words with a text first.
+        """Different passages of other questions, the one that shares most rare words with a text first.
 
         A passage counts by the sum over shared words of log(passages / passages with the word), the first of equals
-        first. Passages with the text of one of the record's own are left out.
+        first. Passages with the text of one of the record's own are left out; to this question none is a supporting one.
         """
-        asked = frozenset(analyser(record.language)(text))
+        asked = _words(text)
         own = {passage.text for passage in record.passages}
 
         def shared(place: int) -> float:
@@ -39,7 +39,7 @@ class OtherPassages:
             identifier, passage = self._passages[place]
             if identifier != record.identifier and passage.text not in own:
                 own.add(passage.text)
-                yield passage
+                yield replace(passage, is_supporting=False)
 
 
 def with_documents(records: Sequence[LongAnswerRecord], *, num_documents: int) -> list[LongAnswerRecord]:
@@ -52,12 +52,16 @@ def with_documents(records: Sequence[LongAnswerRecord], *, num_documents: int) -
     for record in records:
         passages = record.passages[:num_documents]
         if len(passages) < num_documents:
-            near = others.near(record, text=record.question)
-            passages = [*passages, *(passage for passage, _ in zip(near, range(num_documents - len(passages))))]  # noqa: B905
+            near = itertools.islice(others.near(record, text=record.question), num_documents - len(passages))
+            passages = [*passages, *near]
         if len(passages) < num_documents:
             raise DataError(
                 f"question '{record.identifier}': {len(passages)} documents with those of all other questions, "
-                f"expected construct.warmup.num_documents = {num_documents}"
+                f"expected {num_documents}"
             )
         found.append(replace(record, passages=passages))
     return found
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\w+", text.casefold()))

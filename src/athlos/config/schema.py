@@ -85,7 +85,8 @@ class MethodConfig(PartConfig):
         """The trainings of the method, in order, as runs of their own; a pure function of the config.
 
         By default there is one, the run itself. Each phase starts from the weights of the one before it, unless its
-        `start` says otherwise, and a construction reads the weights that its phase starts from.
+        `start` says otherwise, and a construction reads the weights that its phase starts from, unless its `made_by`
+        does.
         """
         yield Phase(name="train", run=run)
 

@@ -26,7 +26,7 @@ class OtherPassages:
         """Different passages of other questions, the one that shares most rare words with a text first.
 
         A passage counts by the sum over shared words of log(passages / passages with the word), the first of equals
-        first. Passages with the text of one of the record's own are left out; to this question none is a supporting one.
+        first. Those with the text of one of the record's own are left out; none supports the answer to this question.
         """
         asked = _words(text)
         own = {passage.text for passage in record.passages}

@@ -95,7 +95,9 @@ def for_training(
     context = _context(run, start, load_base=load_base, stages=stages)
     assert context.data is not None
     reports = []
-    read = context if writer is None else _context(run, writer, load_base=load_base, stages=stages)
+    read = context
+    if writer is not None:
+        read = _context(run, writer, load_base=load_base or (lambda: start), stages=stages)
     context.made = get_class(run.construct._target_)(run.construct).build(context=read)
     if context.made is not None:
         reports.append(context.made.report)

@@ -10,7 +10,7 @@ from athlos.text.citations import read_citations, without_citations
 
 
 def source_of(*overrides):
-    return build_source(run_config(["data=lab_cited", "prompt_style=start_bare", *overrides]))
+    return build_source(run_config(["data=lab_cited", "prompt_style=start_bare", "judge=symbolic", *overrides]))
 
 
 @pytest.fixture(scope="module")

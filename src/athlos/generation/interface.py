@@ -78,6 +78,20 @@ class Contrast:
         return 1 if self.layers else 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Attention heads that a model answers without. Nothing of the model changes."""
+
+    heads: tuple[tuple[int, int], ...]
+    """(layer, query head), counted from 0."""
+    is_uniform: bool = False
+    """Silent heads attend to all that is visible alike; false = they give nothing."""
+    in_prompt: bool = True
+    """Whether they are silent while the prompt is read too; false = only while it decodes."""
+    follows_sharing: bool = False
+    """Where layers share attention (LISA), silence a head in all that share it; false = such a head raises."""
+
+
 @dataclass(kw_only=True)
 class Sample:
     """One answer to a prompt. Token fields end with the end token, or with the token that completes a stop string."""

@@ -136,6 +136,9 @@ class Request:
     seed: int = 0
     stop: list[str] = field(default_factory=list)
     """Strings that end this answer, beside those of the decoding rule."""
+    control: tuple[int, ...] = ()
+    """Control token in front of the prompt; a second one makes the second stream of a contrast the same prompt behind
+    it."""
     without: str = ""
     """The prompt less what the answer should rest on (passages, a memory), for decoding rules that contrast both."""
 

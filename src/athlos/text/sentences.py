@@ -24,11 +24,14 @@ LATEX = re.compile(
 )
 """Formulas, environments, and commands with their arguments such as `\\boxed{..}`, to three levels of braces."""
 
-_CLOSING = "\"')\\]}»”’」』）】〉》"
+CLOSING = "\"')\\]}»”’」』）】〉》"
+"""Inside of brackets of a pattern: what may stand behind the mark that ends a sentence."""
+WIDE_MARKS = "。！？｡．؟۔।॥።፧။៕ฯ"
+"""Marks that end a sentence whatever follows."""
 _END = re.compile(
     rf"""
-      [.!?…;]+[{_CLOSING}]*(?=\s|\Z)            # Latin, Cyrillic, Greek (whose question mark is ;), Korean, Vietnamese
-    | [。！？｡．؟۔।॥።፧။៕ฯ]+[{_CLOSING}]*          # marks that end a sentence whatever follows
+      [.!?…;]+[{CLOSING}]*(?=\s|\Z)            # Latin, Cyrillic, Greek (whose question mark is ;), Korean, Vietnamese
+    | [{WIDE_MARKS}]+[{CLOSING}]*
     """,
     re.VERBOSE,
 )

@@ -65,7 +65,7 @@ def test_defaults_compose_and_are_typed():
         (["selection=layers", "selection.sites=[qq]"], "selection.sites: got 'qq'"),
         (["decoding=sampling", "decoding.temperature=0"], "decoding.temperature: got 0.0"),
         (["objective.label_smoothing=1"], "objective.label_smoothing: got 1.0"),
-        (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, closed_book"),
+        (["prompt_style=bar"], "prompt_style: got 'bar', expected one of default, bare, cited, closed_book"),
         (["prompt_style=bar"], "; did you mean 'bare'?"),
         (["tracking.sinks=[wanb]"], "tracking.sinks: got 'wanb', expected any of wandb, tensorboard, trackio; did you"),
         (["hardware.precision=bf16"], "hardware.precision: got 'bf16', expected one of 32-true, bf16-mixed"),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from athlos.config.schema import Batching
 from athlos.data import encoding
 from athlos.data.encoding import Rows, encode_split, rows_hash, targets_before
-from athlos.data.records import InstructionRecord, PreferenceRecord, Record
+from athlos.data.records import InstructionRecord, LongAnswerRecord, PreferenceRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.stages import StageStore
@@ -62,6 +62,24 @@ def test_a_record_that_does_not_fit_goes_to_on_error_and_the_rest_is_encoded(tmp
     assert str(error) == "record 'long': its completion has 11 tokens, train.max_length is 8"
     with pytest.raises(DataError, match="record 'long'"):
         encoded(tmp_path / "raises", RECORDS, batching=Batching.bucket)
+
+
+def test_documents_that_an_answer_may_cite_are_never_cut(tmp_path: Path) -> None:
+    records = [LongAnswerRecord(identifier=text, question=text, answer="é") for text in ("abcde", "abcdef")]
+    rows_of = dict(tokenizer=byte_tokenizer(), max_length=8, inputs={}, config={}, stages=StageStore(tmp_path))
+    errors: list[DataError] = []
+    rows = encode_split(
+        lambda: iter(records),
+        text_of=lambda record: (record.question, record.answer),  # type: ignore[attr-defined]
+        batching=Batching.bucket,
+        on_error=errors.append,
+        **rows_of,  # type: ignore[arg-type]
+    )
+    assert len(rows) == 1
+    assert [str(error) for error in errors] == [
+        "record 'abcdef': its documents and its answer have 9 tokens, train.max_length is 8; data.on_bad=skip leaves "
+        "such records out"
+    ]
 
 
 def pair(prompt: str, chosen: str, rejected: str) -> PreferenceRecord:

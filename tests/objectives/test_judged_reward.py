@@ -1,5 +1,6 @@
 """Rewards by a judge, and the judge that may not measure what it rewards."""
 
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -7,11 +8,15 @@ import pytest
 import torch
 
 from athlos.config.compose import run_config
+from athlos.config.registry import registry
+from athlos.config.schema import JudgeConfig
 from athlos.data.records import Passage, QuestionRecord
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.generation.rollouts import PolicyPrompt, Rollouts
 from athlos.judging.building import build_judge
+from athlos.judging.config import CoverJudgeConfig, ExactJudgeConfig, NoJudgeConfig
 from athlos.objectives.judged_reward import JudgeReward, judges_of
+from athlos.objectives.reward_config import training_judges
 from athlos.objectives.rewards import build_reward
 from athlos.stages import StageStore
 
@@ -127,3 +132,24 @@ def test_where_a_judge_is_asked_is_no_part_of_a_training():
     )
     assert base == elsewhere
     assert base != other
+
+
+def test_judges_are_found_wherever_a_part_of_the_training_holds_one():
+    @dataclass
+    class Filter:
+        judge: JudgeConfig
+
+    @dataclass
+    class ConstructWithJudges:
+        checks: dict[str, Filter]
+        name: str = "x"
+
+    run = run_config([*POLICY[:-1], "judge=cover"])
+    cover, exact = CoverJudgeConfig(_target_="c", threshold=0.9), ExactJudgeConfig(_target_="e")
+    run.construct = ConstructWithJudges(
+        {"near": Filter(exact), "far": Filter(cover), "none": Filter(NoJudgeConfig(_target_="n"))}
+    )
+    assert dict(training_judges(run)) == {"construct.checks.near.judge": exact, "construct.checks.far.judge": cover}
+    run.judge = cover
+    [error] = list(registry().get("reward", "none").check(run))
+    assert error.startswith("construct.checks.far.judge: is the run's judge")

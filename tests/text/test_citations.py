@@ -132,10 +132,12 @@ def test_renumbering_there_and_back(order: list[int], cited: list[set[int]]) -> 
     assert [set(sentence.cited) for sentence in read.sentences] == [{there[n] for n in numbers} for numbers in cited]
 
 
-def test_splitters_have_names() -> None:
+def test_items_of_a_list_are_read_behind_their_question() -> None:
+    listed = splitter_named("commas", question="Which books?")
+    for mode in Mode:
+        read = read_citations("Marazan [1], Round the Bend [2],.", num_documents=3, mode=mode, splitter=listed)
+        assert pairs(read) == [("Which books? Marazan", (1,)), ("Which books? Round the Bend", (2,))]
     assert splitter_named("sentences") is BY_LANGUAGE
-    with pytest.raises(ConfigError, match=r"got 'punk'; did you mean 'punkt'\?"):
-        splitter_named("punk")
 
 
 def test_punkt_knows_abbreviations() -> None:

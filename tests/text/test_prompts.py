@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from athlos.data.records import (
     CaptionRecord,
+    LongAnswerRecord,
     MathRecord,
     ParallelRecord,
     Passage,
@@ -343,3 +344,42 @@ def test_prompt_hash_sees_order_and_boundaries():
 def test_prompts_need_no_torch():
     code = "import sys, athlos.text.prompts as p; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+ROME = [Passage(title="Rome", text="Rome is old.", is_supporting=True), Passage(title="", text="Line\nend.")]
+
+
+def test_documents_are_numbered_titled_and_asked_to_be_cited():
+    record = LongAnswerRecord(identifier="r", question="What of Rome?", answer="It is old. It is\nbig.", passages=ROME)
+    prompt = build_prompt(record, shots=(), style="default")
+    assert prompt.endswith(
+        "\n\nQuestion: What of Rome?\n\nDocument [1](Title: Rome): Rome is old.\nDocument [2]: Line\\nend.\nAnswer:"
+    )
+    assert prompt == build_prompt(record, shots=(), style="cited")
+    assert completion(record, "cited") == " It is old [1]. It is big [1]."
+    assert completion(record, "passages") == " It is old. It is big."
+    assert completion(record, "bare") == " It is old. It is big."
+
+
+@pytest.mark.parametrize(
+    ("answer", "supporting", "expected"),
+    [
+        ("It is old [2]. And big.", [True, False], " It is old [2]. And big."),  # as it was written
+        ("It is old.", [True, True], " It is old."),  # which of the two is not known
+        ("It is old.", [False, False], " It is old."),
+        ("It is old.", [False, True], " It is old [2]."),
+        ("", [True, False], " noanswer"),
+    ],
+)
+def test_an_answer_cites_the_only_document_that_supports_it(answer, supporting, expected):
+    passages = [Passage(title="", text="x", is_supporting=value) for value in supporting]
+    assert (
+        completion(LongAnswerRecord(identifier="r", question="?", answer=answer, passages=passages), "cited")
+        == expected
+    )
+
+
+def test_a_short_answer_cites_up_to_three_documents_that_support_it():
+    passages = [Passage(title="", text="x", is_supporting=number != 2) for number in range(1, 6)]
+    record = QuestionRecord(identifier="r", question="?", answers=["Rome"], passages=passages)
+    assert completion(record, "cited") == " Rome [1][3][4]"

@@ -20,7 +20,7 @@ import numpy as np
 
 from athlos.config.schema import Batching
 from athlos.data.conversations import encode_conversation
-from athlos.data.records import ChatRecord, InstructionRecord, PreferenceRecord, Record
+from athlos.data.records import ChatRecord, InstructionRecord, LongAnswerRecord, PreferenceRecord, Record
 from athlos.errors import ConfigError, DataError
 from athlos.stages import Stage, StageStore, content_hash
 
@@ -228,8 +228,9 @@ def encode_record(
 ) -> tuple[list[int], list[bool]]:
     """Token ids of a record, and for each whether it is a target.
 
-    With a `max_length` a prompt is cut from the left so that the row fits; a completion and a conversation are never
-    cut. Raises `DataError` for one that does not fit, `ConfigError` for a preference pair, which makes no such row.
+    With a `max_length` a prompt is cut from the left so that the row fits; a completion, a conversation and the
+    documents of a long answer, which may cite the one that would be gone, are never cut. Raises `DataError` for one
+    that does not fit, `ConfigError` for a preference pair, which makes no such row.
     """
     if isinstance(record, PreferenceRecord):
         raise ConfigError(
@@ -240,6 +241,12 @@ def encode_record(
         return _encode_chat(record, tokenizer=tokenizer, max_length=max_length)
     prompt_ids, completion_ids = encode_pair(tokenizer, *text_of(record))
     if max_length is not None:
+        num_tokens = len(prompt_ids) + len(completion_ids)
+        if isinstance(record, LongAnswerRecord) and num_tokens > max_length:
+            raise DataError(
+                f"record '{record.identifier}': its documents and its answer have {num_tokens} tokens, "
+                f"train.max_length is {max_length}; data.on_bad=skip leaves such records out"
+            )
         prefix = prefix_token(tokenizer)
         prompt_ids = _fit(
             prompt_ids, completion_ids, max_length=max_length, prefix=prefix, identifier=record.identifier

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from athlos.config.compose import engine_signature
 from athlos.config.schema import RunConfig
-from athlos.data.records import QuestionRecord, Record
+from athlos.data.records import LongAnswerRecord, QuestionRecord, Record
 from athlos.errors import ConfigError
 from athlos.evaluation.sharding import in_shares
 from athlos.evaluation.suite import Answerer
@@ -132,7 +132,7 @@ def _without_passages(record: Record, shots: Sequence[Record], *, style: str) ->
     """The prompt as it would be had the data no passages; empty where that changes nothing."""
 
     def bare(one: Record) -> Record:
-        return dataclasses.replace(one, passages=[]) if isinstance(one, QuestionRecord) else one
+        return dataclasses.replace(one, passages=[]) if isinstance(one, QuestionRecord | LongAnswerRecord) else one
 
     whole = prompts.build_prompt(record, shots=shots, style=style)
     less = prompts.build_prompt(bare(record), shots=[bare(shot) for shot in shots], style=style)

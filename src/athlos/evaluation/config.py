@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.fields import at_least, bounded, one_of
@@ -10,6 +11,7 @@ from athlos.config.renamed import DETECTORS
 from athlos.config.schema import LANGUAGE_DETECTORS, MISSING, RunningTextConfig, SuiteConfig
 from athlos.judging.answers import Premise
 from athlos.judging.config import ScoringJudgeConfig
+from athlos.text.citations import SPLITTERS, Mode
 
 if TYPE_CHECKING:
     from athlos.config.schema import RunConfig
@@ -88,6 +90,25 @@ class JudgedConfig(SuiteConfig):
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         if not isinstance(run.judge, ScoringJudgeConfig):
             yield f"judge: got none, expected one, such as judge=exact: {path} has it judge the answers"
+
+
+@dataclass(kw_only=True)
+class GroundedConfig(SuiteConfig):
+    """Questions over documents are asked one by one, and the run's judge looks at each sentence of the answers."""
+
+    asks: ClassVar[tuple[str, ...]] = ("LongAnswerRecord", "QuestionRecord")
+
+    mode: Mode = MISSING
+    """How citations are read: `strict`, or `parity` with ALCE's program."""
+    splitter: str = one_of(*SPLITTERS)
+    """What cuts an answer into sentences: `sentences` by the marks of each script, `punkt` as ALCE's program does, or
+    `commas` into the items of a list, each judged behind the question (QAMPARI)."""
+
+    def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
+        if not isinstance(run.judge, ScoringJudgeConfig):
+            yield f"judge: got none, expected one, such as judge=lexical: {path} has it judge each sentence"
+        if self.splitter == "punkt" and find_spec("punkt") is None:
+            yield f"{path}.splitter: got punkt, which needs a package: pip install 'athlos[citations]'; or sentences"
 
 
 @dataclass(kw_only=True)
@@ -181,6 +202,13 @@ PARTS = [
         schema=JudgedConfig,
         target=f"{_SUITES}.judged.JudgedSuite",
         summary="questions whose answers a judge scores",
+    ),
+    Part(
+        group="suite",
+        name="grounded",
+        schema=GroundedConfig,
+        target=f"{_SUITES}.grounded.GroundedSuite",
+        summary="answers over documents: is each sentence supported, and by what it cites?",
     ),
     Part(
         group="suite",

@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from athlos.config.schema import RunConfig
+from athlos.config.schema import JudgeConfig, RunConfig
 from athlos.data.records import QuestionRecord
 from athlos.errors import ConfigError
 from athlos.judging.answers import answer_scores
 from athlos.judging.building import build_judge
 from athlos.judging.config import ScoringJudgeConfig
 from athlos.judging.interface import Judge
-from athlos.objectives.reward_config import JudgeRewardConfig, reward_judges, same_judge
+from athlos.objectives.reward_config import JudgeRewardConfig, same_judge, training_judges
 from athlos.objectives.rewards import responses_by_prompt, training_records
 from athlos.parts import PartContext, Scores
 from athlos.stages import StageStore
@@ -52,8 +52,8 @@ class JudgeReward:
 
 
 def judges_of(run: RunConfig, *, stages: StageStore) -> dict[str, Judge]:
-    """Key of the config -> judge: the run's own as `judge`, where it has one, and those that its reward asks."""
-    configs = dict(reward_judges(run.reward))
+    """Key of the config -> judge: the run's own as `judge`, where it has one, and those that its training asks."""
+    configs: dict[str, JudgeConfig] = dict(training_judges(run))
     if isinstance(run.judge, ScoringJudgeConfig):
         configs["judge"] = run.judge
     return {path: build_judge(config, stages=stages) for path, config in configs.items()}

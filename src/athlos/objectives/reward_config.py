@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import MISSING
 
@@ -107,19 +107,28 @@ class SumConfig(RewardConfig):
                 yield f"{path}.weights.{name}: got {weight}, expected a finite number other than 0"
 
 
-def reward_judges(config: RewardConfig, *, path: str = "reward") -> Iterator[tuple[str, JudgeConfig]]:
-    """(path, config) of the judges that a reward asks, those of its parts among them."""
-    if isinstance(config, JudgeRewardConfig):
-        yield f"{path}.judge", config.judge
-    if isinstance(config, SumConfig):
-        for name, part in config.parts.items():
-            yield from reward_judges(part, path=f"{path}.parts.{name}")
+TRAINS = ("method", "construct", "objective", "reward")
+"""Groups of a run whose judges decide what is trained: on what is rewarded, chosen or filtered by them."""
+
+
+def training_judges(run: "RunConfig") -> Iterator[tuple[str, ScoringJudgeConfig]]:
+    """(path, config) of the judges that the training asks, at any depth of the groups of `TRAINS`."""
+    for group in TRAINS:
+        yield from _judges_in(vars(run)[group], path=group)
+
+
+def _judges_in(config: Any, *, path: str) -> Iterator[tuple[str, ScoringJudgeConfig]]:
+    if isinstance(config, ScoringJudgeConfig):
+        yield path, config
+    elif is_dataclass(config) or isinstance(config, dict):
+        for name, value in (config if isinstance(config, dict) else vars(config)).items():
+            yield from _judges_in(value, path=f"{path}.{name}")
 
 
 def _same_judge_errors(config: "RunConfig") -> Iterator[str]:
     if not isinstance(config.judge, ScoringJudgeConfig) or config.judge.allow_same:
         return
-    for path, judge in reward_judges(config.reward):
+    for path, judge in training_judges(config):
         if scoring_values(judge) == scoring_values(config.judge):
             yield same_judge(path)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from athlos.errors import ConfigError, DataError, did_you_mean
+from athlos.errors import ConfigError, DataError
 from athlos.text.sentences import CLOSING, WIDE_MARKS, sentences
 
 MAX_CITATIONS = 3
@@ -77,24 +77,37 @@ BY_LANGUAGE = Splitter("sentences", _by_language)
 
 
 def _punkt() -> Splitter:
-    if importlib.util.find_spec("punkt") is None:
-        raise ConfigError("splitter: got punkt, which needs a package: pip install 'athlos[citations]', or sentences")
     import punkt
 
     # The model that ALCE's program takes for whatever it reads.
     return Splitter(f"punkt-english-{punkt.__version__}", lambda text, language: list(punkt.sent_tokenize(text)))
 
 
-SPLITTERS: dict[str, Callable[[], Splitter]] = {"sentences": lambda: BY_LANGUAGE, "punkt": _punkt}
+def _listed(question: str) -> Splitter:
+    """Source: the mode of ALCE's program for QAMPARI."""
+
+    def split(text: str, language: str) -> list[str]:
+        items = text.rstrip().rstrip(".").rstrip(",").split(",")
+        return [f"{question} {item.strip()}" for item in items if item.strip()]
+
+    return Splitter("commas", split)
 
 
-def splitter_named(name: str) -> Splitter:
-    """Raises `ConfigError` for an unknown one, and for one whose package is not installed."""
-    if name not in SPLITTERS:
-        raise ConfigError(
-            f"splitter: got '{name}'{did_you_mean(name, list(SPLITTERS))}; accepted: {', '.join(SPLITTERS)}"
-        )
-    return SPLITTERS[name]()
+SPLITTERS: dict[str, Callable[[str], Splitter]] = {
+    "sentences": lambda question: BY_LANGUAGE,
+    "punkt": lambda question: _punkt(),
+    "commas": _listed,
+}
+
+
+def splitter_named(name: str, *, question: str = "") -> Splitter:
+    """The splitter of a name of `SPLITTERS`; of a list, each item is read behind the question that it answers.
+
+    Raises `ConfigError` where its package is not installed.
+    """
+    if name == "punkt" and importlib.util.find_spec("punkt") is None:
+        raise ConfigError("splitter: got punkt, which needs a package: pip install 'athlos[citations]'; or sentences")
+    return SPLITTERS[name](question)
 
 
 def read_citations(

@@ -17,6 +17,7 @@ from athlos.config.prompt_style import PromptStyle
 from athlos.data.records import (
     ContinuationRecord,
     InstructionRecord,
+    LongAnswerRecord,
     MathRecord,
     ParallelRecord,
     QuestionRecord,
@@ -24,6 +25,7 @@ from athlos.data.records import (
     TextRecord,
 )
 from athlos.errors import ConfigError, did_you_mean
+from athlos.text.citations import BY_LANGUAGE, MAX_CITATIONS, read_citations, with_citations
 from athlos.text.language import base_language
 from athlos.text.maths import states
 from athlos.text.prompts import SEPARATOR
@@ -165,11 +167,11 @@ def _read_segment(text: str) -> str:
     return _WRITTEN_LINE_END.sub(read, text.strip())
 
 
-def _closed_question(record: QuestionRecord) -> str:
+def _closed_question(record: QuestionRecord | LongAnswerRecord) -> str:
     return f"Question: {_one_line(record.question)}\nAnswer:"
 
 
-def _passage_question(record: QuestionRecord) -> str:
+def _passage_question(record: QuestionRecord | LongAnswerRecord) -> str:
     passages = [
         f"Passage {number}{f' ({passage.title})' if passage.title else ''}: {_one_line(passage.text)}\n"
         for number, passage in enumerate(record.passages, start=1)
@@ -192,6 +194,49 @@ def _short_answer(record: QuestionRecord) -> str:
     return f" {gold_answers(record)[0].strip()}"
 
 
+CITED = "cited"
+"""The style that shows numbered documents and wants to see them cited."""
+_CITE = (
+    "Answer the question in whole sentences on one line, from the documents alone. Before the full stop of each "
+    "sentence, cite the documents that it rests on by their numbers, such as [2] or [1][3]: one at least, three at "
+    "most, and none that it does not need."
+)
+
+
+def _cited_question(record: QuestionRecord | LongAnswerRecord) -> str:
+    """Source of the form of documents: the prompts of ALCE's few-shot sets."""
+    documents = [
+        f"Document [{number}]{f'(Title: {passage.title})' if passage.title else ''}: {_one_line(passage.text)}\n"
+        for number, passage in enumerate(record.passages, start=1)
+    ]
+    return f"{_CITE}\n\nQuestion: {_one_line(record.question)}\n\n{''.join(documents)}Answer:"
+
+
+def _long_answer(record: LongAnswerRecord) -> str:
+    return f" {' '.join(record.answer.split()) or NO_ANSWER}"
+
+
+def cited_answer(record: LongAnswerRecord) -> str:
+    """The reference answer on one line, with its citations.
+
+    One without any cites, in each sentence, the only document that supports the answer, where there is just one.
+    """
+    answer = _long_answer(record).strip()
+    supporting = _supporting_numbers(record)
+    read = read_citations(answer, num_documents=len(record.passages), language=record.language)
+    if not record.answer or len(supporting) != 1 or any(sentence.cited for sentence in read.sentences):
+        return answer
+    return "".join(with_citations(piece, supporting) for piece in BY_LANGUAGE.split(answer, record.language))
+
+
+def _cited_short_answer(record: QuestionRecord) -> str:
+    return f" {with_citations(gold_answers(record)[0].strip(), _supporting_numbers(record)[:MAX_CITATIONS])}"
+
+
+def _supporting_numbers(record: QuestionRecord | LongAnswerRecord) -> list[int]:
+    return [number for number, passage in enumerate(record.passages, start=1) if passage.is_supporting]
+
+
 UNSPACED_SENTENCES = ("zh", "ja", "hani")
 """Languages that write no space between sentences; `hani` is one of the lab world."""
 
@@ -204,7 +249,7 @@ def _bare_solution(record: MathRecord) -> str:
     return record.solution.strip() or _readable(record, str)
 
 
-def _bare_question(record: QuestionRecord) -> str:
+def _bare_question(record: QuestionRecord | LongAnswerRecord) -> str:
     parts = [*(passage.text for passage in record.passages), record.question]
     return _gap(record).join(part for part in parts if part)
 
@@ -279,6 +324,34 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
         name="bare",
         question=_bare_question,
         answer=lambda record: _gap(record) + gold_answers(record)[0],
+        stops=lambda record: ("\n",),
+    ),
+    PromptStyle[QuestionRecord](
+        record_type=QuestionRecord,
+        name=CITED,
+        question=_cited_question,
+        answer=_cited_short_answer,
+        stops=lambda record: ("\n",),
+    ),
+    PromptStyle[LongAnswerRecord](
+        record_type=LongAnswerRecord,
+        name=CITED,
+        question=_cited_question,
+        answer=lambda record: f" {cited_answer(record)}",
+        stops=lambda record: ("\n",),
+    ),
+    PromptStyle[LongAnswerRecord](
+        record_type=LongAnswerRecord,
+        name="passages",
+        question=_passage_question,
+        answer=_long_answer,
+        stops=lambda record: ("\n",),
+    ),
+    PromptStyle[LongAnswerRecord](
+        record_type=LongAnswerRecord,
+        name="bare",
+        question=_bare_question,
+        answer=lambda record: _gap(record) + _long_answer(record).strip(),
         stops=lambda record: ("\n",),
     ),
     PromptStyle[InstructionRecord](

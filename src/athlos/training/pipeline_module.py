@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from athlos.config.compose import plain
-from athlos.data.records import QuestionRecord
+from athlos.data.records import Passage, QuestionRecord
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.pipeline import Solver, solve_together
 from athlos.parts import PartContext
+from athlos.retrieval.building import build_corpus
 from athlos.retrieval.corpora import gold_ids
 from athlos.stages import Stage, StageStore, content_hash
 from athlos.training.module import Measured, MethodModule
@@ -136,6 +137,27 @@ class PipelineModule(MethodModule[PipelineT]):
                 if progress is not None:
                     progress(len(answered), len(requests), num_tokens)
 
+    def documents(self, predictions: Sequence[Prediction]) -> list[list[Passage]]:
+        """What stood before the model as it wrote each answer, in order; nothing where it had nothing to read.
+
+        The corpus is gone through once a language. Of a passage in several languages, that which was found first.
+        """
+        assert self.context.data is not None
+        read = [last_read(prediction.trace) for prediction in predictions]
+        wanted = {identifier for identifiers in read for identifier in identifiers}
+        if not wanted:
+            return [[] for _ in predictions]
+        store = build_corpus(self.config, source=self.context.data.source).store(self.context.stages)
+        searches = [row for prediction in predictions for row in prediction.trace if "query" in row]
+        known: dict[str, Passage] = {}
+        for language in dict.fromkeys(row["language"] or store.languages[0] for row in searches):
+            for passage in store.passages(language):
+                if passage.identifier in wanted and passage.identifier not in known:
+                    known[passage.identifier] = Passage(
+                        title=passage.title, text=passage.text, identifier=passage.identifier
+                    )
+        return [[known[identifier] for identifier in identifiers] for identifiers in read]
+
     def measurements(self) -> Measured:
         """What a question cost, and the share of its gold passages that was read: means over all that were answered."""
         counts: dict[str, Callable[[Trace], float]] = {
@@ -181,6 +203,11 @@ def gold_of(request: Request) -> tuple[str, set[str]]:
 def passages_read(trace: Trace) -> set[str]:
     """The passages that stood in a prompt."""
     return {identifier for row in trace for identifier in row.get("read", ())}
+
+
+def last_read(trace: Trace) -> list[str]:
+    """The passages that stood in the last prompt with any."""
+    return next((list(row["read"]) for row in reversed(trace) if row.get("read")), [])
 
 
 def in_all_processes(items: list[ItemT]) -> list[ItemT]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from athlos.config.part_report import PartReport
 from athlos.config.schema import RunConfig
@@ -65,14 +65,6 @@ class PartContext:
             self.base = self.start if self.load_base is None else self.load_base()
         assert self.base is not None
         return self.base.model
-
-
-class OwnRate(nn.Module):
-    """A module whose parameters train at a learning rate of their own and without weight decay."""
-
-    def __init__(self, *, lr: float) -> None:
-        super().__init__()
-        self.lr = lr
 
 
 @dataclass(kw_only=True)

@@ -14,8 +14,8 @@ from torch.nn import functional
 
 from athlos.data.encoding import prefix_token
 from athlos.errors import DataError, ModelError
+from athlos.models.own_rate import OwnRate
 from athlos.models.quiet import quiet_transformers
-from athlos.parts import OwnRate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

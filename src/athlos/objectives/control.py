@@ -33,7 +33,8 @@ def with_control(batch: Mapping[str, Tensor], ids: tuple[int, int], *, front: in
     The token stands behind the first `front` tokens; it is no target.
     """
     input_ids_BT = batch["input_ids"]
-    control_B1 = input_ids_BT.new_tensor(ids).repeat(len(input_ids_BT) // 2)[:, None]
+    num_rows = len(input_ids_BT)
+    control_B1 = input_ids_BT.new_tensor(ids).repeat(num_rows // 2 + 1)[:num_rows, None]
 
     def inserted(name: str, values_B1: Tensor) -> Tensor:
         table_BT = batch[name]

@@ -19,10 +19,11 @@ from athlos.errors import NumericalError, TrainingError
 from athlos.generation.interface import Decoding, Engine, Prediction, Request
 from athlos.models.added_loss import added_loss
 from athlos.models.forward import causal_model
+from athlos.models.own_rate import OwnRate
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
-from athlos.parts import Loss, Objective, OwnRate, PartContext
+from athlos.parts import Loss, Objective, PartContext
 from athlos.training.optimizer import MasterAdamW
 
 if TYPE_CHECKING:

@@ -219,7 +219,7 @@ def test_the_commands_for_ones_own_texts_do_what_they_say(
     Path("notes/rome.md").write_text("# Rome\n\nThe mayor of Rome is Livia Carta.\n", encoding="utf-8")
     Path("notes/more/people.txt").write_text("Livia Carta was born in Ostia.\n", encoding="utf-8")
     page = TEXT[TEXT.index("## Your own texts, and a question to them") :]
-    index, ask = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:2])
+    index, ask, cited = (shlex.split(line)[1:] for line in re.findall(r"^    (athlos .+)$", page, re.M)[:3])
     code, out, error = run(*index)
     assert (code, out.startswith("2 passages (en 2), index ")) == (0, True), error
     code, out, error = run(*ask, "decoding.max_new_tokens=4")
@@ -231,3 +231,7 @@ def test_the_commands_for_ones_own_texts_do_what_they_say(
     assert re.search(r"^   2  more/people.txt#1   people   score [\d.]+   file more/people.txt$", out, re.M)
     assert "\nsources    rome.md#1, more/people.txt#1\ncost       1 calls, 1 searches, " in out
     assert len(list(cache.glob("index/*/stage.json"))) == 1  # the one that the first command built
+    code, out, error = run(*cited, "decoding.max_new_tokens=4")
+    assert code == 0, error
+    assert "read, from 2 passages   Where was the mayor of Rome born?" in out
+    assert "\nsources    rome.md#1, more/people.txt#1\ncost       1 calls, 1 searches, " in out

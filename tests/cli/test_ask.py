@@ -7,6 +7,10 @@ from pathlib import Path
 import pytest
 
 from athlos.cli.ask import told
+from athlos.config.compose import run_config
+from athlos.data.records import Passage
+from athlos.generation.interface import Prediction
+from athlos.runs.ask import Answered, ask, judged
 
 
 @pytest.fixture
@@ -18,6 +22,7 @@ def notes(tmp_path: Path) -> Path:
     return folder
 
 
+COUNTS = {"num_prompt_tokens": 1, "num_tokens": 1, "finished": True}
 MODEL = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", "engine.model=none")
 
 
@@ -38,8 +43,8 @@ MODEL = ("engine=openai", "engine.base_url=http://127.0.0.1:9/v1", "engine.model
         ("Who?", ["corpus=files", "corpus.path={notes}", "index=none", *MODEL], "index: got none, but method.variant"),
         (
             "Who?",
-            ["corpus=files", "corpus.path={notes}", "method=finetune", *MODEL],
-            "method: athlos ask goes through a",
+            ["corpus=files", "corpus.path={notes}", "method=finetune", "index=none", *MODEL],
+            "index: got none, but this method answers from passages that are searched",
         ),
         ("Who?", ["corpus=files", "corpus.path={notes}"], "model: got tiny_llama, whose weights are random; choose"),
         (
@@ -74,6 +79,13 @@ def test_a_mistake_is_told_without_torch(notes, overrides, code):
     assert (done.returncode, done.stderr.count("\n")) == (code, 1), done.stderr
 
 
+def answered(text: str, trace: list[dict], **support) -> Answered:
+    prediction = Prediction(
+        identifier="q", text=text, num_prompt_tokens=1, num_tokens=1, log_prob=0.0, finished=True, trace=trace
+    )
+    return Answered(prediction=prediction, **support)
+
+
 def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
     found = [{"id": f"a.md#{rank}", "rank": rank, "score": 1 / rank, "title": "Rome"} for rank in range(1, 13)]
     counts = {"num_prompt_tokens": 1000, "num_tokens": 5, "finished": True}
@@ -84,7 +96,7 @@ def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
         {"purpose": "read", "question": "A?", "prompt": "p", "reply": "", "read": ["a.md#1", "b.txt#1"], **counts},
         {"purpose": "search", "query": "B?", "language": None, "k": 2, "passages": []},
     ]
-    lines = list(told("Q?", "Rome", trace, is_in_files=True))
+    lines = list(told("Q?", answered("Rome", trace), is_in_files=True))
     assert lines == [
         "question   Q?",
         "",
@@ -115,6 +127,72 @@ def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
         "cost       2 calls, 2 searches, 2,000 prompt tokens, 10 new tokens",
     ]
     earlier = {"purpose": "read", "prompt": "p", "reply": "x", "read": ["c.md#1"], **counts}
-    assert list(told("Q?", "Rome", [earlier, *trace], is_in_files=True))[-2] == lines[-2]  # what the answer rests on
-    assert list(told("Q?", "x", [], is_in_files=False))[-2] == "sources    none: no passage was read"
-    assert "file" not in "".join(told("Q?", "x", trace, is_in_files=False))
+    assert (
+        list(told("Q?", answered("Rome", [earlier, *trace]), is_in_files=True))[-2] == lines[-2]
+    )  # what the answer rests on
+    assert list(told("Q?", answered("x", []), is_in_files=False))[-2] == "sources    none: no passage was read"
+    assert "file" not in "".join(told("Q?", answered("x", trace), is_in_files=False))
+
+
+def test_each_sentence_is_marked_by_the_judge_named():
+    documents = [Passage(title="", text="Rome is an old city."), Passage(title="", text="Ostia has a port.")]
+    text = "Rome is old [1]. Rome has a port [2]. Ostia has a port. It is far [3]."
+    found = judged(run_config(["judge=lexical"]), answered(text, []).prediction, documents, language="en")
+    lines = list(
+        told(
+            "Q?",
+            answered(
+                text,
+                [{"purpose": "read", "reply": text, "read": ["a#1", "b#1"], **COUNTS}],
+                judge=found.judge,
+                marks=found.marks,
+            ),
+            is_in_files=False,
+        )
+    )
+    assert lines[-7:-2] == [
+        "  supported by [1] a#1: Rome is old.",
+        "  not supported by [2] b#1: Rome has a port.",
+        "  supported by the passages together: Ostia has a port.",
+        "  not supported by [3] (no such passage): It is far.",
+        f"judge      {found.judge}",
+    ]
+    assert found.judge.startswith("lexical:")
+
+
+@pytest.mark.parametrize(
+    ("text", "judge", "documents"), [("unknown", "lexical", 1), ("x", "none", 1), ("x", "exact", 0)]
+)
+def test_a_refusal_and_an_answer_from_nothing_are_not_judged(text, judge, documents):
+    found = judged(
+        run_config([f"judge={judge}"]),
+        answered(text, []).prediction,
+        [Passage(title="", text="x")] * documents,
+        language="en",
+    )
+    assert (found.judge, found.marks) == ("", [])
+
+
+def test_a_method_without_a_pipeline_answers_from_what_is_found(notes, run, cache):
+    model = [f"model.architecture.{size}=16" for size in ("hidden_size", "intermediate_size")]
+    found = ask(
+        run_config(
+            [
+                "corpus=files",
+                f"corpus.path={notes}",
+                "index=lexical",
+                "judge=overlap",
+                "train.max_steps=0",
+                "decoding=cad",
+                "decoding.max_new_tokens=4",
+                *model,
+            ]
+        ),
+        "Who is the mayor of Rome?",
+        language="en",
+    )
+    search, read = found.prediction.trace
+    assert search["passages"][0]["id"] == "rome.md#1"
+    assert read["read"] == [row["id"] for row in search["passages"]]
+    assert "Document [1]" in read["prompt"]
+    assert found.prediction.num_tokens == 4

@@ -1,7 +1,7 @@
-"""`athlos ask`: one question through a pipeline, and what it did for the answer, step by step."""
+"""`athlos ask`: one question over passages: each step towards the answer, and what the passages say of it."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.utils import get_class
 
@@ -11,10 +11,13 @@ from athlos.config.schema import RunConfig
 from athlos.errors import ConfigError
 from athlos.generation.config import SelfGeneratorConfig
 from athlos.models.source import check_source
-from athlos.retrieval.config import FilesCorpusConfig, PassagesCorpusConfig
+from athlos.retrieval.config import FilesCorpusConfig, NoIndexConfig, PassagesCorpusConfig
 from athlos.training.pipeline_config import PipelineMethodConfig
 
-DEFAULTS = {"method": "rag", "corpus": "none", "index": "lexical", "eval": "none"}
+if TYPE_CHECKING:
+    from athlos.runs.ask import Answered
+
+DEFAULTS = {"method": "rag", "corpus": "none", "index": "lexical", "eval": "none", "judge": "lexical"}
 """What answers where the command names nothing else; a folder of files is to be named."""
 MAX_PASSAGES = 10
 """Passages shown of one search; the rest are counted."""
@@ -23,8 +26,8 @@ MAX_PASSAGES = 10
 def print_answer(question: str, overrides: Sequence[str], *, language: str | None = None) -> None:
     """Print the steps, the answer, its sources and what it cost.
 
-    Raises `ConfigError` for a question without words, for a run without pipeline, corpus or model, and for a folder
-    that is not there, before anything heavy is loaded.
+    Raises `ConfigError` for a question without words, for a run without passages to search or a model, and for a
+    folder that is not there, before anything heavy is loaded.
     """
     if not question.strip():
         raise ConfigError('the question is empty; athlos ask "What is ...?" corpus=files corpus.path=<folder>')
@@ -38,8 +41,8 @@ def print_answer(question: str, overrides: Sequence[str], *, language: str | Non
 
     from athlos.runs.ask import ask
 
-    prediction = ask(run, question.strip(), language=language)
-    for line in told(question.strip(), prediction.text, prediction.trace, is_in_files=in_files(run)):
+    answered = ask(run, question.strip(), language=language)
+    for line in told(question.strip(), answered, is_in_files=in_files(run)):
         print(visible(line))
 
 
@@ -49,8 +52,8 @@ def in_files(run: RunConfig) -> bool:
 
 def check(run: RunConfig) -> None:
     """Raises `ConfigError`, or `ModelError` for a folder without weights, where torch would be loaded in vain."""
-    if not isinstance(run.method, PipelineMethodConfig):
-        raise ConfigError("method: athlos ask goes through a pipeline; choose one, such as method=rag")
+    if not isinstance(run.method, PipelineMethodConfig) and isinstance(run.index, NoIndexConfig):
+        raise ConfigError("index: got none, but this method answers from passages that are searched; index=lexical")
     if isinstance(run.corpus, FilesCorpusConfig | PassagesCorpusConfig):
         get_class(run.corpus._target_)(run.corpus).fingerprint()
     is_own = isinstance(run.generator, SelfGeneratorConfig) and not run.engine.is_remote
@@ -63,8 +66,9 @@ def check(run: RunConfig) -> None:
         check_source(run.model)
 
 
-def told(question: str, answer: str, trace: Sequence[dict[str, Any]], *, is_in_files: bool) -> Iterator[str]:
-    """The lines of an answer: each step of the pipeline, then the answer, its sources and the cost."""
+def told(question: str, answered: "Answered", *, is_in_files: bool) -> Iterator[str]:
+    """The lines of an answer: each step of the pipeline, then the answer, its support, its sources and the cost."""
+    trace = answered.prediction.trace
     yield f"question   {question}"
     for row in trace:
         yield ""
@@ -76,8 +80,9 @@ def told(question: str, answer: str, trace: Sequence[dict[str, Any]], *, is_in_f
             yield f"{row['purpose']}"
             yield from (f"  {key}: {value}" for key, value in row.items() if key != "purpose")
     yield ""
-    yield f"answer     {answer}"
+    yield f"answer     {answered.prediction.text}"
     read = next((row["read"] for row in reversed(trace) if "reply" in row and row.get("read")), ())
+    yield from _support(answered, read)
     yield f"sources    {', '.join(dict.fromkeys(read)) or 'none: no passage was read'}"
     replies = [row for row in trace if "reply" in row]
     prompt_tokens, new_tokens = (sum(row[name] for row in replies) for name in ("num_prompt_tokens", "num_tokens"))
@@ -86,6 +91,19 @@ def told(question: str, answer: str, trace: Sequence[dict[str, Any]], *, is_in_f
         f"cost       {len(replies)} calls, {num_searches} searches, {prompt_tokens:,} prompt tokens, "
         f"{new_tokens:,} new tokens"
     )
+
+
+def _support(answered: "Answered", read: Sequence[str]) -> Iterator[str]:
+    """Each sentence as the judge saw it, with the passages that it cites; one of no passage is named by its number."""
+    for mark in answered.marks:
+        cited = [
+            f"[{number}] {read[number - 1] if 1 <= number <= len(read) else '(no such passage)'}"
+            for number in mark.sentence.cited
+        ]
+        verdict = "supported" if mark.is_supported else "not supported"
+        yield f"  {verdict} by {', '.join(cited) or 'the passages together'}: {mark.sentence.text}"
+    if answered.judge:
+        yield f"judge      {answered.judge}"
 
 
 def _search(row: dict[str, Any], *, is_in_files: bool) -> Iterator[str]:

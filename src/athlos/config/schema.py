@@ -118,6 +118,8 @@ class ObjectiveConfig(PartConfig):
 
     takes_pairs: ClassVar[bool] = False
     """Whether it trains on preference pairs."""
+    teaches_control: ClassVar[bool] = False
+    """Whether model and tokenizer have the control tokens afterwards."""
 
 
 @dataclass(kw_only=True)

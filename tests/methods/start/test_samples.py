@@ -180,6 +180,31 @@ def test_a_stopped_sampling_asks_nothing_twice(tmp_path, monkeypatch):
     assert len(after.prompts) == 1
 
 
+def test_answers_without_heads_join_the_failures(tmp_path, monkeypatch):
+    asked = []
+
+    def silent(engine, requests, *, heads, max_new_tokens, stop):
+        asked.append((heads, len(requests)))
+        texts = [ANSWERS["shifted"].format(n=request.identifier[1]) for request in requests]
+        return [
+            Sample(text=text, token_ids=[], log_probs=[], num_tokens=9, num_prompt_tokens=9, finished=True)
+            for text in texts
+        ]
+
+    monkeypatch.setattr(constructs, "answers_without_heads", silent)
+    context = context_of(tmp_path, "reward.robust=false", generator=Answers("whole", "thin"))
+    config = replace(config_of(context.config, kinds=["attr", "comp"]), masked_heads=[[0, 1], [2, 3]])
+    made = SamplesConstruct(config).build(context=context)
+    assert asked == [([(0, 1), (2, 3)], 4)]
+    pairs = {pair.identifier: pair for pair in made.records}
+    assert pairs["q0#attr"].rejected == " " + ANSWERS["shifted"].format(n=0)
+    assert made.report.metrics["construct/pairs_attr@1"] == 4
+    assert [path.name for path in made.files] == ["samples_1.jsonl", "masked.jsonl", "pairs_1.jsonl"]
+    only = SamplesConstruct(replace(config, kinds=["comp"])).build(context=context)
+    assert {pair.meta["type"] for pair in only.records} == {"comp"}
+    assert len(asked) == 1
+
+
 # -- Robust ------------------------------------------------------------------------------------------------------------
 
 

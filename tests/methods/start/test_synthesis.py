@@ -275,12 +275,13 @@ def test_the_lab_judge_confirms_every_warm_up_sentence(tmp_path):
     """The lab's own records, the exact judge: what the oracle writes without noise is supported, two documents too."""
     from athlos.data.source import build_source
 
-    run = run_config(["data=lab_cited", "data.num_train=12", "prompt_style=start_bare", "judge=symbolic"])
+    run = run_config(["data=lab_cited", "data.num_train=30", "prompt_style=start_bare", "judge=symbolic"])
     records = list(build_source(run).records("train"))
     context = context_of(
         tmp_path,
         "judge@reward.judge=symbolic",
         "reward.judge.world=${data.world}",
+        "construct.warmup.claims_per_document=1",
         "judge=lexical",
         train=records,
         test=[],

@@ -73,12 +73,13 @@ class LabCitedSource(GeneratedSource[LabCitedConfig]):
         for number in range(self._size(split)):
             index = SPLITS.index(split) * FIRST_NUMBER + number
             made = make_cited(self.world, self.config.cited, index=index, language=self.config.world.languages[0])
-            yield self._record(made, number=f"{split}-{number}", habit=self.config.habit if split == "lessons" else 0.0)
+            yield self._record(made, number=f"{split}-{number}", is_asked=split != "lessons")
 
-    def _record(self, made: CitedAnswer, *, number: str, habit: float) -> LongAnswerRecord:
+    def _record(self, made: CitedAnswer, *, number: str, is_asked: bool) -> LongAnswerRecord:
         spoken = self.world.languages[made.language]
         sentences = [spoken.render(clause) for clause in made.answer]
         rng = self.world.rng("habit", made.identifier)
+        habit = 0.0 if is_asked else self.config.habit
         cited = [(0,) if rng.random() < habit else places for places in made.citations]
         supporting = {place for places in made.citations for place in places}
         return LongAnswerRecord(
@@ -103,7 +104,7 @@ class LabCitedSource(GeneratedSource[LabCitedConfig]):
             short_answers=[
                 [spoken.phrase(NounPhrase(claim.object))] for clause in made.answer for claim in claims_of(clause)
             ],
-            meta={FACTS: [self._facts(made, at) for at in range(len(sentences))]},
+            meta={FACTS: [self._facts(made, at) for at in range(len(sentences))]} if is_asked else {},
         )
 
     def _facts(self, made: CitedAnswer, at: int) -> list[str]:

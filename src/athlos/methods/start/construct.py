@@ -9,7 +9,7 @@ import json
 import random
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from athlos.errors import DataError
 from athlos.generation.config import NativeConfig, SelfGeneratorConfig
 from athlos.generation.decoding import encoded
 from athlos.generation.interface import Engine, Request, SamplingRule
+from athlos.generation.masked_heads import answers_without_heads
 from athlos.generation.native import NativeEngine
 from athlos.generation.pipeline import Solver, solve_together
 from athlos.judging.config import ScoringJudgeConfig, scoring_values
@@ -39,7 +40,7 @@ from athlos.text.prompts import stop_strings
 VERSION = 1
 """Raised when the same stage makes something else."""
 WARMUP, SYNTH_REPORT = "warmup.jsonl", "synth_report.json"
-ANSWERS = "answers.jsonl"
+ANSWERS, MASKED = "answers.jsonl", "masked.jsonl"
 QUERIES_AT_ONCE = 16
 """Queries whose samples are drawn together: a stopped run loses at most these."""
 
@@ -86,13 +87,7 @@ class SamplesConstruct:
         config, number = self.config, self.config.iteration
         records = sampled_queries(context, config)
         product = scored(context, config, records)
-        groups = [
-            [
-                Sampled(**{**one, "sentences": [CitedSentence(**piece) for piece in one["sentences"]]})
-                for one in row["samples"]
-            ]
-            for row in read_rows(product.path / f"samples_{number}.jsonl")
-        ]
+        groups = [read_samples(row) for row in read_rows(product.path / f"samples_{number}.jsonl")]
         chosen = [best(samples) for samples in groups]
         metrics = sample_metrics(groups, chosen, number=number)
         files = [product.path / f"samples_{number}.jsonl"]
@@ -131,11 +126,16 @@ class SamplesConstruct:
         files: list[Path],
     ) -> Made:
         config, number = self.config, self.config.iteration
+        others: list[list[Sampled]] = [[] for _ in records]
+        if config.masked_heads and ATTR in config.kinds:
+            masked = without_heads(context, config, records)
+            files = [*files, masked.path / MASKED]
+            others = [read_samples(row) for row in read_rows(masked.path / MASKED)]
         pairs = [
             preference(record, better, other, kind=kind, context=context)
-            for record, better, samples in zip(records, chosen, groups, strict=True)
+            for record, better, samples, more in zip(records, chosen, groups, others, strict=True)
             if better is not None
-            for kind, other in worse(better, samples, kinds=config.kinds, min_gap=config.min_gap).items()
+            for kind, other in worse(better, samples, kinds=config.kinds, min_gap=config.min_gap, others=more).items()
         ]
         counts = Counter(pair.meta["type"] for pair in pairs)
         metrics |= {f"construct/pairs_{kind}@{number}": float(counts[kind]) for kind in (ATTR, COMP)}
@@ -435,6 +435,62 @@ def _write_scored(
             one.reward = combined(one.attr, one.compre, one.robust, config=reward.config)
         rows.append({"id": record.identifier, "question": record.question, "samples": list(map(asdict, samples))})
     write_rows(path, rows)
+
+
+def without_heads(context: PartContext, config: SamplesConfig, records: Sequence[LongAnswerRecord]) -> Product:
+    """The stage of `masked.jsonl`: one answer a query without `masked_heads`, greedily, with its Attr and Compre."""
+    run = context.config
+    stage = Stage(
+        name="start_masked",
+        version=VERSION,
+        inputs={
+            "records": content_hash([asdict(record) for record in records]),
+            "model": context.model_fingerprint,
+        },
+        config={
+            "heads": config.masked_heads,
+            "max_new_tokens": config.sample.max_new_tokens,
+            "prompt_style": run.prompt_style,
+            "claims": run.reward.claims if isinstance(run.reward, StartRewardConfig) else "",
+            "judge": judge_values(run.reward),
+            "cite": plain(config.cite),
+        },
+        build=lambda folder: _write_masked(folder / MASKED, records, config, context=context),
+    )
+    return context.stages.get(stage)
+
+
+def _write_masked(
+    path: Path, records: Sequence[LongAnswerRecord], config: SamplesConfig, *, context: PartContext
+) -> None:
+    assert context.data is not None
+    reward, style = prepared_reward(context), context.config.prompt_style
+    found = answers_without_heads(
+        own_engine(context),
+        [
+            Request(identifier=record.identifier, prompt=context.data.text_of(record)[0], record=record)
+            for record in records
+        ],
+        heads=[(layer, head) for layer, head in config.masked_heads],
+        max_new_tokens=config.sample.max_new_tokens,
+        stop=sorted({stop for record in records for stop in stop_strings(record, style)}),
+    )
+    rows = []
+    for record, sample in zip(records, found, strict=True):
+        read = read_sample(sample.text.strip(), finished=sample.finished, record=record)
+        reward.score(record, [read], most=config.cite.max_per_sentence)
+        rows.append({"id": record.identifier, "samples": [asdict(read)]})
+    write_rows(path, rows)
+
+
+def read_samples(row: Mapping[str, Any]) -> list[Sampled]:
+    """The samples of a row of `samples_t.jsonl`."""
+    return [
+        Sampled(
+            **{**one, "sentences": [CitedSentence(piece["text"], tuple(piece["cited"])) for piece in one["sentences"]]}
+        )
+        for one in row["samples"]
+    ]
 
 
 def prepared_reward(context: PartContext) -> StartReward:

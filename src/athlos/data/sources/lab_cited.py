@@ -55,14 +55,9 @@ class LabCitedSource(GeneratedSource[LabCitedConfig]):
         return Judge(self.world.languages)
 
     def words(self) -> Iterator[str]:
-        """Those of the world, citations, and names with a number behind them, as `prompt_style=start_bare` has them."""
         most = 2 * self.config.cited.num_sentences + self.config.cited.num_distractors
-        marks = [f"[{number}]" for number in range(1, most + 1)]
-        yield from (f"{gap}{mark}" for mark in marks for gap in ("", " "))
-        for word in pretraining.words(self.world, pretraining.MixtureConfig()):
-            yield word
-            if word.istitle():
-                yield from (f"{word}{mark}" for mark in marks)
+        yield from (f"{gap}[{number}]" for number in range(1, most + 1) for gap in ("", " "))
+        yield from pretraining.words(self.world, pretraining.MixtureConfig())
 
     def decides(self, split: str) -> dict[str, Any]:
         config = self.config

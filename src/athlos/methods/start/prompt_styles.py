@@ -1,23 +1,23 @@
 """`prompt_style=start_bare`: documents and a question without a word, for the languages of the lab.
 
-Each name in a document bears the number of the document, as one token (`data=lab_cited` brings the words): the models of
-the lab do not learn within minutes to carry a number from the head of a document to what it says.
+Each sentence of a document bears the number of its document, where an answer has its citations: the models of the lab
+do not learn within minutes to carry a number from the head of a document to its sentences.
 """
 
-import re
 from typing import Any
 
 from athlos.config.prompt_style import PromptStyle
 from athlos.data.records import LongAnswerRecord
-
-_NAME = re.compile(r"\b[A-Z][a-z]+\b")
+from athlos.text.citations import BY_LANGUAGE, with_citations
 
 
 def _question(record: LongAnswerRecord) -> str:
-    documents = (
-        _NAME.sub(rf"\g<0>[{number}]", passage.text) for number, passage in enumerate(record.passages, start=1)
-    )
-    return " ".join([*documents, record.question])
+    numbered = [
+        with_citations(sentence.strip(), [number])
+        for number, passage in enumerate(record.passages, start=1)
+        for sentence in BY_LANGUAGE.split(passage.text, record.language)
+    ]
+    return " ".join([*numbered, record.question])
 
 
 PROMPT_STYLES: list[PromptStyle[Any]] = [

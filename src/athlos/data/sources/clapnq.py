@@ -6,11 +6,13 @@ the record's `answer`; all of them, in file order, stand in `meta["references"]`
 best match over them.
 """
 
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from athlos.config.fields import bounded
 from athlos.config.schema import DataConfig
 from athlos.data.records import LongAnswerRecord, Passage, Record
 from athlos.data.rows import Row, check_split, json_rows, parse_rows
@@ -21,6 +23,9 @@ from athlos.data.source import Source, data_part
 class ClapNqConfig(DataConfig):
     files: dict[str, list[str]] = field(default_factory=dict)
     """File names below `data.dir` of each split, read one after another."""
+    test_share: float = bounded("[0, 1)", default=0.0)
+    """Where one file serves several splits: the share of its questions, by a hash of their identifiers, that the tested
+    split has for itself. 0 = splits are what their files are."""
 
 
 class ClapNqSource(Source[ClapNqConfig]):
@@ -32,7 +37,18 @@ class ClapNqSource(Source[ClapNqConfig]):
 
     def read(self, split: str) -> Iterator[Record]:
         for path in self.files(split):
-            yield from parse_rows(self, json_rows(path, self.bad), _record)
+            for record in parse_rows(self, json_rows(path, self.bad), _record):
+                if self._is_of(record, split):
+                    yield record
+
+    def fingerprint(self, split: str) -> str:
+        share = self.config.test_share
+        return super().fingerprint(split) + (f":{share:g}" if share else "")
+
+    def _is_of(self, record: Record, split: str) -> bool:
+        share = self.config.test_share
+        is_tested = zlib.crc32(record.identifier.encode()) / 2**32 < share
+        return not share or is_tested == (split == self.config.test_split)
 
 
 def _record(row: Row) -> LongAnswerRecord:

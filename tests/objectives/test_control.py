@@ -221,3 +221,15 @@ def test_exactness_of_the_mean_of_a_side() -> None:
     labels = torch.tensor([[-100, 1, 1, -100], [-100, -100, 1, -100]])
     means = side_means(torch.tensor([-1.0, -3.0, -5.0], dtype=torch.float64), labels)
     assert means.tolist() == [[pytest.approx(-2.0, abs=EXACT), pytest.approx(-5.0, abs=EXACT)]]
+
+
+def test_a_checkpoint_has_rows_of_its_own_and_restores_both(tmp_path: Path) -> None:
+    """Safetensors refuses tensors that share memory, and a resumed run must go on with the rows it had."""
+    model, rows = model_of(), rows_of(tmp_path)
+    objective = prepared(model, rows, tmp_path)
+    assert objective.rows is not None
+    state = objective.state_dict()
+    assert state["rows.rows_2D"].data_ptr() != objective.rows.rows_2D.data_ptr()
+    kept = state["rows.rows_2D"] + 1
+    objective.load_state_dict({"rows.rows_2D": kept})
+    assert torch.equal(model.model.embed_tokens.weight[list(IDS)], kept)

@@ -101,6 +101,7 @@ class ControlRows(OwnRate):
         self.rows_2D = nn.Parameter(self._shared_2D)
         self.has_gradient = False
         self.rows_2D.register_hook(self._note)
+        self.register_state_dict_post_hook(_apart)
         embedding.register_forward_hook(self._embed)
         if head.weight is embedding.weight:
             head.register_forward_hook(self._project)
@@ -132,3 +133,8 @@ class ControlRows(OwnRate):
     def _project(self, module: nn.Module, inputs: tuple[Tensor, ...], output_NV: Tensor) -> Tensor:
         logits_N2 = functional.linear(inputs[0], self.rows_2D.to(inputs[0].dtype)).to(output_NV.dtype)
         return torch.cat([output_NV[..., : self.first], logits_N2, output_NV[..., self.first + 2 :]], dim=-1)
+
+
+def _apart(module: nn.Module, state: dict[str, Any], prefix: str, metadata: object) -> None:
+    """Rows that are saved beside the embedding are a copy: safetensors takes no tensors that share memory."""
+    state[f"{prefix}rows_2D"] = state[f"{prefix}rows_2D"].clone()

@@ -62,7 +62,6 @@ def config_of(run, *, kinds=(), iteration=1, warm=0):
     construct = run.construct
     return SamplesConfig(
         _target_="",
-        skip_queries=0,
         cite=construct.cite,
         warmup=replace(construct.warmup, num_queries=warm),
         sample=construct.sample,

@@ -33,7 +33,7 @@ from athlos.text.citations import read_citations, renumbered
 @cache
 def config_of(*overrides):
     construct = run_config([*COMPOSED, *overrides]).construct
-    return SynthesisConfig(_target_="", skip_queries=0, cite=construct.cite, warmup=construct.warmup)
+    return SynthesisConfig(_target_="", cite=construct.cite, warmup=construct.warmup)
 
 
 def item_of(record, *, seed=0, config=None, judge=None, tally=None, draft=None, others=None):
@@ -214,9 +214,7 @@ class Writer:
 
 def built(context, **values):
     construct = context.config.construct
-    config = SynthesisConfig(
-        _target_="", skip_queries=0, cite=construct.cite, warmup=replace(construct.warmup, **values)
-    )
+    config = SynthesisConfig(_target_="", cite=construct.cite, warmup=replace(construct.warmup, **values))
     return SynthesisConstruct(config).build(context=context)
 
 

@@ -7,12 +7,13 @@ best match over them.
 """
 
 import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from athlos.config.fields import at_least
+from athlos.config.fields import at_least, bounded
 from athlos.config.schema import DataConfig
 from athlos.data.near_passages import with_documents
 from athlos.data.records import LongAnswerRecord, Passage, Record
@@ -26,6 +27,9 @@ class ClapNqConfig(DataConfig):
     """File names below `data.dir` of each split, read one after another."""
     num_passages: int = at_least(1, default=1)
     """Passages of a question: its own, and lexically close ones of other questions of the split, at random places."""
+    test_share: float = bounded("[0, 1)", default=0.0)
+    """Where one file serves several splits: the share of its questions, by a hash of their identifiers, that the tested
+    split has for itself. 0 = splits are what their files are."""
 
 
 class ClapNqSource(Source[ClapNqConfig]):
@@ -45,7 +49,18 @@ class ClapNqSource(Source[ClapNqConfig]):
 
     def _questions(self, split: str) -> Iterator[LongAnswerRecord]:
         for path in self.files(split):
-            yield from parse_rows(self, json_rows(path, self.bad), _record)
+            for record in parse_rows(self, json_rows(path, self.bad), _record):
+                if self._is_of(record, split):
+                    yield record
+
+    def fingerprint(self, split: str) -> str:
+        share = self.config.test_share
+        return super().fingerprint(split) + (f":{share:g}" if share else "")
+
+    def _is_of(self, record: Record, split: str) -> bool:
+        share = self.config.test_share
+        is_tested = zlib.crc32(record.identifier.encode()) / 2**32 < share
+        return not share or is_tested == (split == self.config.test_split)
 
 
 def _record(row: Row) -> LongAnswerRecord:

@@ -61,9 +61,9 @@ class DetectConfig:
     """`set`: different tokens copied over different tokens of the needle. `count`: every step, over its length."""
     lengths: list[int] = MISSING
     """Tokens of a prompt."""
-    num_depths: int = at_least(1)
+    num_depths: int = sized(at_least(1))
     """Places of the needle, evenly from the beginning to the end of the haystack."""
-    num_needles: int = at_least(1)
+    num_needles: int = sized(at_least(1))
     haystack: str | None = None
     """Folder of text files, for needles that come with Athlos; null = passages of the data, and their evidence."""
     ask: str = MISSING
@@ -187,9 +187,9 @@ class HeadsSuiteConfig(SuiteConfig):
     """Its number of heads is that of `top_share` and `split_overlap`."""
     counts: list[int] = MISSING
     """Numbers of silent heads; 0 is the whole model."""
-    num_draws: int = at_least(1)
+    num_draws: int = sized(at_least(1))
     """Draws of random heads, as many in each layer."""
-    num_needles: int = at_least(0)
+    num_needles: int = sized(at_least(0))
     """Prompts of the shortest length whose needle is asked for at each number of silent heads; 0 = none."""
     max_new_tokens: int = at_least(1)
     """Longest answer to a question of the data."""

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from athlos.data.batches import Batch, collate
-from athlos.generation.config import SidConfig
+from athlos.generation.contrastive_decoding import Sid
+from athlos.generation.decoding import answer_requests
 from athlos.generation.interface import Decoding, Prediction, Request
 from athlos.generation.local import LocalEngine
 from athlos.methods.rhio.config import RhioConfig, count_of_heads, is_detecting
@@ -38,15 +39,18 @@ class RhioModule(MethodModule[RhioConfig]):
         return self.step_loss(self.objective.loss(self.model, batch), batch)
 
     def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
-        """One prediction a request by the run's decoding rule, behind [POS] where the model has the control tokens."""
-        if (
-            isinstance(self.engine, LocalEngine)
-            and self.has_control
-            and not isinstance(self.config.decoding, SidConfig)
-        ):
+        """One prediction a request by the run's decoding rule, behind [POS] where the model has the control tokens.
+
+        What `decoding=sid` contrasts the weights of plain tuning do not have: they answer by its rule without it.
+        """
+        decoding = self.found_decoding
+        is_plain = isinstance(self.engine, LocalEngine) and not self.has_control
+        if isinstance(decoding, Sid) and is_plain and self.config.num_steps:
+            return answer_requests(self.engine, requests, config=decoding.config, rule=decoding.rule, progress=progress)
+        if isinstance(self.engine, LocalEngine) and self.has_control and not isinstance(decoding, Sid):
             pos, _ = control_ids(self.tokenizer)
             requests = [dataclasses.replace(request, control=(pos,)) for request in requests]
-        return self.found_decoding.answer(self.engine, requests, progress=progress)
+        return decoding.answer(self.engine, requests, progress=progress)
 
     @property
     def has_control(self) -> bool:

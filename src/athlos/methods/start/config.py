@@ -133,8 +133,6 @@ class SampleConfig:
 class StartConstructConfig(ConstructConfig):
     """What the phases of `method=start` train on."""
 
-    skip_queries: int = at_least(0)
-    """Questions at the front of the training split that are no queries: where the test asks the same split."""
     cite: CiteConfig = field(default_factory=CiteConfig)
     warmup: WarmupDataConfig = field(default_factory=WarmupDataConfig)
     sample: SampleConfig = field(default_factory=SampleConfig)
@@ -144,7 +142,6 @@ class StartConstructConfig(ConstructConfig):
 class SynthesisConfig(ConstructConfig):
     """The warm-up's construction."""
 
-    skip_queries: int
     cite: CiteConfig
     warmup: WarmupDataConfig
 
@@ -153,7 +150,6 @@ class SynthesisConfig(ConstructConfig):
 class SamplesConfig(ConstructConfig):
     """The construction of an iteration: its best samples or its pairs."""
 
-    skip_queries: int
     cite: CiteConfig
     warmup: WarmupDataConfig
     """`num_queries` 0 adds no warm-up set to the best samples."""
@@ -225,7 +221,6 @@ class StartConfig(MethodConfig):
             newest = "warmup"
             synthesis = SynthesisConfig(
                 _target_=f"{_FOLDER}.construct.SynthesisConstruct",
-                skip_queries=construct.skip_queries,
                 cite=construct.cite,
                 warmup=construct.warmup,
             )
@@ -238,7 +233,6 @@ class StartConfig(MethodConfig):
             written_by = newest
             best = SamplesConfig(
                 _target_=f"{_FOLDER}.construct.SamplesConstruct",
-                skip_queries=construct.skip_queries,
                 cite=construct.cite,
                 warmup=construct.warmup if is_warm else replace(construct.warmup, num_queries=0),
                 sample=construct.sample,
@@ -374,12 +368,9 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
         yield f"construct.sample.num_samples: got {construct.sample.num_samples}, expected one of 4, 8, 16"
     if not isinstance(config.method, StartConfig):
         yield "construct: got start, expected method=start beside it, whose phases train on it"
-    data, skipped = config.data, construct.skip_queries
-    if data.train_split == data.test_split and (data.limit_test is None or data.limit_test > skipped):
-        yield (
-            f"construct.skip_queries: got {skipped}, expected at least data.limit_test = {data.limit_test}: the test "
-            f"asks the split '{data.test_split}', whose questions would be trained on"
-        )
+    data = config.data
+    if data.train_split == data.test_split:
+        yield f"data.train_split: got '{data.train_split}', which the test asks too, expected another: queries come from it"
     if warmup.join_share and warmup.claims is not Claims.sentence:
         yield f"construct.warmup.join_share: got {warmup.join_share}, expected 0 with claims={warmup.claims}"
     if warmup.noise and warmup.claims is Claims.model:

@@ -4,7 +4,6 @@ scores them, and gives the best of each query, or pairs of a better and a worse 
 Products: `warmup.jsonl` and `synth_report.json`; `samples_t.jsonl` and `pairs_t.jsonl` of iteration t.
 """
 
-import itertools
 import json
 import random
 import zlib
@@ -162,8 +161,8 @@ class SamplesConstruct:
 # -- queries -----------------------------------------------------------------------------------------------------------
 
 
-def queries(context: PartContext, *, skip: int, most: int) -> list[LongAnswerRecord]:
-    """The first questions of the training split behind those to skip, less those that another test split asks too.
+def queries(context: PartContext, *, most: int) -> list[LongAnswerRecord]:
+    """The first questions of the training split, less those that the test split asks too.
 
     Raises `DataError` for records of another kind, and where none is left.
     """
@@ -172,9 +171,9 @@ def queries(context: PartContext, *, skip: int, most: int) -> list[LongAnswerRec
     split, test = run.data.train_split, run.data.test_split
     if split is None:
         raise DataError(f"method=start: data={run.data.name} names no training split to take queries from")
-    asked = {_normal(record) for record in context.data.source.records(test)} if test and test != split else set()
+    asked = {_normal(record) for record in context.data.source.records(test)} if test else set()
     found = []
-    for record in itertools.islice(context.data.records(split), skip, None):
+    for record in context.data.records(split):
         if not isinstance(record, LongAnswerRecord):
             raise DataError(f"method=start: data={run.data.name} holds records that are no questions for long answers")
         if len(found) == most:
@@ -191,7 +190,7 @@ def _normal(record: Record) -> str:
 
 
 def sampled_queries(context: PartContext, config: SamplesConfig) -> list[LongAnswerRecord]:
-    records = queries(context, skip=config.skip_queries, most=config.sample.num_queries)
+    records = queries(context, most=config.sample.num_queries)
     return with_documents(records, num_documents=config.warmup.num_documents)
 
 
@@ -218,7 +217,7 @@ def checked(record: LongAnswerRecord, *, context: PartContext) -> LongAnswerReco
 def synthesised(context: PartContext, config: SynthesisConfig | SamplesConfig) -> Product:
     """The stage of the warm-up set. Where the model itself writes, that is the run's model before any phase."""
     run, warmup = context.config, config.warmup
-    records = queries(context, skip=config.skip_queries, most=warmup.num_queries)
+    records = queries(context, most=warmup.num_queries)
     values = plain(run)
     inputs = {"records": content_hash([asdict(record) for record in records])}
     decides = {

@@ -1,0 +1,204 @@
+"""`data=groundbench`: questions whose documents suffice, as a judge sees it, in the order of the official files."""
+
+import json
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from athlos.data.records import LongAnswerRecord, Passage, Record
+from athlos.data.source import Source, files_hash, read_lines
+from athlos.data.sources.groundbench import GroundBenchConfig, source_of, unified
+from athlos.errors import DataError
+from athlos.judging.answers import passage_text
+from athlos.judging.building import build_judge
+from athlos.judging.config import ScoringJudgeConfig
+from athlos.judging.interface import Judge, Pair
+from athlos.judging.support import joint_scores, scores_of
+from athlos.judging.windows import windows
+from athlos.retrieval.analysers import analyser
+from athlos.stages import Stage, StageStore, cache_dir
+from athlos.text.citations import CitedAnswer, read_citations, renumbered
+
+log = logging.getLogger(__name__)
+
+VERSION = 1
+"""Raised when the same files and judge give other records."""
+RECORDS = "records.jsonl"
+SHAPES = ("max_documents", "num_documents", "max_words")
+"""Keys of the config that say how a record looks."""
+MAX_CLOSE = 50
+"""Passages that are looked at, the closest first, for those to put beside a document."""
+
+
+class GroundBenchSource(Source[GroundBenchConfig]):
+    """Which documents suffice is a stage product in the default cache. `DataError` where no data set is there."""
+
+    record_type = LongAnswerRecord
+
+    def __init__(self, config: GroundBenchConfig) -> None:
+        super().__init__(config)
+        if not isinstance(config.judge, ScoringJudgeConfig):
+            raise DataError("data.judge: got none, expected one, such as judge@data.judge=lexical")
+        self.threshold = config.judge.threshold
+        self.stages = StageStore(cache_dir())
+        self.judge: Judge = build_judge(config.judge, stages=self.stages)
+
+    def files(self, split: str) -> list[Path]:
+        return [file for name in self._present(split) for file in source_of(name, self.config, split).files(split)]
+
+    def fingerprint(self, split: str) -> str:
+        return self._stage(split).key
+
+    def read(self, split: str) -> Iterator[Record]:
+        for _, line in read_lines(self.stages.get(self._stage(split)).path / RECORDS):
+            values = json.loads(line)
+            passages = [Passage(**passage) for passage in values.pop("passages")]
+            yield LongAnswerRecord(passages=passages, **values)
+
+    def _stage(self, split: str) -> Stage:
+        config = self.config
+
+        def build(folder: Path) -> None:
+            with (folder / RECORDS).open("w", encoding="utf-8") as file:
+                for record in (record for name in self._present(split) for record in self._of(name, split)):
+                    file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+
+        return Stage(
+            name="groundbench",
+            version=VERSION,
+            inputs={"files": files_hash(self.files(split)), "judge": self.judge.id},
+            config={
+                "split": split,
+                "threshold": self.threshold,
+                **{name: vars(config)[name] for name in (*SHAPES, "min_supported")},
+            },
+            build=build,
+        )
+
+    def _present(self, split: str) -> list[str]:
+        """The data sets that have the split and whose file is there; the others are named in a warning."""
+        files = {name: files[split] for name, files in self.config.files.items() if split in files}
+        if not files:
+            raise DataError(f"data=groundbench has no split '{split}'")
+        absent = [name for name, file in files.items() if not (self.folder / file).is_file()]
+        if len(absent) == len(files):
+            raise DataError(f"none of {', '.join(files.values())} is there", file=self.folder)
+        if absent:
+            log.warning("groundbench: not in data.dir, so not in the data: %s", ", ".join(absent))
+        return [name for name in files if name not in absent]
+
+    def _of(self, name: str, split: str) -> list[LongAnswerRecord]:
+        config = self.config
+        source = source_of(name, config, split)
+        records = [
+            replace(record, passages=[self._cut(passage) for passage in record.passages])
+            for record in unified(source.records(split), name, max_documents=config.max_documents)
+        ]
+        self.num_bad += source.num_bad
+        kept = sufficient(records, judge=self.judge, threshold=self.threshold, least=config.min_supported)
+        log.info("groundbench: %s: %d of %d questions are answered by their documents", name, len(kept), len(records))
+        return with_distractors(kept, num_documents=config.num_documents, judge=self.judge, threshold=self.threshold)
+
+    def _cut(self, passage: Passage) -> Passage:
+        return replace(passage, text=windows(passage.text, num_words=self.config.max_words)[0], sentences=[])
+
+
+def _reference(record: LongAnswerRecord) -> CitedAnswer:
+    return read_citations(record.answer, num_documents=len(record.passages), language=record.language)
+
+
+def sufficient(
+    records: Sequence[LongAnswerRecord], *, judge: Judge, threshold: float, least: float
+) -> list[LongAnswerRecord]:
+    """The records of whose reference at least this share of sentences is supported by the documents, joined."""
+    answers = [_reference(record) for record in records]
+    documents = [[passage_text(passage) for passage in record.passages] for record in records]
+    by_record = joint_scores(judge, answers, documents)
+    return [
+        record
+        for record, scores in zip(records, by_record, strict=True)
+        if scores and sum(score >= threshold for score in scores) >= least * len(scores)
+    ]
+
+
+def with_distractors(
+    records: Sequence[LongAnswerRecord], *, num_documents: int, judge: Judge, threshold: float
+) -> list[LongAnswerRecord]:
+    """Records with a single document have close passages of others' beside it, in an order drawn by their identifier.
+
+    The closest by BM25 to the question that support no sentence of the reference, as the judge sees it; fewer where
+    there are no more. Citations follow their documents.
+    """
+    others = list(dict.fromkeys((passage.title, passage.text) for record in records for passage in record.passages))
+    alone = [record for record in records if len(record.passages) == 1]
+    if num_documents == 1 or not alone or len(others) == 1:
+        return list(records)
+    close = _close([f"{title} {text}" for title, text in others], [record.question for record in alone])
+    waiting = [
+        [Passage(title=others[place][0], text=others[place][1]) for place in places if others[place] != _only(record)]
+        for record, places in zip(alone, close, strict=True)
+    ]
+    beside: list[list[Passage]] = [[] for _ in alone]
+    # In rounds, so that no more pairs are judged than are needed, and those of all records together.
+    while any(len(found) < num_documents - 1 and left for found, left in zip(beside, waiting, strict=True)):
+        tried = []
+        for found, left in zip(beside, waiting, strict=True):
+            num_tried = num_documents - 1 - len(found)
+            tried.append(left[:num_tried])
+            del left[:num_tried]
+        for found, of_record in zip(beside, _unsupportive(alone, tried, judge, threshold), strict=True):
+            found += of_record
+    by_record = {record.identifier: found for record, found in zip(alone, beside, strict=True)}
+    return [_shuffled(record, by_record.get(record.identifier, [])) for record in records]
+
+
+def _only(record: LongAnswerRecord) -> tuple[str, str]:
+    [passage] = record.passages
+    return passage.title, passage.text
+
+
+def _close(texts: Sequence[str], queries: Sequence[str]) -> list[list[int]]:
+    """For each query the places of texts, the closest first, `MAX_CLOSE` at most."""
+    from bm25s import BM25
+
+    analyse = analyser("en")
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own to DEBUG
+    model = BM25(method="lucene")
+    model.index([analyse(text) for text in texts], show_progress=False)
+    most = min(MAX_CLOSE, len(texts))
+    return [list(map(int, (-model.get_scores(analyse(query))).argsort(kind="stable")[:most])) for query in queries]
+
+
+def _unsupportive(
+    records: Sequence[LongAnswerRecord], tried: Sequence[Sequence[Passage]], judge: Judge, threshold: float
+) -> list[list[Passage]]:
+    """Of the passages tried for each record, those that support no sentence of its reference."""
+    references = [[sentence.text for sentence in _reference(record).sentences] for record in records]
+    asked = [
+        [[Pair(passage_text(passage), text) for text in texts] for passage in passages]
+        for texts, passages in zip(references, tried, strict=True)
+    ]
+    score = scores_of(judge, (pair for of_record in asked for of_passage in of_record for pair in of_passage))
+    return [
+        [
+            passage
+            for passage, pairs in zip(passages, of_record, strict=True)
+            if all(score[pair] < threshold for pair in pairs)
+        ]
+        for passages, of_record in zip(tried, asked, strict=True)
+    ]
+
+
+def _shuffled(record: LongAnswerRecord, beside: Sequence[Passage]) -> LongAnswerRecord:
+    if not beside:
+        return record
+    documents = [*record.passages, *beside]
+    order = list(range(len(documents)))
+    random.Random(record.identifier).shuffle(order)
+    return replace(
+        record,
+        answer=renumbered(record.answer, {old + 1: new for new, old in enumerate(order, start=1)}),
+        passages=[replace(documents[old], identifier=str(new)) for new, old in enumerate(order, start=1)],
+    )

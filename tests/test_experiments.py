@@ -14,13 +14,14 @@ from athlos.config.schema import RunConfig
 from athlos.errors import ModelError
 from athlos.methods.clueanchor.config import ClueAnchorConstructConfig
 from athlos.methods.rhio.config import RhioConstructConfig
+from athlos.methods.start.config import StartConstructConfig
 from athlos.methods.tm.config import TmConfig
 from athlos.runs.execute import execute
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 67
+NUM_EXPERIMENTS = 75
 
 
 def command_of(path: Path) -> list[str]:
@@ -60,6 +61,8 @@ def smaller(config: RunConfig, *, name: str) -> list[str]:
         changes.append("construct.num_questions=4")
     if isinstance(config.construct, RhioConstructConfig):  # two steps make word salad
         changes += ["construct.negatives.source=entity_swap", "construct.min_pairs=1"]
+    if isinstance(config.construct, StartConstructConfig):  # two steps cite nothing rightly, so there are no pairs
+        changes.append("method.preference.pairs=none")
     if "heads" in config.eval.suites and "lab" not in name:
         changes += [f"eval.suites.heads.{change}" for change in ("counts=[0,10]", "detect.lengths=[512]")]
     return changes

@@ -113,7 +113,7 @@ def test_pairs_of_both_kinds_share_prompt_and_samples(tmp_path):
         pair = kinds[f"q1#{kind}"]
         assert pair.meta == {"type": kind}
         assert (pair.chosen, pair.rejected) == tuple(" " + ANSWERS[name].format(n=1) for name in ("whole", worse))
-        assert pair.prompt.startswith("[1] Page 1 of 0.")
+        assert pair.prompt.startswith("Page 1 of 0 [1]. Ada1 was born in Rome [1].")
         assert pair.prompt.endswith("Who was Ada1?")
     assert made.report.metrics["construct/pairs_attr@1"] == made.report.metrics["construct/pairs_comp@1"] == 4
     assert [path.name for path in made.files] == ["samples_1.jsonl", "pairs_1.jsonl"]

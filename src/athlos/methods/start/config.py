@@ -370,7 +370,7 @@ def _construct_errors(config: "RunConfig") -> Iterable[str]:
         yield "construct: got start, expected method=start beside it, whose phases train on it"
     data = config.data
     if data.train_split == data.test_split:
-        yield f"data.train_split: got '{data.train_split}', which the test asks too, expected another: queries come from it"
+        yield f"data.train_split: got '{data.train_split}', which the test asks too, expected another for the queries"
     if warmup.join_share and warmup.claims is not Claims.sentence:
         yield f"construct.warmup.join_share: got {warmup.join_share}, expected 0 with claims={warmup.claims}"
     if warmup.noise and warmup.claims is Claims.model:

@@ -21,7 +21,6 @@ from athlos.lab.entailment import Judge
 from athlos.lab.facts import claims_of
 from athlos.lab.grammar import NounPhrase
 from athlos.lab.world import World, WorldConfig, config_errors
-from athlos.text.citations import with_citations
 
 SPLITS = ("lessons", "train", "val", "test")
 FIRST_NUMBER = 1_000_000
@@ -87,7 +86,7 @@ class LabCitedSource(GeneratedSource[LabCitedConfig]):
             language=made.language,
             question=spoken.join(spoken.render(clause) for clause in made.questions),
             answer=spoken.join(
-                with_citations(sentence, [place + 1 for place in places])
+                f"{sentence[:-1]} {''.join(f'[{place + 1}]' for place in places)}{sentence[-1]}"
                 for sentence, places in zip(sentences, cited, strict=True)
             ),
             passages=[

@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.runs.rounds import RUN, STEP_SECONDS, RoundsConfig, rounds_run
+import torch
+from safetensors.torch import load_file
+from tests.runs.rounds import RUN, STEP_SECONDS, RoundsConfig, Samples, rounds_run
 
 from athlos.config.compose import run_config
 from athlos.config.schema import MethodConfig, Phase, RunConfig
 from athlos.errors import ConfigError
+from athlos.parts import Made, PartContext
 from athlos.runs import chain
 from athlos.runs.execute import execute
 from athlos.runs.watcher import Watcher
@@ -248,6 +251,38 @@ def test_phases_that_make_no_sense_are_refused(phases: list[tuple[str, str]], me
     run = replace(run, method=Phases(*(Phase(name=name, run=run, start=begin) for name, begin in phases)))
     with pytest.raises(ConfigError, match=message):
         chain.phases_of(run)
+    made_by = Phases(Phase(name="a", run=run), Phase(name="b", run=run, made_by="c"))
+    with pytest.raises(ConfigError, match="method: phase 'b' is made by 'c'"):
+        chain.phases_of(replace(run, method=made_by))
+
+
+def test_a_construction_may_read_other_weights_than_its_phase_starts_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from athlos.stages import StageStore
+
+    read, bases = [], []
+
+    class Notes(Samples):
+        def build(self, *, context: PartContext) -> Made:
+            assert context.start is not None
+            read.append(next(context.start.model.parameters()).detach().clone())
+            bases.append(next(context.base_model.parameters()).detach().clone())
+            return super().build(context=context)
+
+    monkeypatch.setattr("tests.runs.rounds.Samples", Notes)
+    run = rounds_run(tmp_path)
+    warmup, alone, _ = RoundsConfig(rounds=2).phases(run)
+    alone = replace(alone, start="base")
+    other = replace(alone, name="other", made_by="warmup")
+    trained = chain.chain(replace(run, method=Phases(warmup, alone, other)), stages=StageStore(tmp_path / "cache"))
+    inputs = [json.loads((one.product.path / "stage.json").read_text())["inputs"] for one in trained]
+    assert [values["start"] for values in inputs] == ["random"] * 3
+    assert [values.get("made_by") for values in inputs] == [None, None, trained[0].product.key]
+    left = load_file(trained[0].product.path / "model" / "model.safetensors")
+    assert torch.equal(read[1], left["model.embed_tokens.weight"])
+    assert not torch.equal(read[0], read[1])
+    assert all(torch.equal(base, read[0]) for base in bases)
 
 
 def test_a_phase_may_start_from_the_base_or_from_an_earlier_one(tmp_path: Path) -> None:

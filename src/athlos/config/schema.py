@@ -85,7 +85,8 @@ class MethodConfig(PartConfig):
         """The trainings of the method, in order, as runs of their own; a pure function of the config.
 
         By default there is one, the run itself. Each phase starts from the weights of the one before it, unless its
-        `start` says otherwise, and a construction reads the weights that its phase starts from.
+        `start` says otherwise, and a construction reads the weights that its phase starts from, unless its `made_by`
+        does.
         """
         yield Phase(name="train", run=run)
 
@@ -100,6 +101,8 @@ class Phase:
     """The run with the construction, objective, selection, data and `train` of this phase."""
     start: str = "previous"
     """Weights it starts from: `previous`, `base` (the run's model) or the name of an earlier phase."""
+    made_by: str = ""
+    """Weights that its construction reads, named as in `start`; empty = those that it starts from."""
     is_evaluated: bool = False
     """Whether the suites also test its weights: `test/<metric>@<name>`. The last phase is tested in any case."""
 
@@ -115,6 +118,8 @@ class ObjectiveConfig(PartConfig):
 
     takes_pairs: ClassVar[bool] = False
     """Whether it trains on preference pairs."""
+    teaches_control: ClassVar[bool] = False
+    """Whether model and tokenizer have the control tokens afterwards."""
 
 
 @dataclass(kw_only=True)

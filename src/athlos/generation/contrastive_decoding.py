@@ -1,18 +1,20 @@
-"""Decoding rules that contrast two streams of one model, or two of its depths: CAD, DeCoRe and DoLa.
+"""Decoding rules that contrast two streams of one model, or two of its depths: CAD, SID, DeCoRe and DoLa.
 
 Equations: `contrast.py`. They take the engine `native`, where both streams stand in one batch.
 """
 
+import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, TypeVar
 
 from athlos.errors import ConfigError, DataError
-from athlos.generation.config import CadConfig, ContrastConfig, DecoreConfig, DolaConfig
+from athlos.generation.config import CadConfig, ContrastConfig, DecoreConfig, DolaConfig, SidConfig
 from athlos.generation.decoding import answer_requests
 from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Request, SamplingRule
 from athlos.generation.native import NativeEngine
+from athlos.models.control_tokens import control_ids
 from athlos.models.sites import Backbone, backbone
 
 ConfigT = TypeVar("ConfigT", bound=ContrastConfig)
@@ -30,8 +32,8 @@ class ContrastiveDecoding(ABC, Generic[ConfigT]):
         self.rule = SamplingRule(temperature=config.temperature, top_p=config.top_p)
 
     @abstractmethod
-    def contrast(self, found: Backbone) -> Contrast:
-        """What is contrasted in a decoder."""
+    def contrast(self, found: Backbone) -> Contrast | None:
+        """What is contrasted in a decoder; None for nothing."""
 
     def answer(
         self, engine: Engine, requests: Sequence[Request], *, progress: Progress | None = None
@@ -39,18 +41,18 @@ class ContrastiveDecoding(ABC, Generic[ConfigT]):
         name = type(self).__name__.lower()
         if not isinstance(engine, NativeEngine):
             raise ConfigError(f"decoding={name}: decodes two streams in one batch, which takes engine=native")
-        self.check(requests)
         return answer_requests(
             engine,
-            requests,
+            self.asked(engine, requests),
             config=self.config,
             rule=self.rule,
             contrast=self.contrast(backbone(engine.causal_model)),
             progress=progress,
         )
 
-    def check(self, requests: Sequence[Request]) -> None:
-        """Raises `DataError` for a request that has nothing to contrast."""
+    def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
+        """The requests with all that is contrasted. Raises `DataError` for one that has nothing."""
+        return requests
 
 
 class Cad(ContrastiveDecoding[CadConfig]):
@@ -59,13 +61,30 @@ class Cad(ContrastiveDecoding[CadConfig]):
     def contrast(self, found: Backbone) -> Contrast:
         return Contrast(alpha=self.config.alpha, plausibility=self.config.plausibility)
 
-    def check(self, requests: Sequence[Request]) -> None:
+    def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
         for request in requests:
             if not request.without:
                 raise DataError(
                     f"request '{request.identifier}': decoding=cad contrasts its prompt with one without passages, "
                     "and it has none; choose data and a prompt_style with passages, or method=tm"
                 )
+        return requests
+
+
+class Sid(ContrastiveDecoding[SidConfig]):
+    """Self-induced decoding (arXiv 2501.13573): A reads the prompt behind [POS], B behind [NEG].
+
+    Raises `ModelError` for a model without the two tokens.
+    """
+
+    def contrast(self, found: Backbone) -> Contrast | None:
+        if self.config.alpha == 0:
+            return None
+        return Contrast(alpha=self.config.alpha, plausibility=self.config.plausibility)
+
+    def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
+        control = control_ids(engine.tokenizer)
+        return [dataclasses.replace(request, control=control, without="") for request in requests]
 
 
 class Decore(ContrastiveDecoding[DecoreConfig]):

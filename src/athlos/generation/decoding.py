@@ -9,6 +9,7 @@ from athlos.generation.config import GreedyConfig, SamplingConfig
 from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Prompt, Request, SamplingRule
 from athlos.generation.local import LocalEngine
 from athlos.generation.native import NativeEngine
+from athlos.models.control_tokens import controlled
 
 
 class Greedy:
@@ -103,14 +104,21 @@ def encoded(engine: Engine, request: Request, *, max_new_tokens: int) -> Prompt:
     prompt.token_ids = engine.encode(request.prompt)
     if not prompt.token_ids:
         raise DataError(f"request '{request.identifier}': the prompt has no tokens")
+    if request.without:
+        prompt.against_ids = engine.encode(request.without)
+    if request.control:
+        plain, tokenizer = prompt.token_ids, engine.tokenizer
+        prompt.token_ids = controlled(plain, request.control[0], tokenizer)
+        if request.without:
+            prompt.against_ids = controlled(prompt.against_ids, request.control[0], tokenizer)
+        elif len(request.control) == 2:
+            prompt.against_ids = controlled(plain, request.control[1], tokenizer)
     num_tokens, context = len(prompt.token_ids), engine.context
     if num_tokens >= context:
         raise DataError(
             f"request '{request.identifier}': the prompt has {num_tokens} tokens, the model's context {context}; "
             "lower eval.shots or shorten the passages"
         )
-    if request.without:
-        prompt.against_ids = engine.encode(request.without)
-        num_tokens = max(num_tokens, len(prompt.against_ids))
+    num_tokens = max(num_tokens, len(prompt.against_ids))
     prompt.max_new_tokens = min(max_new_tokens, context - num_tokens)
     return prompt

@@ -78,6 +78,20 @@ class Contrast:
         return 1 if self.layers else 2
 
 
+@dataclass(frozen=True, kw_only=True)
+class Silence:
+    """Attention heads that a model answers without. Nothing of the model changes."""
+
+    heads: tuple[tuple[int, int], ...]
+    """(layer, query head), counted from 0."""
+    is_uniform: bool = False
+    """Silent heads attend to all that is visible alike; false = they give nothing."""
+    in_prompt: bool = True
+    """Whether they are silent while the prompt is read too; false = only while it decodes."""
+    follows_sharing: bool = False
+    """Where layers share attention (LISA), silence a head in all that share it; false = such a head raises."""
+
+
 @dataclass(kw_only=True)
 class Sample:
     """One answer to a prompt. Token fields end with the end token, or with the token that completes a stop string."""
@@ -122,6 +136,9 @@ class Request:
     seed: int = 0
     stop: list[str] = field(default_factory=list)
     """Strings that end this answer, beside those of the decoding rule."""
+    control: tuple[int, ...] = ()
+    """Control token in front of the prompt; a second one makes the second stream of a contrast the same prompt behind
+    it."""
     without: str = ""
     """The prompt less what the answer should rest on (passages, a memory), for decoding rules that contrast both."""
 

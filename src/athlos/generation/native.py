@@ -11,13 +11,13 @@ from athlos.generation.config import NativeConfig
 from athlos.generation.contrast import check_contrast
 from athlos.generation.cpu.fused_attention import fused
 from athlos.generation.cpu.linear import fast_linear
-from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule
+from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule, Silence
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
 from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.rules import LogitsRule, check_rule
 from athlos.generation.step import DecoderStep
-from athlos.models.head_mask import HeadMask
+from athlos.models.head_mask import HeadMask, sharing_heads
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
@@ -50,15 +50,24 @@ class NativeEngine(LocalEngine):
         end_token_ids: Sequence[int] | None = None,
         extra_rules: Sequence[LogitsRule] = (),
         contrast: Contrast | None = None,
+        silence: Silence | None = None,
     ) -> list[list[Sample]]:
-        """See `LocalEngine.generate`; `contrast` decodes two streams or two depths of the model against each other."""
+        """See `LocalEngine.generate`; `contrast` decodes two streams or two depths of the model against each other.
+
+        `silence` takes heads away from all streams; it goes with no contrast by heads.
+        """
         check_rule(rule)
         check_prompts(prompts, num_samples=num_samples)
         assert isinstance(self.config, NativeConfig)
         model = self.causal_model
         check_model(model, prompts)
         num_distinct = num_samples if rule.temperature > 0 else 1
-        silent = None
+        silent, is_always_silent = None, False
+        if silence is not None and silence.heads:
+            assert contrast is None or not contrast.heads
+            found = backbone(model)
+            heads = sharing_heads(found, silence.heads, follow=silence.follows_sharing)
+            silent, is_always_silent = HeadMask(found, heads, is_uniform=silence.is_uniform), silence.in_prompt
         if contrast is not None:
             check_contrast(contrast)
             if contrast.heads:
@@ -84,7 +93,7 @@ class NativeEngine(LocalEngine):
                 stop=stop,
                 share_prefixes=self.config.share_prefixes,
                 contrast=contrast,
-                silent=silent,
+                silent=None if is_always_silent else silent,
                 progress=progress,
             )
             samples = loop.run()

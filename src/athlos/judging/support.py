@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from athlos.errors import DataError
 from athlos.judging.interface import Judge, Pair
 from athlos.text.citations import MAX_CITATIONS, CitedAnswer, CitedSentence
 
@@ -26,9 +27,13 @@ class SentenceSupport:
 
 
 def scores_of(judge: Judge, pairs: Iterable[Pair]) -> dict[Pair, float]:
-    """The score of each different pair, all asked at once."""
+    """The score of each different pair, all asked at once. Raises `DataError` for a score outside of [0, 1]."""
     different = list(dict.fromkeys(pairs))
-    return dict(zip(different, judge.scores(different), strict=True)) if different else {}
+    found = dict(zip(different, judge.scores(different), strict=True)) if different else {}
+    for pair, score in found.items():
+        if not 0 <= score <= 1:
+            raise DataError(f"judge {judge.id}: got the score {score} of {pair.hypothesis!r}, expected one in [0, 1]")
+    return found
 
 
 def cited_support(

@@ -29,7 +29,8 @@ class SymbolicJudge:
         return entailment.Judge(World(self.config.world).languages)
 
     def scores(self, pairs: Sequence[Pair]) -> list[float]:
-        verdicts = [self.truth.verdict([premise], hypothesis) for premise, hypothesis in pairs]
+        # A line by itself, so that the title above a passage does not make its first sentence unreadable.
+        verdicts = [self.truth.verdict(premise.splitlines(), hypothesis) for premise, hypothesis in pairs]
         self.counters["pairs"] += len(pairs)
         self.counters["unparsed"] += verdicts.count(Verdict.unparseable)
         return [float(verdict is Verdict.supported) for verdict in verdicts]

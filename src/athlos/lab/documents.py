@@ -7,7 +7,7 @@ names of nothing, which only reading can answer.
 
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -157,10 +157,16 @@ def changed_facts(facts: Iterable[Fact], claim: Fact) -> list[Fact]:
 
 
 def make_document(
-    world: World, facts: Sequence[Fact], *, identifier: str, language: str, rng: random.Random
+    world: World,
+    facts: Sequence[Fact],
+    *,
+    identifier: str,
+    language: str,
+    rng: random.Random,
+    wordings: Sequence[StatementWording] = tuple(StatementWording),
 ) -> Document:
-    """Facts as prose, one sentence each in a wording drawn from all."""
-    clauses = tuple(statement(fact, rng.choice(tuple(StatementWording))) for fact in facts)
+    """Facts as prose, one sentence each in a wording drawn from all, or from those that are given."""
+    clauses = tuple(statement(fact, rng.choice(wordings)) for fact in facts)
     return document_of(world, clauses, identifier=identifier, language=language)
 
 
@@ -439,11 +445,14 @@ class CitedConfig:
     num_sentences: int = at_least(1, default=4)
     """Sentences of an answer."""
     two_document_share: float = bounded("[0, 1]", default=0.25)
-    """Share of the sentences that two documents support together and none alone."""
+    """Share of the sentences that two documents support together and none alone; where it gives an answer no whole
+    number of them, each answer has the number below or above, by chance."""
     num_distractors: int = at_least(0, default=2)
     """Documents that support no sentence."""
     facts_per_document: int = at_least(1, default=3)
     """Sentences of a document."""
+    wordings: list[StatementWording] = field(default_factory=lambda: list(StatementWording))
+    """Ways in which documents and answers state a fact, one or more."""
     truth: Truth = Truth.fictional
     """What the documents are true of: world or fictional."""
 
@@ -465,6 +474,8 @@ class CitedAnswer:
 def cited_config_errors(config: CitedConfig, *, key: str = "cited") -> Iterable[str]:
     """One line a wrong value."""
     yield from wrong_values(config, path=key)
+    if not config.wordings:
+        yield f"{key}.wordings: got none, expected one or more of {', '.join(StatementWording)}"
     if config.truth is Truth.contradicted:
         yield f"{key}.truth: got contradicted, expected world or fictional"
 
@@ -501,14 +512,21 @@ def make_cited(world: World, config: CitedConfig, *, index: int, language: str) 
     numbers = iter(range(len(contents)))
     citations = tuple(tuple(sorted(place[next(numbers)] for _ in plan.parts)) for plan in plans)
     documents = tuple(
-        make_document(world, contents[number], identifier=f"cited-{index}-document-{at}", language=language, rng=rng)
+        make_document(
+            world,
+            contents[number],
+            identifier=f"cited-{index}-document-{at}",
+            language=language,
+            rng=rng,
+            wordings=config.wordings,
+        )
         for at, number in enumerate(order)
     )
     return CitedAnswer(
         identifier=f"cited-{index}",
         language=language,
         questions=tuple(question(plan.asked, rng.choice(world.config.training_wordings)) for plan in plans),
-        answer=tuple(statement(plan.asked, rng.choice(tuple(StatementWording))) for plan in plans),
+        answer=tuple(statement(plan.asked, rng.choice(config.wordings)) for plan in plans),
         citations=citations,
         documents=documents,
     )
@@ -516,7 +534,8 @@ def make_cited(world: World, config: CitedConfig, *, index: int, language: str) 
 
 def _cited_plans(config: CitedConfig, pool: Sequence[Fact], *, rng: random.Random) -> list[_Plan]:
     """Plans that share no fact and no subject-relation pair, those of two documents first, then shuffled."""
-    num_two = round(config.num_sentences * config.two_document_share)
+    whole, part = divmod(config.num_sentences * config.two_document_share, 1)
+    num_two = int(whole) + (part > 0 and rng.random() < part)
     by_key = {(fact.subject, fact.relation): fact for fact in pool}
     order = list(pool)
     plans: list[_Plan] = []

@@ -16,6 +16,29 @@ from athlos.errors import ConfigError, ModelError
 from athlos.models.sites import Backbone
 
 
+def sharing_heads(found: Backbone, heads: Iterable[tuple[int, int]], *, follow: bool) -> list[tuple[int, int]]:
+    """The heads and, with `follow`, the same heads of all layers that share attention with theirs, sorted.
+
+    A layer without a query matrix of its own takes its attention from the nearest layer below that has one (LISA).
+    Raises `ConfigError` for a head of a sharing layer without `follow`: silencing it in one layer would leave what it
+    attends to at work in the others.
+    """
+    owners: list[int] = []
+    for layer in found.layers:
+        owners.append(layer.index if "q" in layer.sites else owners[-1])
+    groups = {owner: [layer for layer, of in enumerate(owners) if of == owner] for owner in set(owners)}
+    silenced = set()
+    for layer, head in heads:
+        group = groups[owners[layer]] if 0 <= layer < len(owners) else [layer]  # `HeadMask` refuses one outside
+        if len(group) > 1 and not follow:
+            raise ConfigError(
+                f"mask.shared: got refuse, but head {layer}-{head} is shared by the attention of layers "
+                f"{', '.join(map(str, group))}; expected follow, which silences it in all of them"
+            )
+        silenced |= {(member, head) for member in group}
+    return sorted(silenced)
+
+
 class HeadMask:
     """Of query heads (layer, head), counted from 0, in all rows or in every second one from the second on.
 

@@ -170,7 +170,33 @@ def _preference_errors(config: "RunConfig") -> Iterable[str]:
         yield f"objective.label_smoothing: got {node.label_smoothing}, expected 0: {node.kind} has no sigmoid"
 
 
+@dataclass(kw_only=True)
+class ControlConfig(ObjectiveConfig):
+    takes_pairs: ClassVar[bool] = True
+    teaches_control: ClassVar[bool] = True
+
+    control_lr: float = above(0)
+    """Peak learning rate of the embedding rows of the two control tokens."""
+    chunk_tokens: int = at_least(1, default=1024)
+    """Positions whose logits exist at one time."""
+
+
+def _control_errors(config: "RunConfig") -> Iterable[str]:
+    if config.num_steps and config.train.batching is not Batching.bucket:
+        yield f"train.batching: got {config.train.batching}, expected bucket: objective=control has a pair a row"
+    if config.hardware.strategy == "fsdp2":
+        yield "hardware: objective=control trains two rows of the embedding, which fsdp2 would shard; use ddp"
+
+
 PARTS = [
+    Part(
+        group="objective",
+        name="control",
+        schema=ControlConfig,
+        target="athlos.objectives.control.ControlObjective",
+        summary="better answers behind [POS], worse ones behind [NEG]: both are learned",
+        check=_control_errors,
+    ),
     Part(
         group="objective",
         name="distill",

@@ -41,15 +41,22 @@ REFERENCE_VERSION = 1
 REFERENCE = "log_probs.npy"
 
 
-def pair_log_probs(
+def answer_log_probs(
     model: "PreTrainedModel", batch: Mapping[str, Tensor], *, chunk_tokens: int
 ) -> tuple[Tensor, Tensor]:
-    """Log-probability of each answer, a sum over its tokens in nats, and their number; [P, 2], the better one first."""
+    """Log-probability of the answer of each row, a sum over its tokens in nats, and their number; both [B]."""
     hidden_ND, targets_N = target_states(model, batch)
     log_probs_N = log_probs_of(model, hidden_ND, targets_N, temperature=1.0, chunk_tokens=chunk_tokens)
     lengths_B = (batch["labels"][:, 1:] != -100).sum(1)
     row_N = torch.arange(len(lengths_B), device=lengths_B.device).repeat_interleave(lengths_B)
-    sums_B = log_probs_N.new_zeros(len(lengths_B)).index_add(0, row_N, log_probs_N)
+    return log_probs_N.new_zeros(len(lengths_B)).index_add(0, row_N, log_probs_N), lengths_B
+
+
+def pair_log_probs(
+    model: "PreTrainedModel", batch: Mapping[str, Tensor], *, chunk_tokens: int
+) -> tuple[Tensor, Tensor]:
+    """`answer_log_probs` as [P, 2], the better answer first."""
+    sums_B, lengths_B = answer_log_probs(model, batch, chunk_tokens=chunk_tokens)
     return sums_B.view(-1, 2), lengths_B.view(-1, 2)
 
 

@@ -147,6 +147,11 @@ def _errors(config: "RunConfig") -> Iterable[str]:
         yield "reward: got none, but this method learns from its responses' rewards; choose one of `athlos list parts`"
     if config.num_steps and not is_none and not config.method.makes_rollouts:
         yield "reward: this method makes no responses to score; use reward=none"
+    yield from reward_errors(config)
+
+
+def reward_errors(config: "RunConfig") -> Iterator[str]:
+    """One line for each contradiction within a reward, and for a judge that is the run's."""
     yield from config.reward.errors("reward")
     yield from _same_judge_errors(config)
 

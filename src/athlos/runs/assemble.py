@@ -78,17 +78,27 @@ def open_data(run: RunConfig, loaded: LoadedModel | None, *, stages: StageStore)
 
 
 def for_training(
-    run: RunConfig, start: LoadedModel, *, applies_surgery: bool, load_base: LoadModel | None, stages: StageStore
+    run: RunConfig,
+    start: LoadedModel,
+    *,
+    applies_surgery: bool,
+    load_base: LoadModel | None,
+    stages: StageStore,
+    writer: LoadedModel | None = None,
 ) -> Assembly:
     """A phase ready to train: construction, surgery, selection and tuning, objective, and the method's module around.
 
     `applies_surgery` is False where the weights that the phase starts from have been through its surgery already;
-    `load_base` loads the model before all phases, and is None where `start` is that.
+    `load_base` loads the model before all phases, and is None where `start` is that. `writer` is what the construction
+    reads, where that is not `start`.
     """
     context = _context(run, start, load_base=load_base, stages=stages)
     assert context.data is not None
     reports = []
-    context.made = get_class(run.construct._target_)(run.construct).build(context=context)
+    read = context
+    if writer is not None:
+        read = _context(run, writer, load_base=load_base or (lambda: start), stages=stages)
+    context.made = get_class(run.construct._target_)(run.construct).build(context=read)
     if context.made is not None:
         reports.append(context.made.report)
     context.data = context.data.with_made(context.made)

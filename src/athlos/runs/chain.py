@@ -151,10 +151,12 @@ def chain(
         return assemble.load(run, base.model, stages=stages)
 
     for phase in phases:
-        begin = base if not trained or phase.start == "base" else _start_named(phase, trained)
+        begin = _start_named(phase, phase.start, trained, base=base)
+        writer = _start_named(phase, phase.made_by, trained, base=base) if phase.made_by else begin
         product = train(
             phase.run,
             start=begin,
+            writer=None if writer.key == begin.key else writer,
             stages=stages,
             phase=phase.name,
             load_base=None if begin is base else load_base,
@@ -177,14 +179,17 @@ def phases_of(run: RunConfig) -> list[Phase]:
         before = [other.name for other in phases[:position]]
         if phase.name in before:
             raise ConfigError(f"method: two phases are called '{phase.name}'")
-        if phase.start not in ("previous", "base", *before):
-            known = choices(phase.start, ["previous", "base", *before])
-            raise ConfigError(f"method: phase '{phase.name}' starts from '{phase.start}'{known}")
+        for does, name in (("starts from", phase.start), ("is made by", phase.made_by or phase.start)):
+            if name not in ("previous", "base", *before):
+                known = choices(name, ["previous", "base", *before])
+                raise ConfigError(f"method: phase '{phase.name}' {does} '{name}'{known}")
     return [phase for phase in phases if phase.run.num_steps]
 
 
-def _start_named(phase: Phase, trained: Mapping[str, Trained]) -> Start:
-    name = list(trained)[-1] if phase.start == "previous" else phase.start
+def _start_named(phase: Phase, name: str, trained: Mapping[str, Trained], *, base: Start) -> Start:
+    if not trained or name == "base":
+        return base
+    name = list(trained)[-1] if name == "previous" else name
     if name not in trained:
         raise ConfigError(f"method: phase '{phase.name}' starts from '{name}', which trains nothing")
     return trained[name].start

@@ -69,13 +69,18 @@ def start_from(product: Product, run: RunConfig) -> Start:
     return Start(model=model, key=product.key, surgery=plain(run)["surgery"])
 
 
-def training_stage(run: RunConfig, *, start: Start, build: Callable[[Path], None]) -> Stage:
-    """The stage of a training. Its inputs are the weights that it starts from and the files that it reads."""
+def training_stage(
+    run: RunConfig, *, start: Start, writer: Start | None = None, build: Callable[[Path], None]
+) -> Stage:
+    """The stage of a training. Its inputs are the weights that it starts from, those that its construction reads where
+    they are others, and the files that it reads."""
     source = build_source(run)
     splits = {"train": run.data.train_split, "val": run.data.val_split}
     inputs = {name: source.fingerprint(split) for name, split in splits.items() if split}
     if not isinstance(run.corpus, NoCorpusConfig):
         inputs["corpus"] = build_corpus(run, source=source).fingerprint()
+    if writer is not None:
+        inputs["made_by"] = writer.key
     return Stage(
         name=TRAINING,
         version=TRAINING_VERSION,
@@ -90,6 +95,7 @@ def train(
     run: RunConfig,
     *,
     start: Start,
+    writer: Start | None = None,
     stages: StageStore,
     phase: str = "train",
     load_base: "LoadModel | None" = None,
@@ -98,7 +104,8 @@ def train(
     saved: Callable[[], None] | None = None,
     may_train: bool = True,
 ) -> Product:
-    """The trained weights of a run or phase, trained now if they are not there.
+    """The trained weights of a run or phase, trained now if they are not there. `writer` is what its construction
+    reads, where that is not `start`.
 
     `log_point` gets every point of the curve, also of one that was trained before; `saved` is called after each
     checkpoint. Training resumes where a killed process left it. Raises `ConfigError` where it `may_train` nothing and
@@ -117,6 +124,7 @@ def train(
                 applies_surgery=start.needs_surgery(run),
                 load_base=load_base,
                 stages=stages,
+                writer=None if writer is None else assemble.load(run, writer.model, stages=stages),
             )
 
         _Training(
@@ -129,7 +137,7 @@ def train(
             is_writer=stages.is_writer,
         ).do(assembly)
 
-    stage = training_stage(run, start=start, build=build)
+    stage = training_stage(run, start=start, writer=writer, build=build)
     if not may_train and not stages.ready(stage):
         raise ConfigError(
             f"model.source: {run.study} is not trained yet, which one process must do: "

@@ -19,6 +19,7 @@ from athlos.errors import NumericalError, TrainingError
 from athlos.generation.interface import Decoding, Engine, Prediction, Request
 from athlos.models.added_loss import added_loss
 from athlos.models.forward import causal_model
+from athlos.models.own_rate import OwnRate
 from athlos.models.sites import backbone
 from athlos.objectives.config import NextTokenConfig
 from athlos.objectives.next_token import NextTokenObjective
@@ -186,7 +187,12 @@ class MethodModule(pl.LightningModule, Generic[MethodT]):
 
     def configure_optimizers(self) -> Any:
         train = self.config.train
-        optimizer = build_optimizer(self.model, train, beside=self.objective_parameters)
+        own = [module for module in self.modules() if isinstance(module, OwnRate)]
+        at_own_rate = {parameter for module in own for parameter in module.parameters()}
+        beside = [parameter for parameter in self.objective_parameters if parameter not in at_own_rate]
+        optimizer = build_optimizer(self.model, train, beside=beside)
+        for module in own:
+            optimizer.add_param_group({"params": list(module.parameters()), "lr": module.lr, "weight_decay": 0.0})
         num_steps = train.schedule_steps or train.schedule_start + train.max_steps
         schedule = LambdaLR(optimizer, lambda step: lr_factor(train.schedule_start + step, num_steps, train=train))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

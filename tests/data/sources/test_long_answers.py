@@ -107,6 +107,19 @@ def test_clapnq_names_the_place_of_a_broken_line(clapnq_folder: Path, row: Any, 
 
 
 @pytest.mark.shared
+def test_clapnq_shares_one_file_out_by_a_hash(tmp_path: Path) -> None:
+    """No question is trained on and tested."""
+    name = "clapnq_dev_answerable.jsonl"
+    write_lines(tmp_path / name, *[{**ONE_ROUND, "id": str(number)} for number in range(200)])
+    both = f"data.files={{train: [{name}], dev: [{name}]}}"
+    shared = source("clapnq", tmp_path, both, "data.test_share=0.3")
+    splits = [{record.identifier for record in shared.records(split)} for split in ("train", "dev")]
+    assert splits[0].isdisjoint(splits[1])
+    assert len(splits[0] | splits[1]) == 200
+    assert 40 <= len(splits[1]) <= 80
+    assert shared.fingerprint("dev") != source("clapnq", tmp_path, both).fingerprint("dev")
+
+
 def test_clapnq_real_files(shared_data: Path) -> None:
     reader = source("clapnq", shared_data / "clapnq")
     records = list(reader.records("dev"))

@@ -6,12 +6,16 @@ the record's `answer`; all of them, in file order, stand in `meta["references"]`
 best match over them.
 """
 
+import random
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from athlos.config.fields import at_least, bounded
 from athlos.config.schema import DataConfig
+from athlos.data.near_passages import with_documents
 from athlos.data.records import LongAnswerRecord, Passage, Record
 from athlos.data.rows import Row, check_split, json_rows, parse_rows
 from athlos.data.source import Source, data_part
@@ -21,6 +25,11 @@ from athlos.data.source import Source, data_part
 class ClapNqConfig(DataConfig):
     files: dict[str, list[str]] = field(default_factory=dict)
     """File names below `data.dir` of each split, read one after another."""
+    num_passages: int = at_least(1, default=1)
+    """Passages of a question: its own, and lexically close ones of other questions of the split, at random places."""
+    test_share: float = bounded("[0, 1)", default=0.0)
+    """Where one file serves several splits: the share of its questions, by a hash of their identifiers, that the tested
+    split has for itself. 0 = splits are what their files are."""
 
 
 class ClapNqSource(Source[ClapNqConfig]):
@@ -31,8 +40,27 @@ class ClapNqSource(Source[ClapNqConfig]):
         return [self.file(name) for name in self.config.files[split]]
 
     def read(self, split: str) -> Iterator[Record]:
+        if self.config.num_passages == 1:
+            yield from self._questions(split)
+            return
+        for record in with_documents(list(self._questions(split)), num_documents=self.config.num_passages):
+            random.Random(record.identifier).shuffle(record.passages)
+            yield record
+
+    def _questions(self, split: str) -> Iterator[LongAnswerRecord]:
         for path in self.files(split):
-            yield from parse_rows(self, json_rows(path, self.bad), _record)
+            for record in parse_rows(self, json_rows(path, self.bad), _record):
+                if self._is_of(record, split):
+                    yield record
+
+    def fingerprint(self, split: str) -> str:
+        share = self.config.test_share
+        return super().fingerprint(split) + (f":{share:g}" if share else "")
+
+    def _is_of(self, record: Record, split: str) -> bool:
+        share = self.config.test_share
+        is_tested = zlib.crc32(record.identifier.encode()) / 2**32 < share
+        return not share or is_tested == (split == self.config.test_split)
 
 
 def _record(row: Row) -> LongAnswerRecord:

@@ -1,0 +1,1 @@
+"""START: a model teaches itself to answer with citations."""

@@ -1,6 +1,7 @@
 """The suite of answers over documents: scores by hand, rows, and what it refuses."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from tests.assembled import suite_of
@@ -74,7 +75,7 @@ def test_rows_say_what_supports_each_sentence() -> None:
     ]
     assert found.predictions[1]["faith"] is None
     assert [row["class"] for row in found.predictions[1:]] == ["refused", "empty"]
-    assert found.signatures["citations"] == "alce|mode:strict|splitter:sentences|by answer"
+    assert found.signatures["citations"] == "alce|mode:strict|splitter:sentences|by answer, language"
     assert found.signatures["judge"] == "words:0"
 
 
@@ -112,6 +113,19 @@ def test_one_worked_example_is_shown_and_is_no_test_item() -> None:
     with pytest.raises(DataError, match="'a' and 0 more are in the training split and in the test"):
         grounded(LONG, TEXTS, "eval.shots=1", shots_pool=[*pool, LONG[0]])
     grounded(LONG, TEXTS, shots_pool=LONG)  # nothing is shown
+
+
+def test_means_over_data_sets() -> None:
+    records = [replace(record, meta={"source": source}) for record, source in zip(LONG, "xyx", strict=True)]
+    found, _ = grounded(
+        records,
+        {"a": "Rome is old [1].", "b": "Rome is new [1].", "c": "Rome is new [1]."},
+        "eval.suites.grounded.by=source",
+    )
+    assert (found.metrics["faith/x"], found.metrics["faith/y"], found.metrics["faith"]) == (1 / 2, 0, 1 / 4)
+    assert found.metrics["cite_f1/x"] == 1 / 2
+    with pytest.raises(DataError, match="question 'a' has no 'kind'"):
+        grounded(records, TEXTS, "eval.suites.grounded.by=kind")
 
 
 def test_what_is_refused() -> None:

@@ -103,6 +103,9 @@ class GroundedConfig(SuiteConfig):
     splitter: str = one_of(*SPLITTERS)
     """What cuts an answer into sentences: `sentences` by the marks of each script, `punkt` as ALCE's program does, or
     `commas` into the items of a list, each judged behind the question (QAMPARI)."""
+    by: str = ""
+    """Key of `meta` whose values are the groups that means are over, such as `source` of data=groundbench; empty = the
+    languages."""
 
     def errors(self, path: str, *, run: "RunConfig") -> Iterator[str]:
         if not isinstance(run.judge, ScoringJudgeConfig):

@@ -1,15 +1,21 @@
-"""`data=groundbench`: questions whose documents suffice, as a judge sees it, in the order of the official files."""
+"""`data=groundbench`: questions whose documents suffice, as a judge sees it, in the order of the official files.
+
+A record is a question, at most `max_documents` documents, and a reference whose citations, where it has some, are the
+numbers of these documents.
+"""
 
 import json
 import logging
 import random
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from athlos.data.records import LongAnswerRecord, Passage, Record
 from athlos.data.source import Source, files_hash, read_lines
-from athlos.data.sources.groundbench import GroundBenchConfig, source_of, unified
+from athlos.data.sources.groundbench import GroundBenchConfig, source_of
+from athlos.data.sources.quotesum import QUOTATION
 from athlos.errors import DataError
 from athlos.judging.answers import passage_text
 from athlos.judging.building import build_judge
@@ -19,12 +25,23 @@ from athlos.judging.support import joint_scores, scores_of
 from athlos.judging.windows import windows
 from athlos.retrieval.analysers import analyser
 from athlos.stages import Stage, StageStore, cache_dir
-from athlos.text.citations import CitedAnswer, read_citations, renumbered
+from athlos.text.citations import (
+    BY_LANGUAGE,
+    CitedAnswer,
+    read_citations,
+    renumbered,
+    with_citations,
+    without_citations,
+)
 
 log = logging.getLogger(__name__)
 
 VERSION = 1
 """Raised when the same files and judge give other records."""
+_ADDRESS = re.compile(r"\s*\[(\d+)\]\s*(?:https?://\S+)?\s*")
+"""What stands before the text of a piece of evidence of ExpertQA: its number, and where it was found."""
+SOURCE = "source"
+"""Key of `meta`: the data set that a question is from."""
 RECORDS = "records.jsonl"
 SHAPES = ("max_documents", "num_documents", "max_words")
 """Keys of the config that say how a record looks."""
@@ -103,6 +120,52 @@ class GroundBenchSource(Source[GroundBenchConfig]):
 
     def _cut(self, passage: Passage) -> Passage:
         return replace(passage, text=windows(passage.text, num_words=self.config.max_words)[0], sentences=[])
+
+
+def unified(records: Iterator[Record], name: str, *, max_documents: int) -> Iterator[LongAnswerRecord]:
+    """Records of a data set in the one schema; those without a reference or a document are left out."""
+    for record in records:
+        assert isinstance(record, LongAnswerRecord)
+        form = {"expertqa": _expertqa, "quotesum": _quotesum}.get(name, lambda same: same)(record)
+        documents = [passage for passage in form.passages if passage.text.strip()][:max_documents]
+        answer = form.answer.strip()
+        if not (answer and documents):
+            continue
+        numbers = {int(document.identifier or place): place for place, document in enumerate(documents, start=1)}
+        try:
+            answer = renumbered(answer, numbers)
+        except DataError:  # it cites what is not there as text
+            answer = without_citations(answer)
+        yield LongAnswerRecord(
+            identifier=f"{name}/{record.identifier}",
+            language=record.language,
+            question=record.question,
+            answer=answer,
+            passages=[replace(document, identifier=str(place)) for place, document in enumerate(documents, start=1)],
+            short_answers=record.short_answers,
+            meta={SOURCE: name},
+        )
+
+
+def _expertqa(record: LongAnswerRecord) -> LongAnswerRecord:
+    """The answer as the expert revised it, over the evidence of its claims: that which has a text below its address."""
+    texts: dict[str, str] = {}
+    for evidence in (text for claim in record.claims for text in claim.evidence):
+        address = _ADDRESS.match(evidence)
+        if address and evidence[address.end() :].strip():
+            texts.setdefault(address[1], evidence[address.end() :])
+    passages = [Passage(title="", text=text, identifier=number) for number, text in texts.items()]
+    return replace(record, answer=record.meta["revised_answer"], passages=passages)
+
+
+def _quotesum(record: LongAnswerRecord) -> LongAnswerRecord:
+    """Each sentence with the sources that it quotes, which `[ 2 these words ]` marks, as citations."""
+    sentences = []
+    for piece in BY_LANGUAGE.split(record.answer, record.language):
+        quoted = [int(number) for number in QUOTATION.findall(piece)]
+        words = QUOTATION.sub(lambda mark: mark.group()[1:-1].split(maxsplit=1)[1].strip(), piece)
+        sentences.append(with_citations(words, quoted))
+    return replace(record, answer="".join(sentences))
 
 
 def _reference(record: LongAnswerRecord) -> CitedAnswer:

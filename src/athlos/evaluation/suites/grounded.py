@@ -3,9 +3,9 @@
 `faith` is the share of sentences that the documents support, all joined; ALCE's citation scores are those of
 `evaluation/citation.py`; `correct` and `em` look for short gold answers, `claim_recall` for claims, where the data have
 some. Beside them stands what makes such scores easy: the length of the answer, how much of it is copied, how much of
-the reference it covers. All are means over answers, then over languages. What the run's judge decided ends in
-`@reward_judge` where the training was rewarded by the same judge. Citations are not part of the text that is judged,
-matched or counted.
+the reference it covers. All are means over answers, then over languages, or over the groups that `by` names. What the
+run's judge decided ends in `@reward_judge` where the training was rewarded by the same judge. Citations are not part of
+the text that is judged, matched or counted.
 """
 
 import math
@@ -94,7 +94,7 @@ class GroundedSuite:
         joint = joint_scores(judge.judge, answers, documents)
         judged = self._judged(read, supports, joint, judge)
         plain = _plain(read, asked)
-        splitter = splitter_named(self.config.splitter).name
+        splitter, by = splitter_named(self.config.splitter).name, self.config.by or "language"
         result = SuiteResult(
             predictions=asked.rows(
                 [one.reference for one in read],
@@ -106,17 +106,24 @@ class GroundedSuite:
             signatures={
                 **asked.signatures,
                 **judge.signatures,
-                "citations": f"alce|mode:{self.config.mode.value}|splitter:{splitter}|by answer",
+                "citations": f"alce|mode:{self.config.mode.value}|splitter:{splitter}|by answer, {by}",
                 "overlap": "words unstemmed",
             },
         )
+        groups = [self._group(record) for record in asked.records]
         for name, values in judged.items():
-            self._add(result, name, values, asked.languages, suffix=judge.suffix)
-        f1 = macro_f1("cite_f1", judged["cite_rec"], judged["cite_prec"], asked.languages, evaluation=self.run.eval)
+            self._add(result, name, values, groups, suffix=judge.suffix)
+        f1 = macro_f1("cite_f1", judged["cite_rec"], judged["cite_prec"], groups, evaluation=self.run.eval)
         result.add(*({f"{key}{judge.suffix}": value for key, value in of_f1.items()} for of_f1 in f1))  # type: ignore[arg-type]
         for name, values in plain.items():
-            self._add(result, name, values, asked.languages)
+            self._add(result, name, values, groups)
         return result
+
+    def _group(self, record: GroundedRecord) -> str:
+        by = self.config.by
+        if by and by not in record.meta:
+            raise DataError(f"question '{record.identifier}' has no '{by}', by which eval.suites.grounded.by groups")
+        return str(record.meta[by]) if by else record.language
 
     def _read(self, record: GroundedRecord, text: str, passages: Sequence[Passage]) -> Read:
         if not passages:
@@ -161,10 +168,10 @@ class GroundedSuite:
         return scores
 
     def _add(
-        self, result: SuiteResult, name: str, values: Sequence[float], languages: Sequence[str], *, suffix: str = ""
+        self, result: SuiteResult, name: str, values: Sequence[float], groups: Sequence[str], *, suffix: str = ""
     ) -> None:
         mean = MacroMean(name, evaluation=self.run.eval)
-        mean.update(values, languages)
+        mean.update(values, groups)
         metrics, details = mean.compute()
         result.add(
             {f"{key}{suffix}": value for key, value in metrics.items()},

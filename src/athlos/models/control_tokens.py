@@ -72,7 +72,9 @@ def add_control_tokens(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizer
         with quiet_transformers():
             model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     head: Any = model.get_output_embeddings()
-    for matrix in {id(one.weight): one.weight for one in (model.get_input_embeddings(), head)}.values():
+    embedding = cast(nn.Embedding, model.get_input_embeddings())  # resizing makes a new one
+    matrices: dict[int, Tensor] = {id(weight): weight for weight in (embedding.weight, head.weight)}
+    for matrix in matrices.values():
         matrix[list(ids)] = matrix[: min(ids)].float().mean(0).to(matrix.dtype)
     bias = dict(head.named_parameters()).get("bias")
     if bias is not None:

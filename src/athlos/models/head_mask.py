@@ -24,8 +24,8 @@ def sharing_heads(found: Backbone, heads: Iterable[tuple[int, int]], *, follow: 
     attends to at work in the others.
     """
     owners: list[int] = []
-    for layer in found.layers:
-        owners.append(layer.index if "q" in layer.sites else owners[-1])
+    for decoder_layer in found.layers:
+        owners.append(decoder_layer.index if "q" in decoder_layer.sites else owners[-1])
     groups = {owner: [layer for layer, of in enumerate(owners) if of == owner] for owner in set(owners)}
     silenced = set()
     for layer, head in heads:

@@ -41,7 +41,7 @@ def _masked(study: str, metric: str, count: int) -> Comparison:
         against=Measure(metric=f"test/{metric}@mask{count}_random", where={}),
         compare=Compare.DIFFERENCE,
         direction=DOWN,
-        where={"study": study},
+        where={"study": study, "eval.suites.heads.detect.mode": "forced"},
     )
 
 

@@ -1,7 +1,7 @@
 """The loss behind control tokens against a loop over answers; which weights move; what raises; a whole run.
 
-Sabotages that were tried and that these tests catch: [POS] and [NEG] swapped, a mean over the batch's tokens in place
-of the answer's, the token before the begin token, the token as a target, the frozen rest of the embedding trained.
+What they are written against: [POS] and [NEG] swapped, a mean over the batch's tokens in place of the answer's, the
+token before the begin token, the token as a target, the frozen rest of the embedding trained.
 """
 
 import copy

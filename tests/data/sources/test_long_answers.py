@@ -120,6 +120,11 @@ def test_clapnq_shares_one_file_out_by_a_hash(tmp_path: Path) -> None:
     assert shared.fingerprint("dev") != source("clapnq", tmp_path, both).fingerprint("dev")
 
 
+def test_clapnq_with_passages_of_other_questions_is_other_data(clapnq_folder: Path) -> None:
+    with_others = source("clapnq", clapnq_folder, "data.num_passages=3")
+    assert with_others.fingerprint("dev") != source("clapnq", clapnq_folder).fingerprint("dev")
+
+
 def test_clapnq_real_files(shared_data: Path) -> None:
     reader = source("clapnq", shared_data / "clapnq")
     records = list(reader.records("dev"))

@@ -32,6 +32,10 @@ class ClapNqConfig(DataConfig):
     split has for itself. 0 = splits are what their files are."""
 
 
+PLAIN = {"test_share": 0.0, "num_passages": 1}
+"""Values with which a split is what its files say."""
+
+
 class ClapNqSource(Source[ClapNqConfig]):
     record_type = LongAnswerRecord
 
@@ -50,12 +54,14 @@ class ClapNqSource(Source[ClapNqConfig]):
     def _questions(self, split: str) -> Iterator[LongAnswerRecord]:
         for path in self.files(split):
             for record in parse_rows(self, json_rows(path, self.bad), _record):
+                assert isinstance(record, LongAnswerRecord)
                 if self._is_of(record, split):
                     yield record
 
     def fingerprint(self, split: str) -> str:
-        share = self.config.test_share
-        return super().fingerprint(split) + (f":{share:g}" if share else "")
+        values = vars(self.config)
+        changed = [f"{name}={values[name]:g}" for name, plain in PLAIN.items() if values[name] != plain]
+        return ":".join([super().fingerprint(split), *changed])
 
     def _is_of(self, record: Record, split: str) -> bool:
         share = self.config.test_share

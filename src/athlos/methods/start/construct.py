@@ -172,7 +172,7 @@ def queries(context: PartContext, *, most: int) -> list[LongAnswerRecord]:
     if split is None:
         raise DataError(f"method=start: data={run.data.name} names no training split to take queries from")
     asked = {_normal(record) for record in context.data.source.records(test)} if test else set()
-    found = []
+    found: list[LongAnswerRecord] = []
     for record in context.data.records(split):
         if not isinstance(record, LongAnswerRecord):
             raise DataError(f"method=start: data={run.data.name} holds records that are no questions for long answers")

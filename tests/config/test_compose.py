@@ -97,6 +97,10 @@ def test_a_mistake_gives_one_line_that_names_the_key(overrides: list[str], expec
         (["+suite@eval.suites.qa=qaa"], "suite: got 'qaa'; did you mean 'qa'?"),
         (["eval.suites.perplexity.strid=9"], "unknown key; did you mean 'eval.suites.perplexity.stride'?"),
         (["+eval.suites.perplexity.strid=9"], "eval.suites.perplexity.strid: unknown key; did you mean 'stride'?"),
+        (
+            ["experiment=rhio/lab", "construct=none"],
+            "construct.judge: conf/experiment/rhio/lab.yaml sets it, but construct=none has no such key",
+        ),
         (["experiment=lang/lab", "eval=qa"], "conf/experiment/lang/lab.yaml sets it, but eval=qa has no such key"),
         (["reward=sum", "reward.parts.em.rule=x"], "to add a reward write +reward@reward.parts.em=<reward>, one of"),
         (["eval.suites.perplexity.stride=0"], "eval.suites.perplexity.stride: got 0, expected an integer >= 1"),

@@ -262,6 +262,8 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     text = "\n".join(filter(None, chain))
     if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
         return unknown_option(found.group(1), found.group(2))
+    if found := re.search(r"In '([^']+)': Could not override '\w+@([^']+)'", text):
+        return _set_in_vain(found.group(2), file=found.group(1), overrides=overrides)
     if found := re.search(r"Could not override '([^']+)'", text):
         key = found.group(1)
         return f"{key}: unknown key{_nearest_key(key, overrides)}"
@@ -281,16 +283,23 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
     if key and (moved := new_key(key.group(1))):
         return f"{key.group(1)}: moved to {moved}"
     if key and (found := re.search(r"In '([^']+)': ConfigKeyError raised while composing config", text)):
-        group = key.group(1).partition(".")[0]
-        chosen = next((item for item in reversed(overrides) if item.startswith(f"{group}=")), f"the chosen {group}")
-        return f"{key.group(1)}: conf/{found.group(1)}.yaml sets it, but {chosen} has no such key"
+        return _set_in_vain(key.group(1), file=found.group(1), overrides=overrides)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{key.group(1)}: {first}" if key else first
+
+
+def _set_in_vain(key: str, *, file: str, overrides: Sequence[str]) -> str:
+    """The line for a key that a file of `conf/` sets below a group for which another part was chosen."""
+    group = key.partition(".")[0]
+    chosen = next((item for item in reversed(overrides) if item.startswith(f"{group}=")), f"the chosen {group}")
+    return f"{key}: conf/{file}.yaml sets it, but {chosen} has no such key"
 
 
 def _nearest_key(key: str, overrides: Sequence[str]) -> str:
     """Suggest the nearest key of the config that the group choices give; in a free mapping, how to add an entry."""
     groups = [item for item in overrides if re.split("[@=]", item.lstrip("+~"))[0] in GROUPS]
+    if groups == list(overrides):
+        return ""  # the choices of groups contradict each other, so there is no config to find a key in
     config = compose_dict(groups)
     parent, _, name = key.rpartition(".")
     grandparent = parent.rpartition(".")[0]

@@ -28,5 +28,6 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
         name=LAB_STYLE,
         question=lambda record: " ".join([*documents(record), record.question]),
         answer=lambda record: " " + " ".join(evidence(record)),
+        stops=lambda record: ("\n",),
     )
 ]

@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 
 from athlos.config.compose import run_config
 from athlos.data.config import NoConstructConfig
-from athlos.errors import ConfigError, ConfigErrors
+from athlos.errors import ConfigErrors
 from athlos.methods.rhio.config import RhioConstructConfig
 from athlos.models.control_tokens import control_ids
 from athlos.objectives.config import ControlConfig, NextTokenConfig
@@ -86,7 +86,7 @@ def test_a_sweep_over_negatives_tunes_plainly_once(rhio: list[str], change: str)
     ("overrides", "message"),
     [
         (["method.sft.steps=4"], "expected less than train.max_steps = 4"),
-        (["objective=next_token"], "objective.control_lr: conf/experiment/rhio/lab.yaml sets it"),
+        (["objective=next_token"], "objective: got one without pairs, expected objective=control"),
         (["construct.negatives.source=other_model"], "generator: got self"),
         (["construct.detect.ask=what"], "a text with {question} in it"),
         (["construct.detect.lengths=[]"], "expected one or more integers >= 3"),
@@ -95,15 +95,9 @@ def test_a_sweep_over_negatives_tunes_plainly_once(rhio: list[str], change: str)
     ],
 )
 def test_configs_that_make_no_sense(rhio: list[str], overrides: list[str], message: str) -> None:
-    with pytest.raises(ConfigError) as error:
+    with pytest.raises(ConfigErrors) as error:
         run_config([*rhio, *overrides])
     assert message in str(error.value)
-
-
-def test_an_objective_without_pairs_is_refused() -> None:
-    parts = ["method=rhio", "construct=rhio", "objective=next_token", "data=lab_cases", "model=lab/tiny"]
-    with pytest.raises(ConfigErrors, match="objective: got one without pairs, expected objective=control"):
-        run_config(parts)
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_a_run_warms_up_imitates_from_the_base_and_prefers(
     assert metrics["construct/pairs_attr@1"] == metrics["construct/pairs_comp@1"] == 4
     for phase in ("", "@warmup", "@rft-1"):
         assert f"test/cite_f1@reward_judge{phase}" in metrics
-    assert "reward/margin" in (folder / "events" / "metrics.jsonl").read_text()
+    assert "reward/prefer-1/margin" in (folder / "events" / "metrics.jsonl").read_text()
     made = {path.name for path in cache.rglob("training/*/made/*")}
     assert made == {"warmup.jsonl", "synth_report.json", "samples_1.jsonl", "pairs_1.jsonl"}
     stages = [json.loads(path.read_text()) for path in cache.glob("training/*/stage.json")]

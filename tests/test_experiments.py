@@ -60,11 +60,13 @@ def smaller(config: RunConfig, *, name: str) -> list[str]:
         changes += [f"construct.select.{key}={value}" for key, value in select.items()]
         changes += ["construct.num_questions=4", "train.batch_size=2", "train.micro_batch_size=1"]
     if isinstance(config.construct, RhioConstructConfig):  # two steps make word salad
-        changes += ["construct.negatives.source=entity_swap", "construct.min_pairs=1"]
+        changes += ["construct.negatives.source=entity_swap", "construct.negatives.filters.less_faithful=false"]
+        changes.append("construct.min_pairs=1")
     if isinstance(config.construct, StartConstructConfig):  # two steps cite nothing rightly, so there are no pairs
-        changes.append("method.preference.pairs=none")
+        changes += ["method.preference.pairs=none", "train.batch_size=2", "train.micro_batch_size=1"]
     if "heads" in config.eval.suites and "lab" not in name:
-        changes += [f"eval.suites.heads.{change}" for change in ("counts=[0,10]", "detect.lengths=[512]")]
+        small = ("counts=[0,10]", "detect.lengths=[512]", "detect.num_depths=1", "detect.num_needles=2")
+        changes += [f"eval.suites.heads.{change}" for change in small]
     return changes
 
 

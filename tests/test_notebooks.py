@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 NUM_FIGURES = {
-    "clueanchor": 3,
+    "clueanchor": 4,
     "dapt": 8,
     "first_run": 1,
     "kmkc": 5,

@@ -76,10 +76,10 @@ def test_a_difference_is_that_of_the_pairs(tmp_path: Path):
 
 def test_pairs_go_by_seed_not_by_place(tmp_path: Path):
     """Pairs that are put together wrongly have another interval: this is what the seeds are for."""
-    write_arms(tmp_path, {1: (1.0, 1.1), 2: (2.0, 2.1), 3: (3.0, 3.1)})
+    write_arms(tmp_path, {1: (1.0, 1.1), 2: (2.0, 2.1), 3: (3.0, 3.1001)})
     row = row_of(tmp_path, lower())
-    assert (row.low, row.high) == pytest.approx((-0.1, -0.1), abs=FLOAT64)
-    wrong = estimate(Compare.DIFFERENCE, {1: 1.0, 2: 2.0, 3: 3.0}, {1: 2.1, 2: 3.1, 3: 1.1})
+    assert (row.low, row.high) == pytest.approx((-0.1, -0.1), abs=3e-4)
+    wrong = estimate(Compare.DIFFERENCE, {1: 1.0, 2: 2.0, 3: 3.0}, {1: 2.1, 2: 3.1001, 3: 1.1})
     assert wrong is not None
     assert wrong.value == pytest.approx(row.value, abs=FLOAT64)
     assert wrong.high > 0 > wrong.low
@@ -143,6 +143,18 @@ def test_one_run_has_the_interval_over_its_items(tmp_path: Path):
     assert row.verdict is Verdict.INCONCLUSIVE
 
 
+def test_seeds_that_are_alike_have_the_interval_over_items(tmp_path: Path):
+    details = {"test/nll": {"n": 48, "undefined": 0, "low": 0.97, "high": 1.03}}
+    for seed in (1, 2):
+        write_run(tmp_path / f"ours{seed}", config={**OURS, "seed": seed}, metrics={"test/nll": 1.0}, details=details)
+        write_run(tmp_path / f"other{seed}", config={**OTHER, "seed": seed}, metrics={"test/nll": 1.04}, details=details)
+    row = row_of(tmp_path, lower())
+    half = math.hypot(0.03, 0.03)
+    assert (row.low, row.high) == pytest.approx((-0.04 - half, -0.04 + half))
+    assert row.method == "interval of 2 seeds, all alike, over its 48 items or rounds"
+    assert row.verdict is Verdict.INCONCLUSIVE
+
+
 # The verdict
 
 
@@ -161,8 +173,8 @@ def test_the_other_direction_is_not_reproduced(tmp_path: Path):
         ({1: (1.5, 1.0), 2: (1.0, 1.0), 3: (1.1, 1.0)}, Verdict.INCONCLUSIVE),  # so it does on the other side
         ({1: (1.0, 1.5)}, Verdict.INCONCLUSIVE),  # one seed
         ({1: (1.5, 1.0)}, Verdict.INCONCLUSIVE),
-        ({1: (1.0, 1.0), 2: (1.0, 1.0)}, Verdict.NOT_REPRODUCED),  # equal is not lower
-        ({1: (1.0, 0.9), 2: (1.0, 0.9)}, Verdict.NOT_REPRODUCED),
+        ({1: (1.0, 1.1), 2: (1.0, 1.1)}, Verdict.INCONCLUSIVE),  # seeds that are alike have no spread
+        ({1: (1.0, 0.9), 2: (1.0, 0.9)}, Verdict.INCONCLUSIVE),
     ],
 )
 def test_the_value_alone_tells_nothing(tmp_path: Path, losses: dict[int, tuple[float, float]], verdict: Verdict):
@@ -187,9 +199,10 @@ def test_a_bar_moves_the_line(tmp_path: Path, bar: Any, direction: Direction, ve
 
 
 def test_a_named_bar_may_be_met(tmp_path: Path):
-    write_run(tmp_path / "a", metrics={"train/diverged": 0.0}, config={"seed": 1})
-    write_run(tmp_path / "b", metrics={"train/diverged": 0.0}, config={"seed": 2})
-    none = Comparison(ours=Measure(metric="train/diverged"), direction=Direction.DOWN, bar=0.0)
+    details = {"test/wrong": {"n": 48, "undefined": 0, "low": 0.0, "high": 0.0}}
+    write_run(tmp_path / "a", metrics={"test/wrong": 0.0}, details=details, config={"seed": 1})
+    write_run(tmp_path / "b", metrics={"test/wrong": 0.0}, details=details, config={"seed": 2})
+    none = Comparison(ours=Measure(metric="test/wrong"), direction=Direction.DOWN, bar=0.0)
     assert row_of(tmp_path, none).verdict is Verdict.REPRODUCED
 
 
@@ -292,7 +305,7 @@ def test_arms_that_differ_in_more_are_not_the_claim(tmp_path: Path):
 def test_a_target_stands_for_its_group(tmp_path: Path):
     for name, extra in (("a", {}), ("b", {"method._target_": "other.Module", "method.alpha": 2.0})):
         for seed in (1, 2):
-            write_run(tmp_path / f"{name}{seed}", config={"seed": seed, **extra}, metrics={"m": len(extra) + 1.0})
+            write_run(tmp_path / f"{name}{seed}", config={"seed": seed, **extra}, metrics={"m": seed + len(extra) * (10 + seed)})
     target = "athlos.methods.finetune.module.FinetuneModule"
     comparison = lower(
         ours=Measure(metric="m", where={"method._target_": target}),

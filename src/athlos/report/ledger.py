@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -210,13 +210,34 @@ def _estimate(comparison: Comparison, arms: Mapping[str, Arm]) -> Estimate | Non
             return None  # it was said not to depend on the seed
         values[name] = dict.fromkeys(seeds or list(values[name])[:1], one)
     found = estimate(comparison.compare, values["ours"], values.get("against"), values.get("origin"))
-    if found is None or comparison.compare is not Compare.VALUE or len(found.seeds) != 1 or comparison.ours.is_fixed:
+    if found is None or found.low != found.high or all(measure.is_fixed for measure in comparison.arms.values()):
         return found
-    detail = arms["ours"].records[found.seeds[0]].details.get(comparison.ours.metric)
-    if detail is None or detail.low is None or detail.high is None:
-        return found
-    method = f"interval of one run over its {detail.n} items or rounds"
-    return Estimate(value=found.value, low=detail.low, high=detail.high, method=method, seeds=found.seeds)
+    return _over_items(comparison, arms, found)
+
+
+def _over_items(comparison: Comparison, arms: Mapping[str, Arm], found: Estimate) -> Estimate:
+    """The estimate with the interval over test items, or rounds: one seed shows no spread, nor do seeds that are alike.
+
+    Those of two arms are added as if they had different items, which is wider than a paired interval. There is none for
+    a ratio, where an arm has none, and for two arms of one seed: what a seed moves is not in it.
+    """
+    is_one = len(found.seeds) == 1
+    runs = "one run" if is_one else f"{len(found.seeds)} seeds, all alike,"
+    details = [
+        record.details.get(comparison.arms[name].metric)
+        for name, arm in arms.items()
+        if (record := arm.records.get(found.seeds[0])) is not None
+    ]
+    spans = [(one.low, one.high) for one in details if one and one.low is not None and one.high is not None]
+    if len(spans) == len(arms) == 1:
+        low, high = spans[0]
+    elif len(spans) == len(arms) and comparison.compare is Compare.DIFFERENCE and not is_one:
+        half = math.hypot(*((high - low) / 2 for low, high in spans))
+        low, high = found.value - half, found.value + half
+    else:
+        return replace(found, low=None, high=None, method=found.method if is_one else f"{found.method}, all alike")
+    num_items = max(one.n for one in details if one)
+    return replace(found, low=low, high=high, method=f"interval of {runs} over its {num_items} items or rounds")
 
 
 def _mean(arm: Arm, found: Estimate) -> float:

@@ -129,8 +129,8 @@ CLAIMS = (
         comparisons=(
             Comparison(
                 label="deviation of layer 0 / last layer, lab",
-                ours=Measure(metric="diag/layer_gap/0", where=SLAM),
-                against=Measure(metric="diag/layer_gap/5", where=SLAM),
+                ours=Measure(metric="diag/layer_gap/0", where=SLAM, is_fixed=True),
+                against=Measure(metric="diag/layer_gap/5", where=SLAM, is_fixed=True),
                 compare=Compare.RATIO,
                 direction=Direction.UP,
                 where=LAB,

@@ -32,6 +32,7 @@ from athlos.generation.pipeline import solve_together
 from athlos.methods.clueanchor.construct import solver_of
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
+from athlos.retrieval.config import NoIndexConfig
 from athlos.retrieval.none import NoIndex
 from athlos.stages import StageStore
 
@@ -86,6 +87,7 @@ def main() -> None:
     tokenizer, records = byte_tokenizer(), questions(options.questions)
     requests = [Request(identifier=record.identifier, prompt="", record=record) for record in records]
     network = model()
+    assert isinstance(run.index, NoIndexConfig)
     no_index = NoIndex(run.index, corpus=None, stages=StageStore(Path()))
 
     def explored(engine: NativeEngine) -> list[int]:

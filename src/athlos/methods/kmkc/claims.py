@@ -142,7 +142,16 @@ CLAIMS = (
         text="accuracy decays with uncertainty as a exp(-bU) + c, on six models",
         source="figures 1 and 7; no number",
         tag=Tag.NOTE,
-        comparisons=(_value("lab, R2 of the base's fit", "profile/decay_r2", CDKC, bar=0.9),),
+        comparisons=(
+            _value("lab, R2 of the base's fit", "profile/decay_r2", CDKC, bar=0.9),
+            Comparison(
+                label="Qwen2.5-Coder-1.5B on facts of countries, b",
+                ours=Measure(metric="test/decay_b"),
+                direction=Direction.UP,
+                bar=0.0,
+                where={"study": "kmkc_world"},
+            ),
+        ),
     ),
     Claim(
         id="kmkc.regions",

@@ -132,10 +132,10 @@ class KmkcSuite:
         u_lo, u_hi = bounds(profiles, law, high=high, low=low)
         found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low) for profile in profiles]
         metrics = {f"region_share/{name}": found.count(name) / len(found) for name in Region}
+        intervals: dict[str, tuple[float, float]] = {}
         if law is not None:
             metrics |= {f"decay_{name}": getattr(law, name) for name in ("a", "b", "c", "r2")}
-            for name, ends in law.intervals.items():
-                metrics |= {f"decay_{name}_{end}": value for end, value in zip(("low", "high"), ends, strict=True)}
+            intervals = {f"decay_{name}": ends for name, ends in law.intervals.items()}
         metrics |= {"u_lo": u_lo, "u_hi": u_hi, "sample_acc": float(np.mean([p.acc for p in profiles]))}
         if all(REGION in record.meta for record in records):
             truth = [record.meta[REGION] for record in records]
@@ -144,7 +144,9 @@ class KmkcSuite:
                 of_true = [name for name, is_true in zip(found, truth, strict=True) if is_true == true]
                 for name in Region:
                     metrics[f"region_of_{true}/{name}"] = of_true.count(name) / len(of_true) if of_true else math.nan
-        result.add(metrics, {name: MetricDetail(n=len(profiles)) for name in metrics})
+        spans = {name: intervals.get(name, (None, None)) for name in metrics}
+        details = {name: MetricDetail(n=len(profiles), low=low, high=high) for name, (low, high) in spans.items()}
+        result.add(metrics, details)
         return [region.value for region in found]
 
     def _add_self_knowledge(

@@ -114,6 +114,7 @@ class KmkcConstruct:
                 config=self.config.profile,
                 style=run.prompt_style,
                 seed=run.seed,
+                has_entropies=True,
             )
             write_profiles(folder / PROFILE, profiles)
             law = law_of(profiles, seed=run.seed)

@@ -37,9 +37,12 @@ def profiled(
     config: ProfileConfig,
     style: str,
     seed: int,
+    has_entropies: bool = False,
     progress: Any = None,
 ) -> list[Profile]:
     """One profile a record, in order, of `num_samples` answers to its prompt.
+
+    `has_entropies`: with the entropies of the answers, which take a forward pass more.
 
     Raises `DataError` for a question whose answers are all empty, and for an engine without log-probabilities.
     """
@@ -60,7 +63,7 @@ def profiled(
         stop=sorted({stop for record in records for stop in stop_strings(record, style)}),
         progress=progress,
     )
-    entropies = _entropies(engine, asked, samples)
+    entropies = _entropies(engine, asked, samples) if has_entropies else [[] for _ in asked]
     return [
         profile_of(record, of_question, entropies=of_samples, max_tokens=config.max_answer_tokens, style=style)
         for record, of_question, of_samples in zip(records, samples, entropies, strict=True)

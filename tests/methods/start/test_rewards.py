@@ -169,7 +169,7 @@ def test_the_judge_of_the_evaluation_is_refused_unless_allowed(tmp_path):
     from tests.methods.start.made import COMPOSED, context_of
 
     from athlos.config.compose import run_config
-    from athlos.methods.start.construct import prepared_reward
+    from athlos.methods.start.rewards import prepared_reward
 
     same = ["judge@reward.judge=symbolic", "reward.judge.world=${data.world}"]
     with pytest.raises(ConfigError, match=r"reward.judge: is the run's judge, so the evaluation would measure"):

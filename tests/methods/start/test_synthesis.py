@@ -16,7 +16,7 @@ from athlos.data.records import Passage
 from athlos.errors import DataError
 from athlos.generation.interface import Sample
 from athlos.methods.start.config import Claims, SynthesisConfig
-from athlos.methods.start.construct import SynthesisConstruct, read_rows
+from athlos.methods.start.rows import read_rows
 from athlos.methods.start.synthesis import (
     Draft,
     DropError,
@@ -27,6 +27,7 @@ from athlos.methods.start.synthesis import (
     joined,
     titled,
 )
+from athlos.methods.start.warmup import SynthesisConstruct
 from athlos.text.citations import read_citations, renumbered
 
 

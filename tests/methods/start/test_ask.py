@@ -12,7 +12,7 @@ def test_an_answer_is_shown_with_its_citations_and_a_mark_for_each_sentence(tmp_
     notes = tmp_path / "notes"
     notes.mkdir()
     (notes / "rome.md").write_text("The mayor of Rome is Livia Carta.\n", encoding="utf-8")
-    (notes / "people.txt").write_text("Livia Carta was born in Ostia.\n", encoding="utf-8")
+    (notes / "people.txt").write_text("The mayor was born in Ostia.\n", encoding="utf-8")
     choice = {"index": 0, "finish_reason": "stop", "text": ANSWER, "message": {"role": "assistant", "content": ANSWER}}
     with running() as server:
         server.answer = lambda path, body: {

@@ -209,7 +209,7 @@ def test_answers_without_heads_join_the_failures(tmp_path, monkeypatch):
 
 
 def test_heads_are_silenced_in_the_weights_that_sampled(tmp_path):
-    """The real construct around a tiny model: what stands in `masked.jsonl` is what the model says without the heads."""
+    """The real construct around a tiny model: `masked.jsonl` holds what the model says without the heads."""
     context = context_of(tmp_path, "reward.robust=false", generator=Answers("whole", "thin"), model=tiny_model())
     config = replace(config_of(context.config, kinds=["attr", "comp"]), masked_heads=[[0, 1]])
     config.sample = replace(config.sample, max_new_tokens=6)

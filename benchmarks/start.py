@@ -6,7 +6,7 @@ A Llama of some two million parameters with random weights and bytes for tokens;
 512 tokens, answers have 64.
 
     prefill   N answers of a prompt that is read once, over N answers each of which reads it (bar: at most .5)
-    robust    both likelihoods of N answers in one batch, over the longer one alone, each row with its own prompt
+    robust    both likelihoods of N answers, over the longer one alone, each row with its own prompt
               (bar: at most 1.2)
 
 Ends in one JSON line: `prefill_ratio` and `robust_ratio`, medians over rounds. `--out` keeps it as a record that

@@ -142,6 +142,7 @@ def test_failed_samples_alone_are_skipped_and_counted(tmp_path):
     made = build(tmp_path, engine=Answers("shifted", "bare"), warm=4)
     assert len(made.records) == 4, "the warm-up set alone"
     assert made.report.metrics["construct/pass_rate@1"] == 0
+    assert made.report.metrics["construct/distinct@1"] == 1
     warm = build(tmp_path / "other", engine=Answers("whole"), warm=4)
     assert len(warm.records) == 8
     assert warm.key != build(tmp_path / "other", engine=Answers("whole")).key
@@ -258,7 +259,8 @@ def tiny_model():
 
 def record_and_samples():
     record = question()
-    texts = [ANSWERS[name].format(n=0) for name in ("whole", "thin", "shifted", "bare")] + ["Ada0 liked tea [9]."]
+    texts = [ANSWERS[name].format(n=0) for name in ("whole", "thin", "shifted", "bare")]
+    texts += ["Ada0 liked tea [9].", "Ada0 liked tea [0]."]
     return record, [read_sample(text, finished=True, record=record) for text in texts]
 
 
@@ -293,10 +295,11 @@ def test_robust_equals_a_loop_over_tokens(tmp_path, normalise):
         assert sample.robust == pytest.approx(robustness(*apart), rel=1e-9)
     assert order[ANSWERS["whole"].format(n=0)].robust == 1, "it cites all there are"
     assert order[ANSWERS["thin"].format(n=0)].robust < 1
-    assert order[ANSWERS["bare"].format(n=0)].robust == order["Ada0 liked tea [9]."].robust == 0
+    for text in (ANSWERS["bare"].format(n=0), "Ada0 liked tea [9].", "Ada0 liked tea [0]."):
+        assert order[text].robust == 0
 
 
-def test_both_likelihoods_of_all_answers_are_one_batch(tmp_path, monkeypatch):
+def test_each_likelihood_of_all_answers_is_one_batch(tmp_path, monkeypatch):
     seen = []
 
     def counted(model, batch, *, chunk_tokens):
@@ -307,9 +310,9 @@ def test_both_likelihoods_of_all_answers_are_one_batch(tmp_path, monkeypatch):
     record, samples = record_and_samples()
     text_of = context_of(tmp_path).data.text_of
     set_robust(tiny_model(), byte_tokenizer(), record, samples, text_of=text_of, normalise=Normalise.per_token)
-    assert seen == [6]
+    assert seen == [3, 3]
     set_robust(tiny_model(), byte_tokenizer(), record, samples[3:], text_of=text_of, normalise=Normalise.per_token)
-    assert seen == [6], "no answer with a citation, nothing to compute"
+    assert seen == [3, 3], "no answer with a citation, nothing to compute"
 
 
 def test_rows_are_padded_on_the_right_and_only_answers_are_targets():

@@ -24,6 +24,7 @@ from athlos.methods.start.synthesis import (
     cited_item,
     drafted,
     grouped,
+    irrelevant,
     joined,
     titled,
 )
@@ -165,6 +166,11 @@ def test_irrelevant_documents_are_near_and_support_no_claim():
         assert near.passages[0].text not in [document["text"] for document in item.documents], "it states a claim"
     with pytest.raises(DropError, match="no_irrelevant"):
         item_of(record, others=OtherPassages([record]))
+    draft = drafted(record, config_of().warmup, rng=random.Random(0))
+    others, reward = OtherPassages([record, question(1)]), reward_of()
+    assert len(irrelevant(record, draft, others=others, reward=reward, number=4)) == 4, "as many as there are"
+    with pytest.raises(DropError, match="no_irrelevant"):
+        irrelevant(record, draft, others=others, reward=reward, number=5)
 
 
 def test_a_prompt_that_lacks_documents_gets_near_ones():

@@ -112,7 +112,8 @@ def main() -> None:
         return NativeEngine(config, model=network, tokenizer=tokenizer)
 
     def asked(seed: int) -> Prompt:
-        return Prompt(token_ids=prompt, max_new_tokens=ANSWER_TOKENS, seed=seed)
+        """The prompt but for its first token: the engine reads equal ones once, whatever it is told."""
+        return Prompt(token_ids=[97 + seed, *prompt[1:]], max_new_tokens=ANSWER_TOKENS, seed=seed)
 
     def together() -> Any:
         return engine(True).generate([asked(0)], rule=rule, num_samples=options.answers, end_token_ids=NO_END)

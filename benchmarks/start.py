@@ -6,7 +6,7 @@ A Llama of some two million parameters with random weights and bytes for tokens;
 512 tokens, answers have 64.
 
     prefill   N answers of a prompt that is read once, over N answers each of which reads it (bar: at most .5)
-    robust    both likelihoods of N answers in one batch, over the longer one alone, each row with its own prompt
+    robust    both likelihoods of N answers, over the longer one alone, each row with its own prompt
               (bar: at most 1.2)
 
 Ends in one JSON line: `prefill_ratio` and `robust_ratio`, medians over rounds. `--out` keeps it as a record that
@@ -112,7 +112,8 @@ def main() -> None:
         return NativeEngine(config, model=network, tokenizer=tokenizer)
 
     def asked(seed: int) -> Prompt:
-        return Prompt(token_ids=prompt, max_new_tokens=ANSWER_TOKENS, seed=seed)
+        """The prompt but for its first token: the engine reads equal ones once, whatever it is told."""
+        return Prompt(token_ids=[97 + seed, *prompt[1:]], max_new_tokens=ANSWER_TOKENS, seed=seed)
 
     def together() -> Any:
         return engine(True).generate([asked(0)], rule=rule, num_samples=options.answers, end_token_ids=NO_END)

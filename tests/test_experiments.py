@@ -21,7 +21,7 @@ from athlos.runs.execute import execute
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 78
+NUM_EXPERIMENTS = 79
 
 
 def command_of(path: Path) -> list[str]:

@@ -195,7 +195,7 @@ def test_training_text_that_spells_a_token_raises(tmp_path: Path) -> None:
 def test_data_without_pairs(tmp_path: Path) -> None:
     rows = rows_of(tmp_path)
     rows.pairs_R3 = None
-    with pytest.raises(ConfigError, match="no pairs of answers"):
+    with pytest.raises(ConfigError, match=r"objective=control: data=.* has no preference pairs"):
         prepared(model_of(), rows, tmp_path)
 
 

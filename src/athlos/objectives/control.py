@@ -15,12 +15,13 @@ from torch import Tensor, nn
 
 from athlos.config.part_report import PartReport
 from athlos.data.batches import Unit
-from athlos.errors import ConfigError, DataError, TrainingError
+from athlos.errors import DataError, TrainingError
 from athlos.models.control_tokens import NEG, POS, ControlRows, add_control_tokens, num_before
 from athlos.models.forward import hidden_states
 from athlos.objectives.config import ControlConfig
 from athlos.objectives.next_token import gather_targets
 from athlos.objectives.policy import log_probs_of
+from athlos.objectives.preference import rows_of_pairs
 from athlos.parts import Loss, PartContext
 
 if TYPE_CHECKING:
@@ -62,18 +63,10 @@ class ControlObjective(nn.Module):
 
     def prepare(self, model: "PreTrainedModel", *, context: PartContext) -> PartReport:
         """Adds the tokens. Raises `ConfigError` for data without pairs, `DataError` for texts that spell a token."""
-        assert context.data is not None
-        split = context.config.data.train_split
-        assert split is not None
-        rows = context.data.rows(split)
-        if rows.pairs_R3 is None:
-            raise ConfigError(
-                f"objective=control: data={context.config.data.name} has no pairs of answers; expected records of "
-                "prompt, chosen and rejected, which construct=rhio makes"
-            )
+        rows = rows_of_pairs(context, objective="control")
         self.ids = add_control_tokens(model, context.tokenizer)
         if np.isin(rows.tokens_T, self.ids).any():
-            raise DataError(f"split '{split}' of data={context.config.data.name} spells {POS} or {NEG} in its text")
+            raise DataError(f"data={context.config.data.name}: a training text spells {POS} or {NEG}")
         self.front = num_before(context.tokenizer)
         self.rows = ControlRows(model, self.ids, lr=self.config.control_lr)
         return PartReport(

@@ -41,6 +41,20 @@ REFERENCE_VERSION = 1
 REFERENCE = "log_probs.npy"
 
 
+def rows_of_pairs(context: PartContext, *, objective: str) -> Rows:
+    """The rows of the training split, which are pairs. Raises `ConfigError` for data without preference pairs."""
+    assert context.data is not None
+    split = context.config.data.train_split
+    assert split is not None
+    rows = context.data.rows(split)
+    if rows.pairs_R3 is None:
+        raise ConfigError(
+            f"objective={objective}: data={context.config.data.name} has no preference pairs; expected records of "
+            "prompt, chosen and rejected"
+        )
+    return rows
+
+
 def answer_log_probs(
     model: "PreTrainedModel", batch: Mapping[str, Tensor], *, chunk_tokens: int
 ) -> tuple[Tensor, Tensor]:
@@ -97,15 +111,8 @@ class PreferenceObjective:
 
     def prepare(self, model: "PreTrainedModel", *, context: PartContext) -> PartReport:
         """Reads the reference log-probabilities. Raises `ConfigError` for data without preference pairs."""
-        assert context.data is not None
-        split = context.config.data.train_split
-        assert split is not None
-        rows = context.data.rows(split)
-        if rows.pairs_R3 is None:
-            raise ConfigError(
-                f"objective=preference: data={context.config.data.name} has no preference pairs; expected records of "
-                "prompt, chosen and rejected"
-            )
+        rows = rows_of_pairs(context, objective="preference")
+        assert rows.pairs_R3 is not None
         num_cut = int((rows.pairs_R3[:, 2] > 0).sum())
         words = f"{self.config.kind}: {len(rows)} pairs, {num_cut} prompts cut to train.max_length"
         metrics = {"data/pairs": float(len(rows)), "data/cut_prompts": float(num_cut)}

@@ -169,7 +169,7 @@ def test_the_judge_of_the_evaluation_is_refused_unless_allowed(tmp_path):
     from tests.methods.start.made import COMPOSED, context_of
 
     from athlos.config.compose import run_config
-    from athlos.methods.start.construct import prepared_reward
+    from athlos.methods.start.rewards import prepared_reward
 
     same = ["judge@reward.judge=symbolic", "reward.judge.world=${data.world}"]
     with pytest.raises(ConfigError, match=r"reward.judge: is the run's judge, so the evaluation would measure"):
@@ -179,3 +179,23 @@ def test_the_judge_of_the_evaluation_is_refused_unless_allowed(tmp_path):
     context.judge = prepared_reward(context).judge
     with pytest.raises(ConfigError, match=r"reward\.judge: is the run's judge"):
         prepared_reward(context)
+
+
+def test_a_score_at_the_threshold_supports():
+    pair = Pair("Ada liked tea.", "Ada liked tea.")
+    assert reward_of(judge=SentenceJudge(score=0.5)).supports([pair]) == {pair: True}
+
+
+def test_a_claim_that_another_one_entails_alone_stays_among_the_pooled():
+    class Stronger(SentenceJudge):
+        """Who liked strong tea liked tea, and not the other way round."""
+
+        def scores(self, pairs):
+            told = [premise.replace("strong tea.", "strong tea. Ada0 liked tea.") for premise, _ in pairs]
+            return super().scores([Pair(premise, pair.hypothesis) for premise, pair in zip(told, pairs, strict=True)])
+
+    record = question(facts=["Ada liked strong tea.", "Ada liked tea."])
+    texts = ["Ada0 liked strong tea [1].", "Ada0 liked tea [2]."]
+    samples = [read_sample(text, finished=True, record=record) for text in texts]
+    reward_of(judge=Stronger(), claims="pooled").score(record, samples, most=3)
+    assert [sample.compre for sample in samples] == [1, 0.5]

@@ -11,7 +11,7 @@ from tests.assembled import ready_to_train
 from athlos.config.compose import run_config
 from athlos.data.source import build_source
 from athlos.generation.interface import Sample
-from athlos.methods.start import construct as constructs
+from athlos.methods.start import samples as sampling
 from athlos.runs import assemble, chain
 from athlos.stages import StageStore, cache_dir
 from athlos.text.prompts import build_prompt
@@ -78,7 +78,7 @@ def test_a_run_warms_up_imitates_from_the_base_and_prefers(
 ):
     config = run_config(LAB)
     taught = Taught(config)
-    monkeypatch.setattr(constructs, "own_engine", lambda context: taught)
+    monkeypatch.setattr(sampling, "own_engine", lambda context: taught)
     code, out, error = run("run", *LAB, f"results_dir={cache.parent / 'results'}")
     assert code == 0, error
     folder = Path(out.splitlines()[-1])

@@ -8,13 +8,17 @@ import pytest
 import torch
 from tests.methods.start.made import SentenceJudge, context_of, question
 
-from athlos.errors import DataError
-from athlos.generation.interface import Sample
-from athlos.methods.start import construct as constructs
+from athlos.data.near_passages import with_documents
+from athlos.errors import ConfigError, DataError
+from athlos.generation.decoding import encoded
+from athlos.generation.interface import Request, Sample, SamplingRule, Silence
+from athlos.methods.start import samples as sampling
+from athlos.methods.start.asking import own_engine
 from athlos.methods.start.config import Normalise, SamplesConfig
-from athlos.methods.start.construct import SamplesConstruct, own_engine, read_rows
 from athlos.methods.start.likelihood import batch_of, set_robust, with_cited_alone
 from athlos.methods.start.rewards import read_sample, robustness
+from athlos.methods.start.rows import read_rows
+from athlos.methods.start.samples import SamplesConstruct
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.objectives.preference import answer_log_probs
 
@@ -138,6 +142,7 @@ def test_failed_samples_alone_are_skipped_and_counted(tmp_path):
     made = build(tmp_path, engine=Answers("shifted", "bare"), warm=4)
     assert len(made.records) == 4, "the warm-up set alone"
     assert made.report.metrics["construct/pass_rate@1"] == 0
+    assert made.report.metrics["construct/distinct@1"] == 1
     warm = build(tmp_path / "other", engine=Answers("whole"), warm=4)
     assert len(warm.records) == 8
     assert warm.key != build(tmp_path / "other", engine=Answers("whole")).key
@@ -164,7 +169,7 @@ def test_queries_that_the_test_asks_too_are_left_out(tmp_path):
 
 
 def test_a_stopped_sampling_asks_nothing_twice(tmp_path, monkeypatch):
-    monkeypatch.setattr(constructs, "QUERIES_AT_ONCE", 1)
+    monkeypatch.setattr(sampling, "QUERIES_AT_ONCE", 1)
 
     class Dies(Answers):
         def generate(self, prompts, **values: Any):
@@ -190,7 +195,7 @@ def test_answers_without_heads_join_the_failures(tmp_path, monkeypatch):
             for text in texts
         ]
 
-    monkeypatch.setattr(constructs, "answers_without_heads", silent)
+    monkeypatch.setattr(sampling, "answers_without_heads", silent)
     context = context_of(tmp_path, "reward.robust=false", generator=Answers("whole", "thin"))
     config = replace(config_of(context.config, kinds=["attr", "comp"]), masked_heads=[[0, 1], [2, 3]])
     made = SamplesConstruct(config).build(context=context)
@@ -202,6 +207,41 @@ def test_answers_without_heads_join_the_failures(tmp_path, monkeypatch):
     only = SamplesConstruct(replace(config, kinds=["comp"])).build(context=context)
     assert {pair.meta["type"] for pair in only.records} == {"comp"}
     assert len(asked) == 1
+
+
+def test_heads_are_silenced_in_the_weights_that_sampled(tmp_path):
+    """The real construct around a tiny model: `masked.jsonl` holds what the model says without the heads."""
+    context = context_of(tmp_path, "reward.robust=false", generator=Answers("whole", "thin"), model=tiny_model())
+    config = replace(config_of(context.config, kinds=["attr", "comp"]), masked_heads=[[0, 1]])
+    config.sample = replace(config.sample, max_new_tokens=6)
+    SamplesConstruct(replace(config, masked_heads=[])).build(context=context)
+    context.generator = None
+    made = SamplesConstruct(config).build(context=context)
+    [masked] = [path for path in made.files if path.name == "masked.jsonl"]
+    told = [row["samples"][0]["text"] for row in read_rows(masked)]
+    records = with_documents(context.data.records("train"), num_documents=5)
+    engine = own_engine(context)
+    prompts = [
+        encoded(engine, Request(identifier="", prompt=context.data.text_of(record)[0], record=record), max_new_tokens=6)
+        for record in records
+    ]
+
+    def answers(*heads):
+        silence = Silence(heads=heads, is_uniform=False, in_prompt=True, follows_sharing=False)
+        samples = engine.generate(prompts, rule=SamplingRule(), stop=["\n"], silence=silence)
+        return [sample.text.strip() for [sample] in samples]
+
+    assert told == answers((0, 1))
+    assert told != answers((0, 0))
+    with pytest.raises(ConfigError, match="head"):
+        SamplesConstruct(replace(config, masked_heads=[[0, 2]])).build(context=context)
+
+
+def test_the_same_pairs_of_two_iterations_have_files_of_their_own(tmp_path):
+    for number in (1, 2):
+        made = build(tmp_path, engine=Answers("whole", "thin"), kinds=["comp"], iteration=number)
+        assert made.files[-1].name == f"pairs_{number}.jsonl"
+        assert len(read_rows(made.files[-1])) == 4
 
 
 # -- Robust ------------------------------------------------------------------------------------------------------------
@@ -219,7 +259,8 @@ def tiny_model():
 
 def record_and_samples():
     record = question()
-    texts = [ANSWERS[name].format(n=0) for name in ("whole", "thin", "shifted", "bare")] + ["Ada0 liked tea [9]."]
+    texts = [ANSWERS[name].format(n=0) for name in ("whole", "thin", "shifted", "bare")]
+    texts += ["Ada0 liked tea [9].", "Ada0 liked tea [0]."]
     return record, [read_sample(text, finished=True, record=record) for text in texts]
 
 
@@ -254,10 +295,11 @@ def test_robust_equals_a_loop_over_tokens(tmp_path, normalise):
         assert sample.robust == pytest.approx(robustness(*apart), rel=1e-9)
     assert order[ANSWERS["whole"].format(n=0)].robust == 1, "it cites all there are"
     assert order[ANSWERS["thin"].format(n=0)].robust < 1
-    assert order[ANSWERS["bare"].format(n=0)].robust == order["Ada0 liked tea [9]."].robust == 0
+    for text in (ANSWERS["bare"].format(n=0), "Ada0 liked tea [9].", "Ada0 liked tea [0]."):
+        assert order[text].robust == 0
 
 
-def test_both_likelihoods_of_all_answers_are_one_batch(tmp_path, monkeypatch):
+def test_each_likelihood_of_all_answers_is_one_batch(tmp_path, monkeypatch):
     seen = []
 
     def counted(model, batch, *, chunk_tokens):
@@ -268,9 +310,9 @@ def test_both_likelihoods_of_all_answers_are_one_batch(tmp_path, monkeypatch):
     record, samples = record_and_samples()
     text_of = context_of(tmp_path).data.text_of
     set_robust(tiny_model(), byte_tokenizer(), record, samples, text_of=text_of, normalise=Normalise.per_token)
-    assert seen == [6]
+    assert seen == [3, 3]
     set_robust(tiny_model(), byte_tokenizer(), record, samples[3:], text_of=text_of, normalise=Normalise.per_token)
-    assert seen == [6], "no answer with a citation, nothing to compute"
+    assert seen == [3, 3], "no answer with a citation, nothing to compute"
 
 
 def test_rows_are_padded_on_the_right_and_only_answers_are_targets():

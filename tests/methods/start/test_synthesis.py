@@ -16,7 +16,7 @@ from athlos.data.records import Passage
 from athlos.errors import DataError
 from athlos.generation.interface import Sample
 from athlos.methods.start.config import Claims, SynthesisConfig
-from athlos.methods.start.construct import SynthesisConstruct, read_rows
+from athlos.methods.start.rows import read_rows
 from athlos.methods.start.synthesis import (
     Draft,
     DropError,
@@ -24,9 +24,11 @@ from athlos.methods.start.synthesis import (
     cited_item,
     drafted,
     grouped,
+    irrelevant,
     joined,
     titled,
 )
+from athlos.methods.start.warmup import SynthesisConstruct
 from athlos.text.citations import read_citations, renumbered
 
 
@@ -164,6 +166,11 @@ def test_irrelevant_documents_are_near_and_support_no_claim():
         assert near.passages[0].text not in [document["text"] for document in item.documents], "it states a claim"
     with pytest.raises(DropError, match="no_irrelevant"):
         item_of(record, others=OtherPassages([record]))
+    draft = drafted(record, config_of().warmup, rng=random.Random(0))
+    others, reward = OtherPassages([record, question(1)]), reward_of()
+    assert len(irrelevant(record, draft, others=others, reward=reward, number=4)) == 4, "as many as there are"
+    with pytest.raises(DropError, match="no_irrelevant"):
+        irrelevant(record, draft, others=others, reward=reward, number=5)
 
 
 def test_a_prompt_that_lacks_documents_gets_near_ones():

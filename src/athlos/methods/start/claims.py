@@ -12,6 +12,8 @@ FULL = {
     "method.iterations": 2,
     "method.preference.pairs": "both",
     "method.attach": "model",
+    "construct.warmup.num_queries": 60,
+    "construct.warmup.verify": True,
     "reward.robust": True,
     "train.max_steps": 60,
 }

@@ -220,7 +220,7 @@ class StartConfig(MethodConfig):
         if is_warm:
             newest = "warmup"
             synthesis = SynthesisConfig(
-                _target_=f"{_FOLDER}.construct.SynthesisConstruct",
+                _target_=f"{_FOLDER}.warmup.SynthesisConstruct",
                 cite=construct.cite,
                 warmup=construct.warmup,
             )
@@ -232,7 +232,7 @@ class StartConfig(MethodConfig):
         for number in range(1, self.iterations + 1):
             written_by = newest
             best = SamplesConfig(
-                _target_=f"{_FOLDER}.construct.SamplesConstruct",
+                _target_=f"{_FOLDER}.samples.SamplesConstruct",
                 cite=construct.cite,
                 warmup=construct.warmup if is_warm else replace(construct.warmup, num_queries=0),
                 sample=construct.sample,
@@ -401,7 +401,7 @@ PARTS = [
         group="construct",
         name="start",
         schema=StartConstructConfig,
-        target=f"{_FOLDER}.construct.SynthesisConstruct",
+        target=f"{_FOLDER}.warmup.SynthesisConstruct",
         check=_construct_errors,
         summary="cited answers written backwards, samples with rewards, and pairs of samples",
     ),

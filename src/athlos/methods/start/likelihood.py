@@ -45,21 +45,27 @@ def set_robust(
     text_of: TextOf,
     normalise: Normalise,
 ) -> None:
-    """Sets Robust of all samples to one question, both likelihoods of all in one batch.
+    """Sets Robust of all samples to one question; an answer without a citation, or with one of no document, has 0.
 
-    Prompts that several answers share are read once. An answer without a citation, or with one of no document, has 0.
+    A batch has the answers behind all documents, another those behind the cited ones; a prompt that several answers of
+    a batch share is read once. In one batch the short prompts of the second would be padded to the length of the first.
     """
     scored = [one for one in samples if one.cited and one.cited[0] >= 1 and one.cited[-1] <= len(record.passages)]
     if not scored:
         return
     scored.sort(key=lambda sample: sample.cited)  # equal prompts side by side
-    texts = [text_of(replace(record, answer=sample.text)) for sample in scored]
-    texts += [text_of(with_cited_alone(record, sample)) for sample in scored]
+
+    def log_probs(records: Sequence[LongAnswerRecord]) -> list[float]:
+        batch = batch_of(tokenizer, [text_of(one) for one in records])
+        sums_B, lengths_B = answer_log_probs(model, batch, chunk_tokens=CHUNK_TOKENS)
+        values: list[float] = (sums_B if normalise is Normalise.per_sequence else sums_B / lengths_B).tolist()
+        return values
+
     with evaluating(model):
-        sums_B, lengths_B = answer_log_probs(model, batch_of(tokenizer, texts), chunk_tokens=CHUNK_TOKENS)
-    values = (sums_B if normalise is Normalise.per_sequence else sums_B / lengths_B).tolist()
-    for sample, whole, cited in zip(scored, values[: len(scored)], values[len(scored) :], strict=True):
-        sample.robust = robustness(cited, whole)
+        whole = log_probs([replace(record, answer=sample.text) for sample in scored])
+        cited = log_probs([with_cited_alone(record, sample) for sample in scored])
+    for sample, *pair in zip(scored, cited, whole, strict=True):
+        sample.robust = robustness(*pair)
 
 
 def batch_of(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[tuple[str, str]]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""START: phases (`StartConfig.phases`) over the constructions of `construct.py`; each step is that of its objective.
+"""START: phases (`StartConfig.phases`) over what `warmup.py` and `samples.py` make; each step is that of its objective.
 
 What the warm-up is made of stands in `synthesis.py` and `cover.py`, what a sample is worth in `rewards.py` and
 `likelihood.py`, what is trained on of the samples in `selection.py`.

@@ -12,12 +12,14 @@ is the paper's, the exact form is ours.
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
 
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import ConfigError, DataError
 from athlos.judging.answers import passage_text
 from athlos.judging.building import build_judge
-from athlos.judging.config import ScoringJudgeConfig
+from athlos.judging.config import ScoringJudgeConfig, scoring_values
 from athlos.judging.interface import Judge, Pair
 from athlos.judging.support import cited_support, scores_of
 from athlos.methods.start.config import ClaimsOf, Combine, Gate, StartRewardConfig
@@ -137,6 +139,52 @@ class StartReward:
             if not any(entails[Pair(text, other)] and entails[Pair(other, text)] for other in kept):
                 kept.append(text)
         return kept
+
+
+def prepared_reward(context: PartContext) -> StartReward:
+    assert isinstance(context.config.reward, StartRewardConfig)
+    reward = StartReward(context.config.reward)
+    reward.prepare(context=context)
+    return reward
+
+
+def judge_values(reward: Any) -> dict[str, Any]:
+    """What decides the verdicts of the reward's judge."""
+    assert isinstance(reward, StartRewardConfig)
+    assert isinstance(reward.judge, ScoringJudgeConfig)
+    return {**scoring_values(reward.judge), "threshold": reward.judge.threshold}
+
+
+def sample_metrics(
+    groups: Sequence[Sequence[Sampled]], chosen: Sequence[Sampled | None], *, number: int
+) -> dict[str, float]:
+    """Of an iteration: shares of samples that pass, of queries that have one, means of the rewards, and forms."""
+    samples = [one for of_query in groups for one in of_query]
+    answered = [one for one in samples if one.sentences]
+
+    def mean(values: Iterable[float]) -> float:
+        return fmean([*values] or [0.0])
+
+    found = {
+        "construct/pass_rate": mean(_passes(one) for one in samples),
+        "construct/query_pass_rate": mean(any(map(_passes, of_query)) for of_query in groups),
+        "construct/chosen_rate": mean(one is not None for one in chosen),
+        "construct/format_rate": mean(one.is_read and not one.counts["none"] for one in samples),
+        "construct/sentences": mean(len(one.sentences) for one in answered),
+        "construct/words": mean(len(one.told.split()) for one in answered),
+        "construct/distinct": mean(len({one.text for one in of_query}) / len(of_query) for of_query in groups),
+        "reward/attr": mean(one.attr for one in samples),
+        "reward/compre": mean(one.compre for one in samples),
+        "reward/robust": mean(one.robust for one in samples),
+        "reward/reward": mean(one.reward for one in samples),
+    }
+    for name in ("normalised", "orphan", "out_of_range", "over3", "none"):
+        found[f"cite/{name}"] = float(sum(one.counts[name] for one in samples))
+    return {f"{name}@{number}": value for name, value in found.items()}
+
+
+def _passes(sample: Sampled) -> bool:
+    return sample.is_read and sample.attr == 1
 
 
 def sentences_of(passage: Passage, language: str) -> list[str]:

@@ -23,7 +23,7 @@ NEW_TOKENS = 12
 WINDOW = 16
 SIZES = {
     "vocab_size": VOCAB,
-    "hidden_size": 48,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,

@@ -11,6 +11,7 @@ from athlos.generation.config import NativeConfig
 from athlos.generation.contrast import check_contrast
 from athlos.generation.cpu.fused_attention import fused
 from athlos.generation.cpu.linear import fast_linear
+from athlos.generation.half_weights import HalfWeights, is_half
 from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule, Silence
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
@@ -21,7 +22,7 @@ from athlos.models.head_mask import HeadMask, sharing_heads
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def misfit(model: "PreTrainedModel") -> str | None:
@@ -37,6 +38,12 @@ class NativeEngine(LocalEngine):
     """Generates with the model in this process."""
 
     name = "native"
+
+    def __init__(
+        self, config: NativeConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase"
+    ) -> None:
+        super().__init__(config, model=model, tokenizer=tokenizer)
+        self.half_weights = HalfWeights()
 
     @torch.inference_mode()
     def generate(
@@ -75,14 +82,21 @@ class NativeEngine(LocalEngine):
                 silent = HeadMask(found, contrast.heads, is_uniform=contrast.is_uniform, every_second=True)
         with ExitStack() as stack:
             stack.enter_context(eval_mode(model))
-            if self.config.onednn:
+            if is_half(self.config.dtype, model.device):
+                stack.enter_context(self.half_weights.applied(backbone(model)))
+            elif self.config.onednn:
                 stack.enter_context(fast_linear(model))
             if silent is not None:
                 stack.enter_context(silent.applied())
             stack.enter_context(fused(is_wanted=self.config.fused))
             early = contrast.layers if contrast else ()
             loop = DecodeLoop(
-                step=DecoderStep(model, written_out=self.config.written_out, early=early),
+                step=DecoderStep(
+                    model,
+                    written_out=self.config.written_out,
+                    early=early,
+                    cache_dtype=torch.bfloat16 if is_half(self.config.dtype, model.device) else None,
+                ),
                 tokenizer=self.tokenizer,
                 prompts=prompts,
                 num_samples=num_distinct,

@@ -253,12 +253,14 @@ inline void attend(const float* query, const Number* keys, const Number* values,
   for (int64_t start = first; start < end; start += LANES) {
     Vec parts[LANES] = {};
     const int here = static_cast<int>(std::min<int64_t>(LANES, end - start));
-    for (int n = 0; n < here; ++n)
-      for (int c = 0; c < PIECES; ++c) parts[n] += asked[c] * load(keys + (start + n) * SIZE + c * LANES);
-    Vec found = sums(parts);
-    for (int n = here; n < LANES; ++n) found[n] = HIDDEN_SCORE;
-    store(scores + start - first, found);
-    highest = larger(highest, found);
+    for (int n = 0; n < here; ++n) {
+      Vec sum = asked[0] * load(keys + (start + n) * SIZE);
+      for (int c = 1; c < PIECES; ++c) sum += asked[c] * load(keys + (start + n) * SIZE + c * LANES);
+      parts[n] = sum;
+    }
+    store(scores + start - first, sums(parts));
+    for (int n = here; n < LANES; ++n) scores[start - first + n] = HIDDEN_SCORE;
+    highest = larger(highest, load(scores + start - first));
   }
   const float top = largest(highest);
   Vec weight = {}, mixed[PIECES] = {};

@@ -6,6 +6,7 @@ not, and the cache is rounded on all.
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -31,8 +32,8 @@ HALF = NumberFormat.bfloat16
 GREEDY = SamplingRule()
 ROUNDING = 2.0**-8
 """Relative step of bfloat16, half of it up and half of it down."""
-LOG_PROB_TOLERANCE = 0.2
-"""Log-probabilities of a random model with logits of about 10, three layers deep: a few steps of rounding."""
+LOG_PROB_TOLERANCE = 0.6
+"""Log-probabilities of random models with logits of about 20: a few steps of rounding. A wrong column is nats away."""
 TEXTS = ["hello there", "x", "a rather longer prompt than the others are, by far", "мир и труд", "ok then"]
 
 
@@ -77,17 +78,19 @@ def test_it_is_not_float32():
     assert all(one.log_probs[0] != other.log_probs[0] for [one], [other] in zip(plain, half, strict=True))
 
 
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["llama", "qwen2"])
-def test_an_answer_does_not_depend_on_its_batch(name):
-    """Groups and ragged batches: rows leave, join and are padded."""
+def test_groups_and_ragged_batches(name):
+    """Rows are padded, leave and join; every sample has the probabilities that it has alone."""
     model, rule = tiny(name), SamplingRule(temperature=1.0)
-    prompts = encode(TEXTS, seed=3)
-    together = engine(model, batch_size=4, dtype=HALF).generate(prompts, rule=rule, num_samples=3)
+    prompts = [replace(prompt, max_new_tokens=4 + 5 * index) for index, prompt in enumerate(encode(TEXTS, seed=3))]
+    together = engine(model, batch_size=4, dtype=HALF).generate(prompts, rule=rule, num_samples=3, end_token_ids=())
+    expected = rounded(model)
     for prompt, samples in zip(prompts, together, strict=True):
-        [alone] = engine(model, batch_size=1, dtype=HALF).generate([prompt], rule=rule, num_samples=3)
-        for one, other in zip(samples, alone, strict=True):
-            assert one.token_ids == other.token_ids
-            assert one.log_probs == pytest.approx(other.log_probs, abs=LOG_PROB_TOLERANCE)
+        assert len({tuple(sample.token_ids) for sample in samples}) == 3
+        for sample in samples:
+            logs, _ = forced(expected, prompt, sample.token_ids)
+            assert sample.log_probs == pytest.approx(logs, abs=LOG_PROB_TOLERANCE)
 
 
 @torch.no_grad()
@@ -102,7 +105,7 @@ def test_contrastive_decoding(kind):
 
 
 @pytest.mark.parametrize("written_out", [False, True])
-@pytest.mark.parametrize("case", ["lisa", "direct", "consecutive"])
+@pytest.mark.parametrize("case", ["lisa", "direct", "cla", "yoco"])
 def test_layers_of_a_surgery(case, written_out):
     """LISA's aligned and direct sharing, and shared keys: logits column by column against float32."""
     model = changed(case)

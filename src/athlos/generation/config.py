@@ -115,7 +115,7 @@ class NativeConfig(LocalEngineConfig):
     fused: bool = True
     """Attention over long float32 caches on a CPU by a kernel compiled on first use; without a compiler by PyTorch."""
     written_out: bool = True
-    """Decode a plain Llama on a CPU by a kernel of whole layers; false = by transformers' forward pass like the rest."""
+    """Decode a plain Llama on a CPU by a kernel of whole layers; false = by transformers' forward pass."""
     dtype: NumberFormat = NumberFormat.float32
     """Of the products with weights and of the cache; stream, norms, scores, softmax and logits stay float32."""
 

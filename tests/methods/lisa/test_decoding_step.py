@@ -18,7 +18,6 @@ from athlos.models.architecture import build, hf_config
 from athlos.models.memory import kv_cache_bytes
 from athlos.models.sites import backbone
 
-
 WIDE = FAMILIES["llama"] | {"hidden_size": 64, "head_dim": 16, "intermediate_size": 48}
 """Widths that the kernels take."""
 

@@ -52,11 +52,12 @@ def product(rows_BI: Tensor, weight_OI: Tensor) -> Tensor:
     """Rows in float32 times a contiguous matrix in float32 or bfloat16 of at least 16 outputs: [B, O] in float32."""
     kernel = library()
     assert kernel is not None
+    rows_BI = rows_BI.contiguous()
     num_rows, (num_outputs, num_inputs) = len(rows_BI), weight_OI.shape
     found_BO = rows_BI.new_empty(num_rows, num_outputs)
     kernel.product(
         weight_OI.data_ptr(),
-        rows_BI.contiguous().data_ptr(),
+        rows_BI.data_ptr(),
         found_BO.data_ptr(),
         num_outputs,
         num_inputs,

@@ -4,9 +4,10 @@
         [--cases single group ragged] [--without onednn fused written_out] [--processor-time]
     python benchmarks/generation.py --peers [--repeats N]
 
-Three cases a model. `single`: one prompt of 8 tokens, 128 new ones, the likeliest. `group`: 8 samples of one prompt of 256 tokens, 64 new tokens each; transformers gets it as one call
-with `num_return_sequences=8`. `ragged`: 16 prompts of 8 to 128 tokens whose answers end after 8 to 256 tokens, spread
-geometrically; transformers gets all rows in one call, left-padded, and a stopping criterion ends each at its length.
+Three cases a model. `single`: one prompt of 8 tokens, 128 new ones, the likeliest. `group`: 8 samples of one prompt of
+256 tokens, 64 new tokens each; transformers gets it as one call with `num_return_sequences=8`. `ragged`: 16 prompts of
+8 to 128 tokens whose answers end after 8 to 256 tokens, spread geometrically; transformers gets all rows in one call,
+left-padded, and a stopping criterion ends each at its length.
 A third side of `ragged`, `batch_1`, is the native engine with a prompt at a time.
 Only useful tokens count: those up to a row's own end. Prints all sides and ends in one JSON line: useful tokens a
 second of each side, and the ratio of the native engine to each other one (median over the repeats, each the quotient of
@@ -16,10 +17,10 @@ All sides compute in float32 with the same weights and threads. `--without` adds
 kernels for CPUs as a side of its own: what is removed from the engine by `engine.<name>=false`. `--processor-time`
 counts the seconds that this process computed, for a machine on which others compute too (with one thread).
 
-`--peers` (`make peers` first) runs the engine, transformers, vLLM and llama.cpp in float32 and in bfloat16 (llama.cpp: in
-f16 too, and the better of both counts), each in a process of its own (`generation_peers.py`), all with the same weights
-and token ids; a side that is not installed or does not start is told and left out. It ends in one JSON line of medians
-over the rounds, keys `<model>/<case>/<format>/over_<side>_ratio` and `<side>/tokens_per_s`.
+`--peers` (`make peers` first) runs the engine, transformers, vLLM and llama.cpp in float32 and in bfloat16 (llama.cpp:
+in f16 too, and the better of both counts), each in a process of its own (`generation_peers.py`), all with the same
+weights and token ids; a side that is not installed or does not start is told and left out. It ends in one JSON line of
+medians over the rounds, keys `<model>/<case>/<format>/over_<side>_ratio` and `<side>/tokens_per_s`.
 """
 
 import argparse

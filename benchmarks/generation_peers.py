@@ -4,8 +4,8 @@
 
 SIDE is athlos, transformers, vllm or llama_cpp; FORMAT float32 or bfloat16 (llama.cpp: f32, bf16 or f16); FOLDER holds
 the weights in Hugging Face form, for llama_cpp as one GGUF file. A task is `{"prompts": [[ids]], "limits": [n],
-"num_samples": n, "temperature": t}`; every sample is as long as its limit. vLLM and llama.cpp stand in an environment of
-their own (`make peers`), so nothing of Athlos is imported for them.
+"num_samples": n, "temperature": t}`; every sample is as long as its limit. vLLM and llama.cpp stand in an environment
+of their own (`make peers`), so nothing of Athlos is imported for them.
 """
 
 import json
@@ -52,9 +52,10 @@ def athlos(number_format: str, folder: Path) -> Side:
 def transformers(number_format: str, folder: Path) -> Side:
     """All rows in one call, left-padded; a stopping criterion ends each at its length."""
     import torch
-    from generation import OwnLength
     from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.generation import StoppingCriteriaList
+
+    from generation import OwnLength
 
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=number_format).eval()
     model.generation_config = GenerationConfig()

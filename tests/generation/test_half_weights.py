@@ -217,3 +217,15 @@ def test_rollouts_have_the_log_probabilities_of_the_training(temperature):
     )
     assert plain.sampler_log_probs is None
     assert sampler_ratios(plain) is None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_on_a_gpu_bfloat16_is_float32_within_rounding():
+    model = tiny().cuda()
+    prompts = encode(TEXTS)
+    answers = engine(model, dtype=HALF).generate(prompts, rule=GREEDY)
+    with torch.no_grad():
+        for prompt, [sample] in zip(prompts, answers, strict=True):
+            logs, _ = forced(rounded(model).cpu(), prompt, sample.token_ids)
+            assert sample.log_probs == pytest.approx(logs, abs=LOG_PROB_TOLERANCE)

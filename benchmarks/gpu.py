@@ -12,7 +12,6 @@ import time
 from typing import Any
 
 import torch
-from generation import CASES, MODELS, RAGGED_ROWS, compare
 from transformers import GenerationConfig
 
 from athlos.config.compose import run_config
@@ -20,6 +19,7 @@ from athlos.generation.config import NativeConfig, NumberFormat
 from athlos.generation.native import NativeEngine
 from athlos.models.loading import load_model
 from athlos.stages import StageStore, cache_dir
+from generation import CASES, MODELS, RAGGED_ROWS, compare
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ import time
 from typing import Any
 
 import torch
-from generation import MODELS, RAGGED_ROWS, tasks
 
 from athlos.config.compose import run_config
 from athlos.generation.config import NativeConfig, NumberFormat
@@ -21,6 +20,7 @@ from athlos.generation.interface import Prompt, SamplingRule
 from athlos.generation.native import NativeEngine
 from athlos.models.loading import load_model
 from athlos.stages import StageStore, cache_dir
+from generation import MODELS, RAGGED_ROWS, tasks
 
 
 def tokens_per_s(engine: NativeEngine, task: dict[str, Any]) -> float:

@@ -1,4 +1,4 @@
-"""What `engine.dtype=bfloat16` does to the native engine on a GPU; without CUDA it says "not measured" and nothing else.
+"""What `engine.dtype=bfloat16` does to the native engine on a GPU; without CUDA it says "not measured", no more.
 
     python benchmarks/gpu.py [--repeats N]
 

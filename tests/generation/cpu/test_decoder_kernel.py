@@ -1,8 +1,4 @@
-"""The compiled products and layers against PyTorch in float64; a row's result does not depend on its neighbours.
-
-Sabotages that were tried and that these tests and those of `test_llama_step.py` and `test_half_weights.py` catch: see
-the list at the end of `test_half_weights.py`.
-"""
+"""The compiled products against PyTorch in float64; a row's result does not depend on its neighbours."""
 
 import pytest
 import torch

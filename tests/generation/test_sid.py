@@ -31,7 +31,7 @@ def told():
     found = engine(model)
     ids = add_control_tokens(model, found.tokenizer)
     with torch.no_grad():
-        model.get_input_embeddings().weight[list(ids)] = torch.randn(2, 48, generator=torch.Generator().manual_seed(1))
+        model.get_input_embeddings().weight[list(ids)] = torch.randn(2, 64, generator=torch.Generator().manual_seed(1))
     return found
 
 

@@ -39,8 +39,10 @@ LOCAL_AND_FULL = {
     "sliding_window": WINDOW,
     "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
 }
+LLAMA_SIZES = SIZES | {"hidden_size": 64}
+"""Heads of 16 numbers, which the kernel of whole layers takes."""
 CONFIGS = {
-    "llama": lambda: LlamaConfig(**SIZES, num_hidden_layers=2),
+    "llama": lambda: LlamaConfig(**LLAMA_SIZES, num_hidden_layers=2),
     "qwen2": lambda: Qwen2Config(**SIZES, num_hidden_layers=2),
     "qwen3": lambda: Qwen3Config(**SIZES, num_hidden_layers=2, head_dim=12),
     "phi3": lambda: Phi3Config(**SIZES, num_hidden_layers=2),

@@ -7,6 +7,7 @@ of g, a chunk's rows before those of the chunk in front of it, the last update's
 ones for the ratio.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -241,3 +242,20 @@ def test_repeated_grams() -> None:
     assert repeated_share([1, 2, 3]) == 0.0
     assert repeated_share([1, 2, 3, 4, 5]) == 0.0
     assert repeated_share([1] * 7) == pytest.approx(0.75, abs=EXACT)
+
+
+def test_the_ratio_of_training_and_sampling_is_its_mean_and_maximum_over_tokens(trainer: SimpleNamespace) -> None:
+    """Padding and tokens without a finite probability do not count; nothing is logged where both are the same."""
+    chunks = [scripted(model_of(), [number], right=set()) for number in (0, 1)]
+    judged: Any = SimpleNamespace(chunks=chunks)
+    module: Any = SimpleNamespace(trainer=trainer)
+    assert RolloutModule._sampler_ratio(module, judged) == {}
+    for shift, rollouts in zip((0.1, -0.2), chunks, strict=True):
+        rollouts.sampler_log_probs = rollouts.log_probs - shift * rollouts.response_mask
+    chunks[0].log_probs[0, 0] = -torch.inf
+    chunks[1].log_probs[0, 0] += 1.0
+    counts = [int(rollouts.response_mask.sum()) for rollouts in chunks]
+    total = (counts[0] - 1) * math.exp(0.1) + (counts[1] - 1) * math.exp(-0.2) + math.exp(0.8)
+    found = RolloutModule._sampler_ratio(module, judged)
+    assert found["sampler_ratio_mean"] == pytest.approx(total / (counts[0] - 1 + counts[1]), rel=FLOAT32)
+    assert found["sampler_ratio_max"] == pytest.approx(math.exp(0.8), rel=FLOAT32)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from omegaconf import MISSING
@@ -95,6 +96,16 @@ class LocalEngineConfig(EngineConfig):
     """Most samples under way at once."""
 
 
+class NumberFormat(StrEnum):
+    """In which a model's matrices are multiplied, and its cache is kept, while it generates."""
+
+    float32 = "float32"
+    """As the weights are, and as `hardware.precision` has it."""
+    bfloat16 = "bfloat16"
+    auto = "auto"
+    """bfloat16 where the device has units for it."""
+
+
 @dataclass(kw_only=True)
 class NativeConfig(LocalEngineConfig):
     share_prefixes: bool = True
@@ -104,7 +115,9 @@ class NativeConfig(LocalEngineConfig):
     fused: bool = True
     """Attention over long float32 caches on a CPU by a kernel compiled on first use; without a compiler by PyTorch."""
     written_out: bool = True
-    """Decode a plain float32 Llama by a step written out here; false = by transformers' forward pass, like the rest."""
+    """Decode a plain Llama on a CPU by a kernel of whole layers; false = by transformers' forward pass."""
+    dtype: NumberFormat = NumberFormat.float32
+    """Of the products with weights and of the cache; stream, norms, scores, softmax and logits stay float32."""
 
 
 @dataclass(kw_only=True)

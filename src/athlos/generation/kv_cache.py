@@ -56,10 +56,11 @@ class KVLayer(CacheLayerMixin):
         self.cache, self.window, self.is_sliding = cache, window, window is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.dtype, self.device = key_states.dtype, key_states.device
+        self.dtype, self.device = self.cache.dtype or key_states.dtype, key_states.device
         is_turned = key_states.shape[3] < value_states.shape[3]
-        self.keys = _zeros(key_states, rows=len(key_states), capacity=self.cache.capacity, is_turned=is_turned)
-        self.values = _zeros(value_states, rows=len(value_states), capacity=self.cache.capacity)
+        rows, capacity = len(key_states), self.cache.capacity
+        self.keys = _zeros(key_states.to(self.dtype), rows=rows, capacity=capacity, is_turned=is_turned)
+        self.values = _zeros(value_states.to(self.dtype), rows=rows, capacity=capacity)
         self.is_initialized = True
 
     def first_visible(self, length: int) -> int:
@@ -75,7 +76,8 @@ class KVLayer(CacheLayerMixin):
         self.keys[:, :, start:end] = key_states
         self.values[:, :, start:end] = value_states
         first = self.first_visible(start)
-        return self.keys[:, :, first:end], self.values[:, :, first:end]
+        keys, values = self.keys[:, :, first:end], self.values[:, :, first:end]
+        return keys.to(key_states.dtype), values.to(value_states.dtype)
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
         first = self.first_visible(self.cache.length)
@@ -98,17 +100,22 @@ class Span:
 
 
 class KVCache(Cache):
-    """One layer a decoder layer; `length` of `capacity` columns are filled."""
+    """One layer a decoder layer; `length` of `capacity` columns are filled.
 
-    def __init__(self, windows: Sequence[int | None], *, capacity: int, length: int = 0) -> None:
+    Keys and values are kept in `dtype`, None = as they come; a layer is handed them in the format of its own.
+    """
+
+    def __init__(
+        self, windows: Sequence[int | None], *, capacity: int, length: int = 0, dtype: torch.dtype | None = None
+    ) -> None:
         super().__init__(layers=[KVLayer(self, window) for window in windows])
-        self.windows, self.capacity, self.length = tuple(windows), capacity, length
+        self.windows, self.capacity, self.length, self.dtype = tuple(windows), capacity, length, dtype
 
     @classmethod
     def gathered(cls, spans: Sequence[Span], *, length: int, capacity: int) -> "KVCache":
         """The rows of all spans in order, each with its last `length` columns, zeros before those it does not have."""
         first = spans[0].cache
-        cache = cls(first.windows, capacity=capacity, length=length)
+        cache = cls(first.windows, capacity=capacity, length=length, dtype=first.dtype)
         for index, layer in enumerate(cast(list[KVLayer], cache.layers)):
             layers = [cast(KVLayer, span.cache.layers[index]) for span in spans]
             if not layers[0].is_initialized:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 
 from athlos.errors import ModelError
-from athlos.generation.config import NativeConfig
+from athlos.generation.config import NativeConfig, NumberFormat
 from athlos.generation.contrast import check_contrast
 from athlos.generation.cpu.fused_attention import fused
 from athlos.generation.cpu.linear import fast_linear
+from athlos.generation.half_weights import HalfWeights, is_half
 from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule, Silence
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
@@ -21,7 +22,7 @@ from athlos.models.head_mask import HeadMask, sharing_heads
 from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def misfit(model: "PreTrainedModel") -> str | None:
@@ -37,6 +38,17 @@ class NativeEngine(LocalEngine):
     """Generates with the model in this process."""
 
     name = "native"
+
+    def __init__(self, config: NativeConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
+        super().__init__(config, model=model, tokenizer=tokenizer)
+        self.settings, self.half_weights = config, HalfWeights()
+
+    @property
+    def number_format(self) -> str:
+        """What `engine.dtype` comes to on the model's device: float32 stands for the format of the model's own."""
+        return str(
+            NumberFormat.bfloat16 if is_half(self.settings.dtype, self.causal_model.device) else NumberFormat.float32
+        )
 
     @torch.inference_mode()
     def generate(
@@ -58,8 +70,8 @@ class NativeEngine(LocalEngine):
         """
         check_rule(rule)
         check_prompts(prompts, num_samples=num_samples)
-        assert isinstance(self.config, NativeConfig)
         model = self.causal_model
+        in_half = is_half(self.settings.dtype, model.device)
         check_model(model, prompts)
         num_distinct = num_samples if rule.temperature > 0 else 1
         silent, is_always_silent = None, False
@@ -75,23 +87,30 @@ class NativeEngine(LocalEngine):
                 silent = HeadMask(found, contrast.heads, is_uniform=contrast.is_uniform, every_second=True)
         with ExitStack() as stack:
             stack.enter_context(eval_mode(model))
-            if self.config.onednn:
+            if in_half:
+                stack.enter_context(self.half_weights.applied(backbone(model)))
+            elif self.settings.onednn:
                 stack.enter_context(fast_linear(model))
             if silent is not None:
                 stack.enter_context(silent.applied())
-            stack.enter_context(fused(is_wanted=self.config.fused))
+            stack.enter_context(fused(is_wanted=self.settings.fused))
             early = contrast.layers if contrast else ()
             loop = DecodeLoop(
-                step=DecoderStep(model, written_out=self.config.written_out, early=early),
+                step=DecoderStep(
+                    model,
+                    written_out=self.settings.written_out,
+                    early=early,
+                    cache_dtype=torch.bfloat16 if in_half else None,
+                ),
                 tokenizer=self.tokenizer,
                 prompts=prompts,
                 num_samples=num_distinct,
-                batch_size=self.config.batch_size,
+                batch_size=self.settings.batch_size,
                 rule=rule,
                 extra_rules=extra_rules,
                 ends=self.ends(end_token_ids),
                 stop=stop,
-                share_prefixes=self.config.share_prefixes,
+                share_prefixes=self.settings.share_prefixes,
                 contrast=contrast,
                 silent=None if is_always_silent else silent,
                 progress=progress,

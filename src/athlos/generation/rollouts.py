@@ -19,9 +19,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from athlos.data.records import Record
 from athlos.errors import ConfigErrors, DataError, ModelError
-from athlos.generation.config import TransformersConfig
+from athlos.generation.config import NumberFormat, TransformersConfig
 from athlos.generation.cpu.linear import fast_linear
 from athlos.generation.endings import end_tokens
+from athlos.generation.half_weights import HalfWeights, is_half
 from athlos.generation.interface import Prompt, Sample, SamplingRule
 from athlos.generation.kv_cache import padded_ids
 from athlos.generation.local import check_prompts, context_length, encoded_prompt, eval_mode
@@ -29,6 +30,7 @@ from athlos.generation.loop import DecodeLoop, check_model
 from athlos.generation.step import DecoderStep
 from athlos.generation.transformers_engine import TransformersEngine
 from athlos.models.forward import causal_model, hidden_states, project
+from athlos.models.sites import backbone
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,7 +60,8 @@ class Rollouts:
     response_mask: Tensor
     """int64 [B, Lr], 1 on generated tokens, the end token included."""
     log_probs: Tensor
-    """float32 [B, Lr], of each token under the sampling temperature, in nats; 0 on padding."""
+    """float32 [B, Lr], of each token under the sampling temperature, in nats; 0 on padding. In the precision of the
+    training, whatever that of the sampling was."""
     texts: list[str]
     """Responses without end token, cut at the first stop string."""
     truncated: Tensor
@@ -67,6 +70,8 @@ class Rollouts:
     entropies: Tensor | None = None
     """float32 [B, Lr], of the plain distribution that each token was drawn from, in nats; 0 on padding. Only for a
     reward that reads them."""
+    sampler_log_probs: Tensor | None = None
+    """Like `log_probs`, but as the sampling had them; None where both are the same."""
 
     @property
     def num_tokens(self) -> int:
@@ -95,8 +100,12 @@ def sample_group(
     temperature: float,
     generator: torch.Generator | None,
     stop: Sequence[str] = (),
+    dtype: NumberFormat = NumberFormat.float32,
 ) -> Rollouts:
     """`group_size` samples of each prompt. The model is left in the mode it came in.
+
+    Sampled in bfloat16 (`dtype`, see `NativeConfig`), the responses get their log-probabilities by one forward pass of
+    the model as it is, and those of the sampling beside them. The copy in bfloat16 is gone when the call ends.
 
     `temperature` 0 takes the most probable token, with its log-probability at temperature 1, and needs no generator. A
     prompt is encoded as in training (`data/encoding.py`). Raises `ConfigErrors` for numbers out of range and
@@ -114,12 +123,13 @@ def sample_group(
         with eval_mode(inner), torch.no_grad():
             rollouts.log_probs = response_log_probs(inner, rollouts, temperature=temperature or 1.0)
         return rollouts
+    in_half = is_half(dtype, inner.device)
     with ExitStack() as stack:
         stack.enter_context(eval_mode(inner))
-        stack.enter_context(fast_linear(inner))
+        stack.enter_context(HalfWeights().applied(backbone(inner)) if in_half else fast_linear(inner))
         stack.enter_context(torch.inference_mode())
         loop = DecodeLoop(
-            step=DecoderStep(inner, written_out=True),
+            step=DecoderStep(inner, written_out=True, cache_dtype=torch.bfloat16 if in_half else None),
             tokenizer=tokenizer,
             prompts=asked,
             num_samples=group_size,
@@ -132,7 +142,12 @@ def sample_group(
             log_prob_temperature=temperature or 1.0,
         )
         samples = loop.run()
-    return joined_samples(asked, samples, group_size=group_size, device=inner.device)
+    rollouts = joined_samples(asked, samples, group_size=group_size, device=inner.device)
+    if in_half:
+        rollouts.sampler_log_probs = rollouts.log_probs
+        with eval_mode(inner), torch.no_grad():
+            rollouts.log_probs = response_log_probs(inner, rollouts, temperature=temperature or 1.0)
+    return rollouts
 
 
 def _check(*, group_size: int, max_new_tokens: int, temperature: float, generator: torch.Generator | None) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from athlos.errors import ConfigError
+from athlos.generation.cpu.decoder_kernel import library
 from athlos.generation.cpu.llama_step import LlamaStep, fits
 from athlos.generation.kv_cache import KVCache, layer_windows
 from athlos.generation.masks import Masks
@@ -26,15 +27,25 @@ KEPT_SCORES = 2**22
 """Attention scores of all rows, heads and columns that a layer may hand to the next at one time: 16 MB in float32."""
 LEAST_COLUMNS = 16
 """New columns that are taken at one time, however long the cache is."""
-SAME = 1e-3
-"""Largest difference of two ways of computing hidden states in float32, relative to the greatest of them."""
+SAME, SAME_HALF = 1e-3, 0.1
+"""Largest difference of two ways of computing hidden states, relative to the greatest of them: in float32, bfloat16."""
 
 
 class DecoderStep:
     """Runs the decoder that `backbone` finds, which may be the text part of a larger model."""
 
-    def __init__(self, model: "PreTrainedModel", *, written_out: bool, early: Sequence[int] = ()) -> None:
-        """`early` names early exits by the number of layers below them; raises `ConfigError` for one outside."""
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        *,
+        written_out: bool,
+        early: Sequence[int] = (),
+        cache_dtype: torch.dtype | None = None,
+    ) -> None:
+        """`early` names early exits by the number of layers below them; raises `ConfigError` for one outside.
+
+        `cache_dtype` is that of keys and values; None = as the layers give them.
+        """
         found = backbone(model)
         self.decoder, self.head, self.final_norm = found.decoder, found.head, found.final_norm
         if outside := [count for count in early if not 0 < count < len(found.layers)]:
@@ -46,16 +57,16 @@ class DecoderStep:
         self.masks = Masks(found.config, self.windows)
         self.head_rule = head_rule(found.config)
         weight = next(found.embedding.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype, self.cache_dtype = weight.device, weight.dtype, cache_dtype
         self.num_heads = found.num_heads
         hooks: Any = found.decoder._forward_pre_hooks.values()
         self.hands_on = any(getattr(hook, "hands_scores_on", False) for hook in hooks)
         kept = [layer.index for layer in self.exits]
-        self.short = LlamaStep(found, keeps=kept) if written_out and fits(found) else None
+        self.short = LlamaStep(found, keeps=kept) if written_out and fits(found) and library() else None
         self._is_tried = False
 
     def new_cache(self, *, capacity: int) -> KVCache:
-        return KVCache(self.windows, capacity=capacity)
+        return KVCache(self.windows, capacity=capacity, dtype=self.cache_dtype)
 
     def __call__(self, ids_BT: Tensor, cache: KVCache, *, pad_B: Tensor, most_padding: int) -> Tensor:
         """Logits [B, V] in float32 of the last new column; the cache is longer by T afterwards.
@@ -84,16 +95,20 @@ class DecoderStep:
         start, count = cache.length, ids_BT.shape[1]
         column_1T = torch.arange(start, start + count, device=self.device)[None]
         position_BT = (column_1T - pad_B[:, None]).clamp_(min=0) if most_padding else column_1T
-        mask = self.masks.build(pad_B, start=start, count=count, most_padding=most_padding, dtype=self.dtype)
         is_short = self.short is not None and count == 1 and not torch.is_autocast_enabled(self.device.type)
+        mask = None
+        if not (is_short and self._is_tried and self.short and self.short.is_plain):
+            mask = self.masks.build(pad_B, start=start, count=count, most_padding=most_padding, dtype=self.dtype)
         if is_short and self._is_tried:
             assert self.short is not None
-            hidden_BD = self.short(ids_BT, cache, mask=mask, position_B1=position_BT)
+            hidden_BD = self.short(ids_BT, cache, pad_B=pad_B, mask=mask, position_B1=position_BT)
             if self.exits:
                 self.early_LBD = torch.stack([self.short.kept[layer.index] for layer in self.exits])
         else:
             hidden_BD = self._decoder(ids_BT, cache, mask=mask, position_BT=position_BT)
-            if is_short and not self._is_same(hidden_BD, ids_BT, cache, mask=mask, position_B1=position_BT):
+            if is_short and not self._is_same(
+                hidden_BD, ids_BT, cache, pad_B=pad_B, mask=mask, position_B1=position_BT
+            ):
                 log.warning("the written-out Llama step differs from this decoder; its own forward pass is taken")
                 self.short = None
                 hidden_BD = self._decoder(ids_BT, cache, mask=mask, position_BT=position_BT)  # mends the column's keys
@@ -118,12 +133,11 @@ class DecoderStep:
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD[:, -1]
 
-    def _is_same(
-        self, expected_BD: Tensor, ids_B1: Tensor, cache: KVCache, *, mask: Tensor | None, position_B1: Tensor
-    ) -> bool:
+    def _is_same(self, expected_BD: Tensor, ids_B1: Tensor, cache: KVCache, **placed: Any) -> bool:
         """Whether the short way gives the same hidden states for the same column."""
         assert self.short is not None
-        found_BD = self.short(ids_B1, cache, mask=mask, position_B1=position_B1)
+        found_BD = self.short(ids_B1, cache, **placed)
         self._is_tried = True
+        tolerance = SAME if self.cache_dtype is None else SAME_HALF
         scale = expected_BD.abs().amax().clamp(min=1.0)
-        return bool(((found_BD - expected_BD).abs() <= SAME * scale).all())
+        return bool(((found_BD - expected_BD).abs() <= tolerance * scale).all())

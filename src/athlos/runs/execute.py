@@ -304,7 +304,7 @@ class _Execution:
             "seed": run.seed,
             "model": model,
             "judges": self._judges(),
-            "engine": {"name": self._engine_name(module), **getattr(module.engine, "counters", {})},
+            "engine": self._engine(module),
             "data": {
                 "name": run.data.name,
                 "splits": {split: module.data.source.fingerprint(split) for split in sorted(filter(None, splits))},
@@ -330,11 +330,17 @@ class _Execution:
             for path, judge in judges_of(self.run, stages=self.stages).items()
         }
 
-    def _engine_name(self, module: "MethodModule[Any]") -> str:
+    def _engine(self, module: "MethodModule[Any]") -> dict[str, Any]:
         """The engine that answered, which is not always the one that the run names (`assemble.build_engine`)."""
         from athlos.generation.local import LocalEngine
+        from athlos.generation.native import NativeEngine
 
-        return module.engine.name if isinstance(module.engine, LocalEngine) else engine_signature(self.run)
+        engine = module.engine
+        if isinstance(engine, NativeEngine):
+            return {"name": engine.name, "dtype": engine.number_format}
+        if isinstance(engine, LocalEngine):
+            return {"name": engine.name}
+        return {"name": engine_signature(self.run), **getattr(engine, "counters", {})}
 
     def _next_steps(self) -> list[str]:
         """Where a reader of the end panel may want to look."""

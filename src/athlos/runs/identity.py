@@ -4,6 +4,7 @@ from typing import Any
 
 from athlos.config.compose import decisive, plain
 from athlos.config.schema import Dtype, RunConfig
+from athlos.generation.config import NumberFormat
 
 CHANGES_WEIGHTS = (
     "seed",
@@ -34,6 +35,8 @@ def training_identity(run: RunConfig) -> dict[str, Any]:
         identity[name] = decisive(values[name], config=vars(run)[name])
     identity["judge"] = _without(identity["judge"], run.judge.evaluation_only)
     identity["method"] = _without(values["method"], run.method.evaluation_only) | {"version": run.method.version}
+    if identity["method"].get("rollout_dtype") == NumberFormat.float32:
+        del identity["method"]["rollout_dtype"]  # trainings from before there was a choice keep their key
     identity["model"] = _without(values["model"], ("name", "source", "attention"))
     identity["data"] = _without(values["data"], ELSEWHERE)
     identity["corpus"] = _without(values["corpus"], run.corpus.elsewhere)

@@ -1,10 +1,10 @@
 """AdamW whose steps are not lost on weights of 16 bits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import AdamW
 from torch.optim.adamw import adamw
 
@@ -17,8 +17,17 @@ class MasterAdamW(AdamW):
     """AdamW that keeps a float32 copy of each weight of 16 bits, steps on the copy, and rounds it into the weight.
 
     A step of 1e-6 is below what bfloat16 holds beside a weight of 0.01, so without a copy most weights would never
-    move. The moments of such a weight are float32 too. Weights in float32 are left to AdamW itself.
+    move. The moments of such a weight are float32 too. Weights in float32 are left to AdamW itself, in one pass over
+    each of them where all are whole: a quarter of the time on a processor.
     """
+
+    def __init__(self, weights: Sequence[Tensor] | Sequence[dict[str, Any]], **options: Any) -> None:
+        """`weights` may be in groups with options of their own, as in AdamW."""
+        single = [weight for part in weights for weight in (part["params"] if isinstance(part, dict) else [part])]
+        is_fused = all(type(weight) is nn.Parameter and weight.dtype is torch.float32 for weight in single)
+        super().__init__(weights, fused=is_fused or None, **options)
+        # Lightning would not clip what a scaled step still has to unscale; here gradients come unscaled.
+        self._step_supports_amp_scaling = False
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:

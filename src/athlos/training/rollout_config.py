@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from athlos.config.fields import at_least
 from athlos.config.schema import MethodConfig
+from athlos.generation.config import NumberFormat
 from athlos.objectives.config import PolicyConfig
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ class RolloutMethodConfig(MethodConfig):
     prompts_per_step x objective.group_size / train.batch_size."""
     chunk_prompts: int = at_least(1)
     """Prompts sampled together on a device; the responses of a chunk are judged while the next is sampled."""
+    rollout_dtype: NumberFormat = NumberFormat.float32
+    """As `engine.dtype`, for the responses alone: the old log-probabilities of the clipped ratio are computed once in
+    the precision of the training, and `train/sampler_ratio_mean` and `_max` say how far the sampling was from that."""
 
 
 def num_updates(config: "RunConfig") -> int:

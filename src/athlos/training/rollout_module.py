@@ -8,7 +8,8 @@ One RL step, in `micro_batches`, from top to bottom:
 3. a response's advantage is its reward against those of its group (`objectives/policy.py`);
 4. the method looks at what came out (`after_rollouts`), and curves are kept;
 5. the responses, cut into mini-batches, are learned from by the clipped loss: one optimizer step each, in micro batches
-   (`training_step`).
+   (`training_step`). Its ratio is p / p_old, both in the precision of the training: where the responses were sampled in
+   another (`rollout_dtype`), p_old is computed once, before the first update.
 
 Rollouts, prompts and draws of an RL step follow from the seed and the step; what does not (history, and what a method
 adds) is in the checkpoint. Rollouts are not, so runs stop and resume between RL steps.
@@ -162,6 +163,7 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
                         temperature=self.policy.temperature,
                         generator=generator,
                         stop=stops,
+                        dtype=self.method.rollout_dtype,
                     )
                     if self.reward.reads_entropies:
                         rollouts.entropies = response_entropies(self.model, rollouts)
@@ -242,10 +244,31 @@ class RolloutModule(MethodModule[RolloutMethodT], ABC, Generic[RolloutMethodT, P
         own = response_sums(judged, advantages_PG)
         summed = self.over_devices(torch.tensor(list(own.values()), dtype=torch.float64))
         sums = dict(zip(own, summed.tolist(), strict=True))
-        return means(sums, parts=list(judged.scores.parts)) | {
-            "cost/rollout_tokens_per_s": sums["tokens"] / judged.seconds,
-            "cost/reward_wait_share": judged.wait_seconds / judged.seconds,
-        }
+        return (
+            means(sums, parts=list(judged.scores.parts))
+            | self._sampler_ratio(judged)
+            | {
+                "cost/rollout_tokens_per_s": sums["tokens"] / judged.seconds,
+                "cost/reward_wait_share": judged.wait_seconds / judged.seconds,
+            }
+        )
+
+    def _sampler_ratio(self, judged: JudgedRollouts) -> dict[str, float]:
+        """Mean and maximum over tokens of p_old / p_sampler, where rollouts were sampled in another number format.
+
+        The clipped loss has p / p_old, both in the precision of the training; this ratio is in no loss.
+        """
+        ratios = [ratios_N for rollouts in judged.chunks if (ratios_N := sampler_ratios(rollouts)) is not None]
+        if not ratios:
+            return {}
+        ratios_N = torch.cat(ratios).double()
+        own_3 = torch.stack([ratios_N.sum(), ratios_N.new_tensor(len(ratios_N)), ratios_N.max()])
+        if self.trainer.world_size > 1:
+            gathered = self.all_gather(own_3.to(self.device))
+            assert isinstance(gathered, Tensor)
+            own_3 = torch.cat([gathered[:, :2].sum(dim=0), gathered[:, 2:].amax(dim=0)])
+        total, count, most = own_3.tolist()
+        return {"sampler_ratio_mean": total / count, "sampler_ratio_max": most}
 
     def after_training(self) -> Measured:
         """Means of all curves of the RL steps over the last quarter of them."""
@@ -300,6 +323,14 @@ def response_sums(judged: JudgedRollouts, advantages_PG: Tensor) -> dict[str, fl
         "signal": float((advantages_PG > 0).any(dim=1).sum()),
         "any_correct": float(scores.is_right_PG.any(dim=1).sum()),
     }
+
+
+def sampler_ratios(rollouts: Rollouts) -> Tensor | None:
+    """p_old / p_sampler of each token with finite log-probabilities, [N]; None where both are the same numbers."""
+    if rollouts.sampler_log_probs is None:
+        return None
+    differences_BL = rollouts.log_probs - rollouts.sampler_log_probs
+    return differences_BL[rollouts.response_mask.bool() & differences_BL.isfinite()].exp()
 
 
 def means(sums: Mapping[str, float], *, parts: Sequence[str]) -> dict[str, float]:

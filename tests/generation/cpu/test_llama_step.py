@@ -55,7 +55,7 @@ class DoubledNorm(llama_step.llama.LlamaRMSNorm):
 
 
 def other_norm(model):
-    model.model.layers[1].post_attention_layernorm = DoubledNorm(48)
+    model.model.layers[1].post_attention_layernorm = DoubledNorm(64)
 
 
 def adapted(model):

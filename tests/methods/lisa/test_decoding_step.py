@@ -18,10 +18,13 @@ from athlos.models.architecture import build, hf_config
 from athlos.models.memory import kv_cache_bytes
 from athlos.models.sites import backbone
 
+WIDE = FAMILIES["llama"] | {"hidden_size": 64, "head_dim": 16, "intermediate_size": 48}
+"""Widths that the kernels take."""
+
 
 def changed(case: str) -> Any:
     torch.manual_seed(0)
-    base = build(hf_config(FAMILIES["llama"])).eval()
+    base = build(hf_config(WIDE)).eval()
     if case == "lisa":
         return stirred(applied(base, *PURE)[0])
     return directly_shared(base, [2, 3]) if case == "direct" else test_kv_sharing.applied(base, case)[0]
@@ -36,9 +39,6 @@ def columns(model: Any, *, written_out: bool, pads: list[int]) -> list[torch.Ten
         found = [step(piece, cache, pad_B=pad_B, most_padding=max(pads)) for piece in pieces]
     assert (step.short is not None) is written_out  # it was tried, and gave the same
     return found
-
-
-WIDE = FAMILIES["llama"] | {"hidden_size": 64, "head_dim": 16}
 
 
 @needs_compiler

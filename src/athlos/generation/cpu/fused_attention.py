@@ -2,8 +2,8 @@
 
 PyTorch computes the scores of a shared layer, their alignment, softmax and mixing in passes of their own, each of which
 writes numbers for all heads and columns; the kernel (`fused_attention.cpp`) goes through the cache once. It is compiled
-on first use with the machine's C++ compiler, a few seconds a shape, and kept in the cache folder. Where that cannot be
-done a warning says why, and PyTorch's operations do the work: same numbers up to rounding.
+on first use, a few seconds a shape (`compiled.py`); without a compiler PyTorch's operations do the work: same numbers
+up to rounding.
 
 The kernel is used inside `fused()` alone, in float32 without gradients.
 
@@ -12,25 +12,16 @@ B rows, T query rows, N columns, H heads, G key-value heads, r numbers a key, d 
 
 import ctypes
 import functools
-import hashlib
-import logging
-import os
-import platform
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from athlos.generation.cpu.compiled import compiled
 from athlos.generation.kv_cache import COLUMN_BLOCK
-from athlos.stages import cache_dir
-
-log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".cpp")
 ACTIVATIONS = ("gelu", "silu", "relu", "none")
@@ -39,9 +30,6 @@ LANES = 16
 """A value's numbers come in whole registers of this many."""
 LEAST_WORK = 2**20
 """Rows times queries times columns times heads times numbers a value, below which a call costs more than it saves."""
-COMPILERS = ("c++", "g++")
-FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-funroll-loops", "-fPIC", "-fopenmp")
-COMPILE_SECONDS = 120.0
 _STATE = {"is_on": False}
 
 
@@ -226,45 +214,8 @@ def _shape(query: Tensor | None, value: Tensor, *, num_heads: int, alignment: Al
 @functools.cache
 def _kernel(shape: Shape) -> "ctypes._NamedFuncPointer | None":
     """The compiled kernel of a shape; None, with one warning, where there is none to be had."""
-    try:
-        path = _compiled(shape)
-        # PyTorch has loaded its OpenMP for all to see; the kernel shares its threads.
-        found = ctypes.CDLL(str(path)).attend
-    except (OSError, subprocess.SubprocessError) as error:
-        words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
-        log.warning("fused attention is off, PyTorch's operations take its place: %s", words[0] if words else error)
+    library = compiled(SOURCE, shape.flags)
+    if library is None:
         return None
-    found.restype = None
-    return found
-
-
-def _compiled(shape: Shape) -> Path:
-    """The library of a shape, compiled where the cache folder has none for this source, compiler and processor."""
-    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, COMPILERS)), None)
-    if compiler is None:
-        raise OSError(f"no C++ compiler ({', '.join(COMPILERS)}, or the one that CXX names)")
-    version = subprocess.run([compiler, "--version"], check=True, capture_output=True, text=True).stdout
-    parts = [SOURCE.read_text(encoding="utf-8"), version, _processor(), *FLAGS, *map(str, astuple(shape))]
-    name = hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
-    target = cache_dir() / "kernels" / f"attention-{name}.so"
-    if target.is_file():
-        return target
-    log.info("compiling the attention of %s", shape)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made, library = Path(folder, "attention.o"), Path(folder, "attention.so")
-        # Linked without -fopenmp: a second OpenMP beside PyTorch's would fight with it for the cores.
-        compiling = [*FLAGS, *shape.flags, "-c", str(SOURCE), "-o", str(made)]
-        for command in (compiling, ["-shared", str(made), "-o", str(library)]):
-            subprocess.run([compiler, *command], check=True, capture_output=True, text=True, timeout=COMPILE_SECONDS)
-        library.replace(target)
-    return target
-
-
-def _processor() -> str:
-    """What `-march=native` depends on."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor()
-    return "\n".join(dict.fromkeys(line for line in lines if line.startswith(("flags", "model name", "Features"))))
+    library.attend.restype = None
+    return library.attend

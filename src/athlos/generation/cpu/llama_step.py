@@ -1,35 +1,38 @@
-"""One decoding step of a plain Llama decoder with less around the arithmetic: the same products, half the calls.
+"""One decoding step of a plain Llama decoder by a compiled kernel: all layers in one call.
 
-On a small model most of a step is Python between the matrix products. This is the decoder of Llama (also of SmolLM2 and
-of the lab models) written out for one new column. It applies only where every part is transformers' own Llama class
-without hooks and replaced methods, so an adapter or another attention kernel never comes here; and the first step of
-every call is computed both ways (`step.py`). An attention that a surgery changed comes here when it says that it
-`takes_one_column`: it is called as the decoder layer calls it, the rest of the step is written out. What such layers
-pass to each other is made by a hook of the decoder that `gives_layer_arguments` and does nothing else.
+The decoder of Llama (also of SmolLM2 and of the lab models) for one new column, in float32 or, inside
+`HalfWeights.applied`, with weights and cache in bfloat16. It applies only where every part is transformers' own Llama
+class on a CPU without hooks and replaced methods, so an adapter or another attention kernel never comes here; and the
+first step of every call is computed both ways (`step.py`). An attention that a surgery changed comes here when it says
+that it `takes_one_column`: it is called as the decoder layer calls it, and the kernel computes the FFN behind it. What
+such layers pass to each other is made by a hook of the decoder that `gives_layer_arguments` and does nothing else.
 
-B rows, H heads, K key-value heads, C columns, D head size, W width.
+B rows, D head size, W width.
 """
 
+import ctypes
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers.models.llama import modeling_llama as llama
 
-from athlos.generation.cpu.fused_attention import attend, is_on
+from athlos.generation.cpu.decoder_kernel import LANES, WIDEST_HEAD, LayerArguments, StepArguments, library
+from athlos.generation.half_weights import HalfProduct
 from athlos.generation.kv_cache import KVCache, KVLayer
 from athlos.models.sites import Backbone, Layer
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 """Attributes of a module that hold functions its call runs."""
-Product = Callable[[Tensor], Tensor]
 
 
 def fits(found: Backbone) -> bool:
     """Whether a decoder is plain Llama in float32: each module of the class it came with, nothing hung onto it."""
     config = found.config
+    widths = (found.hidden_size, found.ffn_size, found.head_size)
     return (
         type(found.decoder) is llama.LlamaModel
         and config._attn_implementation == "sdpa"
@@ -37,7 +40,9 @@ def fits(found: Backbone) -> bool:
         and len(list(_rotary(found.decoder))) == 1
         and type(found.final_norm) is llama.LlamaRMSNorm
         and all(_is_plain(layer) for layer in found.layers)
-        and all(parameter.dtype == torch.float32 for parameter in found.decoder.parameters())
+        and all(width % LANES == 0 for width in widths)
+        and found.head_size <= WIDEST_HEAD
+        and all(_is_readable(parameter) for parameter in found.decoder.parameters())
         and not any(
             _changes(hook)
             for module in found.decoder.modules()
@@ -50,6 +55,10 @@ def fits(found: Backbone) -> bool:
 
 def _changes(hook: Any) -> bool:
     return not getattr(hook, "gives_layer_arguments", False)
+
+
+def _is_readable(parameter: Tensor) -> bool:
+    return parameter.dtype == torch.float32 and parameter.device.type == "cpu" and parameter.is_contiguous()
 
 
 def _is_changed(layer: Layer) -> bool:
@@ -65,7 +74,7 @@ def _is_plain(layer: Layer) -> bool:
         **{norm: llama.LlamaRMSNorm for norm in layer.norms.values()},
         **{site.module: nn.Linear for site in layer.sites.values()},
     }
-    is_fused = any(site.is_fused for site in layer.sites.values())
+    is_fused = any(site.is_fused or site.bias is not None for site in layer.sites.values())
     return not is_fused and all(type(module) is kind for module, kind in classes.items())
 
 
@@ -78,105 +87,96 @@ class LlamaStep:
 
     def __init__(self, found: Backbone, *, keeps: Sequence[int] = ()) -> None:
         """`keeps` are indices of layers whose hidden states [B, W] a call leaves in `kept`."""
+        kernel = library()
+        assert kernel is not None
+        self.kernel = kernel
         self.keeps = set(keeps)
         self.kept: dict[int, Tensor] = {}
         [self.rotary] = _rotary(found.decoder)
-        self.decoder = found.decoder
-        self.embedding = found.embedding
+        self.decoder, self.embedding, self.layers = found.decoder, found.embedding, found.layers
         self.norm = _norm(found.final_norm)
-        self.layers = [
-            _ChangedLayer(layer) if _is_changed(layer) else _LlamaLayer(layer, found) for layer in found.layers
-        ]
+        self.is_plain = not any(map(_is_changed, found.layers))
+        first_norm = found.layers[0].norms["ffn_input"]
+        self.step = StepArguments(
+            width=found.hidden_size,
+            inner=found.ffn_size,
+            heads=found.num_heads,
+            groups=found.num_kv_heads,
+            size=found.head_size,
+            eps=first_norm.variance_epsilon,
+        )
+        self.weights: list[Tensor] = []
+        """What the kernel reads, held on to."""
+        self.arguments = (LayerArguments * len(found.layers))(*map(self._arguments, found.layers))
+        self.is_half = any(weight.dtype is torch.bfloat16 for weight in self.weights)
+        runs = groupby(range(len(found.layers)), key=lambda index: (_is_changed(found.layers[index]), self._run(index)))
+        self.runs = [(changed, list(indices)) for (changed, _), indices in runs]
+        self._cache: KVCache | None = None
 
-    def __call__(self, ids_B1: Tensor, cache: KVCache, *, mask: Tensor | None, position_B1: Tensor) -> Tensor:
-        """Hidden states [B, W] after the final norm. The cache's length is left to the caller."""
+    def __call__(
+        self, ids_B1: Tensor, cache: KVCache, *, pad_B: Tensor, mask: Tensor | None, position_B1: Tensor
+    ) -> Tensor:
+        """Hidden states [B, W] after the final norm. The cache's length is left to the caller.
+
+        Row b has padding in its first `pad_B[b]` columns; `mask` says the same to changed layers.
+        """
         hidden_BW = self.embedding(ids_B1[:, 0])
-        cos_B1D, sin_B1D = self.rotary(hidden_BW, position_ids=position_B1)
-        half = sin_B1D.shape[-1] // 2
-        turn_B1D = torch.cat((-sin_B1D[..., :half], sin_B1D[..., half:]), dim=-1)
+        cos_B1D, sin_B1D = (angles.contiguous() for angles in self.rotary(hidden_BW, position_ids=position_B1))
         arguments: dict[str, Any] = {"position_embeddings": (cos_B1D, sin_B1D), "past_key_values": cache}
         for hook in self.decoder._forward_pre_hooks.values():
             given: Any = hook
             arguments |= given(self.decoder, (), {})[1]
-        for index, layer in enumerate(self.layers):
-            if isinstance(layer, _ChangedLayer):
-                hidden_BW = layer(hidden_BW, mask=mask, arguments=arguments)
-            else:
-                of_layer: Any = cache.layers[layer.index]
-                hidden_BW = layer(hidden_BW, of_layer, cos_B1D=cos_B1D, turn_B1D=turn_B1D, mask=mask)
-            if index in self.keeps:
-                self.kept[index] = hidden_BW
+        self._place(cache, hidden_BW)
+        step = self.step
+        step.rows, step.threads, step.column = len(hidden_BW), torch.get_num_threads(), cache.length
+        step.first, step.hidden = pad_B.data_ptr(), hidden_BW.data_ptr()
+        step.cosines, step.sines = cos_B1D.data_ptr(), sin_B1D.data_ptr()
+        step.angle_row = cos_B1D.shape[-1] if len(cos_B1D) > 1 else 0
+        for is_changed, indices in self.runs:
+            if is_changed:
+                [index] = indices
+                layer = self.layers[index]
+                normed_B1W = _norm(layer.norms["attention_input"])(hidden_BW)[:, None]
+                output_B1W, _ = layer.attention(hidden_states=normed_B1W, attention_mask=mask, **arguments)
+                hidden_BW += output_B1W[:, 0]
+            first = ctypes.byref(self.arguments, indices[0] * ctypes.sizeof(LayerArguments))
+            self.kernel.decoder_layers(ctypes.byref(step), first, len(indices), self.is_half)
+            if indices[-1] in self.keeps:
+                self.kept[indices[-1]] = hidden_BW.clone()
         return self.norm(hidden_BW)
 
+    def _run(self, index: int) -> int:
+        """Equal for neighbours that one call of the kernel computes: changed and kept layers end such a run."""
+        return sum(_is_changed(self.layers[before]) or before - 1 in self.keeps for before in range(index + 1))
 
-class _LayerParts:
-    """What a layer has around its attention."""
+    def _arguments(self, layer: Layer) -> LayerArguments:
+        """The pointers to the weights of a layer; a changed one has its FFN computed alone."""
+        weights = {f"{branch}_norm": layer.norms[f"{branch}_input"].weight for branch in ("attention", "ffn")}
+        names = ("gate", "up", "down") if _is_changed(layer) else ("q", "k", "v", "o", "gate", "up", "down")
+        for name in names:
+            # A call runs `forward`, for there are no hooks.
+            module = layer.sites[name].module
+            weights[name] = module.forward.weight_OI if isinstance(module.forward, HalfProduct) else module.weight
+        self.weights += weights.values()
+        return LayerArguments(**{name: weight.data_ptr() for name, weight in weights.items()})
 
-    def __init__(self, layer: Layer) -> None:
-        # `forward` is what a call runs (there are no hooks), and oneDNN's where `fast_linear` is in force.
-        self.products: dict[str, Product] = {name: site.module.forward for name, site in layer.sites.items()}
-        self.gate, self.up, self.down = (self.products[name] for name in ("gate", "up", "down"))
-        self.attention_norm, self.ffn_norm = (_norm(layer.norms[role]) for role in ("attention_input", "ffn_input"))
-
-    def with_ffn(self, hidden_BW: Tensor) -> Tensor:
-        normed_BW = self.ffn_norm(hidden_BW)
-        return hidden_BW + self.down(functional.silu(self.gate(normed_BW)).mul_(self.up(normed_BW)))
-
-
-class _ChangedLayer(_LayerParts):
-    """A layer whose attention is a surgery's."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(layer)
-        self.attention = layer.attention
-
-    def __call__(self, hidden_BW: Tensor, *, mask: Tensor | None, arguments: dict[str, Any]) -> Tensor:
-        normed_B1W = self.attention_norm(hidden_BW)[:, None]
-        output_B1W, _ = self.attention(hidden_states=normed_B1W, attention_mask=mask, **arguments)
-        return self.with_ffn(hidden_BW + output_B1W[:, 0])
-
-
-class _LlamaLayer(_LayerParts):
-    def __init__(self, layer: Layer, found: Backbone) -> None:
-        super().__init__(layer)
-        self.q, self.k, self.v, self.o = (self.products[name] for name in ("q", "k", "v", "o"))
-        assert isinstance(layer.attention, llama.LlamaAttention)
-        self.index = layer.attention.layer_idx
-        self.num_kv_heads, self.head_size = found.num_kv_heads, found.head_size
-        self.scale = self.head_size**-0.5  # of every plain Llama, as in its attention function
-        self.num_shared = found.num_heads // found.num_kv_heads
-
-    def __call__(
-        self, hidden_BW: Tensor, kept: KVLayer, *, cos_B1D: Tensor, turn_B1D: Tensor, mask: Tensor | None
-    ) -> Tensor:
-        rows = hidden_BW.shape[0]
-        normed_BW = self.attention_norm(hidden_BW)
-        joined_BHD = torch.cat((self.q(normed_BW), self.k(normed_BW)), dim=-1).view(rows, -1, self.head_size)
-        first, second = joined_BHD.chunk(2, dim=-1)
-        turned_BHD = (joined_BHD * cos_B1D).addcmul_(torch.cat((second, first), dim=-1), turn_B1D)
-        key_BK1D = turned_BHD[:, -self.num_kv_heads :, None]
-        value_BK1D = self.v(normed_BW).view(rows, self.num_kv_heads, 1, self.head_size)
-        key_BKCD, value_BKCD = kept.update(key_BK1D, value_BK1D)
-        # The heads that share keys and values stand as queries of one head: nothing is repeated.
-        query = turned_BHD[:, : -self.num_kv_heads].reshape(rows, self.num_kv_heads, self.num_shared, self.head_size)
-        fused = (
-            attend(
-                (turned_BHD[:, : -self.num_kv_heads] * self.scale)[:, :, None],
-                key_BKCD,
-                value_BKCD,
-                num_heads=self.num_shared * self.num_kv_heads,
-                mask=mask,
-            )
-            if is_on()
-            else None
-        )
-        if fused is not None:
-            return self.with_ffn(hidden_BW + self.o(fused[0].view(rows, -1)))
-        mixed = functional.scaled_dot_product_attention(query, key_BKCD, value_BKCD, attn_mask=mask)
-        return self.with_ffn(hidden_BW + self.o(mixed.reshape(rows, -1)))
+    def _place(self, cache: KVCache, hidden_BW: Tensor) -> None:
+        """Tell the kernel where the cache lies."""
+        if cache is self._cache:
+            return
+        for layer, arguments in zip(self.layers, self.arguments, strict=True):
+            if _is_changed(layer):
+                continue
+            kept = cast(KVLayer, cache.layers[cast(Any, layer.attention).layer_idx])
+            if not kept.is_initialized:
+                like = hidden_BW.new_zeros(len(hidden_BW), self.step.groups, 1, self.step.size)
+                kept.lazy_initialization(like, like)
+            arguments.keys, arguments.values = kept.keys.data_ptr(), kept.values.data_ptr()
+            self.step.cache_row, self.step.cache_group = kept.keys.stride()[:2]
+        self._cache = cache
 
 
-def _norm(module: nn.Module) -> Product:
+def _norm(module: nn.Module) -> Callable[[Tensor], Tensor]:
     weight, eps = module.weight, module.variance_epsilon
     assert isinstance(weight, Tensor)
     assert isinstance(eps, float)

@@ -10,9 +10,9 @@ from tests.generation.tiny_models import engine, tiny
 from athlos.config.compose import run_config
 from athlos.errors import ConfigErrors, DataError, ModelError
 from athlos.generation.config import GreedyConfig, SamplingConfig, SidConfig
-from athlos.generation.contrastive_decoding import Sid
+from athlos.generation.contrastive_decoding import Sid, SidEngine
 from athlos.generation.decoding import Greedy, Sampling, encoded
-from athlos.generation.interface import Contrast, Request
+from athlos.generation.interface import Contrast, Request, SamplingRule
 from athlos.models.control_tokens import NEG, POS, add_control_tokens
 
 TEXTS = ["hello there", "x", "a rather longer prompt than the others are, by far"]
@@ -90,3 +90,16 @@ def test_a_run_that_teaches_no_tokens_is_refused_before_it_starts():
     taught = run_config(["decoding=sid", "objective=control", "train.batching=bucket"])
     assert taught.decoding.alpha == 0.2
     run_config(["decoding=sid", "model=own", "model.source=dir:/some/where", "train.max_steps=0"])
+
+
+def test_an_engine_that_answers_by_sid_says_what_the_rule_says(told):
+    decoding = sid(temperature=0.0, top_p=1.0, alpha=1.5)
+    plain = [encoded(told, request, max_new_tokens=8) for request in REQUESTS]
+    answers = SidEngine(told, decoding=decoding).generate(plain, rule=SamplingRule())
+    assert [sample.text for [sample] in answers] == [found.text for found in decoding.answer(told, REQUESTS)]
+    assert [sample.text for [sample] in answers] != [
+        sample.text for [sample] in told.generate(plain, rule=SamplingRule())
+    ]
+    longest = dataclasses.replace(plain[1], token_ids=plain[1].token_ids * (told.context - 2), max_new_tokens=2)
+    [[sample]] = SidEngine(told, decoding=decoding).generate([longest], rule=SamplingRule())
+    assert sample.num_tokens == 1, "the control token takes the place of one"

@@ -8,7 +8,7 @@ import pytest
 from tests.assembled import loaded
 from tests.generation.tiny_models import tiny
 
-from athlos.data.records import Passage, QuestionRecord
+from athlos.data.records import LongAnswerRecord, Passage, QuestionRecord
 from athlos.errors import DataError
 from athlos.methods.rhio.config import DetectConfig, count_of_heads
 from athlos.methods.rhio.detect import NEEDLES, detected, first_evidence, prompts_of, task_of
@@ -62,6 +62,16 @@ def test_a_needle_is_the_only_evidence_of_a_question_and_in_no_haystack(tmp_path
     assert "Noise 1 is there. More noise. Fact 2 is here." in task.haystack
     with pytest.raises(DataError, match="got 4, expected at most 3"):
         task_of(config_of(num_needles=4), context=context_of(tmp_path, records))
+
+
+def test_a_needle_of_a_long_answer_is_the_first_sentence_that_it_was_written_from() -> None:
+    def record(selected: list[str]) -> LongAnswerRecord:
+        passage = Passage(title="t", text="One. Two.", sentences=["One.", "Two."])
+        meta = {"selected_sentences": selected}
+        return LongAnswerRecord(identifier="q", question="?", answer="Two.", passages=[passage], meta=meta)
+
+    assert [first_evidence(record(selected)) for selected in (["Two.", "One."], [], ["Three."])] == ["Two.", "", ""]
+    assert first_evidence(LongAnswerRecord(identifier="q", question="?", answer="!")) == ""
 
 
 def test_needles_of_athlos_in_a_folder_of_text(tmp_path: Path) -> None:

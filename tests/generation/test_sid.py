@@ -14,6 +14,7 @@ from athlos.generation.contrastive_decoding import Sid, SidEngine
 from athlos.generation.decoding import Greedy, Sampling, encoded
 from athlos.generation.interface import Contrast, Request, SamplingRule
 from athlos.models.control_tokens import NEG, POS, add_control_tokens
+from athlos.models.sites import backbone
 
 TEXTS = ["hello there", "x", "a rather longer prompt than the others are, by far"]
 REQUESTS = [Request(identifier=text, prompt=text, record=None, seed=7) for text in TEXTS]
@@ -62,6 +63,7 @@ def test_alpha_0_is_plain_decoding_behind_pos_bit_for_bit(told, temperature):
     plain = Greedy(GreedyConfig(_target_="", max_new_tokens=8))
     if temperature:
         plain = Sampling(SamplingConfig(_target_="", max_new_tokens=8, temperature=1.0, top_p=0.95))
+    assert sid(alpha=0.0).contrast(backbone(told.model)) is None, "one stream alone"
     assert sid(alpha=0.0, temperature=temperature).answer(told, REQUESTS) == plain.answer(told, behind_pos)
     assert sid(alpha=3.0, temperature=temperature).answer(told, REQUESTS) != plain.answer(told, behind_pos)
 

@@ -15,7 +15,7 @@ from athlos.models.tokenizers import byte_tokenizer
 from athlos.parts import PartContext
 from athlos.stages import StageStore
 
-SCORES = [[0.0, 0.9, 0.0, 0.1], [0.3, 0.0, 0.8, 0.0]]
+SCORES = [[0.0, 0.9, 0.05, 0.1], [0.3, 0.0, 0.8, 0.0]]
 """Of two layers with four heads: 0-1, 1-2, 1-0, 0-3 are the best."""
 LAB = ["experiment=rhio/lab", "model=lab/tiny", "eval.bootstrap=0"]
 

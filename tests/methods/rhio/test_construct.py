@@ -67,7 +67,7 @@ def test_what_is_unfaithful_and_no_copy_makes_a_pair(tmp_path: Path, asked: dict
     assert metrics["construct/pairs"] == 2
     assert [metrics[f"construct/drop_{reason}"] for reason in ("degenerate", "copy", "faithful")] == [1, 1, 1]
     assert metrics["construct/negative_faith"] == 2 / 5
-    assert metrics["detect/top_share"] == pytest.approx(0.9 / 2.1)
+    assert metrics["detect/top_share"] == pytest.approx(0.9 / 2.15)
     rows = [json.loads(line) for line in made.files[-1].read_text(encoding="utf-8").splitlines()]
     assert [row["drop"] for row in rows] == [None, "copy", "faithful", "degenerate", None]
     assert [row["reference_faith"] for row in rows] == [1.0] * 5

@@ -15,7 +15,7 @@ NUM_FIGURES = {
     "lisa": 9,
     "ndp": 7,
     "plast": 8,
-    "rhio": 4,
+    "rhio": 5,
     "slam": 10,
     "spannorm": 5,
     "start": 4,

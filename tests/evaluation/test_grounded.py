@@ -79,6 +79,12 @@ def test_rows_say_what_supports_each_sentence() -> None:
     assert found.signatures["judge"] == "words:0"
 
 
+def test_a_score_at_the_threshold_is_enough() -> None:
+    found, _ = grounded(LONG, TEXTS, "judge.threshold=1")
+    assert [sentence["is_faithful"] for sentence in found.predictions[0]["sentences"]] == [True, True, False]
+    assert found.metrics["faith"] == 2 / 3
+
+
 def test_questions_with_short_answers() -> None:
     records = [
         QuestionRecord(identifier="a", question="How is Rome?", answers=["old"], passages=ROME),

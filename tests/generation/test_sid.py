@@ -10,10 +10,11 @@ from tests.generation.tiny_models import engine, tiny
 from athlos.config.compose import run_config
 from athlos.errors import ConfigErrors, DataError, ModelError
 from athlos.generation.config import GreedyConfig, SamplingConfig, SidConfig
-from athlos.generation.contrastive_decoding import Sid
+from athlos.generation.contrastive_decoding import Sid, SidEngine
 from athlos.generation.decoding import Greedy, Sampling, encoded
-from athlos.generation.interface import Contrast, Request
+from athlos.generation.interface import Contrast, Request, SamplingRule
 from athlos.models.control_tokens import NEG, POS, add_control_tokens
+from athlos.models.sites import backbone
 
 TEXTS = ["hello there", "x", "a rather longer prompt than the others are, by far"]
 REQUESTS = [Request(identifier=text, prompt=text, record=None, seed=7) for text in TEXTS]
@@ -62,6 +63,7 @@ def test_alpha_0_is_plain_decoding_behind_pos_bit_for_bit(told, temperature):
     plain = Greedy(GreedyConfig(_target_="", max_new_tokens=8))
     if temperature:
         plain = Sampling(SamplingConfig(_target_="", max_new_tokens=8, temperature=1.0, top_p=0.95))
+    assert sid(alpha=0.0).contrast(backbone(told.model)) is None, "one stream alone"
     assert sid(alpha=0.0, temperature=temperature).answer(told, REQUESTS) == plain.answer(told, behind_pos)
     assert sid(alpha=3.0, temperature=temperature).answer(told, REQUESTS) != plain.answer(told, behind_pos)
 
@@ -90,3 +92,16 @@ def test_a_run_that_teaches_no_tokens_is_refused_before_it_starts():
     taught = run_config(["decoding=sid", "objective=control", "train.batching=bucket"])
     assert taught.decoding.alpha == 0.2
     run_config(["decoding=sid", "model=own", "model.source=dir:/some/where", "train.max_steps=0"])
+
+
+def test_an_engine_that_answers_by_sid_says_what_the_rule_says(told):
+    decoding = sid(temperature=0.0, top_p=1.0, alpha=1.5)
+    plain = [encoded(told, request, max_new_tokens=8) for request in REQUESTS]
+    answers = SidEngine(told, decoding=decoding).generate(plain, rule=SamplingRule())
+    assert [sample.text for [sample] in answers] == [found.text for found in decoding.answer(told, REQUESTS)]
+    assert [sample.text for [sample] in answers] != [
+        sample.text for [sample] in told.generate(plain, rule=SamplingRule())
+    ]
+    longest = dataclasses.replace(plain[1], token_ids=plain[1].token_ids * (told.context - 2), max_new_tokens=2)
+    [[sample]] = SidEngine(told, decoding=decoding).generate([longest], rule=SamplingRule())
+    assert sample.num_tokens == 1, "the control token takes the place of one"

@@ -1,13 +1,15 @@
 """Silent attention heads against zeroed columns and zeroed queries, on every kernel."""
 
 import copy
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from tests.generation.tiny_models import CONFIGS, tiny
 
 from athlos.errors import ConfigError, ModelError
-from athlos.models.head_mask import HeadMask
+from athlos.models.head_mask import HeadMask, sharing_heads
 from athlos.models.sites import backbone
 
 HEADS = [(0, 1), (0, 2), (1, 3)]
@@ -116,3 +118,12 @@ def test_a_fused_query_matrix_is_refused_and_its_output_matrix_is_not():
         found = logits(model)
     assert torch.allclose(found, logits(zeroed(model, "o")), atol=CLOSE)
     assert set(CONFIGS) >= {"phi3"}
+
+
+def test_layers_share_with_the_nearest_one_below_that_has_queries():
+    layers = [SimpleNamespace(index=index, sites={"q": None} if index in (0, 2) else {}) for index in range(5)]
+    found: Any = SimpleNamespace(layers=layers)
+    assert sharing_heads(found, [(3, 1)], follow=True) == [(2, 1), (3, 1), (4, 1)]
+    assert sharing_heads(found, [(0, 7), (1, 7)], follow=True) == [(0, 7), (1, 7)]
+    with pytest.raises(ConfigError, match=r"head 4-0 is shared by the attention of layers 2, 3, 4"):
+        sharing_heads(found, [(4, 0)], follow=False)

@@ -117,6 +117,8 @@ def test_which_rows_move(tied: bool, trains: str, tmp_path: Path) -> None:
     for _ in range(2):
         optimizer.zero_grad()
         objective.loss(model, batch_of(rows)).total.backward()
+        gradient_VD = model.model.embed_tokens.weight.grad
+        assert gradient_VD is None or (gradient_VD[list(IDS)] == 0).all(), "the rows train at their own rate alone"
         optimizer.step()
     after = model.state_dict()["model.embed_tokens.weight"]
     steps_VD = (after - before["model.embed_tokens.weight"]).abs()
@@ -218,9 +220,9 @@ def test_a_text_model_alone_gets_rows(tmp_path: Path) -> None:
 def test_exactness_of_the_mean_of_a_side() -> None:
     from athlos.objectives.control import side_means
 
-    labels = torch.tensor([[-100, 1, 1, -100], [-100, -100, 1, -100]])
-    means = side_means(torch.tensor([-1.0, -3.0, -5.0], dtype=torch.float64), labels)
-    assert means.tolist() == [[pytest.approx(-2.0, abs=EXACT), pytest.approx(-5.0, abs=EXACT)]]
+    labels = torch.tensor([[-100, 1, 1, -100], [-100, -100, 1, -100], [-100, 1, -100, -100], [-100, 1, -100, -100]])
+    means = side_means(torch.tensor([-1.0, -3.0, -5.0, -6.0, -7.0], dtype=torch.float64), labels)
+    assert means.tolist() == [pytest.approx([-2.0, -5.0], abs=EXACT), pytest.approx([-6.0, -7.0], abs=EXACT)]
 
 
 def test_a_checkpoint_has_rows_of_its_own_and_restores_both(tmp_path: Path) -> None:

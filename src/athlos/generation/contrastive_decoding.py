@@ -7,14 +7,14 @@ import dataclasses
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from athlos.errors import ConfigError, DataError
 from athlos.generation.config import CadConfig, ContrastConfig, DecoreConfig, DolaConfig, SidConfig
 from athlos.generation.decoding import answer_requests
-from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Request, SamplingRule
+from athlos.generation.interface import Contrast, Engine, Prediction, Progress, Prompt, Request, Sample, SamplingRule
 from athlos.generation.native import NativeEngine
-from athlos.models.control_tokens import control_ids
+from athlos.models.control_tokens import control_ids, controlled
 from athlos.models.sites import Backbone, backbone
 
 ConfigT = TypeVar("ConfigT", bound=ContrastConfig)
@@ -38,17 +38,21 @@ class ContrastiveDecoding(ABC, Generic[ConfigT]):
     def answer(
         self, engine: Engine, requests: Sequence[Request], *, progress: Progress | None = None
     ) -> list[Prediction]:
-        name = type(self).__name__.lower()
-        if not isinstance(engine, NativeEngine):
-            raise ConfigError(f"decoding={name}: decodes two streams in one batch, which takes engine=native")
+        native = self.native(engine)
         return answer_requests(
-            engine,
-            self.asked(engine, requests),
+            native,
+            self.asked(native, requests),
             config=self.config,
             rule=self.rule,
-            contrast=self.contrast(backbone(engine.causal_model)),
+            contrast=self.contrast(backbone(native.causal_model)),
             progress=progress,
         )
+
+    def native(self, engine: Engine | None) -> NativeEngine:
+        if not isinstance(engine, NativeEngine):
+            name = type(self).__name__.lower()
+            raise ConfigError(f"decoding={name}: decodes two streams in one batch, which takes engine=native")
+        return engine
 
     def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
         """The requests with all that is contrasted. Raises `DataError` for one that has nothing."""
@@ -85,6 +89,28 @@ class Sid(ContrastiveDecoding[SidConfig]):
     def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
         control = control_ids(engine.tokenizer)
         return [dataclasses.replace(request, control=control, without="") for request in requests]
+
+
+class SidEngine(NativeEngine):
+    """A native engine whose every answer is self-induced: for pipelines, whose calls go to an engine themselves."""
+
+    def __init__(self, engine: NativeEngine, *, decoding: Sid) -> None:
+        super().__init__(engine.config, model=engine.model, tokenizer=engine.tokenizer)
+        self.decoding = decoding
+
+    def generate(self, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:
+        """As `NativeEngine.generate`, each prompt behind [POS] against itself behind [NEG]."""
+        pos, neg = control_ids(self.tokenizer)
+        asked = [
+            dataclasses.replace(
+                prompt,
+                token_ids=controlled(prompt.token_ids, pos, self.tokenizer),
+                against_ids=controlled(prompt.token_ids, neg, self.tokenizer),
+                max_new_tokens=min(prompt.max_new_tokens, self.context - len(prompt.token_ids) - 1),
+            )
+            for prompt in prompts
+        ]
+        return super().generate(asked, contrast=self.decoding.contrast(backbone(self.causal_model)), **options)
 
 
 class Decore(ContrastiveDecoding[DecoreConfig]):

@@ -17,6 +17,7 @@ import torch.distributed as dist
 
 from athlos.config.compose import plain
 from athlos.data.records import Passage, QuestionRecord
+from athlos.generation.contrastive_decoding import Sid, SidEngine
 from athlos.generation.interface import Prediction, Request
 from athlos.generation.llama_cpp_engine import LlamaCppEngine
 from athlos.generation.pipeline import Solver, solve_together
@@ -41,6 +42,10 @@ class PipelineModule(MethodModule[PipelineT]):
     """A method that answers a request by a pipeline of calls and searches."""
 
     def prepare(self, *, context: PartContext) -> None:
+        """With `decoding=sid` every call of the pipeline is answered by it."""
+        if isinstance(self.decoding, Sid):
+            native = self.decoding.native(context.generator)
+            context = dataclasses.replace(context, generator=SidEngine(native, decoding=self.decoding))
         self.context = context
         self.answered: list[tuple[Trace, tuple[str, set[str]]]] = []
         """Of each question that this process answered: trace, language, gold passages."""

@@ -5,11 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from tests.assembled import loaded
 from tests.generation.tiny_models import tiny
 
-from athlos.data.records import Passage, QuestionRecord
+from athlos.data.records import LongAnswerRecord, Passage, QuestionRecord
 from athlos.errors import DataError
+from athlos.methods.rhio import detect
 from athlos.methods.rhio.config import DetectConfig, count_of_heads
 from athlos.methods.rhio.detect import NEEDLES, detected, first_evidence, prompts_of, task_of
 from athlos.models.tokenizers import byte_tokenizer
@@ -64,6 +66,16 @@ def test_a_needle_is_the_only_evidence_of_a_question_and_in_no_haystack(tmp_path
         task_of(config_of(num_needles=4), context=context_of(tmp_path, records))
 
 
+def test_a_needle_of_a_long_answer_is_the_first_sentence_that_it_was_written_from() -> None:
+    def record(selected: list[str]) -> LongAnswerRecord:
+        passage = Passage(title="t", text="One. Two.", sentences=["One.", "Two."])
+        meta = {"selected_sentences": selected}
+        return LongAnswerRecord(identifier="q", question="?", answer="Two.", passages=[passage], meta=meta)
+
+    assert [first_evidence(record(selected)) for selected in (["Two.", "One."], [], ["Three."])] == ["Two.", "", ""]
+    assert first_evidence(LongAnswerRecord(identifier="q", question="?", answer="!")) == ""
+
+
 def test_needles_of_athlos_in_a_folder_of_text(tmp_path: Path) -> None:
     (tmp_path / "SOURCE.txt").write_text("nothing to read")
     with pytest.raises(DataError, match="expected a folder with"):
@@ -96,8 +108,36 @@ def test_a_detection_is_kept_and_says_what_made_it(tmp_path: Path) -> None:
     text = (product.path / "heads.json").read_text(encoding="utf-8")
     for key in ("needles", "prompts", "model", "config", "seed", "libraries", "kept", "dropped", "mean"):
         assert f'"{key}"' in text
-    other, _ = detected(config_of(score="count"), context=context)
-    assert other.mean_LH.shape == scores.mean_LH.shape
+    _, other = detected(config_of(score="count"), context=context)
+    assert other.key != product.key
+
+
+def test_where_a_haystack_lies_is_in_no_key(tmp_path: Path) -> None:
+    keys = set()
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "text.txt").write_text("Some text. More of it. " * 20)
+        config = config_of(haystack=str(tmp_path / name), lengths=[250])
+        keys.add(detected(config, context=context_of(tmp_path, []))[1].key)
+    assert len(keys) == 1
+
+
+def test_a_generated_answer_ends_with_its_line_and_is_kept_by_its_recall(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much it says beside the needle; precision would drop it."""
+    tokenizer, endings = byte_tokenizer(), set()
+
+    def generated(model: Any, prompt: Any, *, max_new_tokens: int, ends: Any) -> tuple[Any, list[int]]:
+        endings.update(chr(token) for token in range(128) if ends(token))
+        said = tokenizer.encode("Fact 0 is here. Fact 1 is here. And more than anybody asked for is there too.")
+        return torch.zeros(len(said), 2, 4, dtype=torch.long), said
+
+    monkeypatch.setattr(detect, "generated", generated)
+    context = context_of(tmp_path, [question(number) for number in range(9)])
+    scores, _ = detected(config_of(mode="generate"), context=context)
+    assert [run.recall for run in scores.kept] == [100.0] * 4
+    assert endings == {"\n"}
 
 
 def test_a_model_that_finds_no_needle_raises_with_the_best_recall(tmp_path: Path) -> None:

@@ -56,6 +56,7 @@ def test_names_of_the_lab_are_exchanged_too():
         ("I do not know.", {"faith": float("nan")}, Drop.degenerate),
         (REFERENCE, {}, Drop.copy),
         (REFERENCE.replace("She", "Ada"), {}, Drop.copy),
+        (REFERENCE.replace("in 1843", "of her long dream"), {}, None),
         (REFERENCE.replace("1843", "1871"), {"by_rule": True}, None),
         (REFERENCE, {"by_rule": True}, Drop.copy),
         ("She wrote to nobody at all.", {"faith": 1.0}, Drop.faithful),

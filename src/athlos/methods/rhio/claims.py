@@ -8,128 +8,134 @@ from typing import Any
 
 from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure, Tag
 
-LAB = {"study": "rhio_lab"}
-ARMS = ("decoding.", "construct.", "method.", "objective.")
+LAB = "rhio_lab"
 FAITH, DOWN = "test/faith", Direction.DOWN
 SID = {"decoding._target_": "athlos.generation.contrastive_decoding.Sid", "decoding.alpha": 0.2}
 PLAIN = {**SID, "decoding.alpha": 0.0}
-OWN = {"construct.negatives.source": "retrieval_mask"}
-CONTROL = {"objective._target_": "athlos.objectives.control.ControlObjective", "method.fat.enabled": True}
-FAT, WHOLE = {**CONTROL, **OWN, **PLAIN}, {**CONTROL, **OWN, **SID}
+CAD = {"decoding._target_": "athlos.generation.contrastive_decoding.Cad"}
+GREEDY = {"decoding._target_": "athlos.generation.decoding.Greedy"}
+PAIRS = {"objective._target_": "athlos.objectives.control.ControlObjective", "method.fat.enabled": True}
+OWN = {**PAIRS, "construct.negatives.source": "retrieval_mask"}
+FAT, WHOLE = {**OWN, **PLAIN}, {**OWN, **SID}
 SFT = {"method.fat.enabled": False}
-CAD = {**CONTROL, **OWN, "decoding._target_": "athlos.generation.contrastive_decoding.Cad"}
 GPUS = "7 or 13 billion parameters and the five sets of GroundBench: GPUs"
 
 
-def _compared(label: str, ours: Mapping[str, Any], against: Mapping[str, Any], **where: Any) -> Comparison:
+def _differs(
+    label: str,
+    ours: Measure,
+    against: Measure,
+    *,
+    direction: Direction = Direction.UP,
+    varies: tuple[str, ...] = (),
+    **where: Any,
+) -> Comparison:
     return Comparison(
         label=label,
-        ours=Measure(metric=FAITH, where=ours),
-        against=Measure(metric=FAITH, where=against),
+        ours=ours,
+        against=against,
         compare=Compare.DIFFERENCE,
-        direction=Direction.UP,
-        where={**LAB, **where},
-        varies=ARMS,
+        direction=direction,
+        where=where,
+        varies=varies,
+    )
+
+
+def _arms(label: str, ours: Mapping[str, Any], against: Mapping[str, Any]) -> Comparison:
+    """Two arms of the lab study."""
+    return _differs(
+        f"lab, {label}",
+        Measure(metric=FAITH, where=ours),
+        Measure(metric=FAITH, where=against),
+        varies=("decoding.", "construct.", "method.", "objective."),
+        study=LAB,
     )
 
 
 def _masked(study: str, metric: str, count: int) -> Comparison:
     """What random heads cost less than the best ones: a metric of the same run."""
-    return Comparison(
-        label=f"{study}, {metric} without {count} heads: retrieval - random",
-        ours=Measure(metric=f"test/{metric}@mask{count}_retrieval", where={}),
-        against=Measure(metric=f"test/{metric}@mask{count}_random", where={}),
-        compare=Compare.DIFFERENCE,
+    return _differs(
+        f"{study}, {metric} without {count} heads: retrieval - random",
+        Measure(metric=f"test/{metric}@mask{count}_retrieval"),
+        Measure(metric=f"test/{metric}@mask{count}_random"),
         direction=DOWN,
-        where={"study": study, "eval.suites.heads.detect.mode": "forced"},
+        **{"study": study, "eval.suites.heads.detect.mode": "forced"},
+    )
+
+
+def _claim(
+    name: str, text: str, *comparisons: Comparison, source: str, paper: float | None = None, needs: str = ""
+) -> Claim:
+    """All that is known of the paper's tables is second-hand; its numbers are points of faithfulness."""
+    return Claim(
+        id=f"rhio.{name}",
+        text=text,
+        paper=paper,
+        unit="" if paper is None else "points",
+        source=source,
+        tag=Tag.NOTE,
+        comparisons=comparisons,
+        needs=needs,
     )
 
 
 CLAIMS = (
-    Claim(
-        id="rhio.main7",
-        text="RHIO is more faithful than plain tuning: mean of GroundBench 72.98 -> 82.35, Llama-2-7B",
-        paper=9.37,
-        unit="points",
+    _claim(
+        "main7",
+        "RHIO is more faithful than plain tuning: mean of GroundBench 72.98 -> 82.35, Llama-2-7B",
+        _arms("FAT + SID - SFT of as many steps", WHOLE, {**SFT, **GREEDY}),
         source="main table",
-        tag=Tag.NOTE,
-        comparisons=(_compared("lab, FAT + SID - SFT of as many steps", WHOLE, SFT),),
-    ),
-    Claim(
-        id="rhio.main13",
-        text="the same of Llama-2-13B: 74.40 -> 83.77",
         paper=9.37,
-        unit="points",
-        source="main table",
-        tag=Tag.NOTE,
-        needs=GPUS,
     ),
-    Claim(
-        id="rhio.gpt4o",
-        text="RHIO of 7B is as faithful as GPT-4o: 82.33 -> 82.35",
-        paper=0.02,
-        unit="points",
+    _claim("main13", "the same of Llama-2-13B: 74.40 -> 83.77", source="main table", paper=9.37, needs=GPUS),
+    _claim(
+        "gpt4o",
+        "RHIO of 7B is as faithful as GPT-4o: 82.33 -> 82.35",
         source="main table; the abstract says outperforms",
-        tag=Tag.NOTE,
+        paper=0.02,
         needs=GPUS,
     ),
-    Claim(
-        id="rhio.sid7",
-        text="self-induced decoding adds: 80.03 -> 82.35",
+    _claim(
+        "sid7",
+        "self-induced decoding adds: 80.03 -> 82.35",
+        _arms("FAT + SID - FAT", WHOLE, FAT),
+        source="ablation",
         paper=2.32,
-        unit="points",
-        source="ablation",
-        tag=Tag.NOTE,
-        comparisons=(_compared("lab, FAT + SID - FAT", WHOLE, FAT),),
     ),
-    Claim(
-        id="rhio.sid13",
-        text="the same of 13B: 80.42 -> 83.77",
-        paper=3.35,
-        unit="points",
-        source="ablation",
-        tag=Tag.NOTE,
-        needs=GPUS,
-    ),
-    Claim(
-        id="rhio.human",
-        text="people find answers of 13B as fully supported as those of GPT-4o: 86.5 -> 87.5",
-        paper=1.0,
-        unit="points",
+    _claim("sid13", "the same of 13B: 80.42 -> 83.77", source="ablation", paper=3.35, needs=GPUS),
+    _claim(
+        "human",
+        "people find answers of 13B as fully supported as those of GPT-4o: 86.5 -> 87.5",
         source="human table",
-        tag=Tag.NOTE,
+        paper=1.0,
         needs="people who read answers",
     ),
-    Claim(
-        id="rhio.mask",
-        text="the more retrieval heads are silent, the less faithful the answers",
+    _claim(
+        "mask",
+        "the more retrieval heads are silent, the less faithful the answers",
+        _masked("rhio_lab_heads", "faith", 3),
+        _masked("rhio_heads_smollm2", "needle", 20),
+        _masked("rhio_heads_smollm2", "f1", 20),
         source="pilot figure; the abstract says salient correlation",
-        tag=Tag.NOTE,
-        comparisons=(
-            _masked("rhio_lab_heads", "faith", 3),
-            _masked("rhio_heads_smollm2", "needle", 20),
-            _masked("rhio_heads_smollm2", "f1", 20),
-        ),
     ),
-    Claim(
-        id="rhio.neg",
-        text="negatives without retrieval heads beat other negatives",
-        source="analysis",
-        tag=Tag.NOTE,
-        comparisons=tuple(
-            _compared(
-                f"lab, retrieval heads - {source.replace('_', ' ')}",
+    _claim(
+        "neg",
+        "negatives without retrieval heads beat other negatives",
+        *(
+            _arms(
+                f"retrieval heads - {source.replace('_', ' ')}",
                 WHOLE,
-                {**CONTROL, **SID, "construct.negatives.source": source},
+                {**PAIRS, **SID, "construct.negatives.source": source},
             )
             for source in ("random_mask", "entity_swap", "relation_perturb", "prompt")
         ),
-    ),
-    Claim(
-        id="rhio.cad",
-        text="self-induced decoding is slightly more faithful than context-aware decoding",
         source="analysis",
-        tag=Tag.NOTE,
-        comparisons=(_compared("lab, FAT + SID - FAT + CAD", WHOLE, CAD),),
+    ),
+    _claim(
+        "cad",
+        "self-induced decoding is slightly more faithful than context-aware decoding",
+        _arms("FAT + SID - SFT of as many steps + CAD", WHOLE, {**SFT, **CAD}),
+        _arms("FAT + SID - FAT + CAD", WHOLE, {**OWN, **CAD}),
+        source="analysis",
     ),
 )

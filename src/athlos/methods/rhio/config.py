@@ -88,6 +88,15 @@ class MaskConfig:
     shared: str = one_of("refuse", "follow")
     """Heads of layers that share attention: `refuse` raises, `follow` silences them in all of these layers."""
 
+    @property
+    def options(self) -> dict[str, bool]:
+        """As `Silence` and `answers_without_heads` take them."""
+        return {
+            "is_uniform": self.mode == "uniform_causal",
+            "in_prompt": self.phase == "both",
+            "follows_sharing": self.shared == "follow",
+        }
+
 
 def count_of_heads(number: int | None, *, whole: int) -> int:
     """How many heads are silenced of `whole`: the number, or a tenth of them."""

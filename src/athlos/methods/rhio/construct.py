@@ -32,7 +32,6 @@ from athlos.methods.rhio.config import Answerer, Negatives, RhioConstructConfig,
 from athlos.methods.rhio.detect import HEADS, detected
 from athlos.methods.rhio.negatives import Drop, dropped, entity_swap, relation_perturb
 from athlos.models.head_scores import Head, random_heads
-from athlos.models.sites import backbone
 from athlos.parts import Made, PartContext
 from athlos.stages import Stage
 from athlos.text.citations import read_citations
@@ -77,11 +76,10 @@ class RhioConstruct:
         asked = self._asked(context)
         if self.config.negatives.source.is_masked:
             scores, product = detected(self.config.detect, context=asked)
-            found = backbone(asked.start.model)  # type: ignore[union-attr]
-            count = count_of_heads(self.config.mask.num_heads, whole=len(found.layers) * found.num_heads)
+            count = count_of_heads(self.config.mask.num_heads, whole=scores.mean_LH.numel())
             heads = scores.ranked()[:count]
             if self.config.negatives.source is Negatives.random_mask:
-                heads = random_heads(heads, num_heads=found.num_heads, rng=random.Random(run.seed))
+                heads = random_heads(heads, num_heads=scores.mean_LH.shape[1], rng=random.Random(run.seed))
             files.append(product.path / HEADS)
             inputs["heads"] = product.key
             metrics |= {
@@ -222,16 +220,13 @@ class RhioConstruct:
             ]
             answers = context.generator.generate(prompts, rule=SamplingRule(), stop=stop)
             return [sample.text for [sample] in answers]
-        mask = self.config.mask
         samples = answers_without_heads(
             self._engine(context),
             requests,
             heads=heads,
             max_new_tokens=negatives.max_new_tokens,
-            is_uniform=mask.mode == "uniform_causal",
-            in_prompt=mask.phase == "both",
-            follows_sharing=mask.shared == "follow",
             stop=stop,
+            **self.config.mask.options,
         )
         return [sample.text for sample in samples]
 

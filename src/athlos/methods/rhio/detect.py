@@ -153,11 +153,18 @@ def _questions(run: RunConfig, context: PartContext) -> Iterator[QuestionRecord 
 
 
 def first_evidence(record: QuestionRecord | LongAnswerRecord) -> str:
-    """The one supporting sentence of a question that has just one; empty for others."""
-    if not isinstance(record, QuestionRecord) or len(record.supporting_facts) != 1:
+    """The one supporting sentence of a question that has just one, or the first that a long answer was written from.
+
+    Empty where there is none, or where it stands in no passage.
+    """
+    sentences = {passage.title: passage.sentences for passage in record.passages}
+    if isinstance(record, LongAnswerRecord):
+        selected = record.meta.get("selected_sentences", [])
+        stands = selected and any(selected[0] in of_passage for of_passage in sentences.values())
+        return selected[0] if stands else ""
+    if len(record.supporting_facts) != 1:
         return ""
     [(title, place)] = record.supporting_facts
-    sentences = {passage.title: passage.sentences for passage in record.passages}
     return sentences[title][place] if place < len(sentences.get(title, ())) else ""
 
 

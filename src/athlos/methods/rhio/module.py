@@ -21,8 +21,7 @@ from athlos.generation.local import LocalEngine
 from athlos.methods.rhio.config import RhioConfig, count_of_heads, is_detecting
 from athlos.methods.rhio.detect import detected
 from athlos.models.control_tokens import control_ids, has_control_tokens, num_before
-from athlos.models.forward import causal_model, hidden_states, project
-from athlos.models.sites import backbone
+from athlos.models.forward import hidden_states, project
 from athlos.objectives.control import with_control
 from athlos.objectives.next_token import gather_targets
 from athlos.parts import PartContext
@@ -62,8 +61,7 @@ class RhioModule(MethodModule[RhioConfig]):
         if not is_detecting(self.config):
             return self.decoding
         scores, _ = detected(self.method.decore, context=self.context)
-        found = backbone(causal_model(self.model))
-        heads = scores.ranked()[: count_of_heads(None, whole=len(found.layers) * found.num_heads)]
+        heads = scores.ranked()[: count_of_heads(None, whole=scores.mean_LH.numel())]
         config = dataclasses.replace(
             self.config.decoding,
             heads=[f"{layer}-{head}" for layer, head in heads],  # type: ignore[call-arg]

@@ -25,9 +25,7 @@ from athlos.methods.rhio.config import HeadsSuiteConfig, count_of_heads
 from athlos.methods.rhio.construct import faith_of
 from athlos.methods.rhio.detect import Task, detected, prompts_of, task_of
 from athlos.methods.rhio.module import RhioModule
-from athlos.models.forward import causal_model
 from athlos.models.head_scores import Head, HeadScores, random_heads
-from athlos.models.sites import backbone
 from athlos.text.overlap import rouge_1, rouge_l
 from athlos.text.prompts import build_prompt, completion, read_answer, stop_strings
 
@@ -48,8 +46,7 @@ class HeadsSuite:
         if not asked:
             raise DataError(f"suite=heads: data={self.run.data.name} has no question with documents")
         scores, _ = detected(config.detect, context=context)
-        found = backbone(causal_model(answerer.model))
-        count = count_of_heads(config.mask.num_heads, whole=len(found.layers) * found.num_heads)
+        count = count_of_heads(config.mask.num_heads, whole=scores.mean_LH.numel())
         result = SuiteResult(signatures={"heads": f"{config.detect.mode}|{config.detect.score}|{config.mask.mode}"})
         result.add(*_of_scores(scores, count))
         engine = NativeEngine(
@@ -58,7 +55,7 @@ class HeadsSuite:
             tokenizer=answerer.tokenizer,
         )
         task = task_of(config.detect, context=context)
-        for name, draws in self._silenced(scores, num_heads=found.num_heads):
+        for name, draws in self._silenced(scores):
             texts = [self._answers(engine, asked, heads) for heads in draws]
             self._add_answers(result, name, asked, texts, context=context)
             if config.num_needles:
@@ -70,9 +67,9 @@ class HeadsSuite:
         ]
         return result
 
-    def _silenced(self, scores: HeadScores, *, num_heads: int) -> Iterator[tuple[str, list[list[Head]]]]:
+    def _silenced(self, scores: HeadScores) -> Iterator[tuple[str, list[list[Head]]]]:
         """Name and draws of heads: none; the best; as many others."""
-        best = scores.ranked()
+        best, num_heads = scores.ranked(), scores.mean_LH.shape[1]
         for count in self.config.counts:
             heads = best[:count]
             if not heads:
@@ -100,33 +97,25 @@ class HeadsSuite:
             requests,
             heads=heads,
             max_new_tokens=self.config.max_new_tokens,
-            is_uniform=self.config.mask.mode == "uniform_causal",
-            in_prompt=self.config.mask.phase == "both",
-            follows_sharing=self.config.mask.shared == "follow",
             stop=sorted({stop for one in records for stop in stop_strings(one, style)}),
+            **self.config.mask.options,
         )
         return [read_answer(sample.text, one, style=style) for sample, one in zip(samples, records, strict=True)]
 
     def _needles(self, engine: NativeEngine, task: Task, heads: Sequence[Head]) -> list[float]:
         """Recall of each needle at the shortest length, in [0, 1], by greedy answers of one line."""
-        detect, mask = self.config.detect, self.config.mask
+        detect = self.config.detect
         shortest = min(detect.lengths)
         prompts = [
             one
             for one in prompts_of(task, engine.tokenizer, config=detect, seed=self.run.seed)
             if one.length == shortest
         ][: self.config.num_needles]
-        silence = Silence(
-            heads=tuple(heads),
-            is_uniform=mask.mode == "uniform_causal",
-            in_prompt=mask.phase == "both",
-            follows_sharing=mask.shared == "follow",
-        )
         answers: list[list[Sample]] = engine.generate(
             [Prompt(token_ids=one.ids, max_new_tokens=detect.max_new_tokens) for one in prompts],
             rule=SamplingRule(),
             stop=["\n"],
-            silence=silence,
+            silence=Silence(heads=tuple(heads), **self.config.mask.options),
         )
         return [
             rouge_1(sample.text, task.needles[one.needle].text, language=task.language).recall

@@ -146,8 +146,9 @@ def test_one_run_has_the_interval_over_its_items(tmp_path: Path):
 def test_seeds_that_are_alike_have_the_interval_over_items(tmp_path: Path):
     details = {"test/nll": {"n": 48, "undefined": 0, "low": 0.97, "high": 1.03}}
     for seed in (1, 2):
-        write_run(tmp_path / f"ours{seed}", config={**OURS, "seed": seed}, metrics={"test/nll": 1.0}, details=details)
-        write_run(tmp_path / f"other{seed}", config={**OTHER, "seed": seed}, metrics={"test/nll": 1.04}, details=details)
+        for name, where, loss in (("ours", OURS, 1.0), ("other", OTHER, 1.04)):
+            config = {**where, "seed": seed}
+            write_run(tmp_path / f"{name}{seed}", config=config, metrics={"test/nll": loss}, details=details)
     row = row_of(tmp_path, lower())
     half = math.hypot(0.03, 0.03)
     assert (row.low, row.high) == pytest.approx((-0.04 - half, -0.04 + half))
@@ -305,7 +306,8 @@ def test_arms_that_differ_in_more_are_not_the_claim(tmp_path: Path):
 def test_a_target_stands_for_its_group(tmp_path: Path):
     for name, extra in (("a", {}), ("b", {"method._target_": "other.Module", "method.alpha": 2.0})):
         for seed in (1, 2):
-            write_run(tmp_path / f"{name}{seed}", config={"seed": seed, **extra}, metrics={"m": seed + len(extra) * (10 + seed)})
+            value = seed + len(extra) * (10 + seed)
+            write_run(tmp_path / f"{name}{seed}", config={"seed": seed, **extra}, metrics={"m": value})
     target = "athlos.methods.finetune.module.FinetuneModule"
     comparison = lower(
         ours=Measure(metric="m", where={"method._target_": target}),

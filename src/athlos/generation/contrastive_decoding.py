@@ -95,7 +95,7 @@ class SidEngine(NativeEngine):
     """A native engine whose every answer is self-induced: for pipelines, whose calls go to an engine themselves."""
 
     def __init__(self, engine: NativeEngine, *, decoding: Sid) -> None:
-        super().__init__(engine.config, model=engine.model, tokenizer=engine.tokenizer)
+        super().__init__(engine.settings, model=engine.model, tokenizer=engine.tokenizer)
         self.decoding = decoding
 
     def generate(self, prompts: Sequence[Prompt], **options: Any) -> list[list[Sample]]:

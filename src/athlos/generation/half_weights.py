@@ -29,7 +29,7 @@ SAMPLED = 64
 def half_units(device: torch.device) -> bool:
     """Whether a device has units for bfloat16; others compute in it slower than in float32."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     found = torch.cpu.get_capabilities()
     return device.type == "cpu" and bool(found.get("amx_bf16") or found.get("avx512_bf16"))
 
@@ -45,8 +45,10 @@ class HalfProduct:
     """What takes the place of a linear layer's forward pass."""
 
     def __init__(self, module: nn.Module) -> None:
-        weight, self.bias = module.weight, module.bias
+        weight, bias = module.weight, module.bias
         assert isinstance(weight, Tensor)
+        assert bias is None or isinstance(bias, Tensor)
+        self.bias = bias
         matrix_OI = weight.detach().T if isinstance(module, Conv1D) else weight.detach()
         self.weight_OI = matrix_OI.to(torch.bfloat16).contiguous()
         num_outputs, num_inputs = self.weight_OI.shape

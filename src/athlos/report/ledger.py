@@ -236,7 +236,7 @@ def _over_items(comparison: Comparison, arms: Mapping[str, Arm], found: Estimate
         low, high = found.value - half, found.value + half
     else:
         return replace(found, low=None, high=None, method=found.method if is_one else f"{found.method}, all alike")
-    num_items = max(one.n for one in details if one)
+    num_items = max(one.n or 0 for one in details if one)
     return replace(found, low=low, high=high, method=f"interval of {runs} over its {num_items} items or rounds")
 
 

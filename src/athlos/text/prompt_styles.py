@@ -354,19 +354,16 @@ PROMPT_STYLES: list[PromptStyle[Any]] = [
         answer=lambda record: _gap(record) + _long_answer(record).strip(),
         stops=lambda record: ("\n",),
     ),
-    PromptStyle[InstructionRecord](
-        record_type=InstructionRecord,
-        name="written",
-        question=lambda record: record.prompt,
-        answer=lambda record: record.completion,
-        stops=lambda record: ("\n",),
-    ),
-    PromptStyle[InstructionRecord](
-        record_type=InstructionRecord,
-        name="bare",
-        question=lambda record: record.prompt,
-        answer=lambda record: record.completion,
-        stops=lambda record: ("\n",),
+    # The same in all: what was written of questions in a style is trained on in a run of that style.
+    *(
+        PromptStyle[InstructionRecord](
+            record_type=InstructionRecord,
+            name=name,
+            question=lambda record: record.prompt,
+            answer=lambda record: record.completion,
+            stops=lambda record: ("\n",),
+        )
+        for name in ("written", "bare", "closed_book", "passages")
     ),
     PromptStyle[ContinuationRecord](
         record_type=ContinuationRecord,

@@ -151,7 +151,9 @@ class LlamaStep:
 
     def _arguments(self, layer: Layer) -> LayerArguments:
         """The pointers to the weights of a layer; a changed one has its FFN computed alone."""
-        weights = {f"{branch}_norm": layer.norms[f"{branch}_input"].weight for branch in ("attention", "ffn")}
+        weights: dict[str, Any] = {
+            f"{branch}_norm": layer.norms[f"{branch}_input"].weight for branch in ("attention", "ffn")
+        }
         names = ("gate", "up", "down") if _is_changed(layer) else ("q", "k", "v", "o", "gate", "up", "down")
         for name in names:
             # A call runs `forward`, for there are no hooks.

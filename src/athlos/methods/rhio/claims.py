@@ -26,9 +26,9 @@ def _differs(
     ours: Measure,
     against: Measure,
     *,
+    where: Mapping[str, Any],
     direction: Direction = Direction.UP,
     varies: tuple[str, ...] = (),
-    **where: Any,
 ) -> Comparison:
     return Comparison(
         label=label,
@@ -48,7 +48,7 @@ def _arms(label: str, ours: Mapping[str, Any], against: Mapping[str, Any]) -> Co
         Measure(metric=FAITH, where=ours),
         Measure(metric=FAITH, where=against),
         varies=("decoding.", "construct.", "method.", "objective."),
-        study=LAB,
+        where={"study": LAB},
     )
 
 
@@ -59,7 +59,7 @@ def _masked(study: str, metric: str, count: int) -> Comparison:
         Measure(metric=f"test/{metric}@mask{count}_retrieval"),
         Measure(metric=f"test/{metric}@mask{count}_random"),
         direction=DOWN,
-        **{"study": study, "eval.suites.heads.detect.mode": "forced"},
+        where={"study": study, "eval.suites.heads.detect.mode": "forced"},
     )
 
 

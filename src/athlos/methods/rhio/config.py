@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING
 
@@ -89,7 +89,7 @@ class MaskConfig:
     """Heads of layers that share attention: `refuse` raises, `follow` silences them in all of these layers."""
 
     @property
-    def options(self) -> dict[str, bool]:
+    def options(self) -> dict[str, Any]:
         """As `Silence` and `answers_without_heads` take them."""
         return {
             "is_uniform": self.mode == "uniform_causal",

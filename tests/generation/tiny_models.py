@@ -54,12 +54,12 @@ CONFIGS = {
 ENGINES = {"native": (NativeEngine, NativeConfig), "transformers": (TransformersEngine, TransformersConfig)}
 
 
-def tiny(name="llama", *, attention="sdpa", seed=0):
+def tiny(name="llama", *, attention="sdpa", seed=0, config=None):
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         # Gemma 2 caps the scores inside the attention, which sdpa cannot.
         kernel = "eager" if name == "gemma2" else attention
-        return AutoModelForCausalLM.from_config(CONFIGS[name](), attn_implementation=kernel).eval()
+        return AutoModelForCausalLM.from_config(config or CONFIGS[name](), attn_implementation=kernel).eval()
 
 
 def engine(model=None, *, name="native", batch_size=16, **values):

@@ -4,8 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.generation.tiny_models import CONFIGS, WINDOW, tiny
+from tests.generation.tiny_models import CONFIGS, SIZES, WINDOW, tiny
 from tests.tolerances import FLOAT64, LOGITS_FLOAT32
+from transformers import LlamaConfig
 
 from athlos.models.forward import hidden_states
 from athlos.objectives import shared_prompts
@@ -13,6 +14,11 @@ from athlos.objectives.config import AdvantageStd, Denominator, PolicyConfig
 from athlos.objectives.next_token import gather_targets
 from athlos.objectives.policy import PolicyObjective
 from athlos.objectives.shared_prompts import RowSpan, row_groups, target_states
+
+
+def model_of(name="llama"):
+    """A narrow Llama: norms round to float32 in every precision, and the bounds of gradients are for this width."""
+    return tiny(name, config=LlamaConfig(**SIZES, num_hidden_layers=2) if name == "llama" else None)
 
 
 def rows(lengths, *, seed=0):
@@ -53,7 +59,7 @@ def always_packs(monkeypatch):
 @pytest.mark.parametrize("case", CASES)
 def test_states_targets_and_gradients_are_those_of_separate_rows(name, case, monkeypatch):
     # Gemma 2 in float64 gives nan on padding beyond its window: its softmax in float32 takes the mask for infinite.
-    model, batch = tiny(name).to(torch.float32 if name == "gemma2" else torch.float64), rows(CASES[case])
+    model, batch = model_of(name).to(torch.float32 if name == "gemma2" else torch.float64), rows(CASES[case])
     near = 1e2 * LOGITS_FLOAT32 if name == "gemma2" else FLOAT64
     expected, expected_targets = gather_targets(hidden_states(model, batch), batch["labels"])
     (expected**2).sum().backward()
@@ -71,12 +77,11 @@ def test_states_targets_and_gradients_are_those_of_separate_rows(name, case, mon
     (found**2).sum().backward()
     for key, parameter in model.named_parameters():
         if key in wanted:
-            # Sums over many tokens, behind norms that round to float32.
-            torch.testing.assert_close(parameter.grad, wanted[key], atol=3e2 * near, rtol=near)
+            torch.testing.assert_close(parameter.grad, wanted[key], atol=1e2 * near, rtol=near)
 
 
 def test_rows_without_a_shared_prompt_are_taken_as_they_are(monkeypatch):
-    model, batch = tiny().double(), rows([(5, [3]), (6, [4])])
+    model, batch = model_of().double(), rows([(5, [3]), (6, [4])])
     monkeypatch.setattr(shared_prompts, "packed_states", None)
     found, _ = target_states(model, batch)
     expected, _ = gather_targets(hidden_states(model, batch), batch["labels"])
@@ -114,7 +119,7 @@ def test_the_policy_loss_and_its_gradient_do_not_depend_on_it(monkeypatch):
         denominator=Denominator.token,
         kl=0.0,
     )
-    model, batch = tiny().double(), rows([(30, [4, 4, 9, 2]), (20, [1, 8, 3, 5])])
+    model, batch = model_of().double(), rows([(30, [4, 4, 9, 2]), (20, [1, 8, 3, 5])])
     batch["old_log_probs"] = -5 * torch.rand(batch["labels"].shape, dtype=torch.float64)
     batch["advantages"] = torch.randn(8, dtype=torch.float64)
     found = []
@@ -127,4 +132,4 @@ def test_the_policy_loss_and_its_gradient_do_not_depend_on_it(monkeypatch):
     (total, gradients), (wanted, wanted_gradients) = found
     torch.testing.assert_close(total, wanted, atol=FLOAT64, rtol=FLOAT64)
     for gradient, other in zip(gradients, wanted_gradients, strict=True):
-        torch.testing.assert_close(gradient, other, atol=10 * FLOAT64, rtol=FLOAT64)
+        torch.testing.assert_close(gradient, other, atol=FLOAT64, rtol=FLOAT64)

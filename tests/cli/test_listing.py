@@ -57,7 +57,7 @@ def test_parts_are_what_can_be_typed() -> None:
         assert {name for part_group, name in rows if part_group == group} == set(compose.group_options(group))
     assert rows["tuning", "lora"] == registry().get("tuning", "lora").summary
     assert rows["tracking", "wandb"].startswith("wandb, offline")
-    assert rows["prompt_style", "closed_book"] == "QuestionRecord"
+    assert rows["prompt_style", "closed_book"] == "QuestionRecord, InstructionRecord"
     assert rows["prompt_style", "bare"].startswith("MathRecord, ParallelRecord")
     assert rows["suite", "perplexity"].startswith("perplexity")
 

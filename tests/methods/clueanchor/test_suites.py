@@ -12,6 +12,7 @@ from tests.methods.clueanchor.scripted import COMPOSED, RIGHT, Scripted, questio
 
 from athlos.config.compose import run_config
 from athlos.errors import DataError
+from athlos.generation.decoding import Greedy
 from athlos.generation.interface import Prediction
 from athlos.methods.clueanchor.module import ClueAnchorModule, PathsModule
 from athlos.methods.clueanchor.suites import clue_overlap, content_words, rouge_l
@@ -23,7 +24,7 @@ def paths_module(folder: Path, generator: Any, *overrides: str) -> tuple[Any, An
     switches = ["method=clueanchor_paths", "objective=next_token", "eval=clueanchor_paths", "train.max_steps=0"]
     run = run_config([*COMPOSED, *switches, *overrides])
     module = PathsModule.__new__(PathsModule)
-    module.__dict__["config"] = run
+    module.__dict__.update(config=run, decoding=Greedy(run.decoding))
     index: Any = type("Index", (), {"key": "none"})()
     context = PartContext(config=run, stages=StageStore(folder), generator=generator, index=index)
     PathsModule.prepare(module, context=context)

@@ -59,6 +59,8 @@ LENGTHS = {"short": (64, 32), "long": (256, 32), "answers": (32, 128)}
 """Most tokens of a prompt and of an answer; each is up to a quarter shorter."""
 LR, CLIP, BETA = 1e-5, 1.0, 0.1
 SAME_LOSS = 1e-3
+CHUNK_TOKENS = 4096
+"""All positions of a step at once, as TRL takes them: logits over 259 words need no chunks."""
 SIZES = {
     "vocab_size": 259,
     "hidden_size": 192,
@@ -98,7 +100,7 @@ class AthlosSide:
         records = [PreferenceRecord(identifier=str(place), **pair) for place, pair in enumerate(pairs)]
         self.rows = pair_rows([encode_preference(record, tokenizer=tokenizer, max_length=512) for record in records])
         self.objective = PreferenceObjective(
-            PreferenceConfig(_target_="", kind=Preference.dpo, beta=BETA, sft_weight=0.0)
+            PreferenceConfig(_target_="", kind=Preference.dpo, beta=BETA, sft_weight=0.0, chunk_tokens=CHUNK_TOKENS)
         )
         data: Any = SimpleNamespace(rows=lambda split: self.rows, pad_id=PAD)
         sizes = [f"train.batch_size={num_pairs}", f"train.micro_batch_size={num_pairs}"]

@@ -13,6 +13,8 @@ from athlos.config.compose import plain, run_config
 from athlos.config.schema import RunConfig
 from athlos.errors import ModelError
 from athlos.methods.clueanchor.config import ClueAnchorConstructConfig
+from athlos.methods.kmkc.config import KmkcConstructConfig
+from athlos.methods.lisa.config import LisaSurgeryConfig
 from athlos.methods.rhio.config import RhioConstructConfig
 from athlos.methods.start.config import StartConstructConfig
 from athlos.methods.tm.config import TmConfig
@@ -22,6 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
 NUM_EXPERIMENTS = 79
+MOST_TOKENS = 1024
+"""Tokens that a real model's layers are measured on."""
 
 
 def command_of(path: Path) -> list[str]:
@@ -64,6 +68,10 @@ def smaller(config: RunConfig, *, name: str) -> list[str]:
         changes.append("construct.min_pairs=1")
     if isinstance(config.construct, StartConstructConfig):  # two steps cite nothing rightly, so there are no pairs
         changes += ["method.preference.pairs=none", "train.batch_size=2", "train.micro_batch_size=1"]
+    if isinstance(config.construct, KmkcConstructConfig) and "lab" not in name:
+        changes += ["data.limit_train=8", "construct.profile.num_samples=4", "eval.suites.kmkc.profile.num_samples=4"]
+    if isinstance(config.surgery, LisaSurgeryConfig) and config.surgery.calibration.tokens > MOST_TOKENS:
+        changes.append(f"surgery.calibration.tokens={MOST_TOKENS}")
     if "heads" in config.eval.suites and "lab" not in name:
         small = ("counts=[0,10]", "detect.lengths=[512]", "detect.num_depths=1", "detect.num_needles=2")
         changes += [f"eval.suites.heads.{change}" for change in small]

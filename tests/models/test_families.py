@@ -19,7 +19,7 @@ from transformers.activations import ACT2FN
 from athlos.errors import ModelError, SurgeryError
 from athlos.models.config import AllConfig, LayersConfig, LoraConfig
 from athlos.models.flops import forward_flops, is_counted, step_flops
-from athlos.models.forward import check_logits, hidden_states, project
+from athlos.models.forward import causal_mask, check_logits, hidden_states, project
 from athlos.models.probe import ActivationProbe, activation_function
 from athlos.models.selection import AllSelection, LayersSelection
 from athlos.models.sites import MATRIX_NAMES, Site, backbone, chosen_sites, knows_sites, linear_paths
@@ -351,3 +351,24 @@ def test_a_mixer_keeps_the_weights_that_it_reads_itself(tiny: Build) -> None:
     names = {path.rpartition(".")[2] for path in linear_paths(tiny("mamba"))}
     assert names == {"in_proj", "x_proj"}
     assert "lm_head" not in linear_paths(tiny("gptj"))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *OTHER_FAMILIES, *SCALED_FAMILIES, *UNKNOWN_FAMILIES])
+def test_a_row_is_the_same_with_padding_behind_it(family: str, tiny: Build) -> None:
+    model, short = exact(tiny(family)).eval(), 4
+    mask = torch.ones_like(IDS)
+    mask[1, short:] = 0
+    positions = torch.arange(IDS.shape[1])
+    padded = {"input_ids": IDS * mask, "attention_mask": mask, "position_ids": positions.expand(IDS.shape)}
+    alone = {"input_ids": IDS[1:, :short], "attention_mask": mask[1:, :short], "position_ids": positions[None, :short]}
+    with torch.no_grad():
+        found, expected = hidden_states(model, padded)[1, :short], hidden_states(model, alone)[0]
+    torch.testing.assert_close(found, expected, atol=EXACT, rtol=EXACT)
+
+
+def test_a_mask_speaks_only_of_padding_that_a_token_sees() -> None:
+    right = torch.tensor([[1, 1, 0], [1, 1, 1]])
+    left, ready_made = right.flip(1), {"full_attention": torch.ones(2, 1, 3, 3)}
+    assert torch.equal(causal_mask(right), torch.ones(2, 3, dtype=torch.int64))  # type: ignore[arg-type]
+    assert causal_mask(left) is left
+    assert causal_mask(ready_made) is ready_made

@@ -107,7 +107,8 @@ def test_text_without_pictures_is_the_language_model_itself():
     with torch.no_grad():
         ours = hidden_states(model, batch)
         alone = backbone(model).decoder(**batch).last_hidden_state
-    assert torch.equal(ours, alone)
+    is_word = batch["attention_mask"] == 1
+    torch.testing.assert_close(ours[is_word], alone[is_word], rtol=0, atol=FLOAT32)
 
 
 def test_another_picture_changes_its_own_row_only():

@@ -71,9 +71,20 @@ def hidden_states(model: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     )
     if takes_positions(type(inner.base_model)):  # type: ignore[arg-type]  # a class can be hashed
         words["position_ids"] = batch["position_ids"]
-    output = inner.base_model(**words, attention_mask=batch["attention_mask"], use_cache=False)
+    mask = batch["attention_mask"] if has_pictures(batch) else causal_mask(batch["attention_mask"])
+    output = inner.base_model(**words, attention_mask=mask, use_cache=False)
     hidden_BTD: Tensor = output.last_hidden_state
     return hidden_BTD
+
+
+def causal_mask(mask: Tensor | Mapping[str, Tensor]) -> Tensor | Mapping[str, Tensor]:
+    """A mask [B, T] that says nothing where padding stands on the right, which no token of a causal decoder sees.
+
+    Told of padding, attention computes all pairs; without, half of them: a sixth of a step at 160 tokens.
+    """
+    if not isinstance(mask, Tensor) or mask.dim() != 2 or bool((mask[:, 1:] > mask[:, :-1]).any()):
+        return mask
+    return torch.ones_like(mask)
 
 
 @cache

@@ -17,6 +17,8 @@ GRPO = {**ALONE, "reward.entropy_term": "disabled"}
 WHOLE = {**CDKC, "method.cgke.enabled": True}
 PLAIN = {"method.cdkc.enabled": False, "construct.use_regions": False}
 ARMS = ("method.", "reward.", "construct.")
+COUNTS = ("train.max_steps", "train.batch_size", "method.cgke.steps", "method.cgke.batch_size", "objective.group_size")
+"""What rows and rollouts are counted by. Arms that learn from unequal numbers of either are not compared."""
 GPUS = "7 billion parameters, 16 answers to each of 110,000 questions, and their training: GPUs"
 
 
@@ -38,6 +40,7 @@ def _compared(
         direction=direction,
         where=LAB,
         varies=ARMS,
+        equal=COUNTS,
     )
 
 

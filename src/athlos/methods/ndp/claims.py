@@ -11,8 +11,12 @@ MIX_DIV = {**MIX, "objective.smooth": "div", "objective.lambda_": 0.8}
 CONTROL = {**NDP, "objective.smooth": "div", "objective.use_clm": False}
 PLAIN = {"objective._target_": "athlos.objectives.next_token.NextTokenObjective", "objective.label_smoothing": 0.0}
 SMOOTHED = {**PLAIN, "objective.label_smoothing": 0.1}
+UNIGRAM = {"objective._target_": "athlos.objectives.unigram_smoothing.UnigramSmoothingObjective"}
+STOPPED = ("objective.", "train.max_steps")
+"""What arms differ in whose settings and steps the loss on validation answers chose."""
 DISTILLED = {"objective._target_": "athlos.objectives.distillation.DistillObjective"}
-LAB = {"study": "lab_ndp", "construct.n": 1, "construct.mono": None}
+LAB = {"study": "lab_ndp", "construct.n": 1, "construct.mono": None, "data.answers.answers_per_question": 4}
+ONE_ANSWER = {"study": "lab_ndp_one_answer"}
 LM = {"study": "ndp_lm", "construct.n": 1}
 TRANSLATION = {"study": "ndp_translation"}
 STEP = {"benchmark": "ndp_step"}
@@ -26,9 +30,9 @@ def _against(
     *,
     names: str,
     direction: Direction,
-    by: tuple[str, ...] = (),
+    varies: tuple[str, ...] = ("objective.",),
 ) -> Comparison:
-    """A metric of one objective less that of another; the two differ in the keys of their objectives alone."""
+    """A metric of one objective less that of another; the two differ in the keys that `varies` begins."""
     return Comparison(
         label=f"{where['study']}: {metric}, {names}",
         ours=Measure(metric=metric, where=ours),
@@ -36,8 +40,7 @@ def _against(
         compare=Compare.DIFFERENCE,
         direction=direction,
         where=where,
-        by=by,
-        varies=("objective.",),
+        varies=varies,
     )
 
 
@@ -140,22 +143,32 @@ CLAIMS = (
         text="the mix is nearer to the true distribution when answers are few and share beginnings",
         source="our lab study",
         tag=Tag.OURS,
-        comparisons=tuple(
-            _against(
-                LAB,
-                "test/kl_to_truth",
-                ours,
-                other,
-                names=names,
-                direction=Direction.DOWN,
-                by=("data.answers.answers_per_question",),
-            )
-            for names, ours, other in (
-                ("softmax mix - next token", MIX, PLAIN),
-                ("div mix - next token", MIX_DIV, PLAIN),
-                ("div mix - label smoothing", MIX_DIV, SMOOTHED),
-                ("div mix - control", MIX_DIV, CONTROL),
-            )
+        comparisons=(
+            *(
+                _against(LAB, "test/kl_to_truth", ours, other, names=names, direction=Direction.DOWN)
+                for names, ours, other in (
+                    ("softmax mix - next token", MIX, PLAIN),
+                    ("div mix - next token", MIX_DIV, PLAIN),
+                    ("div mix - label smoothing", MIX_DIV, SMOOTHED),
+                    ("div mix - control", MIX_DIV, CONTROL),
+                )
+            ),
+            *(
+                _against(
+                    ONE_ANSWER,
+                    "test/kl_to_truth",
+                    {**MIX_DIV, "objective.lambda_": 0.2},
+                    other,
+                    names=f"div mix - {name}",
+                    direction=Direction.DOWN,
+                    varies=STOPPED,
+                )
+                for name, other in (
+                    ("next token", {**PLAIN, "train.max_steps": 40}),
+                    ("label smoothing", SMOOTHED),
+                    ("unigram smoothing", UNIGRAM),
+                )
+            ),
         ),
     ),
     Claim(

@@ -1,5 +1,6 @@
 """`athlos ask`: what is shown of an answer, and one line for each mistake before anything heavy is loaded."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -136,7 +137,7 @@ def test_the_steps_the_answer_its_sources_and_the_cost_are_shown():
 
 def test_each_sentence_is_marked_by_the_judge_named():
     documents = [Passage(title="", text="Rome is an old city."), Passage(title="", text="Ostia has a port.")]
-    text = "Rome is old [1]. Rome has a port [2]. Ostia has a port. It is far [3]."
+    text = "Rome is old [1]. Rome has a port [2]. Ostia has a port. Naples is new. It is far [3]."
     found = judged(run_config(["judge=lexical"]), answered(text, []).prediction, documents, language="en")
     lines = list(
         told(
@@ -150,10 +151,11 @@ def test_each_sentence_is_marked_by_the_judge_named():
             is_in_files=False,
         )
     )
-    assert lines[-7:-2] == [
+    assert lines[-8:-2] == [
         "  supported by [1] a#1: Rome is old.",
         "  not supported by [2] b#1: Rome has a port.",
         "  supported by the passages together: Ostia has a port.",
+        "  not supported by the passages together: Naples is new.",
         "  not supported by [3] (no such passage): It is far.",
         f"judge      {found.judge}",
     ]
@@ -173,26 +175,30 @@ def test_a_refusal_and_an_answer_from_nothing_are_not_judged(text, judge, docume
     assert (found.judge, found.marks) == ("", [])
 
 
-def test_a_method_without_a_pipeline_answers_from_what_is_found(notes, run, cache):
-    model = [f"model.architecture.{size}=16" for size in ("hidden_size", "intermediate_size")]
-    found = ask(
-        run_config(
-            [
-                "corpus=files",
-                f"corpus.path={notes}",
-                "index=lexical",
-                "judge=overlap",
-                "train.max_steps=0",
-                "decoding=cad",
-                "decoding.max_new_tokens=4",
-                *model,
-            ]
-        ),
-        "Who is the mayor of Rome?",
-        language="en",
-    )
+SMALL = ["model.architecture.hidden_size=16", "model.architecture.intermediate_size=16", "decoding.max_new_tokens=4"]
+FROM_FOUND = ["index=lexical", "judge=overlap", "train.max_steps=0", "decoding=cad", *SMALL]
+
+
+def test_a_method_without_a_pipeline_answers_from_what_is_found(notes, cache):
+    run = run_config(["corpus=files", f"corpus.path={notes}", *FROM_FOUND])
+    found = ask(run, "Who is the mayor of Rome?", language="en")
     search, read = found.prediction.trace
-    assert search["passages"][0]["id"] == "rome.md#1"
+    assert search["language"] is None
+    assert next((row["rank"], row["id"]) for row in search["passages"]) == (1, "rome.md#1")
     assert read["read"] == [row["id"] for row in search["passages"]]
     assert "Document [1]" in read["prompt"]
+    assert found.prediction.text == read["reply"]
     assert found.prediction.num_tokens == 4
+
+
+def test_passages_of_the_language_of_the_question_are_searched(tmp_path, cache):
+    rows = [
+        {"id": "1", "language": "en", "text": "Livia Carta is the mayor."},
+        {"id": "2", "language": "de", "text": "Livia Carta ist die Bürgermeisterin."},
+    ]
+    path = tmp_path / "passages.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    run = run_config(["corpus=passages", f"corpus.path={path}", *FROM_FOUND])
+    search, read = ask(run, "Wer ist Livia Carta?", language="de").prediction.trace
+    assert search["language"] == "de"
+    assert read["read"] == ["2"]

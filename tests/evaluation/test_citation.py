@@ -177,6 +177,7 @@ def test_what_an_answer_says() -> None:
     assert claim_recall(judge, ["a b", "", "c"], [["a", "b c"], ["a"], []], threshold=0.5)[:2] == [1 / 2, 0]
     assert judge.counters["calls"] == 1
     assert math.isnan(claim_recall(judge, ["c"], [[]], threshold=0.5)[0])
+    assert claim_recall(WordJudge(), ["a"], [["a"]], threshold=1.0) == [1.0]  # a score at the threshold is enough
 
 
 @pytest.mark.shared

@@ -70,6 +70,7 @@ def test_strict_reading(answer: str, expected: list[tuple[str, tuple[int, ...]]]
         ("Item [1] | [2].", [("Item.", (1, 2))], {}),
         ("After. [1] next.", [("After.", ()), ("next.", (1,))], {"orphan": 1, "none": 1}),
         ("First [1].\nSecond [2].", [("First.", (1,))], {}),
+        ("[2] At the front.", [("At the front.", (2,))], {}),
     ],
 )
 def test_parity_reads_as_alces_program(answer, expected, counted) -> None:

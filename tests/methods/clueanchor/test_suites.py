@@ -82,6 +82,14 @@ def test_each_level_of_noise_is_asked_and_only_a_whole_one_takes_the_answer_out(
     assert "clueanchor_prompt_hash" in result.signatures
 
 
+def test_the_same_prompts_are_asked_once(tmp_path):
+    stored = [record for record in QUESTIONS if record.meta.get("stored") in record.answers]
+    levels = ("method.noise.share=0.5", "eval.suites.clueanchor.noise_shares=[0.5]")
+    result, reader = evaluated(tmp_path, *levels, records=stored)
+    assert len(reader.asked) == 2  # with the passages that hold the answer, and without
+    assert result.metrics["acc"] == result.metrics["acc@noise50"] == result.metrics["acc_gold_present"]
+
+
 def test_no_clue_and_no_gold_line_stands_in_a_prompt_of_a_test(tmp_path):
     clue = "Ada was born in Rome, as the builder's diary of the year tells us."
     _, reader = evaluated(tmp_path, records=QUESTIONS)

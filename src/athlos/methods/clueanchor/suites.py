@@ -35,6 +35,7 @@ from athlos.methods.clueanchor.module import ClueAnchorModule, PathsModule
 from athlos.methods.clueanchor.pipeline import gold_of
 from athlos.methods.clueanchor.prompts import parse
 from athlos.methods.clueanchor.selection import first_right, selected
+from athlos.stages import content_hash
 from athlos.text.matching import clue_acc
 from athlos.text.normalisation import default_normaliser, normalise
 
@@ -49,6 +50,7 @@ class ClueAnchorSuite:
 
     def __init__(self, config: ClueAnchorSuiteConfig, run: RunConfig) -> None:
         self.config, self.run = config, run
+        self._done: dict[str, tuple[Asked[QuestionRecord], dict[str, list[float]]]] = {}
 
     def evaluate(
         self, answerer: Answerer, records: Sequence[Record], *, shots_pool: Sequence[Record] = (), progress: Any = None
@@ -60,6 +62,7 @@ class ClueAnchorSuite:
         for record in questions:
             gold_of(record)
         result = SuiteResult()
+        self._done.clear()  # another answerer gives other answers
         asked, scores = self._pass(answerer, questions, own, progress=progress)
         golds = [record.answers for record in asked.records]
         kinds = [str(record.meta.get(KINDS, "")) for record in asked.records]
@@ -73,7 +76,7 @@ class ClueAnchorSuite:
             )
         for share in self.config.noise_shares:
             noise = NoiseConfig(share=share, gold=GoldPassages.present)
-            found = scores if noise == own else self._pass(answerer, questions, noise, progress=progress)[1]
+            _, found = self._pass(answerer, questions, noise, progress=progress)
             self._add(result, f"acc@noise{round(100 * share)}", found["acc"])
             if share < 1:
                 self._add(result, f"clue_overlap@noise{round(100 * share)}", found["clue_overlap"])
@@ -95,18 +98,21 @@ class ClueAnchorSuite:
     def _pass(
         self, answerer: ClueAnchorModule, questions: Sequence[QuestionRecord], noise: NoiseConfig, *, progress: Any
     ) -> tuple[Asked[QuestionRecord], dict[str, list[float]]]:
-        """The answers at one level of noise, and what they are worth."""
+        """The answers at one level of noise, and what they are worth; the same prompts are asked once."""
         shown, _ = with_prompts(questions, answerer.method, noise=noise, context=answerer.context)
-        asked = ask(
-            self.run,
-            answerer,
-            shown,
-            record_type=QuestionRecord,
-            suite="clueanchor",
-            shots_pool=(),
-            progress=progress,
-        )
-        return asked, self._scores(asked, questions)
+        key = content_hash([[one.identifier, [passage.text for passage in one.passages]] for one in shown])
+        if key not in self._done:
+            asked = ask(
+                self.run,
+                answerer,
+                shown,
+                record_type=QuestionRecord,
+                suite="clueanchor",
+                shots_pool=(),
+                progress=progress,
+            )
+            self._done[key] = asked, self._scores(asked, questions)
+        return self._done[key]
 
     def _scores(self, asked: Asked[QuestionRecord], questions: Sequence[QuestionRecord]) -> dict[str, list[float]]:
         golds = [record.answers for record in questions]

@@ -8,6 +8,8 @@ from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure,
 LAB = {"study": "lang_lab", "train.max_steps": 120}
 """Not the model before training, which the study has a run of."""
 LONG, SMALL = {"study": "lang_lab_long"}, {"study": "lang_gemma3", "train.max_steps": 50}
+KNOWN = {"study": "lang_lab_known"}
+"""From a base in which low languages are known and rarely right."""
 FADES = {"reward.rule": "conjunction", "method.hint.schedule": "cosine", "method.switch.scope": "group"}
 LC_GRPO = {"reward.rule": "lc_penalty", "method.hint.schedule": "none"}
 GRPO = {"reward.rule": "conjunction", "reward.lc": False, "method.hint.schedule": "none"}
@@ -33,6 +35,14 @@ def _arms(
         direction=direction,
         where=where,
         varies=ARMS,
+    )
+
+
+def _schedules(better: str, worse: str, *, name: str = "lab", where: Mapping[str, Any] = LAB) -> Comparison:
+    rule = {"reward.rule": "conjunction"}
+    ours = {**FADES, "method.hint.schedule": better}
+    return _arms(
+        f"{name}, {better} - {worse}", "test/lc_acc", ours, {**rule, "method.hint.schedule": worse}, where=where
     )
 
 
@@ -91,6 +101,8 @@ CLAIMS = (
             _arms("lab, LANG - LC-GRPO, low group", "test/lc_acc/low", FADES, LC_GRPO),
             _arms("lab, four times the steps, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO, where=LONG),
             _arms("lab, four times the steps, low group", "test/lc_acc/low", FADES, LC_GRPO, where=LONG),
+            _arms("lab, known languages, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO, where=KNOWN),
+            _arms("lab, known languages, low group", "test/lc_acc/low", FADES, LC_GRPO, where=KNOWN),
             _arms("Gemma 3 270M, LANG - LC-GRPO", "test/lc_acc", FADES, LC_GRPO, where=SMALL),
         ),
     ),
@@ -115,6 +127,8 @@ CLAIMS = (
         comparisons=(
             _arms("lab, LANG - GRPO, language consistency", "test/lc", FADES, GRPO),
             _arms("lab, LANG - fixed hints, accuracy", "test/acc", FADES, FIXED),
+            _arms("lab, known languages, LANG - GRPO, language consistency", "test/lc", FADES, GRPO, where=KNOWN),
+            _arms("lab, known languages, LANG - fixed hints, accuracy", "test/acc", FADES, FIXED, where=KNOWN),
         ),
     ),
     Claim(
@@ -140,14 +154,12 @@ CLAIMS = (
         "24.1, constant 10.1 on MMATH",
         source="ablation table, second-hand",
         tag=Tag.NOTE,
-        comparisons=tuple(
-            _arms(
-                f"lab, {better} - {worse}",
-                "test/lc_acc",
-                {**FADES, "method.hint.schedule": better},
-                {"reward.rule": "conjunction", "method.hint.schedule": worse},
-            )
-            for better, worse in (("cosine", "linear"), ("linear", "exp"), ("exp", "constant"))
+        comparisons=(
+            _schedules("cosine", "linear"),
+            _schedules("linear", "exp"),
+            _schedules("exp", "constant"),
+            _schedules("cosine", "linear", name="lab, known languages", where=KNOWN),
+            _schedules("cosine", "constant", name="lab, known languages", where=KNOWN),
         ),
     ),
 )

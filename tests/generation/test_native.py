@@ -1,5 +1,8 @@
 """The native engine against a naive twin and against transformers: every family, ragged, shared, dropped, refilled."""
 
+import gc
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -14,7 +17,7 @@ from athlos.errors import ModelError
 from athlos.generation import batch
 from athlos.generation.cpu import linear
 from athlos.generation.interface import Prompt, SamplingRule
-from athlos.generation.kv_cache import layer_windows
+from athlos.generation.kv_cache import KVCache, layer_windows
 from athlos.generation.prefixes import shared_prefixes
 
 LOG_PROB_TOLERANCE = 1e-4
@@ -41,6 +44,25 @@ def test_greedy_equals_transformers_one_by_one(name, texts, batch_size):
         ids, logs = plain(model, prompt)
         assert sample.token_ids == ids
         assert sample.log_probs == pytest.approx(logs, abs=LOG_PROB_TOLERANCE)
+
+
+def test_keys_and_values_are_freed_with_the_last_answer(monkeypatch):
+    made: list[weakref.ref[KVCache]] = []
+    start = KVCache.__init__
+
+    def noted(self, *arguments, **options):
+        made.append(weakref.ref(self))
+        start(self, *arguments, **options)
+
+    monkeypatch.setattr(KVCache, "__init__", noted)
+    native = engine(tiny())
+    gc.disable()  # nobody looks for cycles
+    try:
+        native.generate(encode(MIXED), rule=GREEDY)
+        assert made
+        assert not any(cache() for cache in made)
+    finally:
+        gc.enable()
 
 
 def test_prompts_and_prefix_are_longer_than_the_window():

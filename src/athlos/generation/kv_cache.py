@@ -8,6 +8,7 @@ never writes (one that shares another's attention) stays empty.
 B rows, H key-value heads, C columns, D head size.
 """
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
@@ -53,7 +54,9 @@ class KVLayer(CacheLayerMixin):
 
     def __init__(self, cache: "KVCache", window: int | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # transformers gives it none
-        self.cache, self.window, self.is_sliding = cache, window, window is not None
+        # A cycle of cache and layers would keep gigabytes until Python looks for cycles, which few objects make it do.
+        self.cache: KVCache = weakref.proxy(cache)
+        self.window, self.is_sliding = window, window is not None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = self.cache.dtype or key_states.dtype, key_states.device

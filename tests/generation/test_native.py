@@ -14,9 +14,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from athlos.errors import ModelError
-from athlos.generation import batch
+from athlos.generation import batch, kept_prompts
 from athlos.generation.cpu import linear
-from athlos.generation.interface import Prompt, SamplingRule
+from athlos.generation.interface import Contrast, Prompt, SamplingRule
+from athlos.generation.kept_prompts import KeptPrompts
 from athlos.generation.kv_cache import KVCache, layer_windows
 from athlos.generation.prefixes import shared_prefixes
 
@@ -197,6 +198,61 @@ def test_prefix_is_read_once_and_changes_nothing(name):
     alone = engine(model, share_prefixes=False).generate(prompts, rule=GREEDY)
     assert seen[0] == (4, longest + len(EXAMPLES))
     assert tokens(shared) == tokens(alone)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_later_round_reads_only_what_is_new_and_answers_the_same(name):
+    """Rounds as a pipeline has them: ragged prompts, their answers and a question more behind each, one prompt anew."""
+    model, first = tiny(name), encode(SHARED)
+    alone = engine(model, share_prefixes=False)
+    own = engine(model)
+    with own.keeping_prompts():
+        answers = own.generate(first, rule=GREEDY, end_token_ids=())
+        assert tokens(answers) == tokens(alone.generate(first, rule=GREEDY, end_token_ids=()))
+        added = [list(b" and "), list(b", then what is it?"), [], list(b".")]
+        second = [
+            Prompt(token_ids=[*prompt.token_ids, *more], max_new_tokens=NEW_TOKENS)
+            for prompt, more in zip(first, added, strict=True)
+        ]
+        second += encode(["something else that no one has asked before this time"])
+        seen = shapes(model)
+        found = own.generate(second, rule=GREEDY, end_token_ids=())
+        assert sorted(shape for shape in seen if shape[1] > 1) == [(1, 53), (4, len(added[1]))]
+        assert tokens(found) == tokens(alone.generate(second, rule=GREEDY, end_token_ids=()))
+    seen.clear()
+    own.generate(second, rule=GREEDY, end_token_ids=())
+    assert max(columns for _, columns in seen) > len(added[1])  # outside nothing is kept
+
+
+def test_a_call_with_two_streams_takes_nothing_of_what_is_kept():
+    model, prompts = tiny(), encode(SHARED)
+    own = engine(model)
+    contrast = Contrast(alpha=0.5)
+    alone = own.generate(prompts, rule=GREEDY, contrast=contrast)
+    with own.keeping_prompts():
+        own.generate(prompts, rule=GREEDY)
+        seen = shapes(model)
+        assert tokens(own.generate(prompts, rule=GREEDY, contrast=contrast)) == tokens(alone)
+    assert max(columns for _, columns in seen) >= len(EXAMPLES)
+
+
+def test_what_was_used_last_is_kept(monkeypatch):
+    monkeypatch.setattr(kept_prompts, "MOST_COLUMNS", 250)
+    kept = KeptPrompts()
+    texts = [tuple([number] * 100) for number in range(3)]
+    caches = [KVCache([None], capacity=100, length=100) for _ in texts]
+    for text, cache in zip(texts[:2], caches, strict=False):
+        kept.keep(cache, {text: 0})
+    assert kept.longest([*texts[0], 7]).length == 100
+    kept.keep(caches[2], {texts[2]: 0})
+    assert kept.longest(texts[1]) is None
+    found = [kept.longest([*text[:60], 9, 9]) for text in (texts[0], texts[2])]
+    assert [(one.cache, one.row, one.pad, one.length) for one in found] == [
+        (caches[0], 0, 0, 60),
+        (caches[2], 0, 0, 60),
+    ]
+    assert kept.longest([*texts[0], *range(200, 320)]) is None  # less than half of the prompt
+    assert kept.longest(texts[0]).length == 99  # the last token is read
 
 
 def limited(limits):

@@ -280,3 +280,31 @@ def test_a_prompt_is_one_turn_where_the_model_here_has_a_chat_template():
     )
     assert in_chat_form(engine, "Who?") == "[user] Who? ->"
     assert in_chat_form(Echo(), "Who?") == "Who?"
+
+
+def test_what_one_round_has_read_the_next_ones_do_not_read_again():
+    """Two calls of a round that stop at different strings, then one over the same passages: read once in all."""
+    passages = "The river rises in the hills and flows past the old town to the sea."
+
+    def solver(request: Request) -> Solver:
+        yield [
+            Ask(purpose=stop, prompt=f"{passages} {request.prompt}", max_new_tokens=3, stop=(stop,)) for stop in "ab"
+        ]
+        (last,) = yield [Ask(purpose="last", prompt=f"{passages} {request.prompt} Say more.", max_new_tokens=3)]
+        return last
+
+    model, widths = tiny(), []
+    model.model.register_forward_pre_hook(
+        lambda _, args, inputs: widths.append(inputs["input_ids"].shape[1]), with_kwargs=True
+    )
+    engine = NativeEngine(NativeConfig(_target_="", batch_size=4), model=model, tokenizer=byte_tokenizer())
+    found = solved(requests("Where does it end?"), solver, engine=engine)[0]
+    read = [width for width in widths if width > 1]
+    assert read == [len(f"{passages} Where does it end?"), len(" Say more.")]
+    assert engine.kept is None
+    widths.clear()
+    plain = NativeEngine(
+        NativeConfig(_target_="", batch_size=4, share_prefixes=False), model=model, tokenizer=byte_tokenizer()
+    )
+    assert solved(requests("Where does it end?"), solver, engine=plain)[0] == found
+    assert len([width for width in widths if width > 1]) == 3

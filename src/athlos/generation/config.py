@@ -109,7 +109,7 @@ class NumberFormat(StrEnum):
 @dataclass(kw_only=True)
 class NativeConfig(LocalEngineConfig):
     share_prefixes: bool = True
-    """Read a beginning that several prompts share once."""
+    """Read a beginning that several prompts share once, also one of an earlier round of a pipeline."""
     onednn: bool = True
     """Large float32 matrix products on a CPU by oneDNN in place of PyTorch's default."""
     fused: bool = True

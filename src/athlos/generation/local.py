@@ -51,6 +51,11 @@ class LocalEngine(ABC):
         `ModelError` for a decoder that the engine does not fit.
         """
 
+    @contextmanager
+    def keeping_prompts(self) -> Iterator[None]:
+        """Inside, an engine may keep what it reads for later prompts that begin alike. The model must stay as it is."""
+        yield
+
     @property
     def causal_model(self) -> "PreTrainedModel":
         """The transformers model, out of its PEFT wrapper."""

@@ -23,6 +23,7 @@ from athlos.generation.batch import Batch, Job, Row
 from athlos.generation.contrast import contrasted, contrasted_by_depth
 from athlos.generation.endings import StopStrings, sample_of
 from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule
+from athlos.generation.kept_prompts import KeptPrompts
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.prefill import Prefill
 from athlos.generation.rules import LogitsRule, generator, needs_ids, next_tokens, tempered, token_log_probs
@@ -80,6 +81,8 @@ class DecodeLoop:
     """Strings that end an answer."""
     share_prefixes: bool = False
     """Read a beginning that several prompts share once."""
+    kept: KeptPrompts | None = None
+    """Beginnings that earlier calls have read."""
     reads_as_given: bool = False
     """Read prompts in their order, equal ones each by itself; else in the order that shares most."""
     shared_generator: torch.Generator | None = None
@@ -108,6 +111,7 @@ class DecodeLoop:
             texts,
             share_prefixes=self.share_prefixes,
             reads_as_given=self.reads_as_given,
+            kept=self.kept,
         )
 
     def run(self) -> list[list[Sample]]:

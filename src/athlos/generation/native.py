@@ -1,7 +1,7 @@
 """The engine `native`: the decode loop of this process (`loop.py`) behind the interface of engines."""
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,6 +13,7 @@ from athlos.generation.cpu.fused_attention import fused
 from athlos.generation.cpu.linear import fast_linear
 from athlos.generation.half_weights import HalfWeights, is_half
 from athlos.generation.interface import Contrast, Progress, Prompt, Sample, SamplingRule, Silence
+from athlos.generation.kept_prompts import KeptPrompts
 from athlos.generation.kv_cache import layer_windows
 from athlos.generation.local import LocalEngine, check_prompts, eval_mode
 from athlos.generation.loop import DecodeLoop, check_model
@@ -42,6 +43,19 @@ class NativeEngine(LocalEngine):
     def __init__(self, config: NativeConfig, *, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
         super().__init__(config, model=model, tokenizer=tokenizer)
         self.settings, self.half_weights = config, HalfWeights()
+        self.kept: KeptPrompts | None = None
+
+    @contextmanager
+    def keeping_prompts(self) -> Iterator[None]:
+        """Keeps the prompts of plain calls, where `share_prefixes` allows it, until the outermost of these is left."""
+        if self.kept is not None or not self.settings.share_prefixes:
+            yield
+            return
+        self.kept = KeptPrompts()
+        try:
+            yield
+        finally:
+            self.kept = None
 
     @property
     def number_format(self) -> str:
@@ -111,6 +125,7 @@ class NativeEngine(LocalEngine):
                 ends=self.ends(end_token_ids),
                 stop=stop,
                 share_prefixes=self.settings.share_prefixes,
+                kept=self.kept if contrast is None and silent is None else None,
                 contrast=contrast,
                 silent=None if is_always_silent else silent,
                 progress=progress,

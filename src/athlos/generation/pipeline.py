@@ -8,6 +8,7 @@ pipelines of many questions side by side, so that the calls of all that wait sha
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -131,33 +132,35 @@ def solve_together(
     """The place of each request and its prediction, in the order in which they are finished.
 
     `in_flight` questions are under way at once. Each round makes the calls of all of them together; a question that is
-    finished makes room for the next one before the next round.
+    finished makes room for the next one before the next round. A model that computes here must stay as it is: what it
+    has read in one round it need not read in the next.
     """
     waiting = iter(enumerate(requests))
     under_way: list[_Question] = []
-    while True:
-        while len(under_way) < in_flight and (following := next(waiting, None)) is not None:
-            question, prediction = _advanced(
-                _Question(place=following[0], solver=solver_of(following[1]), calls=()), None, requests
-            )
-            if prediction is not None:
-                yield question.place, prediction
-            else:
-                under_way.append(question)
-        if not under_way:
-            return
-        results = _results([call for question in under_way for call in question.calls], generator, index)
-        still_under_way = []
-        for question in under_way:
-            of_question = [next(results) for _ in question.calls]
-            for call, (_, row) in zip(question.calls, of_question, strict=True):
-                question.trace.append({"purpose": call.purpose, **row})
-            question, prediction = _advanced(question, [result for result, _ in of_question], requests)
-            if prediction is not None:
-                yield question.place, prediction
-            else:
-                still_under_way.append(question)
-        under_way = still_under_way
+    with generator.keeping_prompts() if isinstance(generator, LocalEngine) else nullcontext():
+        while True:
+            while len(under_way) < in_flight and (following := next(waiting, None)) is not None:
+                question, prediction = _advanced(
+                    _Question(place=following[0], solver=solver_of(following[1]), calls=()), None, requests
+                )
+                if prediction is not None:
+                    yield question.place, prediction
+                else:
+                    under_way.append(question)
+            if not under_way:
+                return
+            results = _results([call for question in under_way for call in question.calls], generator, index)
+            still_under_way = []
+            for question in under_way:
+                of_question = [next(results) for _ in question.calls]
+                for call, (_, row) in zip(question.calls, of_question, strict=True):
+                    question.trace.append({"purpose": call.purpose, **row})
+                question, prediction = _advanced(question, [result for result, _ in of_question], requests)
+                if prediction is not None:
+                    yield question.place, prediction
+                else:
+                    still_under_way.append(question)
+            under_way = still_under_way
 
 
 def _advanced(

@@ -1,4 +1,4 @@
-"""Reads prompts into caches: equal prompts once, a beginning that several share once for all of them."""
+"""Reads prompts into caches: equal prompts once, a beginning that several share, or an earlier call had, once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from athlos.generation.kept_prompts import Beginning, KeptPrompts
 from athlos.generation.kv_cache import KVCache, Span, padded_ids
 from athlos.generation.prefixes import shared_prefixes
 from athlos.generation.step import DecoderStep
+
+KEPT = -1
+"""Number of the group whose beginnings an earlier call has read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +30,18 @@ class Prefill:
     """`order` holds the indices of the prompts as they are best read: like beginnings together, the longest first.
 
     With `reads_as_given` it is the order of the prompts, and equal ones are read each by itself: so the shape of what
-    is read, and with it the rounding, depends on number and length of the prompts alone.
+    is read, and with it the rounding, depends on number and length of the prompts alone. `kept` gives what earlier
+    calls have read, and takes what this one reads.
     """
 
     def __init__(
-        self, step: DecoderStep, prompts: Sequence[Sequence[int]], *, share_prefixes: bool, reads_as_given: bool
+        self,
+        step: DecoderStep,
+        prompts: Sequence[Sequence[int]],
+        *,
+        share_prefixes: bool,
+        reads_as_given: bool,
+        kept: KeptPrompts | None = None,
     ) -> None:
         self.step = step
         self.texts = texts = [tuple(prompt) for prompt in prompts]
@@ -39,6 +50,8 @@ class Prefill:
         self.number = list(range(len(texts))) if reads_as_given else [number_of[text] for text in texts]
         """Of each prompt: its index among the distinct ones."""
         self.shared = shared_prefixes(self.distinct) if share_prefixes else [None] * len(self.distinct)
+        self.kept = kept
+        self.known = [kept.longest(text) if kept else None for text in self.distinct]
         self.order = list(range(len(prompts)))
         if not reads_as_given:
             self.order.sort(key=lambda index: self._place(self.number[index]))
@@ -46,8 +59,15 @@ class Prefill:
         self._kept: dict[int, Prefilled] = {}
 
     def _place(self, number: int) -> tuple[float, int, int]:
-        prefix = self.shared[number]
-        return (prefix.group if prefix else torch.inf, -len(self.distinct[number]), number)
+        group = self._group(number)
+        return (torch.inf if group is None else group, -len(self.distinct[number]), number)
+
+    def _group(self, number: int) -> int | None:
+        """The group that a prompt is read with: that of its longest beginning."""
+        prefix, known = self.shared[number], self.known[number]
+        if known is not None and known.length >= (prefix.length if prefix else 0):
+            return KEPT
+        return prefix.group if prefix else None
 
     def read(self, prompts: Sequence[int], *, needed_again: Sequence[int] = ()) -> list[Prefilled]:
         """What was read of each prompt, by its index. `needed_again` names those to keep for the next call."""
@@ -56,8 +76,7 @@ class Prefill:
         groups: dict[int | None, list[int]] = {}
         for number in numbers:
             if number not in found:
-                prefix = self.shared[number]
-                groups.setdefault(prefix.group if prefix else None, []).append(number)
+                groups.setdefault(self._group(number), []).append(number)
         for group, members in groups.items():
             found |= self._read_group(group, members)
         self._prefixes = {group: cache for group, cache in self._prefixes.items() if group in groups}
@@ -66,7 +85,7 @@ class Prefill:
         return [found[self.number[prompt]] for prompt in prompts]
 
     def _read_group(self, group: int | None, members: Sequence[int]) -> dict[int, Prefilled]:
-        """Reads distinct prompts that share one beginning, or none, in one forward pass.
+        """Reads distinct prompts that share one beginning, that have one each, or none, in one forward pass.
 
         All rows must leave the same number of columns to compute. A row shorter than the longest one is padded on the
         left *before* its cached prefix, so it takes fewer tokens from the cache and computes the last few of its prefix
@@ -76,14 +95,18 @@ class Prefill:
         lengths = [len(prompt) for prompt in prompts]
         width = max(lengths)
         computed = width
-        if group is not None:
-            prefix_lengths = [prefix.length for prefix in (self.shared[number] for number in members) if prefix]
-            computed = max(length - shared for length, shared in zip(lengths, prefix_lengths, strict=True))
         cache = self.step.new_cache(capacity=width)
-        if group is not None and width > computed:
-            prefix_cache = self._prefix(group)
-            row = torch.zeros(1, dtype=torch.int64, device=self.step.device)
-            spans = [Span(cache=prefix_cache, rows=row, end=max(0, length - computed)) for length in lengths]
+        if group is not None:
+            beginnings = [self._beginning(number, group) for number in members]
+            computed = max(length - begun.length for length, begun in zip(lengths, beginnings, strict=True))
+            spans = [
+                Span(
+                    cache=begun.cache,
+                    rows=torch.tensor([begun.row], device=self.step.device),
+                    end=begun.pad + max(0, length - computed),
+                )
+                for length, begun in zip(lengths, beginnings, strict=True)
+            ]
             cache = KVCache.gathered(spans, length=width - computed, capacity=width)
         pads = [width - length for length in lengths]
         logits_BV = self.step(
@@ -92,6 +115,8 @@ class Prefill:
             pad_B=torch.tensor(pads, device=self.step.device),
             most_padding=max(pads),
         )
+        if self.kept is not None:
+            self.kept.keep(cache, {self.distinct[number]: row for row, number in enumerate(members)})
         early_LBD = self.step.early_LBD
         return {
             number: Prefilled(
@@ -102,6 +127,15 @@ class Prefill:
             )
             for row, number in enumerate(members)
         }
+
+    def _beginning(self, number: int, group: int) -> Beginning:
+        if group == KEPT:
+            known = self.known[number]
+            assert known is not None
+            return known
+        prefix = self.shared[number]
+        assert prefix is not None
+        return Beginning(cache=self._prefix(group), row=0, pad=0, length=prefix.length)
 
     def _prefix(self, group: int) -> KVCache:
         """Keys and values of a group's beginning, computed when a prompt of the group is first read."""

@@ -36,7 +36,7 @@ def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[SharedPrefix | Non
                     found[member] = SharedPrefix(group=number, length=length)
 
     for position, index in enumerate(order):
-        overlap = _common_length(prompts[members[-1]], prompts[index]) if members else 0
+        overlap = common_length(prompts[members[-1]], prompts[index]) if members else 0
         joined = min(common, overlap) if len(members) > 1 else overlap
         if members and joined >= max(MIN_SHARED_TOKENS, SAME_PREFIX_SHARE * (common if len(members) > 1 else 0)):
             members.append(index)
@@ -48,7 +48,7 @@ def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[SharedPrefix | Non
     return found
 
 
-def _common_length(first: Sequence[int], second: Sequence[int]) -> int:
+def common_length(first: Sequence[int], second: Sequence[int]) -> int:
     for position, (one, other) in enumerate(zip(first, second, strict=False)):
         if one != other:
             return position

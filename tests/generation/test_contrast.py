@@ -64,7 +64,9 @@ def test_check_value_of_depth():
     assert found.softmax(-1)[0].tolist() == pytest.approx([0.244728, 0.665241, 0.090031, 0.0], abs=DIGITS)
 
 
-def test_the_farthest_early_exit_counts_in_each_row_by_itself():
+@pytest.mark.parametrize("piece", [4, 8192])
+def test_the_farthest_early_exit_counts_in_each_row_by_itself(piece, monkeypatch):
+    monkeypatch.setattr("athlos.generation.contrast.PIECE", piece)
     chance = torch.Generator().manual_seed(3)
     a_BV, early_LBV = torch.randn(6, 9, generator=chance).double(), torch.randn(4, 6, 9, generator=chance).double()
     divergence_LB = jensen_shannon(a_BV.log_softmax(-1), early_LBV.log_softmax(-1))

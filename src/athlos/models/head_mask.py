@@ -7,6 +7,7 @@ scores are). Either holds for every attention kernel. B rows, T columns, H query
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -66,14 +67,14 @@ class HeadMask:
                 raise ModelError(f"layer {layer}: its heads cannot be silenced, for no projection is theirs alone")
             keeps_H = torch.ones(found.num_heads, device=site.weight.device)
             keeps_H[silent] = 0
-            self.projections.append((site.module, keeps_H.repeat_interleave(found.head_size)))
+            self.projections.append((site.module, keeps_H))
 
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Inside, the heads are silent while `is_active`. Another context's `forward` stays below this one."""
         before = [(module, vars(module).get("forward")) for module, _ in self.projections]
-        for module, keeps in self.projections:
-            vars(module)["forward"] = self._masked(module.forward, keeps)
+        for module, keeps_H in self.projections:
+            vars(module)["forward"] = SilencedProjection(mask=self, keeps_H=keeps_H, below=module.forward)
         try:
             yield
         finally:
@@ -83,19 +84,29 @@ class HeadMask:
                 else:
                     vars(module)["forward"] = forward
 
-    def _masked(self, forward: Callable[[Tensor], Tensor], keeps: Tensor) -> Callable[[Tensor], Tensor]:
-        def silenced(values: Tensor) -> Tensor:
-            if not self.is_active:
-                return values
-            if not self.every_second:
-                return values * keeps.to(values.dtype)
-            silent = values.clone()
-            silent[1::2] *= keeps.to(values.dtype)
-            return silent
 
-        def wrapped(inputs: Tensor, *rest: Any) -> Tensor:
-            if self.is_uniform:
-                return silenced(forward(inputs, *rest))
-            return forward(silenced(inputs), *rest)
+@dataclass(frozen=True, kw_only=True)
+class SilencedProjection:
+    """What takes the place of the forward pass of an output projection or, for a uniform mask, of a query matrix."""
 
-        return wrapped
+    mask: HeadMask
+    keeps_H: Tensor
+    """1 for a head that speaks, 0 for one that is silent."""
+    below: Callable[..., Tensor]
+    """The forward pass that stood there."""
+
+    def __call__(self, inputs: Tensor, *rest: Any) -> Tensor:
+        if self.mask.is_uniform:
+            return self._silenced(self.below(inputs, *rest))
+        return self.below(self._silenced(inputs), *rest)
+
+    def _silenced(self, values: Tensor) -> Tensor:
+        """`values` [B, T, H * D] without those of the silent heads."""
+        if not self.mask.is_active:
+            return values
+        keeps = self.keeps_H.repeat_interleave(values.shape[-1] // len(self.keeps_H)).to(values.dtype)
+        if not self.mask.every_second:
+            return values * keeps
+        silent = values.clone()
+        silent[1::2] *= keeps
+        return silent

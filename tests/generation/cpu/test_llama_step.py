@@ -5,9 +5,10 @@ import torch
 from peft import LoraConfig, get_peft_model
 from tests.generation.tiny_models import encode, engine, tiny
 
+from athlos.generation.config import NumberFormat
 from athlos.generation.cpu import llama_step
 from athlos.generation.cpu.llama_step import LlamaStep, fits
-from athlos.generation.interface import SamplingRule
+from athlos.generation.interface import Contrast, SamplingRule, Silence
 from athlos.models.sites import backbone
 
 GREEDY = SamplingRule()
@@ -38,6 +39,38 @@ def test_same_answers_either_way(rule, short_steps):
     for samples, others in zip(found, expected, strict=True):
         for one, other in zip(samples, others, strict=True):
             assert one.log_probs == pytest.approx(other.log_probs, abs=1e-4)
+
+
+HEADS = ((0, 1), (0, 2), (1, 0), (1, 3))
+SILENT = {
+    "gone": {"silence": Silence(heads=HEADS)},
+    "uniform": {"silence": Silence(heads=HEADS, is_uniform=True)},
+    "gone while it decodes": {"silence": Silence(heads=HEADS, in_prompt=False)},
+    "gone in the second stream": {"contrast": Contrast(alpha=1.5, heads=HEADS)},
+    "uniform in the second stream": {"contrast": Contrast(alpha=1.5, heads=HEADS, is_uniform=True)},
+}
+
+
+@pytest.mark.parametrize("silent", SILENT)
+@pytest.mark.parametrize("dtype", NumberFormat)
+def test_silent_heads_are_silent_either_way(silent, dtype, short_steps, caplog):
+    """In float32 to the token; in 16 bit the two ways round differently, so the likelihoods are compared."""
+    model, prompts = tiny(seed=1), encode(TEXTS, max_new_tokens=20)
+    spoken = engine(model, dtype=dtype).generate(prompts, rule=GREEDY)
+    expected = engine(model, batch_size=3, written_out=False, dtype=dtype).generate(
+        prompts, rule=GREEDY, **SILENT[silent]
+    )
+    short_steps.clear()
+    found = engine(model, batch_size=3, dtype=dtype).generate(prompts, rule=GREEDY, **SILENT[silent])
+    assert len(short_steps) > 20
+    assert "differs from this decoder" not in caplog.text
+    assert tokens(found) != tokens(spoken), "the heads did say something"
+    if dtype is NumberFormat.float32:
+        assert tokens(found) == tokens(expected)
+    for [one], [other] in zip(found, expected, strict=True):
+        assert one.log_probs[:2] == pytest.approx(
+            other.log_probs[:2], abs=1e-4 if dtype is NumberFormat.float32 else 0.1
+        )
 
 
 def hooked(model):

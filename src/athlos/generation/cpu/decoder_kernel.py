@@ -23,7 +23,9 @@ _MATRICES = ("q", "k", "v", "o", "gate", "up", "down")
 class LayerArguments(ctypes.Structure):
     """`Layer` of the kernel's source."""
 
-    _fields_ = tuple((name, ctypes.c_void_p) for name in ("attention_norm", "ffn_norm", *_MATRICES, "keys", "values"))
+    _fields_ = tuple(
+        (name, ctypes.c_void_p) for name in ("attention_norm", "ffn_norm", *_MATRICES, "keeps", "keys", "values")
+    )
 
 
 class StepArguments(ctypes.Structure):
@@ -32,6 +34,7 @@ class StepArguments(ctypes.Structure):
     _fields_ = (
         *[(name, ctypes.c_int64) for name in ("rows", "width", "inner", "heads", "groups", "size", "threads")],
         *[(name, ctypes.c_int64) for name in ("column", "cache_row", "cache_group", "angle_row")],
+        *[(name, ctypes.c_int64) for name in ("silent_step", "is_uniform")],
         *[(name, ctypes.c_void_p) for name in ("first", "cosines", "sines", "hidden")],
         ("eps", ctypes.c_float),
     )

@@ -20,6 +20,7 @@ extern "C" {
 struct Layer {
   const float *attention_norm, *ffn_norm;                // [width]
   const void *q, *k, *v, *o, *gate, *up, *down;          // q is null where the FFN alone is wanted
+  const float* keeps;                                    // [heads], 0 where one may be silent; null: none may
   void *keys, *values;                                   // [rows, groups, capacity, size]
 };
 
@@ -28,6 +29,9 @@ struct Step {
   int64_t column;                                        // of the new token; the cache holds those before it
   int64_t cache_row, cache_group;                        // strides of keys and values, in numbers
   int64_t angle_row;                                     // stride of cosines and sines: 0 where all rows share them
+  int64_t silent_step;                                   // rows silent_step - 1, 2 silent_step - 1 ... lack the silent
+                                                         // heads; 0: no row does
+  int64_t is_uniform;                                    // such a head attends to all columns alike, else gives nothing
   const int64_t* first;                                  // [rows], the first column that a row sees
   const float *cosines, *sines;                          // [rows or 1, size]
   float* hidden;                                         // [rows, width], changed in place
@@ -307,8 +311,14 @@ void head_group(const Step& s, const Layer& layer, int64_t row, int64_t group, f
   thread_local std::vector<float> scores;
   scores.resize(s.column + 1 + LANES);
   const float scale = 1.0f / std::sqrt(static_cast<float>(s.size));
+  const bool may_be_silent = layer.keeps && s.silent_step && (row + 1) % s.silent_step == 0;
   for (int64_t head = group * shared; head < (group + 1) * shared; ++head) {
-    rotate(joined + head * s.size, cosines, sines, s.size, scale, turned);
+    const bool is_silent = may_be_silent && layer.keeps[head] == 0;
+    if (is_silent && !s.is_uniform) {
+      std::fill_n(mixed + head * s.size, s.size, 0.0f);
+      continue;
+    }
+    rotate(joined + head * s.size, cosines, sines, s.size, is_silent ? 0.0f : scale, turned);
     attend(s.size, turned, keys, values, s.first[row], s.column + 1, scores.data(), mixed + head * s.size);
   }
 }

@@ -6,6 +6,7 @@ class on a CPU without hooks and replaced methods, so an adapter or another atte
 first step of every call is computed both ways (`step.py`). An attention that a surgery changed comes here when it says
 that it `takes_one_column`: it is called as the decoder layer calls it, and the kernel computes the FFN behind it. What
 such layers pass to each other is made by a hook of the decoder that `gives_layer_arguments` and does nothing else.
+Heads that a `HeadMask` silences are silent here too.
 
 B rows, D head size, W width.
 """
@@ -23,6 +24,7 @@ from transformers.models.llama import modeling_llama as llama
 from athlos.generation.cpu.decoder_kernel import LANES, WIDEST_HEAD, LayerArguments, StepArguments, library
 from athlos.generation.half_weights import HalfProduct
 from athlos.generation.kv_cache import KVCache, KVLayer
+from athlos.models.head_mask import HeadMask, SilencedProjection
 from athlos.models.sites import Backbone, Layer
 
 HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
@@ -107,6 +109,7 @@ class LlamaStep:
         )
         self.weights: list[Tensor] = []
         """What the kernel reads, held on to."""
+        self.mask: HeadMask | None = None
         self.arguments = (LayerArguments * len(found.layers))(*map(self._arguments, found.layers))
         self.is_half = any(weight.dtype is torch.bfloat16 for weight in self.weights)
         runs = groupby(range(len(found.layers)), key=lambda index: (_is_changed(found.layers[index]), self._run(index)))
@@ -132,6 +135,9 @@ class LlamaStep:
         step.first, step.hidden = pad_B.data_ptr(), hidden_BW.data_ptr()
         step.cosines, step.sines = cos_B1D.data_ptr(), sin_B1D.data_ptr()
         step.angle_row = cos_B1D.shape[-1] if len(cos_B1D) > 1 else 0
+        if self.mask is not None:
+            step.is_uniform = self.mask.is_uniform
+            step.silent_step = (1 + self.mask.every_second) if self.mask.is_active else 0
         for is_changed, indices in self.runs:
             if is_changed:
                 [index] = indices
@@ -157,8 +163,10 @@ class LlamaStep:
         names = ("gate", "up", "down") if _is_changed(layer) else ("q", "k", "v", "o", "gate", "up", "down")
         for name in names:
             # A call runs `forward`, for there are no hooks.
-            module = layer.sites[name].module
-            weights[name] = module.forward.weight_OI if isinstance(module.forward, HalfProduct) else module.weight
+            module, forward = layer.sites[name].module, layer.sites[name].module.forward
+            if isinstance(forward, SilencedProjection):
+                self.mask, weights["keeps"], forward = forward.mask, forward.keeps_H, forward.below
+            weights[name] = forward.weight_OI if isinstance(forward, HalfProduct) else module.weight
         self.weights += weights.values()
         return LayerArguments(**{name: weight.data_ptr() for name, weight in weights.items()})
 

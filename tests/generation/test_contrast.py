@@ -200,6 +200,24 @@ def test_naive_twin(name, kind, batch_size):
     )
 
 
+@pytest.mark.parametrize("name", ["llama", "gemma3"])
+def test_streams_whose_prompts_begin_alike_or_differ_in_length_stay_apart(name):
+    """The two streams of a prompt are read apart: with others of their kind that begin alike, and by length."""
+    contrast, model = CONTRASTS["prompt"], tiny(name, seed=1)
+    long, short = "Some examples that all of these have in front: ", "Others, which the second stream has: "
+    prompts = [
+        dataclasses.replace(one, against_ids=other.token_ids)
+        for one, other in zip(
+            encode([*(long + text for text in RAGGED), RAGGED[2] * 2]),
+            encode([*(short + text for text in AGAINST), "x"]),
+            strict=True,
+        )
+    ]
+    answers = engine(model).generate(prompts, rule=GREEDY, contrast=contrast)
+    for prompt, [sample] in zip(prompts, answers, strict=True):
+        assert sample.token_ids == twin(model, prompt, contrast)[0]
+
+
 @pytest.mark.parametrize("kind", CONTRASTS)
 def test_groups_are_drawn_from_the_contrast(kind):
     contrast, model, rule = CONTRASTS[kind], tiny("gemma3", seed=2), SamplingRule(temperature=0.9)

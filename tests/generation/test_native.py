@@ -200,6 +200,28 @@ def test_prefix_is_read_once_and_changes_nothing(name):
     assert tokens(shared) == tokens(alone)
 
 
+def test_short_prompts_are_not_padded_to_long_ones():
+    """In one call and in a later round: what is read together lacks less than half of the longest, or 32 columns."""
+    model = tiny()
+    own, seen = engine(model), shapes(model)
+    first = [
+        Prompt(token_ids=[number, *[60 + number] * (count - 1)], max_new_tokens=1)
+        for number, count in enumerate([90, 40, 46, 45, 12])
+    ]
+    with own.keeping_prompts():
+        found = own.generate(first, rule=GREEDY, end_token_ids=())
+        assert seen == [(3, 90), (2, 40)]
+        seen.clear()
+        second = [
+            Prompt(token_ids=[*prompt.token_ids, *[7] * count], max_new_tokens=1)
+            for prompt, count in zip(first[:4], [70, 3, 36, 2], strict=True)
+        ]
+        found += own.generate(second, rule=GREEDY, end_token_ids=())
+        assert seen == [(2, 70), (2, 3)]
+    for prompt, [sample] in zip([*first, *second], found, strict=True):
+        assert sample.token_ids == plain(model, prompt, max_new_tokens=1, eos_token_id=None)[0]
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_later_round_reads_only_what_is_new_and_answers_the_same(name):
     """Rounds as a pipeline has them: ragged prompts, their answers and a question more behind each, one prompt anew."""
@@ -251,7 +273,7 @@ def test_what_was_used_last_is_kept(monkeypatch):
         (caches[0], 0, 0, 60),
         (caches[2], 0, 0, 60),
     ]
-    assert kept.longest([*texts[0], *range(200, 320)]) is None  # less than half of the prompt
+    assert kept.longest([*texts[0][:31], 7]) is None  # too short to be worth a copy
     assert kept.longest(texts[0]).length == 99  # the last token is read
 
 

@@ -6,6 +6,7 @@ column `cache.length` of every row. B rows, C columns.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from torch import Tensor
@@ -87,8 +88,9 @@ class Batch:
         capacity = length + min(GROWTH, max(row.limit for row in rows))
         device = prefilled[0].logits_V.device
         spans = []
-        for cache in {id(one.cache): one.cache for one in prefilled}.values():
-            chosen = [one.row for one in prefilled if one.cache is cache]
+        for _, run in groupby(prefilled, key=lambda one: id(one.cache)):
+            neighbours = list(run)
+            cache, chosen = neighbours[0].cache, [one.row for one in neighbours]
             spans.append(Span(cache=cache, rows=torch.tensor(chosen, device=device), end=cache.length))
         whole = KVCache.gathered(spans, length=length, capacity=capacity)
         ids_BC = torch.full((len(rows), capacity + 1), PAD, device=device)

@@ -8,7 +8,6 @@ from athlos.generation.prefixes import MIN_SHARED_TOKENS, common_length
 
 MOST_COLUMNS = 16_384
 """Columns of all rows that are kept: some 0.4 GB of SmolLM2-135M in 16 bit. Those used last stay. Source: ours."""
-LEAST_SHARE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +38,12 @@ class KeptPrompts:
             columns -= oldest.length * len(self._rows.pop(oldest))
 
     def longest(self, prompt: Sequence[int]) -> Beginning | None:
-        """The longest beginning that is kept, of at least half the prompt.
-
-        A batch is read as wide as the row that lacks most, so a short one would slow down the others. The last token
-        of a prompt is always read: its logits are wanted.
-        """
+        """The longest beginning that is kept. The last token of a prompt is always read: its logits are wanted."""
         best: Beginning | None = None
-        least = max(MIN_SHARED_TOKENS, LEAST_SHARE * len(prompt))
         for cache, rows in self._rows.items():
             for text, row in rows.items():
                 length = min(common_length(text, prompt), len(prompt) - 1)
-                if length >= least and (best is None or length > best.length):
+                if length >= max(MIN_SHARED_TOKENS, best.length + 1 if best else 0):
                     best = Beginning(cache=cache, row=row, pad=cache.length - len(text), length=length)
         if best is not None:
             self._rows[best.cache] = self._rows.pop(best.cache)

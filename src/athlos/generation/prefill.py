@@ -11,6 +11,8 @@ from athlos.generation.kv_cache import KVCache, Span, padded_ids
 from athlos.generation.prefixes import shared_prefixes
 from athlos.generation.step import DecoderStep
 
+MIN_SAVED_COLUMNS = 32
+"""Rows are read apart from longer ones where this much padding is saved in each: a pass reads all weights once."""
 KEPT = -1
 """Number of the group whose beginnings an earlier call has read."""
 
@@ -78,11 +80,28 @@ class Prefill:
             if number not in found:
                 groups.setdefault(self._group(number), []).append(number)
         for group, members in groups.items():
-            found |= self._read_group(group, members)
+            for together in self._passes(group, members):
+                found |= self._read_group(group, together)
         self._prefixes = {group: cache for group, cache in self._prefixes.items() if group in groups}
         again = {self.number[prompt] for prompt in needed_again}
         self._kept = {number: prefilled for number, prefilled in found.items() if number in again}
         return [found[self.number[prompt]] for prompt in prompts]
+
+    def _passes(self, group: int | None, members: Sequence[int]) -> list[list[int]]:
+        """The members that are read together, in order: each has at least half to read of what the longest has."""
+        passes: list[list[int]] = []
+        widest = 0
+        for left, number in sorted(((self._left(group, number), number) for number in members), reverse=True):
+            if not passes or (left < widest / 2 and left <= widest - MIN_SAVED_COLUMNS):
+                passes.append([])
+                widest = left
+            passes[-1].append(number)
+        return [[number for number in members if number in together] for together in passes]
+
+    def _left(self, group: int | None, number: int) -> int:
+        """Tokens of a prompt behind the beginning that its group has."""
+        begun = self.known[number] if group == KEPT else self.shared[number] if group is not None else None
+        return len(self.distinct[number]) - (begun.length if begun else 0)
 
     def _read_group(self, group: int | None, members: Sequence[int]) -> dict[int, Prefilled]:
         """Reads distinct prompts that share one beginning, that have one each, or none, in one forward pass.
@@ -98,7 +117,7 @@ class Prefill:
         cache = self.step.new_cache(capacity=width)
         if group is not None:
             beginnings = [self._beginning(number, group) for number in members]
-            computed = max(length - begun.length for length, begun in zip(lengths, beginnings, strict=True))
+            computed = max(self._left(group, number) for number in members)
             spans = [
                 Span(
                     cache=begun.cache,

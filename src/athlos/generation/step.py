@@ -81,7 +81,7 @@ class DecoderStep:
     def early_logits(self, early_LBD: Tensor) -> Tensor:
         """What the model would say at its early exits, [L, B, V] in float32: the output matrix is read once for all."""
         logits_RV = self._logits(self.final_norm(early_LBD.flatten(0, 1)))
-        return logits_RV.unflatten(0, early_LBD.shape[:2])
+        return logits_RV.view(*early_LBD.shape[:2], -1)
 
     def _logits(self, hidden_BD: Tensor) -> Tensor:
         return self.head_rule(self.head(hidden_BD).float())

@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -24,6 +25,21 @@ gc.set_threshold(20_000, 10, 10)
 # How long an example takes says more about the machine's other work than about the code.
 settings.register_profile("athlos", deadline=None)
 settings.load_profile("athlos")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file at a time to each process, for files share models, but experiments one by one: they share nothing.
+
+    In one file's order they would be the last to end, while the other processes wait.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFileOrExperiment(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+        def _split_scope(self, nodeid: str) -> str:
+            return nodeid if "test_an_experiment_runs" in nodeid else nodeid.partition("::")[0]
+
+    return ByFileOrExperiment(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ class DecodeLoop:
             texts,
             share_prefixes=self.share_prefixes,
             reads_as_given=self.reads_as_given,
-            kept=self.kept,
+            earlier=self.kept,
         )
 
     def run(self) -> list[list[Sample]]:

@@ -32,7 +32,7 @@ class Prefill:
     """`order` holds the indices of the prompts as they are best read: like beginnings together, the longest first.
 
     With `reads_as_given` it is the order of the prompts, and equal ones are read each by itself: so the shape of what
-    is read, and with it the rounding, depends on number and length of the prompts alone. `kept` gives what earlier
+    is read, and with it the rounding, depends on number and length of the prompts alone. `earlier` gives what earlier
     calls have read, and takes what this one reads.
     """
 
@@ -43,7 +43,7 @@ class Prefill:
         *,
         share_prefixes: bool,
         reads_as_given: bool,
-        kept: KeptPrompts | None = None,
+        earlier: KeptPrompts | None = None,
     ) -> None:
         self.step = step
         self.texts = texts = [tuple(prompt) for prompt in prompts]
@@ -52,8 +52,8 @@ class Prefill:
         self.number = list(range(len(texts))) if reads_as_given else [number_of[text] for text in texts]
         """Of each prompt: its index among the distinct ones."""
         self.shared = shared_prefixes(self.distinct) if share_prefixes else [None] * len(self.distinct)
-        self.kept = kept
-        self.known = [kept.longest(text) if kept else None for text in self.distinct]
+        self.earlier = earlier
+        self.known = [earlier.longest(text) if earlier else None for text in self.distinct]
         self.order = list(range(len(prompts)))
         if not reads_as_given:
             self.order.sort(key=lambda index: self._place(self.number[index]))
@@ -134,8 +134,8 @@ class Prefill:
             pad_B=torch.tensor(pads, device=self.step.device),
             most_padding=max(pads),
         )
-        if self.kept is not None:
-            self.kept.keep(cache, {self.distinct[number]: row for row, number in enumerate(members)})
+        if self.earlier is not None:
+            self.earlier.keep(cache, {self.distinct[number]: row for row, number in enumerate(members)})
         early_LBD = self.step.early_LBD
         return {
             number: Prefilled(

@@ -44,8 +44,9 @@ demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in m
 	@$(BIN)/athlos run -m experiment=finetune/lab sweep=demo results_dir=results/demo
 	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
 
-# The lab's models are too small for two threads each. Backwards by name: the longest studies stand behind.
-SWEEPS := $(patsubst %.yaml,demo-%,$(shell ls -r conf/sweep/demo))
+# The lab's models are too small for two threads each. The longest studies first.
+LONGEST := lisa rhio start
+SWEEPS := $(addprefix demo-,$(LONGEST) $(filter-out $(LONGEST),$(basename $(notdir $(wildcard conf/sweep/demo/*.yaml)))))
 
 demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one a core, one report
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going -j $(WORKERS) $(SWEEPS); code=$$?; \

@@ -135,7 +135,7 @@ def test_the_memory_is_contrasted_with_its_absence(tiny: list[str], run: Run, tm
     base = [*kept, "method=tm", "data=po_tm", f"data.dir={folder}", "eval=tm", "eval.bootstrap=0", "train.max_steps=0"]
     shares = ["data.split_shares={train: 0.5, val: 0.0, test: 0.5}", "data.val_split=null", "method.k=2"]
     told = {}
-    for name in ("greedy", "cad decoding.alpha=0.0", "cad decoding.alpha=3.0 decoding.plausibility=0.0"):
+    for name in ("greedy", "cad decoding.alpha=0.0", "cad decoding.alpha=100.0 decoding.plausibility=0.0"):
         code, out, err = run("run", *base, *shares, *f"decoding={name}".split(), "decoding.max_new_tokens=8")
         assert code == 0, err
         told[name] = [row["trace"][-1]["reply"] for row in predictions(Path(out.splitlines()[-1]))]

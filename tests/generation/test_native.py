@@ -259,10 +259,14 @@ def test_a_call_with_two_streams_takes_nothing_of_what_is_kept():
 
 
 def test_what_was_used_last_is_kept(monkeypatch):
-    monkeypatch.setattr(kept_prompts, "MOST_COLUMNS", 250)
+    monkeypatch.setattr(kept_prompts, "MOST_BYTES", 4000)
     kept = KeptPrompts()
     texts = [tuple([number] * 100) for number in range(3)]
-    caches = [KVCache([None], capacity=100, length=100) for _ in texts]
+    caches = [KVCache([None], capacity=100) for _ in texts]
+    for cache in caches:
+        cache.layers[0].update(torch.zeros(1, 1, 100, 2), torch.zeros(1, 1, 100, 2))
+        cache.length = 100
+    assert caches[0].nbytes == 1600  # keys and values of 100 columns of two float32 each
     for text, cache in zip(texts[:2], caches, strict=False):
         kept.keep(cache, {text: 0})
     assert kept.longest([*texts[0], 7]).length == 100

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from athlos.generation.kv_cache import KVCache
 from athlos.generation.prefixes import MIN_SHARED_TOKENS, common_length
 
-MOST_COLUMNS = 16_384
-"""Columns of all rows that are kept: some 0.4 GB of SmolLM2-135M in 16 bit. Those used last stay. Source: ours."""
+MOST_BYTES = 2**29
+"""Of keys and values that are kept, whatever the model: some 23 thousand tokens of SmolLM2-135M in 16 bit. Those used
+last stay. Source: ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,12 @@ class KeptPrompts:
 
     def keep(self, cache: KVCache, rows: Mapping[Sequence[int], int]) -> None:
         self._rows[cache] = rows
-        columns = sum(cache.length * len(rows) for cache, rows in self._rows.items())
+        size = sum(cache.nbytes for cache in self._rows)
         for oldest in list(self._rows):
-            if columns <= MOST_COLUMNS:
+            if size <= MOST_BYTES:
                 return
-            columns -= oldest.length * len(self._rows.pop(oldest))
+            size -= oldest.nbytes
+            del self._rows[oldest]
 
     def longest(self, prompt: Sequence[int]) -> Beginning | None:
         """The longest beginning that is kept. The last token of a prompt is always read: its logits are wanted."""

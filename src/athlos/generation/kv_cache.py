@@ -114,6 +114,12 @@ class KVCache(Cache):
         super().__init__(layers=[KVLayer(self, window) for window in windows])
         self.windows, self.capacity, self.length, self.dtype = tuple(windows), capacity, length, dtype
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all keys and values, those of columns not yet filled too."""
+        layers = cast(list[KVLayer], self.layers)
+        return sum(layer.keys.nbytes + layer.values.nbytes for layer in layers if layer.is_initialized)
+
     @classmethod
     def gathered(cls, spans: Sequence[Span], *, length: int, capacity: int) -> "KVCache":
         """The rows of all spans in order, each with its last `length` columns, zeros before those it does not have."""

@@ -103,8 +103,13 @@ def test_a_pack_costs_less_only_where_the_prompt_is_long(monkeypatch):
     short, long = rows([(2, [40] * 8)]), rows([(200, [10] * 8)])
     assert shared_prompts._packs(short, width=32) is None
     assert len(shared_prompts._packs(long, width=32)) == 1
+    # A narrow model: what a token costs beside its products decides.
+    pair = rows([(22, [110, 110])])
+    assert len(shared_prompts._packs(pair, width=192)) == 1
     monkeypatch.setattr(shared_prompts, "MAX_COLUMNS", 230)
     assert max(len(pack) for pack in shared_prompts._packs(long, width=32)) == 3
+    monkeypatch.setattr(shared_prompts, "EQUAL_PRODUCTS_A_TOKEN", 0)
+    assert shared_prompts._packs(pair, width=192) is None
 
 
 def test_the_policy_loss_and_its_gradient_do_not_depend_on_it(monkeypatch):

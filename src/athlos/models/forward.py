@@ -17,7 +17,10 @@ from transformers import PreTrainedConfig, PreTrainedModel
 
 from athlos.config.schema import HardwareConfig
 from athlos.errors import ModelError
+from athlos.models.vector_math import settle_vector_math
 from athlos.models.vision_language import decoder_inputs, has_pictures
+
+settle_vector_math()  # here, for whatever runs a model imports this module
 
 PROBE_TOKENS = 4
 """Tokens of the row on which logits are compared."""

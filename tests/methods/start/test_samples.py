@@ -134,17 +134,22 @@ def test_other_rewards_score_the_same_answers_again(tmp_path):
     assert len(made.records) == 4
 
 
-def test_failed_samples_alone_are_skipped_and_counted(tmp_path):
-    with pytest.raises(DataError, match=r"samples 1: 0% pass: nothing to imitate; try reward.gate=soft"):
-        build(tmp_path, engine=Answers("shifted", "bare"))
-    with pytest.raises(DataError, match=r"samples 1: 0% pass: no pair; try reward.gate=soft or"):
-        build(tmp_path, engine=Answers("shifted", "bare"), kinds=["attr"])
-    made = build(tmp_path, engine=Answers("shifted", "bare"), warm=4)
-    assert len(made.records) == 4, "the warm-up set alone"
-    assert made.report.metrics["construct/pass_rate@1"] == 0
-    assert made.report.metrics["construct/distinct@1"] == 1
+def test_without_a_sample_that_passes_an_iteration_ends_at_its_first_phase(tmp_path):
+    message = r"samples 1: 0% pass: nothing to imitate; try reward.gate=soft"
+    for kinds, warm in (([], 0), ([], 4), (["attr"], 0)):
+        with pytest.raises(DataError, match=message):
+            build(tmp_path, engine=Answers("shifted", "bare"), kinds=kinds, warm=warm)
+
+
+def test_equal_samples_make_no_pair(tmp_path):
+    with pytest.raises(DataError, match=r"samples 1: 100% pass: no pair; try reward.gate=soft or"):
+        build(tmp_path, engine=Answers("whole"), kinds=["attr"])
+
+
+def test_the_warm_up_set_is_trained_on_beside_the_best_samples(tmp_path):
     warm = build(tmp_path / "other", engine=Answers("whole"), warm=4)
     assert len(warm.records) == 8
+    assert warm.report.metrics["construct/distinct@1"] == 1
     assert warm.key != build(tmp_path / "other", engine=Answers("whole")).key
 
 

@@ -45,7 +45,11 @@ class SamplesConstruct:
         self.config = config
 
     def build(self, *, context: PartContext) -> Made:
-        """Raises `DataError` where no sample, or no pair, can be trained on, with what was found."""
+        """Raises `DataError` where no sample, or no pair, can be trained on, with what was found.
+
+        Without a sample that can be chosen the first phase of an iteration ends already, warm-up set or not: it would
+        only repeat the warm-up, and the second would have no pair.
+        """
         config, number = self.config, self.config.iteration
         records = with_documents(
             queries(context, most=config.sample.num_queries), num_documents=config.warmup.num_documents
@@ -56,6 +60,8 @@ class SamplesConstruct:
         chosen = [best(samples) for samples in groups]
         metrics = sample_metrics(groups, chosen, number=number)
         passed = f"samples {number}: {metrics[f'construct/pass_rate@{number}']:.0%} pass"
+        if all(sample is None for sample in chosen):
+            raise DataError(f"{passed}: nothing to imitate; try reward.gate=soft")
         if config.kinds:
             others, masked_files = self._without_heads(context, records)
             pairs = preferred(records, chosen, groups, others, config=config, context=context)
@@ -82,8 +88,6 @@ class SamplesConstruct:
             warm = synthesised(context, cite=config.cite, warmup=config.warmup)
             key = content_hash([key, warm.key])
             made += warmup_records(context, warm)[0]
-        if not made:
-            raise DataError(f"{passed}: nothing to imitate; try reward.gate=soft")
         return Made(key=key, records=made, files=[path], report=PartReport(summary=summary, metrics=metrics))
 
     def _without_heads(

@@ -56,9 +56,10 @@ def jensen_shannon(log_a_BV: Tensor, log_b_LBV: Tensor) -> Tensor:
     """Jensen-Shannon divergence [L, B] in nats of log-probabilities, each of L with the one."""
     found_LB = log_b_LBV.new_zeros(log_b_LBV.shape[:-1])
     for of_a, of_b in zip(log_a_BV.split(PIECE, dim=-1), log_b_LBV.split(PIECE, dim=-1), strict=True):
-        log_middle = torch.logaddexp(of_a.expand_as(of_b), of_b) - math.log(2)
-        to_a, to_b = of_a.exp() * (of_a - log_middle), of_b.exp() * (of_b - log_middle)
-        found_LB += (to_a + to_b).sum(dim=-1) / 2
+        a, b = of_a.exp(), of_b.exp()
+        # No logaddexp, which takes three times as long; what both call impossible adds nothing.
+        log_middle = ((a + b) / 2).clamp_min(torch.finfo(a.dtype).tiny).log()
+        found_LB += (a * (of_a - log_middle) + b * (of_b - log_middle)).sum(dim=-1) / 2
     return found_LB
 
 

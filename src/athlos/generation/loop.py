@@ -135,7 +135,7 @@ class DecodeLoop:
                 if self.silent:
                     self.silent.is_active = True
                 logits_BV = self.step(newest_B1, batch.cache, pad_B=batch.pad_B, most_padding=batch.most_padding)
-                self._choose(batch, logits_BV, early_LBD=self.step.early_LBD)
+                self._choose(batch, logits_BV, early_LBV=self.step.early_LBV)
             if batch.num_alive == 0:
                 batch = None
         return [
@@ -162,11 +162,11 @@ class DecodeLoop:
                     row.generator = generator(prompt.seed, job.sample, device=self.step.device)
                 rows.append(row)
         batch = Batch.started(rows, prefilled, read)
-        early = [prompt.early_LD for prompt in prefilled if prompt.early_LD is not None]
+        early = [prompt.early_LV for prompt in prefilled if prompt.early_LV is not None]
         self._choose(
             batch,
             torch.stack([prompt.logits_V for prompt in prefilled]),
-            early_LBD=torch.stack(early, dim=1) if early else None,
+            early_LBV=torch.stack(early, dim=1) if early else None,
         )
         return batch
 
@@ -174,7 +174,7 @@ class DecodeLoop:
         """The texts of a prompt's streams, as the prefill counts them."""
         return [prompt + stream * len(self.prompts) for stream in range(self.num_streams)]
 
-    def _choose(self, batch: Batch, logits_BV: Tensor, *, early_LBD: Tensor | None) -> None:
+    def _choose(self, batch: Batch, logits_BV: Tensor, *, early_LBV: Tensor | None) -> None:
         """Write the next token of each row and its log-probability, and take note of the rows that ended with it.
 
         Of two streams one token is chosen and written into both rows.
@@ -183,8 +183,8 @@ class DecodeLoop:
         plain_BV = logits_BV[::streams]
         if self.contrast is None:
             mixed_BV = plain_BV
-        elif early_LBD is not None:
-            mixed_BV = contrasted_by_depth(plain_BV, self.step.early_logits(early_LBD), self.contrast)
+        elif early_LBV is not None:
+            mixed_BV = contrasted_by_depth(plain_BV, early_LBV, self.contrast)
         else:
             mixed_BV = contrasted(plain_BV, logits_BV[1::streams], self.contrast)
         tokens_B = next_tokens(

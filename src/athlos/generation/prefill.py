@@ -24,8 +24,8 @@ class Prefilled:
     cache: KVCache
     row: int
     logits_V: Tensor
-    early_LD: Tensor | None = None
-    """Hidden states of its last token below the early exits of the step."""
+    early_LV: Tensor | None = None
+    """Logits of the same at the early exits of the step, [L, V]."""
 
 
 class Prefill:
@@ -136,13 +136,13 @@ class Prefill:
         )
         if self.earlier is not None:
             self.earlier.keep(cache, {self.distinct[number]: row for row, number in enumerate(members)})
-        early_LBD = self.step.early_LBD
+        early_LBV = self.step.early_LBV
         return {
             number: Prefilled(
                 cache=cache,
                 row=row,
                 logits_V=logits_BV[row],
-                early_LD=None if early_LBD is None else early_LBD[:, row],
+                early_LV=None if early_LBV is None else early_LBV[:, row],
             )
             for row, number in enumerate(members)
         }

@@ -51,8 +51,9 @@ class DecoderStep:
         if outside := [count for count in early if not 0 < count < len(found.layers)]:
             raise ConfigError(f"early exits: got {outside}, expected numbers of layers in 1 .. {len(found.layers) - 1}")
         self.exits = [found.layers[count - 1] for count in early]
-        self.early_LBD: Tensor | None = None
-        """Hidden states of the last new column below the early exits; None without any."""
+        self.early_LBV: Tensor | None = None
+        """What the model would say of the last new column at its early exits, in float32; None without any."""
+        self._early: list[Tensor] = []
         self.windows = layer_windows(found.config)
         self.masks = Masks(found.config, self.windows)
         self.head_rule = head_rule(found.config)
@@ -76,15 +77,13 @@ class DecoderStep:
         """
         for piece_BT in ids_BT.split(self._columns_at_once(*ids_BT.shape, cache=cache), dim=1):
             hidden_BD = self._columns(piece_BT, cache, pad_B=pad_B, most_padding=most_padding)
-        return self._logits(hidden_BD)
-
-    def early_logits(self, early_LBD: Tensor) -> Tensor:
-        """What the model would say at its early exits, [L, B, V] in float32: the output matrix is read once for all."""
-        logits_RV = self._logits(self.final_norm(early_LBD.flatten(0, 1)))
-        return logits_RV.view(*early_LBD.shape[:2], -1)
-
-    def _logits(self, hidden_BD: Tensor) -> Tensor:
-        return self.head_rule(self.head(hidden_BD).float())
+        if not self.exits:
+            return self.head_rule(self.head(hidden_BD).float())
+        # One product, for what it takes is the reading of the output matrix.
+        depths_RD = torch.cat([hidden_BD, self.final_norm(torch.cat(self._early))])
+        logits_RV = self.head_rule(self.head(depths_RD).float())
+        self.early_LBV = logits_RV[len(hidden_BD) :].view(len(self.exits), len(hidden_BD), -1)
+        return logits_RV[: len(hidden_BD)]
 
     def _columns_at_once(self, rows: int, count: int, *, cache: KVCache) -> int:
         if not self.hands_on:
@@ -103,8 +102,7 @@ class DecoderStep:
         if is_short and self._is_tried:
             assert self.short is not None
             hidden_BD = self.short(ids_BT, cache, pad_B=pad_B, mask=mask, position_B1=position_BT)
-            if self.exits:
-                self.early_LBD = torch.stack([self.short.kept[layer.index] for layer in self.exits])
+            self._early = [self.short.kept[layer.index] for layer in self.exits]
         else:
             hidden_BD = self._decoder(ids_BT, cache, mask=mask, position_BT=position_BT)
             if is_short and not self._is_same(
@@ -117,9 +115,9 @@ class DecoderStep:
         return hidden_BD
 
     def _decoder(self, ids_BT: Tensor, cache: KVCache, *, mask: Any, position_BT: Tensor) -> Tensor:
-        kept: list[Tensor] = []
+        early: list[Tensor] = []
         hooks = [
-            layer.module.register_forward_hook(lambda _module, _inputs, output: kept.append(output[:, -1]))
+            layer.module.register_forward_hook(lambda _module, _inputs, output: early.append(output[:, -1]))
             for layer in self.exits
         ]
         try:
@@ -129,8 +127,7 @@ class DecoderStep:
         finally:
             for hook in hooks:
                 hook.remove()
-        if kept:
-            self.early_LBD = torch.stack(kept)
+        self._early = early
         hidden_BTD: Tensor = output.last_hidden_state
         return hidden_BTD[:, -1]
 

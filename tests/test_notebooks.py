@@ -18,7 +18,7 @@ NUM_FIGURES = {
     "rhio": 5,
     "slam": 10,
     "spannorm": 5,
-    "start": 4,
+    "start": 5,
     "tm": 9,
 }
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))

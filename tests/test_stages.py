@@ -16,7 +16,7 @@ import pytest
 
 from athlos import stages
 from athlos.errors import ConfigError, TrainingError
-from athlos.stages import Stage, StageStore
+from athlos.stages import Stage, StageStore, tenths_logged
 
 
 def stage(build, **config) -> Stage:
@@ -342,3 +342,13 @@ def test_a_note_that_cannot_be_written_is_told(tmp_path: Path):
     (tmp_path / "users").write_text("no folder")
     with pytest.raises(TrainingError, match="cache_dir: cannot write"):
         StageStore(tmp_path).note_user(tmp_path / "run", [])
+
+
+def test_a_long_stage_tells_each_tenth_once(caplog):
+    progress = tenths_logged("heads")
+    with caplog.at_level("INFO", logger="athlos.stages"):
+        for done in range(1, 26):
+            progress(done, 25, 7)
+    assert [record.message for record in caplog.records] == [
+        f"heads: {done} of 25" for done in (3, 5, 8, 10, 13, 15, 18, 20, 23, 25)
+    ]

@@ -268,5 +268,21 @@ def _disk_errors(stage: Stage, folder: Path) -> Iterator[None]:
         raise TrainingError(f"stage {stage.name}: cannot write {folder}: {error.strerror or error}") from error
 
 
+def tenths_logged(what: str) -> Callable[..., None]:
+    """A function of what is done and of how many, which logs each tenth of a long stage; the `Progress` of an engine.
+
+    What else it is told, it ignores.
+    """
+    tenths = 0
+
+    def progress(done: int, whole: int, *_: int) -> None:
+        nonlocal tenths
+        if 10 * done // whole > tenths:
+            tenths = 10 * done // whole
+            log.info("%s: %d of %d", what, done, whole)
+
+    return progress
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")

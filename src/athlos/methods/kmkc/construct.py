@@ -33,7 +33,7 @@ from athlos.methods.kmkc.config import Assigner, Augmenter, KmkcConstructConfig
 from athlos.methods.kmkc.profile import profiled, read_profiles, write_profiles
 from athlos.methods.kmkc.regions import BIN_SIZE, FEWEST_BINS, Law, Profile, fit_law, macro_f1
 from athlos.parts import Made, PartContext
-from athlos.stages import Product, Stage
+from athlos.stages import Product, Stage, tenths_logged
 
 VERSION = 1
 """Raised when the same stage makes something else."""
@@ -115,6 +115,7 @@ class KmkcConstruct:
                 style=run.prompt_style,
                 seed=run.seed,
                 has_entropies=True,
+                progress=tenths_logged("profile: answers"),
             )
             write_profiles(folder / PROFILE, profiles)
             law = law_of(profiles, seed=run.seed)

@@ -31,7 +31,7 @@ from athlos.models.head_scores import (
     run_of,
 )
 from athlos.parts import PartContext
-from athlos.stages import Product, Stage, content_hash
+from athlos.stages import Product, Stage, content_hash, tenths_logged
 from athlos.text.overlap import rouge_1
 
 if TYPE_CHECKING:
@@ -212,7 +212,9 @@ def scored(
     def is_end(token: int) -> bool:
         return token in ends or "\n" in str(tokenizer.decode([token]))
 
-    for prompt in prompts_of(task, tokenizer, config=config, seed=seed):
+    progress = tenths_logged("heads: prompts read")
+    prompts = list(prompts_of(task, tokenizer, config=config, seed=seed))
+    for number, prompt in enumerate(prompts, start=1):
         recall = 100.0
         if config.mode == "generate":
             pointed_SLH, said = generated(model, prompt, max_new_tokens=config.max_new_tokens, ends=is_end)
@@ -221,4 +223,5 @@ def scored(
         else:
             pointed_SLH, said = forced(model, prompt)
         runs.append(run_of(prompt, pointed_SLH, said, recall=recall, distinct=distinct))
+        progress(number, len(prompts))
     return gated(runs)

@@ -82,6 +82,13 @@ def test_the_farthest_early_exit_counts_in_each_row_by_itself(piece, monkeypatch
         assert torch.allclose(found[row], wanted, atol=FLOAT64)
 
 
+def test_tokens_that_are_impossible_to_both_add_nothing_to_a_divergence():
+    a_BV, b_BV = torch.tensor([[0.6, 0.4]]).log(), torch.tensor([[0.1, 0.9]]).log()
+    wide = [torch.cat([values_BV, torch.full((1, 3), -500.0)], dim=1) for values_BV in (a_BV, b_BV)]
+    found, wanted = jensen_shannon(wide[0], wide[1][None]), jensen_shannon(a_BV, b_BV[None])
+    assert found.item() == pytest.approx(wanted.item(), abs=1e-6)
+
+
 def test_the_best_token_of_the_plain_model_is_never_cut():
     found = contrasted(A, B, Contrast(alpha=5.0, plausibility=1.0))
     assert found.isfinite().tolist() == [[True, False, False, False]]

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 from tests.data.sources.test_long_answers import clapnq_output, source, without, write_lines
 
+from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import DataError
+from athlos.judging.groundbench import unified, with_distractors
+from athlos.judging.interface import Pair
 from athlos.text.citations import read_citations
 
 
@@ -200,6 +203,59 @@ def test_citations_follow_their_documents(folder: Path) -> None:
     assert record.passages[sentence.cited[0] - 1].text == "Herons wade in ponds."
 
 
+def record(identifier: str, answer: str, *texts: str) -> LongAnswerRecord:
+    passages = [Passage(title="", text=text, identifier=str(place)) for place, text in enumerate(texts, start=1)]
+    return LongAnswerRecord(
+        identifier=identifier, language="en", question="how do herons hunt", answer=answer, passages=passages
+    )
+
+
+def test_a_reference_without_documents_is_left_out_and_one_that_cites_none_of_them_cites_nothing() -> None:
+    read = unified(
+        iter([record("bare", "Herons hunt."), record("far", "Herons hunt [9].", "Herons hunt.")]),
+        "clapnq",
+        max_documents=5,
+    )
+    assert [(one.identifier, one.answer) for one in read] == [("clapnq/far", "Herons hunt.")]
+
+
+class Says:
+    """A judge that calls the pairs named supported."""
+
+    identity, id = {"name": "says"}, "says"
+
+    def __init__(self, *supported: tuple[str, str]) -> None:
+        self.supported = supported
+
+    def scores(self, pairs: list[Pair]) -> list[float]:
+        return [float((pair.premise, pair.hypothesis) in self.supported) for pair in pairs]
+
+
+def test_a_document_stands_once_and_not_beside_one_that_supports_a_single_sentence() -> None:
+    records = [
+        record("a", "Herons hunt. Herons sleep.", "Herons hunt fish."),
+        record("b", "Storks hunt.", "Herons sleep on trees."),
+        record("c", "Storks hunt.", "Storks hunt mice."),
+    ]
+    judge = Says(("Herons sleep on trees.", "Herons sleep."))
+    made = with_distractors(records, num_documents=3, judge=judge, threshold=0.5)
+    texts = [sorted(passage.text for passage in one.passages) for one in made]
+    assert texts[0] == ["Herons hunt fish.", "Storks hunt mice."]
+    assert texts[1] == texts[2] == ["Herons hunt fish.", "Herons sleep on trees.", "Storks hunt mice."]
+
+
+def test_citations_follow_their_documents_through_every_order() -> None:
+    others = [record(f"other{number}", "Storks hunt.", f"Storks hunt {number} mice.") for number in range(6)]
+    seen = set()
+    for number in range(8):
+        asked = record(f"asked{number}", "Herons hunt fish [1].", "Herons hunt fish.")
+        one = with_distractors([asked, *others], num_documents=4, judge=Says(), threshold=0.5)[0]
+        [sentence] = read_citations(one.answer, num_documents=4).sentences
+        assert one.passages[sentence.cited[0] - 1].text == "Herons hunt fish."
+        seen.add(sentence.cited[0])
+    assert len(seen) > 1
+
+
 def test_absent_data_sets_are_named_and_left_out(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     for name in ("hagrid/dev.jsonl", "webgpt/comparisons.jsonl"):
         (folder / name).unlink()
@@ -218,5 +274,7 @@ def test_what_suffices_is_found_out_once_and_anew_for_another_judge(folder: Path
     assert {path.parent.name for path in cache.glob("groundbench/*/stage.json")} == one
     groundbench(folder, "data.judge.threshold=0.5")
     assert len(list(cache.glob("groundbench/*/stage.json"))) == 2
+    list(source("groundbench", folder, "judge@data.judge=lexical", "data.judge.threshold=1").records("test"))
+    assert len(list(cache.glob("groundbench/*/stage.json"))) == 3
     with pytest.raises(DataError, match=r"data\.judge: got none"):
         source("groundbench", folder, "judge@data.judge=none")

@@ -8,8 +8,9 @@ import pytest
 import torch
 from scipy.spatial import distance
 from tests.generation import reference
-from tests.generation.tiny_models import END, encode, engine, plain, tiny
-from tests.tolerances import FLOAT64
+from tests.generation.tiny_models import END, LLAMA_SIZES, encode, engine, plain, tiny
+from tests.tolerances import FLOAT64, LOGITS_FLOAT32
+from transformers import LlamaConfig
 
 from athlos.errors import ConfigError, ConfigErrors, DataError
 from athlos.generation.config import CadConfig, DecoreConfig, DolaConfig
@@ -17,6 +18,7 @@ from athlos.generation.contrast import check_contrast, contrasted, contrasted_by
 from athlos.generation.contrastive_decoding import Cad, Decore, Dola, early_exits, read_heads
 from athlos.generation.interface import Contrast, Prompt, Request, SamplingRule
 from athlos.generation.rules import generator
+from athlos.generation.step import DecoderStep
 
 GREEDY = SamplingRule()
 A = torch.tensor([[2.0, 1.0, 0.0, -1.0]], dtype=torch.float64)
@@ -270,6 +272,24 @@ def test_stop_strings_and_limits_end_both_streams():
     found = engine(model, batch_size=2).generate(asked(contrast), rule=GREEDY, contrast=contrast, stop=[stop])
     for [cut], [uncut] in zip(found, whole, strict=True):
         assert cut.text == uncut.text.split(stop)[0]
+
+
+@pytest.mark.parametrize("config", [None, LlamaConfig(**LLAMA_SIZES, num_hidden_layers=4)], ids=["gemma3", "llama"])
+def test_early_exits_are_what_the_model_would_say_below_each_in_each_row(config):
+    """Four rows through a prompt and decode steps, of which the compiled kernel takes the later ones of Llama."""
+    model, exits = tiny("gemma3", seed=1, config=config), [1, 2]
+    ids_BT = torch.randint(3, 250, (4, 9), generator=torch.Generator().manual_seed(0))
+    step, pad_B = DecoderStep(model, written_out=True, early=exits), torch.zeros(4, dtype=torch.int64)
+    cache = step.new_cache(capacity=9)
+    with torch.no_grad():
+        below = model(ids_BT, output_hidden_states=True).hidden_states  # the last one is behind the final norm
+        early_LBTV = torch.stack([model.lm_head(model.model.norm(below[count])) for count in exits])
+        for start, end in ((0, 6), (6, 7), (7, 8), (8, 9)):
+            logits_BV = step(ids_BT[:, start:end], cache, pad_B=pad_B, most_padding=0)
+            wanted_BV = model.lm_head(below[-1][:, end - 1])
+            torch.testing.assert_close(logits_BV, wanted_BV, atol=LOGITS_FLOAT32, rtol=LOGITS_FLOAT32)
+            wanted_LBV = early_LBTV[:, :, end - 1]
+            torch.testing.assert_close(step.early_LBV, wanted_LBV, atol=LOGITS_FLOAT32, rtol=LOGITS_FLOAT32)
 
 
 def test_an_early_exit_outside_the_decoder_is_refused():

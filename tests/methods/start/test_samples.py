@@ -141,6 +141,17 @@ def test_without_a_sample_that_passes_an_iteration_ends_at_its_first_phase(tmp_p
             build(tmp_path, engine=Answers("shifted", "bare"), kinds=kinds, warm=warm)
 
 
+def test_queries_without_a_sample_that_passes_are_left_out(tmp_path):
+    class Sometimes(Answers):
+        def generate(self, prompts, **values):
+            groups = super().generate(prompts, **values)
+            return [group[:1] if number % 2 else group[1:] for number, group in enumerate(groups)]
+
+    made = build(tmp_path, engine=Sometimes("whole", "bare"))
+    assert [record.identifier for record in made.records] == ["q1", "q3"]
+    assert made.report.metrics["construct/chosen_rate@1"] == 0.5
+
+
 def test_equal_samples_make_no_pair(tmp_path):
     with pytest.raises(DataError, match=r"samples 1: 100% pass: no pair; try reward.gate=soft or"):
         build(tmp_path, engine=Answers("whole"), kinds=["attr"])

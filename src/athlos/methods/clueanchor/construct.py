@@ -42,7 +42,7 @@ from athlos.methods.clueanchor.prompts import (
 )
 from athlos.methods.clueanchor.selection import Explored, Question, selected
 from athlos.parts import Made, PartContext
-from athlos.stages import Stage, content_hash
+from athlos.stages import Stage, content_hash, tenths_logged
 from athlos.text.normalisation import normalise
 
 VERSION = 1
@@ -127,7 +127,7 @@ def explored_rows(
     open_records = [record for record in records if record.identifier not in kept]
     requests = [Request(identifier=record.identifier, prompt="", record=record) for record in open_records]
     assert context.index is not None
-    solver = solver_of(context.config)
+    solver, progress = solver_of(context.config), tenths_logged("paths: questions explored")
     with path.open("a", encoding="utf-8") as file:
         for place, prediction in solve_together(
             requests,
@@ -140,6 +140,7 @@ def explored_rows(
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             kept[row["id"]] = row
+            progress(len(kept), len(records))
     return [kept[record.identifier] for record in records]
 
 

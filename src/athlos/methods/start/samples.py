@@ -27,7 +27,7 @@ from athlos.methods.start.rows import add_row, read_rows, write_rows
 from athlos.methods.start.selection import ATTR, COMP, best, worse
 from athlos.methods.start.warmup import synthesised, warmup_records
 from athlos.parts import Made, PartContext
-from athlos.stages import Product, Stage, content_hash
+from athlos.stages import Product, Stage, content_hash, tenths_logged
 from athlos.text.citations import CitedSentence
 from athlos.text.prompts import stop_strings
 
@@ -204,6 +204,7 @@ def _write_answers(
     engine, run, sample = own_engine(context), context.config, config.sample
     assert context.data is not None
     rule = SamplingRule(temperature=sample.temperature, top_p=sample.top_p)
+    progress = tenths_logged("samples: queries answered")
     with path.open("a", encoding="utf-8") as file:
         for first in range(done, len(records), QUERIES_AT_ONCE):
             asked = records[first : first + QUERIES_AT_ONCE]
@@ -226,6 +227,7 @@ def _write_answers(
                 texts = [{"text": one.text.strip(), "finished": one.finished} for one in samples]
                 add_row(file, {"id": record.identifier, "samples": texts})
             file.flush()
+            progress(first + len(asked), len(records))
 
 
 def _write_scored(

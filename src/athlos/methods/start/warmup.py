@@ -11,7 +11,7 @@ from athlos.data.near_passages import OtherPassages
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import DataError
 from athlos.generation.config import SelfGeneratorConfig
-from athlos.generation.interface import Request
+from athlos.generation.interface import Prediction, Request
 from athlos.generation.pipeline import Solver, solve_together
 from athlos.methods.start.asking import own_engine, queries, rng_of, tokens_of
 from athlos.methods.start.config import CiteConfig, Claims, SynthesisConfig, WarmupDataConfig
@@ -19,7 +19,7 @@ from athlos.methods.start.rewards import judge_values, prepared_reward
 from athlos.methods.start.rows import read_rows, write_rows
 from athlos.methods.start.synthesis import Draft, DropError, Item, Tally, cited_item, drafted, written
 from athlos.parts import Made, PartContext
-from athlos.stages import Product, Stage, content_hash
+from athlos.stages import Product, Stage, content_hash, tenths_logged
 
 VERSION = 1
 """Raised when the same stage makes something else."""
@@ -142,10 +142,13 @@ def _drafts(
         return json.dumps(asdict(draft), ensure_ascii=False)
 
     requests = [Request(identifier=record.identifier, prompt="", record=record) for record in records]
-    replies = solve_together(
+    replies, progress = dict[int, Prediction](), tenths_logged("warm-up: answers written")
+    for place, prediction in solve_together(
         requests, solver, generator=context.generator, index=context.index, in_flight=warmup.in_flight
-    )
-    for place, prediction in sorted(replies, key=lambda reply: reply[0]):
+    ):
+        replies[place] = prediction
+        progress(len(replies), len(requests))
+    for place, prediction in sorted(replies.items()):
         values = json.loads(prediction.text)
         if "dropped" in values:
             yield records[place], DropError(values["dropped"])

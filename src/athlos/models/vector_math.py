@@ -2,9 +2,8 @@
 
 Each function of MKL's vector mathematics chooses its kernel in its first call. Where that is made by several threads at
 once, one of them may compute its share of this one call with a coarse kernel: the cosines of the first forward pass
-were off by 1.5e-4 in one process of ten, so that the same command gave two results. A call on one number has
-one thread.
-Source: pytorch issue 188792, open in torch 2.13.
+were off by 1.5e-4 in one process of ten, so that the same command gave two results. A call on one number is made by
+one thread. Source: pytorch issue 188792, open in torch 2.13.
 """
 
 import torch

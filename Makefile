@@ -42,7 +42,7 @@ peers: .venv-peers/bin/vllm  ## make .venv-peers with vLLM and llama.cpp, for `b
 demo: $(STAMP)  ## the lab base model, a comparison on it, and report.html, in minutes
 	@$(BIN)/athlos run experiment=lab/premises results_dir=results/demo
 	@$(BIN)/athlos run -m experiment=finetune/lab sweep=demo results_dir=results/demo
-	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo"
+	@$(BIN)/athlos report results/demo --out report.html --title "Athlos demo" --with-records
 
 # The lab's models are too small for two threads each. The longest studies first.
 LONGEST := lisa rhio start
@@ -50,7 +50,7 @@ SWEEPS := $(addprefix demo-,$(LONGEST) $(filter-out $(LONGEST),$(basename $(notd
 
 demo-methods: $(STAMP)  ## the lab study of each method (conf/sweep/demo/*.yaml), one a core, one report
 	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --keep-going -j $(WORKERS) $(SWEEPS); code=$$?; \
-	$(BIN)/athlos report results/demo --out report.html --title "Athlos demo" || exit 1; \
+	$(BIN)/athlos report results/demo --out report.html --title "Athlos demo" --with-records || exit 1; \
 	test $$code -eq 0 || { echo "error: not all is finished; the same command goes on" >&2; exit 1; }
 
 demo-%: $(STAMP)

@@ -11,6 +11,7 @@ import pytest
 from tests.report.run_folders import decay, math_metrics, rows, write_run, write_sweep
 
 from athlos.cli.report import write_report
+from athlos.config.claims import all_claims
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -89,6 +90,18 @@ def test_offline_runs_of_wandb_join(tmp_path: Path):
     (tmp_path / "none").mkdir()
     alone = write_report(tmp_path / "none", out=tmp_path / "b.html", wandb_folders=[tmp_path / "wandb"])
     assert len(data_of(alone)["runs"]) == 1, "a folder without runs of ours is no hindrance"
+
+
+def test_committed_claims_join_on_request(tmp_path: Path, run: Run):
+    write_run(tmp_path / "results" / "a", metrics={"test/acc": 0.5})
+    out = tmp_path / "report.html"
+    code, _, _ = run("report", str(tmp_path / "results"), "--out", str(out), "--with-records")
+    data = data_of(out)
+    assert code == 0
+    assert (len(data["runs"]), data["claims"]) == (1, [])
+    told = {claim["id"] for claim in data["committed"]}
+    for slug, claims in all_claims().items():
+        assert told & {claim.id for claim in claims}, f"the page shows nothing of {slug}"
 
 
 def test_no_torch_is_needed(tmp_path: Path):

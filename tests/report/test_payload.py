@@ -191,6 +191,8 @@ def test_claims_are_those_that_the_runs_say_something_on(tmp_path: Path):
     [[label, ours, method, verdict]] = claim["rows"]
     assert (label, ours, verdict) == ("step, spannorm / prenorm layers=3 hidden=8", "1.2 [1.1, 1.3]", "not reproduced")
     assert "20 items or rounds" in method
+    apart = payload([], title="t", root="r", num_predictions=0, committed=records)
+    assert (apart["claims"], apart["committed"]) == ([], [claim])
     records[0].is_imported = True
     assert payload(records, title="t", root="r", num_predictions=0)["claims"] == []
 

@@ -104,6 +104,9 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--wandb", nargs="+", default=[], metavar="DIR", help="folders with offline runs of wandb to show as well"
     )
+    report.add_argument(
+        "--with-records", action="store_true", help="also the claims that the committed records of experiments/ tell"
+    )
 
     claims = commands.add_parser("claims", parents=[debug], help="papers' claims beside what runs show")
     claims.add_argument("methods", nargs="*", metavar="METHOD", help="any of the methods that list claims (all)")
@@ -297,6 +300,7 @@ def _report(options: argparse.Namespace) -> int:
             num_predictions=options.predictions,
             title=options.title,
             wandb_folders=[Path(folder).expanduser() for folder in options.wandb],
+            with_records=options.with_records,
         )
     )
     return 0

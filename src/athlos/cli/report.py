@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from athlos.cli.claims import committed
 from athlos.errors import ConfigError, DataError
+from athlos.report.ledger import read_records
 from athlos.report.payload import payload
 from athlos.report.reading import collect, run_places
 from athlos.report.writing import write_page
@@ -25,10 +27,12 @@ def write_report(
     num_predictions: int = 50,
     title: str | None = None,
     wandb_folders: Sequence[Path] = (),
+    with_records: bool = False,
 ) -> Path:
     """Read all runs below `results` and write the page; returns its path.
 
-    Runs of `wandb_folders` (offline files of wandb) join them, marked as imported. Raises `DataError` when there is no
+    Runs of `wandb_folders` (offline files of wandb) join them, marked as imported. `with_records` adds a section of the
+    claims that the committed records of `experiments/` say something on. Raises `DataError` when there is no
     run at all, `ConfigError` for an option out of range or an `out` that cannot be written.
     """
     if num_predictions < 0:
@@ -48,6 +52,7 @@ def write_report(
             title=title or f"Runs in {results.resolve().name}",
             root=str(results),
             num_predictions=num_predictions,
+            committed=read_records(committed()).usable if with_records else (),
         )
     write_page(data, out)
     log.info(

@@ -43,9 +43,18 @@ MAX_DEGREES = 100
 
 
 def payload(
-    records: Sequence[RunRecord], *, title: str, root: str, num_predictions: int, now: datetime | None = None
+    records: Sequence[RunRecord],
+    *,
+    title: str,
+    root: str,
+    num_predictions: int,
+    committed: Sequence[RunRecord] = (),
+    now: datetime | None = None,
 ) -> dict[str, Any]:
-    """Everything the page shows, JSON-able. `root` is shown as the folder that was read."""
+    """Everything the page shows, JSON-able. `root` is shown as the folder that was read.
+
+    Of `committed` runs, those of other days and machines, the page holds the claims alone, in a section of their own.
+    """
     notes: list[str] = []
     metrics = sorted({metric for record in records for metric in record.metrics})
     curve_names = sorted({metric for record in records for metric in record.curves})
@@ -86,6 +95,7 @@ def payload(
         "texts": texts.values,
         "figures": figures,
         "claims": page_claims(records),
+        "committed": page_claims(committed),
         "t": [round(t_quantile(degrees), 4) for degrees in range(1, MAX_DEGREES + 1)],
     }
 

@@ -46,7 +46,8 @@ function build() {
     [languagesSection(), drawLanguages, "Languages"],
     [RUNS.some((run) => run.predictions) ? section("predictions", "Predictions", "selected runs", h("div", { id: "predictions-body" })) : null, () => drawPredictions(), "Predictions"],
     [DATA.figures.length ? section("figures", "Figures", "logged by the selected runs", h("div", { id: "figures-body" })) : null, drawFigures, "Figures"],
-    [DATA.claims.length ? section("claims", "Claims", "what the papers say, beside what these runs show", claimsTable()) : null, null, "Claims"],
+    [DATA.claims.length ? section("claims", "Claims", "what the papers say, beside what these runs show", claimsTable("Claims", DATA.claims, "From the runs of this page alone; `athlos claims --runs FOLDER` joins the committed ones and says where each number comes from.")) : null, null, "Claims"],
+    [DATA.committed.length ? section("committed", "Claims, from committed records", "runs of other days, not of this page", claimsTable("Claims, from committed records", DATA.committed, "From experiments/*/records.jsonl.gz, which no run of this page has changed; `athlos claims` prints the same with the command of each run.")) : null, null, "Records"],
     [section("provenance", "Provenance", "where the numbers of the selected runs come from, and how to get them again", h("div", { id: "provenance-body" })), drawProvenance, "Provenance"],
   ];
   for (const [element, draw, name] of parts) {

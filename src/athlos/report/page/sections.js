@@ -77,13 +77,13 @@ function drawSeeds(runs) {
     cut(groups, MAX_HEAT_ROWS, "here") || "");
 }
 
-function claimsTable() {
+function claimsTable(label, claims, from) {
   const head = ["claim", "paper", "compared", "ours, 95 % interval", "verdict"].map((name, index) => h("th", { scope: "col", class: index ? "" : "first" }, name));
-  const rows = DATA.claims.flatMap((claim) => claim.rows.map(([label, ours, method, verdict], index) => h("tr", {},
+  const rows = claims.flatMap((claim) => claim.rows.map(([label, ours, method, verdict], index) => h("tr", {},
     h("th", { scope: "row", class: "first" }, index ? "" : h("span", { class: "value", title: claim.text }, claim.id)), h("td", {}, index ? "" : `${claim.paper} (${claim.tag})`),
     h("td", {}, h("span", { class: "value", title: clipped(label, 1000) }, h("bdi", {}, clipped(label, 120)))), h("td", { title: method }, ours), h("td", {}, h("bdi", {}, clipped(verdict, 160))))));
-  return [h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": "Claims" }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
-    h("p", { class: "caption" }, "From the runs of this page alone; `athlos claims --runs FOLDER` joins the committed ones and says where each number comes from. Point at a claim for its text, at a number for its method.")];
+  return [h("div", { class: "scroll tall", tabindex: "0", role: "region", "aria-label": label }, h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows))),
+    h("p", { class: "caption" }, `${from} Point at a claim for its text, at a number for its method.`)];
 }
 
 const COSTS = [

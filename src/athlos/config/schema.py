@@ -300,7 +300,7 @@ class TrainConfig:
     clip_norm: float = at_least(0)
     """Largest gradient norm; 0 = no clipping."""
     val_every: int = at_least(0)
-    """Steps between looks at the validation split; 0 = only at the end."""
+    """Steps between looks at the validation split, the last of them at the end; 0 = none."""
     val_batches: int = at_least(0)
     """Micro batches of a look at the validation split; 0 = all."""
     checkpoint_every: int = at_least(1)

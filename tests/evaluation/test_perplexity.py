@@ -1,9 +1,11 @@
 """Perplexity against plain loops: every token once, the same number as transformers gives."""
 
 import math
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +94,8 @@ def test_a_model_that_knows_nothing_has_the_perplexity_of_its_vocabulary(tmp_pat
     assert scored in (num_bytes - 1, num_bytes)
     assert result.metrics["ppl"] == pytest.approx(len(tokenizer), rel=1e-5)
     assert result.metrics["bits_per_byte"] == pytest.approx(math.log2(len(tokenizer)) * scored / num_bytes, rel=1e-5)
+    counts = Counter("".join(record.text for record in records).encode())
+    assert result.metrics["unigram_nll"] == pytest.approx(scipy.stats.entropy(list(counts.values())))
 
 
 @pytest.mark.slow

@@ -444,7 +444,7 @@ def test_committed_numbers_are_those_of_the_files():
     file = Path(__file__).resolve().parents[2] / "experiments" / "spannorm" / "records.jsonl.gz"
     claims = {claim.id: claim for claim in all_claims()["spannorm"]}
     entries = ledger({"spannorm": [claims["span.scale"]]}, read_records([file]).usable)
-    [row] = [row for row in entries[0].rows if row.label.startswith("lab_spannorm")]
+    [row] = [row for row in entries[0].rows if row.label.startswith("lab_spannorm:")]
     sides = [
         naive(file, [f"lab-{name}-s{seed}" for seed in (1, 2, 3)], "test/nll")
         for name in ("spannorm", "scaled_prenorm")

@@ -4,7 +4,8 @@ All records are joined into one stream in order; `limit_tokens` cuts it. A windo
 `stride`, and each token is scored exactly once, in the first window that holds it with a token before it; so
 `stride = max_length` moves by one token less. Where the tokenizer puts a begin-of-sequence token before a text (Llama,
 Gemma), each window starts with it and the first token of the stream is scored too. `ppl = exp(sum of nll / scored
-tokens)`; `bits_per_byte` compares models with different tokenizers.
+tokens)`; `bits_per_byte` compares models with different tokenizers. `unigram_nll` is what the frequencies of the stream's
+own tokens give, in nats a token: a model near it has learned nothing from context.
 
 B batch, T window.
 """
@@ -73,7 +74,12 @@ class PerplexitySuite:
         bits = nll / math.log(2) / len(text.encode()) if count else math.nan
         window = f"{self.config.max_length}/{self.config.stride}"
         return SuiteResult(
-            metrics={"ppl": ppl, "bits_per_byte": bits, "nll": nll / count if count else math.nan},
+            metrics={
+                "ppl": ppl,
+                "bits_per_byte": bits,
+                "nll": nll / count if count else math.nan,
+                "unigram_nll": unigram_entropy(tokens),
+            },
             details={"ppl": MetricDetail(n=count), "bits_per_byte": MetricDetail(n=len(text.encode()))},
             signatures={"perplexity": f"window:{window}|limit:{limit or 'all'}|tokens:{count}"},
         )
@@ -83,6 +89,14 @@ def token_stream(tokenizer: Any, text: str, *, limit: int) -> Tensor:
     """Token ids of a text, int64 [N], without special tokens; at most `limit` (0 = all)."""
     ids = tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
     return torch.tensor(ids[:limit] if limit else ids, dtype=torch.int64)
+
+
+def unigram_entropy(tokens_N: Tensor) -> float:
+    """Entropy of the frequencies of the tokens, in nats a token; nan for no token."""
+    if not len(tokens_N):
+        return math.nan
+    probs = tokens_N.unique(return_counts=True)[1].double() / len(tokens_N)
+    return float(-(probs * probs.log()).sum())
 
 
 @torch.inference_mode()

@@ -8,6 +8,8 @@ from athlos.config.claims import Claim, Compare, Comparison, Direction, Measure,
 DEPTH = {"study": "spannorm_depth", "surgery.init_scale": "auto", "surgery.moe.num_experts": 0}
 LAB = {"study": "lab_spannorm", "surgery.init_scale": "auto", "surgery.moe.num_experts": 0}
 LAB_EXPERTS = {**LAB, "surgery.moe.num_experts": 8}
+TUNED = ("spannorm_tuned", "lab_spannorm_tuned")
+"""Studies in which each placement has a rate of its own, chosen on held-out text."""
 BY_DEPTH = ("model.name", "train.lr")
 STEP = {"benchmark": "spannorm_step"}
 BY_SHAPE = ("options.layers", "options.hidden")
@@ -30,6 +32,19 @@ def _loss(where: Mapping[str, Any], other: str, *, by: tuple[str, ...] = (), of:
     )
 
 
+def _loss_at_own_rates(study: str, other: str) -> Comparison:
+    """Nats a token, SpanNorm less another placement, each at its own rate and start."""
+    return Comparison(
+        label=f"{study}, each at its own rate: spannorm - {other}",
+        ours=Measure(metric="test/nll", where={"surgery.placement": "spannorm", "surgery.branch_calibration": "none"}),
+        against=_arm("test/nll", other),
+        compare=Compare.DIFFERENCE,
+        direction=Direction.DOWN,
+        where={"study": study},
+        varies=("train.lr", "surgery."),
+    )
+
+
 CLAIMS = (
     Claim(
         id="span.dense",
@@ -41,6 +56,7 @@ CLAIMS = (
             _loss(DEPTH, "postnorm", by=BY_DEPTH),
             _loss(LAB, "prenorm"),
             _loss(LAB, "postnorm"),
+            *(_loss_at_own_rates(study, "prenorm") for study in TUNED),
         ),
     ),
     Claim(
@@ -48,7 +64,11 @@ CLAIMS = (
         text="a lower loss than PreNorm with the same small output projections",
         source="our control: is it the placement or its initial scale?",
         tag=Tag.OURS,
-        comparisons=(_loss(DEPTH, "scaled_prenorm", by=BY_DEPTH), _loss(LAB, "scaled_prenorm")),
+        comparisons=(
+            _loss(DEPTH, "scaled_prenorm", by=BY_DEPTH),
+            _loss(LAB, "scaled_prenorm"),
+            *(_loss_at_own_rates(study, "scaled_prenorm") for study in TUNED),
+        ),
     ),
     Claim(
         id="span.moe",
@@ -99,6 +119,16 @@ CLAIMS = (
                 direction=Direction.DOWN,
                 bar=0.0,
                 where=DEPTH,
+                by=BY_DEPTH,
+            ),
+            Comparison(
+                label="nats a token above the frequencies of the tokens (bar of ours: .1 below them)",
+                ours=_arm("test/nll", "spannorm"),
+                against=_arm("test/unigram_nll", "spannorm"),
+                compare=Compare.DIFFERENCE,
+                direction=Direction.DOWN,
+                bar=-0.1,
+                where={"study": "spannorm_tuned"},
                 by=BY_DEPTH,
             ),
         ),

@@ -61,6 +61,7 @@ KNOWN = {
     "paper/mistral_7b": 7_241_732_096,
     "paper/phi3_mini": 3_821_079_552,
     "paper/llava1_5_7b": 7_063_427_072,
+    "paper/llava1_5_13b": 13_351_494_656,
     "small/smollm2_135m": 134_515_008,
     "small/gemma3_270m": 268_098_176,
 }
@@ -100,6 +101,9 @@ def test_shares_of_the_papers(context: PartContext) -> None:
     count, share = trainable("paper/llava1_5_7b", LayersConfig(layers=list(range(5))), context)
     assert count == 5 * 202_383_360
     assert f"{share:.2%}" == "14.33%"
+    count, share = trainable("paper/llava1_5_13b", LayersConfig(layers=list(range(6))), context)
+    assert count == 6 * 317_204_480
+    assert f"{share:.2%}" == "14.25%"
     count, share = trainable("small/gemma3_270m", LayersConfig(layers=[0, 1, 2], sites=["up", "down"]), context)
     assert count == 3 * 2_621_440
     assert f"{share:.2%}" == "2.93%"

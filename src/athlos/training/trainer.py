@@ -9,7 +9,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from peft.tuners.lora import LoraModel
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.plugins.precision import HalfPrecision
 from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Strategy
@@ -17,9 +16,6 @@ from pytorch_lightning.strategies import DDPStrategy, ModelParallelStrategy, Str
 from athlos.config.schema import HardwareConfig, RunConfig
 from athlos.errors import AthlosError, ConfigError, TrainingError
 from athlos.training.checkpoints import FolderCheckpointIO
-
-LORA_PREFIX = f".{LoraModel.prefix}"
-"""In the names of LoRA's own parameters, as PEFT calls them."""
 
 
 def set_threads(hardware: HardwareConfig) -> None:
@@ -53,7 +49,10 @@ class AdaptersInFloat32(HalfPrecision):
     """`bf16-true` casts all weights but those of LoRA, whose small updates would round away."""
 
     def convert_module(self, module: torch.nn.Module) -> torch.nn.Module:
-        kept = [(parameter, parameter.data) for name, parameter in module.named_parameters() if LORA_PREFIX in name]
+        from peft.tuners.lora import LoraModel  # slow to import, and only this precision needs it here
+
+        prefix = f".{LoraModel.prefix}"
+        kept = [(parameter, parameter.data) for name, parameter in module.named_parameters() if prefix in name]
         module = super().convert_module(module)
         for parameter, data in kept:
             parameter.data = data

@@ -69,6 +69,7 @@ SUBMODULES = (
 SUBMODULE = re.compile(rf"(?<!\w)(?:{'|'.join(SUBMODULES)})(?!\w)")
 
 EMPTY_NAMES = {"util", "utils", "helper", "helpers", "common", "misc"}
+EMPTY_VARIABLES = {"found", "one", "alike", "many", "given"}
 HEAVY = ("torch", "transformers", "pytorch_lightning", "lightning", "numpy", "openai")
 PICKLES = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "shelve", "marshal", "jsonpickle"}
 SOURCE = re.compile(r"#\s(?:(?:paper|code|note)(?:[ ,:;(].*)?|ours: \S.*)$")
@@ -302,6 +303,14 @@ def name_violations(text: str, *, file: str) -> Iterator[str]:
             yield f"{file}:{node.lineno} '{node.name}' does not say what it does"
 
 
+def variable_violations(text: str, *, file: str) -> Iterator[str]:
+    """Variables and parameters whose name says nothing of their value."""
+    for node in ast.walk(ast.parse(text)):
+        name = node.id if isinstance(node, ast.Name) else node.arg if isinstance(node, ast.arg) else ""
+        if name in EMPTY_VARIABLES:
+            yield f"{file}:{node.lineno} '{name}' does not say what the value is"
+
+
 @pytest.mark.parametrize(
     ("file", "text"),
     [
@@ -328,6 +337,22 @@ def test_names_say_what_is_inside() -> None:
         found
         for path in paths
         for found in name_violations(path.read_text(encoding="utf-8"), file=str(path.relative_to(ROOT)))
+    ]
+    assert not violations, shown(violations)
+
+
+@pytest.mark.parametrize("text", ["found = 1", "lambda one: 0", "[many for many in ()]", "def f(given): pass"])
+def test_an_empty_variable_is_seen(text: str) -> None:
+    assert list(variable_violations(text, file="a.py"))
+
+
+def test_variables_say_what_their_value_is() -> None:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    assert paths
+    violations = [
+        violation
+        for path in paths
+        for violation in variable_violations(path.read_text(encoding="utf-8"), file=str(path.relative_to(PACKAGE)))
     ]
     assert not violations, shown(violations)
 

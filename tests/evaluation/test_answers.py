@@ -2,6 +2,7 @@ import math
 import time
 
 import pytest
+from tests.machine_speed import slowness
 from tests.tolerances import EXACT
 
 from athlos.errors import DataError
@@ -51,6 +52,6 @@ def test_gap_and_spread_over_languages():
 def test_ten_thousand_predictions_take_no_more_than_two_seconds():
     predictions = [f"I believe it is the city of Paris {index}." for index in range(10_000)]
     golds = [[f"Paris {index}", "The City of Light"] for index in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     score_answers(predictions, golds, ["en", "de"] * 5_000)
-    assert time.perf_counter() - start <= 2
+    assert time.process_time() - start <= 2 * slowness()

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.machine_speed import slowness
 from tests.tolerances import EXACT
 
 from athlos.evaluation.bootstrap import CHUNK_DRAWS, interval_of, ratio_of_sums, resampled
@@ -86,6 +87,6 @@ def test_a_ratio_draws_items_with_all_their_parts():
 
 def test_a_thousand_resamples_of_ten_thousand_items_take_no_more_than_two_seconds():
     values = rng(9).uniform(size=10_000)
-    start = time.perf_counter()
+    start = time.process_time()
     percentile_interval(values, resamples=1000, generator=rng())
-    assert time.perf_counter() - start <= 2
+    assert time.process_time() - start <= 2 * slowness()

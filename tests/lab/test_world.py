@@ -12,6 +12,7 @@ from dataclasses import fields
 from itertools import pairwise
 
 import pytest
+from tests.machine_speed import slowness
 
 from athlos.errors import ConfigError, ConfigErrors
 from athlos.lab.chains import ChainConfig
@@ -307,4 +308,4 @@ def test_speed():
         num_sentences = len(rendered(world))
         rates.append(num_sentences / (time.process_time() - start))
     assert num_sentences == (820 + 200) * 60 + 200 * 4
-    assert max(rates) >= SENTENCES_PER_SECOND, f"{max(rates):.0f} sentences/s"
+    assert max(rates) * slowness() >= SENTENCES_PER_SECOND, f"{max(rates):.0f} sentences/s"

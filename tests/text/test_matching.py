@@ -4,6 +4,7 @@ from itertools import permutations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.machine_speed import slowness
 from tests.text import reference
 from tests.tolerances import EXACT, FLOAT64
 
@@ -109,9 +110,9 @@ def test_clue_accuracy_ignores_all_spaces():
 def test_ten_thousand_predictions_take_no_more_than_two_seconds():
     predictions = [f"It is the city of Paris number {index}, in France." for index in range(10_000)]
     golds = [[f"Paris number {index}", "la Ville Lumière"] for index in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     for prediction, answers in zip(predictions, golds, strict=True):
         for score in (exact_match, f1, cover_em):
             score(prediction, answers, language="fr", normaliser="mkqa_unicode")
         answer_length(prediction, language="fr", normaliser="mkqa_unicode")
-    assert time.perf_counter() - start <= 2
+    assert time.process_time() - start <= 2 * slowness()

@@ -5,6 +5,7 @@ import time
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.machine_speed import slowness
 
 from athlos.text.math_verifier import MathVerifier
 from athlos.text.maths import answers_equal, ascii_digits, extract_answer
@@ -311,9 +312,9 @@ def test_a_forked_process_compares_for_itself():
 
 def test_ten_thousand_plain_answers_take_no_more_than_two_seconds():
     texts = [f"After {index} steps of work the answer is ${index:,}." for index in range(10_000)]
-    start = time.perf_counter()
+    start = time.process_time()
     assert all(answers_equal(extract_answer(text), str(index)) for index, text in enumerate(texts))
-    assert time.perf_counter() - start <= 2
+    assert time.process_time() - start <= 2 * slowness()
 
 
 @pytest.mark.parametrize(

@@ -107,16 +107,16 @@ def _support(answered: "Answered", read: Sequence[str]) -> Iterator[str]:
 
 
 def _search(row: dict[str, Any], *, is_in_files: bool) -> Iterator[str]:
-    found = row["passages"]
+    passages = row["passages"]
     language = f" ({row['language']})" if row["language"] else ""
     yield f"{row['purpose']}{language}   {row['query']}"
-    for passage in found[:MAX_PASSAGES]:
+    for passage in passages[:MAX_PASSAGES]:
         file = f"   file {passage['id'].rpartition('#')[0]}" if is_in_files else ""
         title = f"   {passage['title']}" if "title" in passage else ""
         yield f"  {passage['rank']:>2}  {passage['id']}{title}   score {readable_metric(passage['score'])}{file}"
-    if len(found) > MAX_PASSAGES:
-        yield f"      and {len(found) - MAX_PASSAGES} more"
-    if not found:
+    if len(passages) > MAX_PASSAGES:
+        yield f"      and {len(passages) - MAX_PASSAGES} more"
+    if not passages:
         yield "      nothing found"
 
 

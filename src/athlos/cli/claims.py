@@ -153,19 +153,19 @@ def markdown(entries: Sequence[Entry]) -> str:
 
 def origins(entries: Sequence[Entry]) -> list[str]:
     """Where the numbers come from: setting, hardware, commit and command, a line for all claims that share them."""
-    found: dict[str, list[str]] = {}
+    claims_of_line: dict[str, list[str]] = {}
     for entry in entries:
         rows = [row for row in entry.rows if row.runs]
         if not rows:
             continue
         parts = [
             "; ".join(dict.fromkeys(row.setting for row in rows)),
-            "; ".join(dict.fromkeys(one for row in rows for one in row.hardware)),
-            f"commit {', '.join(dict.fromkeys(one for row in rows for one in row.commits))}",
+            "; ".join(dict.fromkeys(machine for row in rows for machine in row.hardware)),
+            f"commit {', '.join(dict.fromkeys(commit for row in rows for commit in row.commits))}",
             *dict.fromkeys(f"`{row.command}`" for row in rows if row.command),
         ]
-        found.setdefault("; ".join(parts), []).append(f"`{entry.claim.id}`")
-    return [f"{', '.join(claims)}: {line}" for line, claims in found.items()]
+        claims_of_line.setdefault("; ".join(parts), []).append(f"`{entry.claim.id}`")
+    return [f"{', '.join(claims)}: {line}" for line, claims in claims_of_line.items()]
 
 
 def _print_table(entries: Sequence[Entry]) -> None:

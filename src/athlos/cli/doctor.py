@@ -44,38 +44,38 @@ class Check:
 
 def print_doctor(*, as_json: bool) -> int:
     """Print all checks to stdout; returns 0 when at least the lab scale can run, else 1."""
-    found = []
+    shown = []
     for check in checks():
-        found.append(check)
+        shown.append(check)
         if not as_json:
             advice = f" -> {check.advice}" if check.advice else ""
             line = f"{check.state.ljust(7)}  {visible(check.name)}: {visible(check.detail)}{visible(advice)}"
             print(line, flush=True)
     if as_json:
-        print(json.dumps([asdict(check) for check in found], indent=1))
-    return 1 if found[-1].state == MISSING else 0
+        print(json.dumps([asdict(check) for check in shown], indent=1))
+    return 1 if shown[-1].state == MISSING else 0
 
 
 def checks() -> Iterator[Check]:
     """Every check in the order shown; the last one is the verdict."""
-    found: list[Check] = []
+    passed: list[Check] = []
     for part in (packages, extras, hardware, places):
         for check in part():
-            found.append(check)
+            passed.append(check)
             yield check
-    yield verdict(found)
+    yield verdict(passed)
 
 
 def requirements() -> dict[str, list[Requirement]]:
     """What this installation of Athlos asks for, by extra ('' = always); its umbrella extra `all` is left out."""
-    found: dict[str, list[Requirement]] = {}
+    by_extra: dict[str, list[Requirement]] = {}
     for line in metadata.requires("athlos") or []:
         requirement = Requirement(line)
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)", str(requirement.marker or ""))
         name = canonicalize_name(extra.group(1)) if extra else ""
         if name != "all":
-            found.setdefault(name, []).append(requirement)
-    return found
+            by_extra.setdefault(name, []).append(requirement)
+    return by_extra
 
 
 def installed(name: str) -> str | None:

@@ -29,8 +29,8 @@ def print_judged(
     files = [Path(word).expanduser() for word in words if word not in overrides]
     names_data = any(override.startswith("data=") for override in overrides)
     if len(files) > 1 or bool(files) == names_data:
-        given = ", ".join(map(str, files)) or "none"
-        raise ConfigError(f"FILE: got {given}, expected one file of pairs, or data=... whose claims people judged")
+        names = ", ".join(map(str, files)) or "none"
+        raise ConfigError(f"FILE: got {names}, expected one file of pairs, or data=... whose claims people judged")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit: got {limit}, expected an integer >= 1")
     names_judge = any(override.startswith("judge=") for override in overrides)

@@ -74,10 +74,10 @@ def print_sample(*, languages: Sequence[str], kinds: Sequence[str], seed: int, c
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else PIPE_WIDTH
     console = Console(highlight=False, markup=False, width=width)
     with console.capture() as captured:
-        for number, (kind, section, found) in enumerate(sections):
+        for number, (kind, section, samples) in enumerate(sections):
             if number:
                 console.print()
-            _print_section(console, kind, section.summary, found)
+            _print_section(console, kind, section.summary, samples)
         console.print()
         _print_wrapped(console, Text(NEXT))
     text = captured.get()
@@ -95,10 +95,10 @@ def sections_of(
     *, languages: Sequence[str] = (), kinds: Sequence[str] = (), seed: int = 0, count: int | None = None
 ) -> list[tuple[str, Section, list[Sample]]]:
     """(kind, section, its samples) for each kind asked for, in the order of `SECTIONS`."""
-    for option, given, known in (("--language", languages, CODES), ("--kind", kinds, tuple(SECTIONS))):
-        for one in given:
-            if one not in known:
-                raise ConfigError(f"{option}: got '{one}'{choices(one, known)}")
+    for option, words, known in (("--language", languages, CODES), ("--kind", kinds, tuple(SECTIONS))):
+        for word in words:
+            if word not in known:
+                raise ConfigError(f"{option}: got '{word}'{choices(word, known)}")
     if seed < 0:
         raise ConfigError(f"--seed: got {seed}, expected an integer >= 0")
     if count is not None and count < 1:
@@ -146,9 +146,9 @@ def _of_world(start: re.Pattern[str]) -> Callable[[World, Sequence[str], int], I
     """Samples whose first line has a kind that `start` matches."""
 
     def make(world: World, codes: Sequence[str], count: int) -> Iterator[Sample]:
-        found = {code: _gathered(samples.sample_lines(world, code), code, start=start) for code in codes}
-        for number in range(min(count, *(len(some) for some in found.values()))):
-            yield found[codes[number % len(codes)]][number]
+        lines_of_code = {code: _gathered(samples.sample_lines(world, code), code, start=start) for code in codes}
+        for number in range(min(count, *(len(some) for some in lines_of_code.values()))):
+            yield lines_of_code[codes[number % len(codes)]][number]
 
     return make
 
@@ -224,7 +224,7 @@ def _arrow_below(text: str) -> str:
 
 def _with_names(world: World, text: str) -> str:
     """The gloss with names in Latin letters for their numbers."""
-    return _NAME.sub(lambda found: world.languages[GLOSS_LANGUAGE].phrase(NounPhrase(found[0])), text)
+    return _NAME.sub(lambda match: world.languages[GLOSS_LANGUAGE].phrase(NounPhrase(match[0])), text)
 
 
 SECTIONS = {
@@ -267,9 +267,9 @@ SECTIONS = {
 # -- on the page --------------------------------------------------------------------------------------------------
 
 
-def _print_section(console: Console, kind: str, summary: str, found: Sequence[Sample]) -> None:
+def _print_section(console: Console, kind: str, summary: str, samples: Sequence[Sample]) -> None:
     _print_wrapped(console, Text.assemble((kind, "bold"), ": ", summary))
-    for number, sample in enumerate(found):
+    for number, sample in enumerate(samples):
         if number:
             console.print()
         for line in sample:

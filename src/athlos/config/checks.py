@@ -52,8 +52,8 @@ def _unknown_keys_of_parts(node: DictConfig, *, path: str) -> Iterator[str]:
 def _dataclass_of(hint: Any) -> type | None:
     """The dataclass inside a type hint such as `X | None`, or nothing for plain containers."""
     options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    found = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
-    return found[0] if found else None
+    schemas = [option for option in options if isinstance(option, type) and dataclasses.is_dataclass(option)]
+    return schemas[0] if schemas else None
 
 
 def missing_values(config: DictConfig) -> Iterator[str]:

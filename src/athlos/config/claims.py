@@ -146,12 +146,12 @@ class Claim:
 def all_claims() -> dict[str, tuple[Claim, ...]]:
     """Slug -> claims, of every method that has a `claims.py`."""
     methods = importlib.import_module("athlos.methods")
-    found: dict[str, tuple[Claim, ...]] = {}
+    by_method: dict[str, tuple[Claim, ...]] = {}
     for slug in sorted(module.name for module in pkgutil.iter_modules(methods.__path__) if module.ispkg):
         package = importlib.import_module(f"athlos.methods.{slug}")
         if "claims" in {module.name for module in pkgutil.iter_modules(package.__path__)}:
-            found[slug] = tuple(importlib.import_module(f"athlos.methods.{slug}.claims").CLAIMS)
-    identifiers = [claim.id for claims in found.values() for claim in claims]
-    if repeated := sorted({one for one in identifiers if identifiers.count(one) > 1}):
+            by_method[slug] = tuple(importlib.import_module(f"athlos.methods.{slug}.claims").CLAIMS)
+    identifiers = [claim.id for claims in by_method.values() for claim in claims]
+    if repeated := sorted({identifier for identifier in identifiers if identifiers.count(identifier) > 1}):
         raise ConfigError(f"claims: listed twice: {', '.join(repeated)}")
-    return found
+    return by_method

@@ -260,30 +260,30 @@ def _one_line(error: Exception, overrides: Sequence[str] = ()) -> str:
         chain.append(str(cause))
         cause = cause.__cause__
     text = "\n".join(filter(None, chain))
-    if found := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
-        return unknown_option(found.group(1), found.group(2))
-    if found := re.search(r"In '([^']+)': Could not override '\w+@([^']+)'", text):
-        return _set_in_vain(found.group(2), file=found.group(1), overrides=overrides)
-    if found := re.search(r"Could not override '([^']+)'", text):
-        key = found.group(1)
+    if match := re.search(r"Could not find '((?:hydra/)?\w+)/([^']*)'", text):
+        return unknown_option(match.group(1), match.group(2))
+    if match := re.search(r"In '([^']+)': Could not override '\w+@([^']+)'", text):
+        return _set_in_vain(match.group(2), file=match.group(1), overrides=overrides)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        key = match.group(1)
         return f"{key}: unknown key{_nearest_key(key, overrides)}"
-    if found := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text, re.S):
+    if match := re.search(r"Value '(.*?)' of type '(\w+)' could not be converted to (\w+)", text, re.S):
         key = re.search(r"full_key: (\S+)", text)
-        return f"{key.group(1) if key else '?'}: got '{found.group(1)}' ({found.group(2)}), expected {found.group(3)}"
-    if found := re.search(r"Invalid value '(.*?)', expected one of (\[.*?\])", text, re.S):
+        return f"{key.group(1) if key else '?'}: got '{match.group(1)}' ({match.group(2)}), expected {match.group(3)}"
+    if match := re.search(r"Invalid value '(.*?)', expected one of (\[.*?\])", text, re.S):
         key = re.search(r"full_key: (\S+)", text)
-        return f"{key.group(1) if key else '?'}: got '{found.group(1)}', expected one of {found.group(2)}"
-    if found := re.search(
+        return f"{key.group(1) if key else '?'}: got '{match.group(1)}', expected one of {match.group(2)}"
+    if match := re.search(
         r"override \+?(\S+?)=.* is not a subclass of \w+\. value: (.*)\n\s+full_key: \1\n", text, re.S
     ):
-        return f"{found.group(1)}: got '{found.group(2)}', but it holds keys; set one of these"
-    if found := re.search(r"Error merging override \+?([^=\s]+)=", text):
-        return f"{found.group(1)}: unknown key{_nearest_key(found.group(1), overrides)}"
+        return f"{match.group(1)}: got '{match.group(2)}', but it holds keys; set one of these"
+    if match := re.search(r"Error merging override \+?([^=\s]+)=", text):
+        return f"{match.group(1)}: unknown key{_nearest_key(match.group(1), overrides)}"
     key = re.search(r"full_key: (\S+)", text)
     if key and (moved := new_key(key.group(1))):
         return f"{key.group(1)}: moved to {moved}"
-    if key and (found := re.search(r"In '([^']+)': ConfigKeyError raised while composing config", text)):
-        return _set_in_vain(key.group(1), file=found.group(1), overrides=overrides)
+    if key and (match := re.search(r"In '([^']+)': ConfigKeyError raised while composing config", text)):
+        return _set_in_vain(key.group(1), file=match.group(1), overrides=overrides)
     first = text.strip().splitlines()[0] if text.strip() else type(error).__name__
     return f"{key.group(1)}: {first}" if key else first
 

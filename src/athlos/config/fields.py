@@ -62,8 +62,8 @@ class Choices:
 
 def _field(default: Any, accepted: Interval) -> Any:
     """A field for one number, or for a list or mapping of numbers, whose default is then a factory: `dict`."""
-    given = {"default_factory" if callable(default) else "default": default}
-    return field(**given, metadata={ACCEPTS: accepted})
+    default_argument = {"default_factory" if callable(default) else "default": default}
+    return field(**default_argument, metadata={ACCEPTS: accepted})
 
 
 def at_least(low: float, *, default: Any = MISSING, why: str = "") -> Any:

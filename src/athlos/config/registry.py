@@ -125,13 +125,13 @@ def _scanned_modules() -> Iterable[str]:
     root = importlib.import_module("athlos")
     for package in sorted(module.name for module in pkgutil.iter_modules(root.__path__) if module.ispkg):
         folder = importlib.import_module(f"athlos.{package}")
-        for module in sorted(found.name for found in pkgutil.iter_modules(folder.__path__)):
+        for module in sorted(entry.name for entry in pkgutil.iter_modules(folder.__path__)):
             if package == "methods":
                 yield f"athlos.methods.{module}.config"
             elif module == "config":
                 yield f"athlos.{package}.config"
     sources = importlib.import_module("athlos.data.sources")
-    for module in sorted(found.name for found in pkgutil.iter_modules(sources.__path__)):
+    for module in sorted(entry.name for entry in pkgutil.iter_modules(sources.__path__)):
         yield f"athlos.data.sources.{module}"
 
 
@@ -148,21 +148,21 @@ def _style_modules() -> Iterable[str]:
 @cache
 def registry() -> Registry:
     """The registry of this installation, scanned once a process and stored in Hydra's config store."""
-    found = Registry()
+    parts = Registry()
     for part in BASE_SCHEMAS:
-        found.add(part)
+        parts.add(part)
     for name in _scanned_modules():
         for part in getattr(importlib.import_module(name), "PARTS", ()):
-            found.add(part)
+            parts.add(part)
     for name in _style_modules():
         for style in importlib.import_module(name).PROMPT_STYLES:
-            found.add_style(style)
+            parts.add_style(style)
     store = ConfigStore.instance()
     store.store(group="schema", name="run", node=schema.RunConfig, provider="athlos")
-    for part in found.parts.values():
+    for part in parts.parts.values():
         node = part.schema(_target_=part.target) if part.target else part.schema
         store.store(group=f"schema/{part.group}", name=part.name, node=node, provider="athlos")
-    return found
+    return parts
 
 
 def allowed_targets() -> tuple[str, ...]:

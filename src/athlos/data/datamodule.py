@@ -113,10 +113,10 @@ class DataModule:
 
     def eval_records(self, split: str) -> list[Record]:
         """All records of an evaluation split; raises `DataError` when there is none."""
-        found = list(self.records(split))
-        if not found:
+        records = list(self.records(split))
+        if not records:
             raise DataError(f"split '{split}' of data={self.config.data.name} holds no records")
-        return found
+        return records
 
     def shots_pool(self) -> list[Record]:
         """Records that worked examples may come from, by the run's seed: never those of the test split."""

@@ -203,8 +203,8 @@ class Pictures:
         pixels = np.asarray(record.pixels, dtype=np.uint8)
         if self._pixels and pixels.shape != self._pixels[0].shape:
             wanted = "x".join(map(str, self._pixels[0].shape))
-            found = "x".join(map(str, pixels.shape))
-            raise DataError(f"record '{record.identifier}': its picture is {found}, the first one is {wanted}")
+            shape = "x".join(map(str, pixels.shape))
+            raise DataError(f"record '{record.identifier}': its picture is {shape}, the first one is {wanted}")
         place = self._places.setdefault(pixels.tobytes(), len(self._pixels))
         if place == len(self._pixels):
             self._pixels.append(pixels)

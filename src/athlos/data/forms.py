@@ -116,9 +116,9 @@ def _preference(cells: Cells, identifier: str, language: str) -> PreferenceRecor
     chosen, rejected = side("chosen"), side("rejected")
     if isinstance(chosen, str) is not isinstance(rejected, str):
         raise cells.error("expected a text beside a text, or messages beside messages", field="rejected")
-    given = next((field for field in ("prompt", "conversations") if cells.has(field)), None)
-    prompt: str | Messages = "" if given is None else side(given)
-    if isinstance(prompt, str) and (given is None or not isinstance(chosen, str)):
+    prompt_field = next((field for field in ("prompt", "conversations") if cells.has(field)), None)
+    prompt: str | Messages = "" if prompt_field is None else side(prompt_field)
+    if isinstance(prompt, str) and (prompt_field is None or not isinstance(chosen, str)):
         pairs = zip(chosen, rejected, strict=False)
         same = next((place for place, (left, right) in enumerate(pairs) if left != right), 0)
         same -= same > 0 and chosen[same - 1] == " "

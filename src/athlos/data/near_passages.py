@@ -48,7 +48,7 @@ def with_documents(records: Sequence[LongAnswerRecord], *, num_documents: int) -
     Raises `DataError` where all records together have too few.
     """
     others = OtherPassages(records)
-    found = []
+    complete = []
     for record in records:
         passages = record.passages[:num_documents]
         if len(passages) < num_documents:
@@ -59,8 +59,8 @@ def with_documents(records: Sequence[LongAnswerRecord], *, num_documents: int) -
                 f"question '{record.identifier}': {len(passages)} documents with those of all other questions, "
                 f"expected {num_documents}"
             )
-        found.append(replace(record, passages=passages))
-    return found
+        complete.append(replace(record, passages=passages))
+    return complete
 
 
 def _words(text: str) -> frozenset[str]:

@@ -73,7 +73,7 @@ def _parsed(tag: str) -> "Language":
     from langcodes import Language
     from langcodes.tag_parser import LanguageTagError
 
-    tag = MODIFIER.sub(lambda found: f"{found[1]}-{SCRIPTS[found[3]]}{found[2]}", tag.strip().casefold())
+    tag = MODIFIER.sub(lambda match: f"{match[1]}-{SCRIPTS[match[3]]}{match[2]}", tag.strip().casefold())
     if not tag:
         raise LanguageTagError("no tag")
     return Language.get(tag)
@@ -108,16 +108,16 @@ class ParallelSource(SplitSource[ParallelConfigT], ABC):
         try:
             if Path(filled).is_absolute() or ".." in Path(filled).parts:
                 raise ValueError("it leads out of data.dir")
-            found = sorted(path for path in folder.glob(filled) if path.is_file())
+            files = sorted(path for path in folder.glob(filled) if path.is_file())
         except ValueError as error:  # pathlib's answer to a bad pattern too
             raise DataError(f"data.pattern: got '{filled}', expected a glob pattern below data.dir: {error}") from error
-        if not found:
+        if not files:
             present = sorted(entry.name for entry in folder.iterdir())
             raise DataError(
                 f"no file matches '{filled}'; data.dir holds: {', '.join(present[:12]) or 'nothing'}", file=folder
             )
         # `file` refuses a link that leads out of data.dir.
-        return [self.file(str(path.relative_to(folder))) for path in found]
+        return [self.file(str(path.relative_to(folder))) for path in files]
 
     def relative_name(self, path: Path) -> str:
         """A file's path below `data.dir`, with `/` on every system: stable between machines."""

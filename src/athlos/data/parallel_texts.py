@@ -19,7 +19,7 @@ def item_of(record: Record) -> str:
 
 def texts_by_item(records: Iterable[Record]) -> dict[str, dict[str, str]]:
     """language -> item -> text: questions of problems and questions, both sides of parallel segments, first come."""
-    found: dict[str, dict[str, str]] = {}
+    by_item: dict[str, dict[str, str]] = {}
     for record in records:
         if isinstance(record, ParallelRecord):
             sides = {record.source_language: record.source, record.language: record.target}
@@ -28,8 +28,8 @@ def texts_by_item(records: Iterable[Record]) -> dict[str, dict[str, str]]:
         else:
             raise DataError(f"parallel texts: record '{record.identifier}' is running text, which has no translation")
         for language, text in sides.items():
-            found.setdefault(language, {}).setdefault(item_of(record), text)
-    return found
+            by_item.setdefault(language, {}).setdefault(item_of(record), text)
+    return by_item
 
 
 def parallel_texts(records: Iterable[Record], *, languages: Sequence[str], num_items: int) -> dict[str, list[str]]:
@@ -38,14 +38,14 @@ def parallel_texts(records: Iterable[Record], *, languages: Sequence[str], num_i
     No languages given means all that are there. Raises `DataError` for a language without text, or when fewer items
     are in all of them.
     """
-    found = texts_by_item(records)
-    wanted = list(languages) or list(found)
-    missing = [language for language in wanted if not found.get(language)]
+    by_item = texts_by_item(records)
+    wanted = list(languages) or list(by_item)
+    missing = [language for language in wanted if not by_item.get(language)]
     if missing:
-        raise DataError(f"probe: no text in '{missing[0]}'; there is {', '.join(found) or 'none'}")
+        raise DataError(f"probe: no text in '{missing[0]}'; there is {', '.join(by_item) or 'none'}")
     if len(wanted) < 2:
         raise DataError(f"probe: got the language {', '.join(wanted) or 'none'} alone, expected at least two")
-    shared = [item for item in found[wanted[0]] if all(item in found[language] for language in wanted)]
+    shared = [item for item in by_item[wanted[0]] if all(item in by_item[language] for language in wanted)]
     if len(shared) < num_items:
         raise DataError(f"probe: {len(shared)} texts are in all of {', '.join(wanted)}, expected {num_items}")
-    return {language: [found[language][item] for item in shared[:num_items]] for language in wanted}
+    return {language: [by_item[language][item] for item in shared[:num_items]] for language in wanted}

@@ -69,9 +69,9 @@ def read_letter(text: str, *, num_options: int) -> str | None:
     line = unicodedata.normalize("NFKC", text).translate(_TWINS).strip()
     accepted = LETTERS[:num_options]
     for pattern in (_FIRST, _BRACKETED, _NAMED):
-        found = {letter for letter in pattern.findall(line) if not _is_article(line, letter)}
-        if found:
-            return found.pop() if len(found) == 1 and found <= set(accepted) else None
+        letters = {letter for letter in pattern.findall(line) if not _is_article(line, letter)}
+        if letters:
+            return letters.pop() if len(letters) == 1 and letters <= set(accepted) else None
     alone = {letter for letter in re.findall(r"(?<!\w)([A-H])(?!\w)", line) if not _is_article(line, letter)}
     return alone.pop() if len(alone) == 1 and alone <= set(accepted) else None
 

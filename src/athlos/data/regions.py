@@ -49,7 +49,7 @@ def read_regions(path: Path) -> dict[str, Assigned]:
 
     Raises `DataError` with file and line for a line that is no such object, another region, or an id that comes twice.
     """
-    found: dict[str, Assigned] = {}
+    by_seed: dict[str, Assigned] = {}
     for number, line in read_lines(path):
         try:
             values: Any = json.loads(line)
@@ -59,10 +59,10 @@ def read_regions(path: Path) -> dict[str, Assigned]:
         if question.region not in list(Region):
             wrong = f"got '{question.region}'{choices(str(question.region), list(Region))}"
             raise DataError(wrong, file=path, line=number, field="region")
-        if question.id in found:
+        if question.id in by_seed:
             raise DataError(f"'{question.id}' comes twice", file=path, line=number, field="id")
-        found[question.id] = Assigned(**{**values, "region": Region(question.region)})
-    return found
+        by_seed[question.id] = Assigned(**{**values, "region": Region(question.region)})
+    return by_seed
 
 
 def may_know(regions: Mapping[str, Assigned], question: str) -> bool:

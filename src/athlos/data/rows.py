@@ -146,10 +146,10 @@ def _array_rows(path: Path, on_error: OnError) -> Iterator[Row]:
                     break
                 text, at = text[at:] + more, 0
             if failure is not None:
-                found = (
+                failed_at = (
                     failure.pos if isinstance(failure, json.JSONDecodeError) else _behind(text, _behind(text, at) + 1)
                 )
-                place = line + text.count("\n", at, found)
+                place = line + text.count("\n", at, failed_at)
                 raise DataError(f"{json_reason(failure)} in element [{position}]", file=path, line=place) from failure
             line += text.count("\n", at, start)
             if end == start:
@@ -188,9 +188,9 @@ def _element(decoder: json.JSONDecoder, text: str, at: int, *, opener: str) -> t
 
 def _behind(text: str, start: int) -> int:
     """Where the white space that begins at `start` ends."""
-    found = JSON_SPACE.match(text, start)
-    assert found is not None  # the pattern also matches nothing
-    return found.end()
+    space = JSON_SPACE.match(text, start)
+    assert space is not None  # the pattern also matches nothing
+    return space.end()
 
 
 def tsv_rows(path: Path, on_error: OnError, *, delimiter: str = "\t", needed: Sequence[str] = ()) -> Iterator[Row]:

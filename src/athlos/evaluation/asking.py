@@ -131,8 +131,12 @@ def ask(
 def _without_passages(record: Record, shots: Sequence[Record], *, style: str) -> str:
     """The prompt as it would be had the data no passages; empty where that changes nothing."""
 
-    def bare(one: Record) -> Record:
-        return dataclasses.replace(one, passages=[]) if isinstance(one, QuestionRecord | LongAnswerRecord) else one
+    def bare(record: Record) -> Record:
+        return (
+            dataclasses.replace(record, passages=[])
+            if isinstance(record, QuestionRecord | LongAnswerRecord)
+            else record
+        )
 
     whole = prompts.build_prompt(record, shots=shots, style=style)
     less = prompts.build_prompt(bare(record), shots=[bare(shot) for shot in shots], style=style)

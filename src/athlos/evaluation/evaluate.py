@@ -65,7 +65,7 @@ def base_evaluation(
         with sharding.alone():
             results = evaluate(config, answerer, data, split=split, progress=progress)
         text = json.dumps(
-            {name: dataclasses.asdict(dataclasses.replace(one, figures={})) for name, one in results.items()},
+            {name: dataclasses.asdict(dataclasses.replace(result, figures={})) for name, result in results.items()},
             ensure_ascii=False,
         )
         (folder / "results.json").write_text(text, encoding="utf-8")

@@ -58,7 +58,7 @@ def replies(
     """One reply a prompt, in order; with `max_new_tokens=0` the model writes nothing itself."""
     inner = causal_model(model)
     ids = [prompt_ids(tokenizer, prompt.text, num_image_tokens=num_image_tokens(inner)) for prompt in prompts]
-    found: list[Reply | None] = [None] * len(prompts)
+    replies_of_prompts: list[Reply | None] = [None] * len(prompts)
     was_training = model.training
     model.eval()
     done = 0
@@ -75,12 +75,12 @@ def replies(
                 ),
                 strict=True,
             ):
-                found[place] = reply
+                replies_of_prompts[place] = reply
             done += len(places)
             if progress:
                 progress(done)
     model.train(was_training)
-    return [reply for reply in found if reply is not None]
+    return [reply for reply in replies_of_prompts if reply is not None]
 
 
 def prompt_ids(tokenizer: "PreTrainedTokenizerBase", text: str, *, num_image_tokens: int) -> list[int]:
@@ -120,24 +120,24 @@ def _replies_of_batch(
     output = model.base_model(inputs_embeds=decoder_inputs(model, batch), past_key_values=cache, use_cache=True)
     logits_BV = project(model, output.last_hidden_state[:, -1])
     answers = [[continued_ids(tokenizer, prompt.text, text) for text in prompt.answers] for prompt in prompts]
-    found = [Reply(log_probs=[], lengths=[]) for _ in prompts]
+    batch_replies = [Reply(log_probs=[], lengths=[]) for _ in prompts]
     if any(answers):
-        found = _scored(model, logits_BV, cache, answers)
+        batch_replies = _scored(model, logits_BV, cache, answers)
     if max_new_tokens:
         for reply, text in zip(
-            found, _written(model, tokenizer, logits_BV, cache, max_new_tokens=max_new_tokens), strict=True
+            batch_replies, _written(model, tokenizer, logits_BV, cache, max_new_tokens=max_new_tokens), strict=True
         ):
             reply.text = text
-    return found
+    return batch_replies
 
 
 def _scored(model: "PreTrainedModel", logits_BV: Tensor, cache: Any, answers: list[list[list[int]]]) -> list[Reply]:
     """Log-probabilities of the answers; all prompts of a batch have equally many."""
-    counts = {len(one) for one in answers}
-    if len(counts) != 1 or any(not tokens for one in answers for tokens in one):
+    counts = {len(options) for options in answers}
+    if len(counts) != 1 or any(not tokens for options in answers for tokens in options):
         raise DataError("multiple choice: every item needs as many options as the others, none empty")
     num_answers = counts.pop()
-    flat = [tokens for one in answers for tokens in one]
+    flat = [tokens for options in answers for tokens in options]
     longest = max(map(len, flat))
     tokens_NS = torch.tensor([tokens + [0] * (longest - len(tokens)) for tokens in flat], device=logits_BV.device)
     log_probs_NV = logits_BV.log_softmax(-1).repeat_interleave(num_answers, dim=0)

@@ -88,9 +88,9 @@ class Batch:
         capacity = length + min(GROWTH, max(row.limit for row in rows))
         device = prefilled[0].logits_V.device
         spans = []
-        for _, run in groupby(prefilled, key=lambda one: id(one.cache)):
+        for _, run in groupby(prefilled, key=lambda prefill: id(prefill.cache)):
             neighbours = list(run)
-            cache, chosen = neighbours[0].cache, [one.row for one in neighbours]
+            cache, chosen = neighbours[0].cache, [prefill.row for prefill in neighbours]
             spans.append(Span(cache=cache, rows=torch.tensor(chosen, device=device), end=cache.length))
         whole = KVCache.gathered(spans, length=length, capacity=capacity)
         ids_BC = torch.full((len(rows), capacity + 1), PAD, device=device)

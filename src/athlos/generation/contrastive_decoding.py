@@ -32,7 +32,7 @@ class ContrastiveDecoding(ABC, Generic[ConfigT]):
         self.rule = SamplingRule(temperature=config.temperature, top_p=config.top_p)
 
     @abstractmethod
-    def contrast(self, found: Backbone) -> Contrast | None:
+    def contrast(self, sites: Backbone) -> Contrast | None:
         """What is contrasted in a decoder; None for nothing."""
 
     def answer(
@@ -62,7 +62,7 @@ class ContrastiveDecoding(ABC, Generic[ConfigT]):
 class Cad(ContrastiveDecoding[CadConfig]):
     """Context-aware decoding (arXiv 2305.14739): B reads the prompt without what the answer should rest on."""
 
-    def contrast(self, found: Backbone) -> Contrast:
+    def contrast(self, sites: Backbone) -> Contrast:
         return Contrast(alpha=self.config.alpha, plausibility=self.config.plausibility)
 
     def asked(self, engine: NativeEngine, requests: Sequence[Request]) -> Sequence[Request]:
@@ -81,7 +81,7 @@ class Sid(ContrastiveDecoding[SidConfig]):
     Raises `ModelError` for a model without the two tokens.
     """
 
-    def contrast(self, found: Backbone) -> Contrast | None:
+    def contrast(self, sites: Backbone) -> Contrast | None:
         if self.config.alpha == 0:
             return None
         return Contrast(alpha=self.config.alpha, plausibility=self.config.plausibility)
@@ -119,7 +119,7 @@ class Decore(ContrastiveDecoding[DecoreConfig]):
     Both streams read the prompt with all heads; B lacks them while it decodes.
     """
 
-    def contrast(self, found: Backbone) -> Contrast:
+    def contrast(self, sites: Backbone) -> Contrast:
         return Contrast(
             alpha=None,
             max_alpha=self.config.max_factor,
@@ -132,10 +132,10 @@ class Decore(ContrastiveDecoding[DecoreConfig]):
 class Dola(ContrastiveDecoding[DolaConfig]):
     """Decoding by contrasting layers (arXiv 2309.03883): an early exit, chosen anew for each token of each row."""
 
-    def contrast(self, found: Backbone) -> Contrast:
+    def contrast(self, sites: Backbone) -> Contrast:
         return Contrast(
             plausibility=self.config.plausibility,
-            layers=tuple(early_exits(len(found.layers), half=self.config.layers)),
+            layers=tuple(early_exits(len(sites.layers), half=self.config.layers)),
         )
 
 
@@ -143,9 +143,9 @@ def read_heads(texts: Sequence[str], *, key: str) -> tuple[tuple[int, int], ...]
     """`16-19` -> layer 16, query head 19. Raises `ConfigError` for none, another form, or one that is named twice."""
     heads = []
     for text in texts:
-        if not (found := _HEAD.fullmatch(text)):
+        if not (match := _HEAD.fullmatch(text)):
             raise ConfigError(f"{key}: got '{text}', expected <layer>-<head>, both counted from 0")
-        heads.append((int(found[1]), int(found[2])))
+        heads.append((int(match[1]), int(match[2])))
     if not heads or len(set(heads)) < len(heads):
         raise ConfigError(f"{key}: got {list(texts)}, expected at least one head, and each once")
     return tuple(heads)

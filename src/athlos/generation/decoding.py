@@ -66,10 +66,10 @@ def answer_requests(
     by_stop: dict[tuple[str, ...], list[int]] = {}
     for index, request in enumerate(requests):
         by_stop.setdefault(tuple(dict.fromkeys([*config.stop, *request.stop])), []).append(index)
-    found: dict[int, Prediction] = {}
+    predictions: dict[int, Prediction] = {}
     num_tokens = 0
     for stop, indices in by_stop.items():
-        counted = _counted(progress, done=len(found), whole=len(requests), num_tokens=num_tokens)
+        counted = _counted(progress, done=len(predictions), whole=len(requests), num_tokens=num_tokens)
         asked = [prompts[index] for index in indices]
         if contrast is None:
             answers = engine.generate(asked, rule=rule, stop=stop, progress=counted)
@@ -78,7 +78,7 @@ def answer_requests(
             answers = engine.generate(asked, rule=rule, stop=stop, progress=counted, contrast=contrast)
         for index, [sample] in zip(indices, answers, strict=True):
             num_tokens += sample.num_tokens
-            found[index] = Prediction(
+            predictions[index] = Prediction(
                 identifier=requests[index].identifier,
                 text=sample.text,
                 num_prompt_tokens=sample.num_prompt_tokens,
@@ -86,7 +86,7 @@ def answer_requests(
                 log_prob=math.fsum(sample.log_probs) if sample.log_probs else math.nan,
                 finished=sample.finished,
             )
-    return [found[index] for index in range(len(requests))]
+    return [predictions[index] for index in range(len(requests))]
 
 
 def _counted(progress: Progress | None, *, done: int, whole: int, num_tokens: int) -> Progress | None:

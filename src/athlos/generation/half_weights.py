@@ -30,8 +30,8 @@ def half_units(device: torch.device) -> bool:
     """Whether a device has units for bfloat16; others compute in it slower than in float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported())
-    found = torch.cpu.get_capabilities()
-    return device.type == "cpu" and bool(found.get("amx_bf16") or found.get("avx512_bf16"))
+    capabilities = torch.cpu.get_capabilities()
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16") or capabilities.get("avx512_bf16"))
 
 
 def is_half(number_format: NumberFormat, device: torch.device) -> bool:
@@ -58,10 +58,10 @@ class HalfProduct:
     def __call__(self, rows: Tensor) -> Tensor:
         num_rows = rows.numel() // rows.shape[-1]
         if self.has_kernel and num_rows <= FEW_ROWS and rows.dtype is torch.float32:
-            found = product(rows.reshape(num_rows, -1), self.weight_OI).view(*rows.shape[:-1], -1)
+            output = product(rows.reshape(num_rows, -1), self.weight_OI).view(*rows.shape[:-1], -1)
         else:
-            found = functional.linear(rows.to(torch.bfloat16), self.weight_OI).to(rows.dtype)
-        return found if self.bias is None else found + self.bias
+            output = functional.linear(rows.to(torch.bfloat16), self.weight_OI).to(rows.dtype)
+        return output if self.bias is None else output + self.bias
 
 
 class HalfWeights:
@@ -71,13 +71,13 @@ class HalfWeights:
         self._copies: WeakKeyDictionary[nn.Module, tuple[object, HalfProduct]] = WeakKeyDictionary()
 
     @contextmanager
-    def applied(self, found: Backbone) -> Iterator[None]:
+    def applied(self, sites: Backbone) -> Iterator[None]:
         """Inside, the decoder multiplies in bfloat16, without gradients.
 
         Raises `ModelError` where it has no matrix that can.
         """
-        modules = [module for module in (*found.decoder.modules(), found.head) if _can_be_half(module)]
-        if not any(module is not found.head for module in modules):
+        modules = [module for module in (*sites.decoder.modules(), sites.head) if _can_be_half(module)]
+        if not any(module is not sites.head for module in modules):
             raise ModelError(
                 "engine.dtype: got bfloat16, but no matrix of this decoder is a plain linear layer with its whole "
                 "weight on this device; use engine.dtype=float32"

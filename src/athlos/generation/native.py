@@ -91,14 +91,14 @@ class NativeEngine(LocalEngine):
         silent, is_always_silent = None, False
         if silence is not None and silence.heads:
             assert contrast is None or not contrast.heads
-            found = backbone(model)
-            heads = sharing_heads(found, silence.heads, follow=silence.follows_sharing)
-            silent, is_always_silent = HeadMask(found, heads, is_uniform=silence.is_uniform), silence.in_prompt
+            sites = backbone(model)
+            heads = sharing_heads(sites, silence.heads, follow=silence.follows_sharing)
+            silent, is_always_silent = HeadMask(sites, heads, is_uniform=silence.is_uniform), silence.in_prompt
         if contrast is not None:
             check_contrast(contrast)
             if contrast.heads:
-                found = backbone(model)
-                silent = HeadMask(found, contrast.heads, is_uniform=contrast.is_uniform, every_second=True)
+                sites = backbone(model)
+                silent = HeadMask(sites, contrast.heads, is_uniform=contrast.is_uniform, every_second=True)
         with ExitStack() as stack:
             stack.enter_context(eval_mode(model))
             if in_half:

@@ -219,7 +219,7 @@ class OpenAIEngine:
         num_first_tokens: int = 0,
     ) -> list[Question]:
         """The requests to send, each once however many samples it serves."""
-        found: dict[str, Question] = {}
+        by_key: dict[str, Question] = {}
         is_greedy = rule.temperature == 0
         at_once = num_samples if self.config.one_request_for_samples and not is_greedy else 1
         for index, prompt in enumerate(prompts):
@@ -230,9 +230,9 @@ class OpenAIEngine:
                 request = {"url": self.asked_at(), "body": body, "sample": 0}
                 if not is_greedy:
                     request |= {"body": {**body, "seed": sample_seed(prompt.seed, sample)}, "sample": sample}
-                question = found.setdefault(request_key(request), Question(request=request, num_choices=at_once))
+                question = by_key.setdefault(request_key(request), Question(request=request, num_choices=at_once))
                 question.places.append((index, sample))
-        return list(found.values())
+        return list(by_key.values())
 
     def _body(
         self,

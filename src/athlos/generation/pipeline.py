@@ -85,7 +85,7 @@ Solver = Steps[str]
 
 def together(parts: Sequence[Steps[ResultT]]) -> Steps[list[ResultT]]:
     """Parts that do not wait for each other, side by side: in each round the calls of all. Results in their order."""
-    found: dict[int, ResultT] = {}
+    done: dict[int, ResultT] = {}
     results: dict[int, list[Any] | None] = dict.fromkeys(range(len(parts)))
     while True:
         calls: dict[int, Sequence[Call]] = {}
@@ -93,9 +93,9 @@ def together(parts: Sequence[Steps[ResultT]]) -> Steps[list[ResultT]]:
             try:
                 calls[number] = next(parts[number]) if sent is None else parts[number].send(sent)
             except StopIteration as returned:
-                found[number] = returned.value
+                done[number] = returned.value
         if not calls:
-            return [found[number] for number in range(len(parts))]
+            return [done[number] for number in range(len(parts))]
         answers = iter((yield [call for of_part in calls.values() for call in of_part]))
         results = {number: [next(answers) for _ in of_part] for number, of_part in calls.items()}
 
@@ -201,13 +201,13 @@ def _results(calls: Sequence[Call], generator: Engine, index: Index) -> Iterator
             text = sample.text.strip()
             yield text, {**_asked(call), "reply": text, **_counts(sample)}
         else:
-            found: list[Passage] = answers[call]
+            hits: list[Passage] = answers[call]
             passages = [
                 {"id": passage.identifier, "rank": rank, "score": passage.score}
                 | ({"title": passage.title} if passage.title else {})
-                for rank, passage in enumerate(found, start=1)
+                for rank, passage in enumerate(hits, start=1)
             ]
-            yield found, {"query": call.query, "language": call.language, "k": call.k, "passages": passages}
+            yield hits, {"query": call.query, "language": call.language, "k": call.k, "passages": passages}
 
 
 def _asked(ask: Ask) -> dict[str, Any]:
@@ -289,7 +289,7 @@ def reply_gap(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 def _passages(searches: Sequence[Search], index: Index) -> dict[Call, list[Passage]]:
     """Searches of one language for as many passages go to the index together."""
-    found: dict[Call, list[Passage]] = {}
+    passages_of_call: dict[Call, list[Passage]] = {}
 
     def shared(search: Search) -> tuple[str, int]:
         return search.language or "", search.k
@@ -297,5 +297,5 @@ def _passages(searches: Sequence[Search], index: Index) -> dict[Call, list[Passa
     for _, group in groupby(sorted(searches, key=shared), key=shared):
         batch = list(group)
         lists = index.search([search.query for search in batch], k=batch[0].k, language=batch[0].language)
-        found |= dict(zip(batch, lists, strict=True))
-    return found
+        passages_of_call |= dict(zip(batch, lists, strict=True))
+    return passages_of_call

@@ -74,18 +74,18 @@ class Prefill:
     def read(self, prompts: Sequence[int], *, needed_again: Sequence[int] = ()) -> list[Prefilled]:
         """What was read of each prompt, by its index. `needed_again` names those to keep for the next call."""
         numbers = dict.fromkeys(self.number[prompt] for prompt in prompts)
-        found = {number: self._kept[number] for number in numbers if number in self._kept}
+        read_prompts = {number: self._kept[number] for number in numbers if number in self._kept}
         groups: dict[int | None, list[int]] = {}
         for number in numbers:
-            if number not in found:
+            if number not in read_prompts:
                 groups.setdefault(self._group(number), []).append(number)
         for group, members in groups.items():
             for together in self._passes(group, members):
-                found |= self._read_group(group, together)
+                read_prompts |= self._read_group(group, together)
         self._prefixes = {group: cache for group, cache in self._prefixes.items() if group in groups}
         again = {self.number[prompt] for prompt in needed_again}
-        self._kept = {number: prefilled for number, prefilled in found.items() if number in again}
-        return [found[self.number[prompt]] for prompt in prompts]
+        self._kept = {number: prefilled for number, prefilled in read_prompts.items() if number in again}
+        return [read_prompts[self.number[prompt]] for prompt in prompts]
 
     def _passes(self, group: int | None, members: Sequence[int]) -> list[list[int]]:
         """The members that are read together, in order: each has at least half to read of what the longest has."""

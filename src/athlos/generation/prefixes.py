@@ -24,7 +24,7 @@ def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[SharedPrefix | Non
     at least its last token for itself, since the model must read something.
     """
     order = sorted(range(len(prompts)), key=lambda index: list(prompts[index]))
-    found: list[SharedPrefix | None] = [None] * len(prompts)
+    shared: list[SharedPrefix | None] = [None] * len(prompts)
     members: list[int] = []
     common = 0
 
@@ -33,7 +33,7 @@ def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[SharedPrefix | Non
             for member in members:
                 length = min(common, len(prompts[member]) - 1)
                 if length >= MIN_SHARED_TOKENS:
-                    found[member] = SharedPrefix(group=number, length=length)
+                    shared[member] = SharedPrefix(group=number, length=length)
 
     for position, index in enumerate(order):
         overlap = common_length(prompts[members[-1]], prompts[index]) if members else 0
@@ -45,11 +45,11 @@ def shared_prefixes(prompts: Sequence[Sequence[int]]) -> list[SharedPrefix | Non
             close(position)
             members, common = [index], 0
     close(len(order))
-    return found
+    return shared
 
 
 def common_length(first: Sequence[int], second: Sequence[int]) -> int:
-    for position, (one, other) in enumerate(zip(first, second, strict=False)):
-        if one != other:
+    for position, (token, other) in enumerate(zip(first, second, strict=False)):
+        if token != other:
             return position
     return min(len(first), len(second))

@@ -52,14 +52,14 @@ def read_reply(answer: Mapping[str, Any], *, api: Api, num_choices: int, place: 
         raise ModelError(f"{place}: the answer does not count its tokens (usage.prompt_tokens, .completion_tokens)")
     read = _chat_choice if api is Api.chat else _text_choice
     try:
-        found = [read(choice) for choice in sorted(choices, key=lambda choice: choice.get("index") or 0)]
+        read_choices = [read(choice) for choice in sorted(choices, key=lambda choice: choice.get("index") or 0)]
     except (AttributeError, TypeError, KeyError, ValueError) as error:
         raise ModelError(f"{place}: a choice of the answer lacks a field or has it in another form") from error
-    if num_choices > 1 and not all(choice.tokens for choice in found):
+    if num_choices > 1 and not all(choice.tokens for choice in read_choices):
         raise ModelError(
             f"{place}: the answer tells no tokens of its single choices; set engine.one_request_for_samples=false"
         )
-    return Reply(choices=found, num_prompt_tokens=num_prompt_tokens, num_tokens=num_tokens)
+    return Reply(choices=read_choices, num_prompt_tokens=num_prompt_tokens, num_tokens=num_tokens)
 
 
 def _text_choice(choice: Mapping[str, Any]) -> Choice:

@@ -46,24 +46,24 @@ class DecoderStep:
 
         `cache_dtype` is that of keys and values; None = as the layers give them.
         """
-        found = backbone(model)
-        self.decoder, self.head, self.final_norm = found.decoder, found.head, found.final_norm
-        if outside := [count for count in early if not 0 < count < len(found.layers)]:
-            raise ConfigError(f"early exits: got {outside}, expected numbers of layers in 1 .. {len(found.layers) - 1}")
-        self.exits = [found.layers[count - 1] for count in early]
+        sites = backbone(model)
+        self.decoder, self.head, self.final_norm = sites.decoder, sites.head, sites.final_norm
+        if outside := [count for count in early if not 0 < count < len(sites.layers)]:
+            raise ConfigError(f"early exits: got {outside}, expected numbers of layers in 1 .. {len(sites.layers) - 1}")
+        self.exits = [sites.layers[count - 1] for count in early]
         self.early_LBV: Tensor | None = None
         """What the model would say of the last new column at its early exits, in float32; None without any."""
         self._early: list[Tensor] = []
-        self.windows = layer_windows(found.config)
-        self.masks = Masks(found.config, self.windows)
-        self.head_rule = head_rule(found.config)
-        weight = next(found.embedding.parameters())
+        self.windows = layer_windows(sites.config)
+        self.masks = Masks(sites.config, self.windows)
+        self.head_rule = head_rule(sites.config)
+        weight = next(sites.embedding.parameters())
         self.device, self.dtype, self.cache_dtype = weight.device, weight.dtype, cache_dtype
-        self.num_heads = found.num_heads
-        hooks: Any = found.decoder._forward_pre_hooks.values()
+        self.num_heads = sites.num_heads
+        hooks: Any = sites.decoder._forward_pre_hooks.values()
         self.hands_on = any(getattr(hook, "hands_scores_on", False) for hook in hooks)
         kept = [layer.index for layer in self.exits]
-        self.short = LlamaStep(found, keeps=kept) if written_out and fits(found) and library() else None
+        self.short = LlamaStep(sites, keeps=kept) if written_out and fits(sites) and library() else None
         self._is_tried = False
 
     def new_cache(self, *, capacity: int) -> KVCache:

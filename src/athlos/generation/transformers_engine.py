@@ -48,7 +48,7 @@ class TransformersEngine(LocalEngine):
         num_distinct = num_samples if rule.temperature > 0 else 1
         longest_first = sorted(range(len(prompts)), key=lambda index: -len(prompts[index].token_ids))
         jobs = [(index, sample) for index in longest_first for sample in range(num_distinct)]
-        found: dict[tuple[int, int], Sample] = {}
+        sample_of_job: dict[tuple[int, int], Sample] = {}
         num_tokens = 0
         with eval_mode(model), _own_rules(model), quiet_transformers():
             for start in range(0, len(jobs), self.config.batch_size):
@@ -61,12 +61,12 @@ class TransformersEngine(LocalEngine):
                     ends=ends,
                     extra_rules=extra_rules,
                 )
-                found.update(zip(batch, samples, strict=True))
+                sample_of_job.update(zip(batch, samples, strict=True))
                 num_tokens += sum(sample.num_tokens for sample in samples)
                 if progress:
-                    progress(len(found), len(jobs), num_tokens)
+                    progress(len(sample_of_job), len(jobs), num_tokens)
         return [
-            [found[index, sample] for sample in range(num_distinct)] * (num_samples // num_distinct)
+            [sample_of_job[index, sample] for sample in range(num_distinct)] * (num_samples // num_distinct)
             for index in range(len(prompts))
         ]
 

@@ -205,15 +205,15 @@ def with_distractors(
     ]
     beside: list[list[Passage]] = [[] for _ in alone]
     # In rounds, so that no more pairs are judged than are needed, and those of all records together.
-    while any(len(found) < num_documents - 1 and left for found, left in zip(beside, waiting, strict=True)):
+    while any(len(kept) < num_documents - 1 and left for kept, left in zip(beside, waiting, strict=True)):
         tried = []
-        for found, left in zip(beside, waiting, strict=True):
-            num_tried = num_documents - 1 - len(found)
+        for kept, left in zip(beside, waiting, strict=True):
+            num_tried = num_documents - 1 - len(kept)
             tried.append(left[:num_tried])
             del left[:num_tried]
-        for found, of_record in zip(beside, _unsupportive(alone, tried, judge, threshold), strict=True):
-            found += of_record
-    by_record = {record.identifier: found for record, found in zip(alone, beside, strict=True)}
+        for kept, of_record in zip(beside, _unsupportive(alone, tried, judge, threshold), strict=True):
+            kept += of_record
+    by_record = {record.identifier: kept for record, kept in zip(alone, beside, strict=True)}
     return [_shuffled(record, by_record.get(record.identifier, [])) for record in records]
 
 

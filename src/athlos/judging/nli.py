@@ -71,9 +71,9 @@ class NliJudge:
 
     def _kept(self, pairs: Sequence[Pair], *, cache: ReplyCache) -> dict[Pair, float]:
         kept = {pair: cache.get(self._request(pair)) for pair in pairs}
-        found = {pair: float(reply["score"]) for pair, reply in kept.items() if reply is not None}
-        self.counters["cache_hits"] += len(found)
-        return found
+        scores = {pair: float(reply["score"]) for pair, reply in kept.items() if reply is not None}
+        self.counters["cache_hits"] += len(scores)
+        return scores
 
     def _request(self, pair: Pair) -> dict[str, str]:
         return {"judge": self.id, **pair._asdict()}
@@ -157,11 +157,11 @@ def parse_source(text: str) -> Source:
 
 def entailment_label(names: Mapping[int, str], *, num_labels: int, place: str) -> int:
     """The index of the only label that says entailment. Raises `ModelError` where the config does not tell which."""
-    found = [index for index, name in names.items() if name.casefold().startswith(ENTAILMENT)]
-    if len(found) != 1 or num_labels < 2 or sorted(names) != list(range(num_labels)):
+    entailments = [index for index, name in names.items() if name.casefold().startswith(ENTAILMENT)]
+    if len(entailments) != 1 or num_labels < 2 or sorted(names) != list(range(num_labels)):
         labels = ", ".join(f"{index} {name}" for index, name in sorted(names.items()))
         raise ModelError(
             f"judge.source: {place} has the labels {labels}; expected two or more, of which one is called entailment "
             "(id2label of its config.json)"
         )
-    return found[0]
+    return entailments[0]

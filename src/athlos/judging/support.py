@@ -29,11 +29,11 @@ class SentenceSupport:
 def scores_of(judge: Judge, pairs: Iterable[Pair]) -> dict[Pair, float]:
     """The score of each different pair, all asked at once. Raises `DataError` for a score outside of [0, 1]."""
     different = list(dict.fromkeys(pairs))
-    found = dict(zip(different, judge.scores(different), strict=True)) if different else {}
-    for pair, score in found.items():
+    score_of_pair = dict(zip(different, judge.scores(different), strict=True)) if different else {}
+    for pair, score in score_of_pair.items():
         if not 0 <= score <= 1:
             raise DataError(f"judge {judge.id}: got the score {score} of {pair.hypothesis!r}, expected one in [0, 1]")
-    return found
+    return score_of_pair
 
 
 def cited_support(

@@ -57,8 +57,8 @@ def markdown() -> str:
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for judge_id, row in _judges().items():
-        found = Agreement.of(row["agreement"])
-        cells = (f"`{judge_id}`", found.n, found.auroc, found.overlap, found.gain, found.verdict)
+        agreement = Agreement.of(row["agreement"])
+        cells = (f"`{judge_id}`", agreement.n, agreement.auroc, agreement.overlap, agreement.gain, agreement.verdict)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -71,8 +71,8 @@ def agreement_of(judge_id: str) -> Agreement | None:
 
 def caveat(judge_id: str) -> str:
     """What stands beside each figure of a judge, in a few words."""
-    found = agreement_of(judge_id)
-    return "not measured on ExpertQA's human labels" if found is None else f"on ExpertQA's human labels {found}"
+    agreement = agreement_of(judge_id)
+    return "not measured on ExpertQA's human labels" if agreement is None else f"on ExpertQA's human labels {agreement}"
 
 
 @cache

@@ -19,14 +19,14 @@ def windows(text: str, *, num_words: int) -> list[str]:
         return [text]
     pieces = sentences(text, "en").pieces
     sizes = [_num_words(piece) for piece in pieces]
-    found, first = [], 0
+    joined, first = [], 0
     while True:
         end = first + 1
         while end < len(pieces) and sum(sizes[first : end + 1]) <= num_words:
             end += 1
-        found.append("".join(pieces[first:end]).strip())
+        joined.append("".join(pieces[first:end]).strip())
         if end == len(pieces):
-            return found
+            return joined
         middle = first + 1
         while middle < end and 2 * sum(sizes[first:middle]) < sum(sizes[first:end]):
             middle += 1

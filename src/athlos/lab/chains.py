@@ -238,7 +238,7 @@ class _Dealer:
 
     def _comparisons(self, split: Split) -> list[ChainQuestion]:
         wanted = self.config.num_comparisons(split)
-        found: list[ChainQuestion] = []
+        questions: list[ChainQuestion] = []
         used: set[Chain] = set()
         for is_same, number in ((True, wanted // 2), (False, wanted - wanted // 2)):
             pairs = self._pairs(split, is_same=is_same, used=used)
@@ -246,11 +246,11 @@ class _Dealer:
                 pair = next(pairs, None)
                 if pair is None:
                     raise ConfigError(
-                        f"lab.num_{split}_comparisons: got {wanted}, expected at most {len(found)} in this world; "
+                        f"lab.num_{split}_comparisons: got {wanted}, expected at most {len(questions)} in this world; "
                         "raise num_persons"
                     )
-                found.append(_comparison(pair, split))
-        return found
+                questions.append(_comparison(pair, split))
+        return questions
 
     def _pairs(self, split: Split, *, is_same: bool, used: set[Chain]) -> Iterator[tuple[Chain, Chain]]:
         """Chains of the same relations with different subjects; each chain is used once."""

@@ -135,7 +135,7 @@ class Case:
 
 def fictional_table(world: World, *, rng: random.Random) -> tuple[Table, list[Fact]]:
     """A small world of names of nothing: its table and the facts that the rest follows from."""
-    names = {kind: rng.sample(many, FICTIONAL_PER_KIND) for kind, many in world.fictional.items()}
+    names = {kind: rng.sample(entities, FICTIONAL_PER_KIND) for kind, entities in world.fictional.items()}
     # As many cities as states would leave no city that is not a capital, whose country is told and not inferred.
     names[Kind.state] = names[Kind.state][: FICTIONAL_PER_KIND // 2]
     return make_table(names, rng=rng)
@@ -237,9 +237,9 @@ def _plan(askable: Sequence[Fact], pool: Sequence[Fact], config: DocumentConfig,
     order = list(askable)
     rng.shuffle(order)
     for fact in order:
-        found = plans(fact, by_key, config.num_hops)
-        if found:
-            return rng.choice(found)
+        plans_of_fact = plans(fact, by_key, config.num_hops)
+        if plans_of_fact:
+            return rng.choice(plans_of_fact)
     raise DataError(f"lab case: none of {len(askable)} facts can be asked with {config.evidence} evidence")
 
 
@@ -253,14 +253,14 @@ def _direct_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: int
 
 
 def _implicit_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: int) -> list[_Plan]:
-    found = []
+    implicit = []
     if fact.relation in INVERSES:
-        found.append(_Plan(Claim(fact.object, (INVERSES[fact.relation],), fact.subject), ((fact,),)))
+        implicit.append(_Plan(Claim(fact.object, (INVERSES[fact.relation],), fact.subject), ((fact,),)))
     for relation, (first, second) in DEFINITIONS.items():
         rest = by_key.get((fact.object, second))
         if fact.relation == first and rest:
-            found.append(_Plan(Claim(fact.subject, (relation,), rest.object), ((fact, rest),)))
-    return found
+            implicit.append(_Plan(Claim(fact.subject, (relation,), rest.object), ((fact, rest),)))
+    return implicit
 
 
 def _scattered_plans(fact: Fact, by_key: dict[tuple[str, str], Fact], num_hops: int) -> list[_Plan]:
@@ -312,9 +312,9 @@ class _Writer:
         self.identifier, self.language = identifier, language
         asked = plan.asked
         self.needed = {fact for part in plan.parts for fact in part}
-        self.steps = {(one.subject, one.relation) for one in self.needed} | {(asked.subject, asked.relations[0])}
-        self.near_relations = {*asked.relations, *(one.relation for one in self.needed)}
-        self.near_subjects = {asked.subject, *(one.subject for one in self.needed)}
+        self.steps = {(fact.subject, fact.relation) for fact in self.needed} | {(asked.subject, asked.relations[0])}
+        self.near_relations = {*asked.relations, *(fact.relation for fact in self.needed)}
+        self.near_subjects = {asked.subject, *(fact.subject for fact in self.needed)}
         self.fillers = [fact for fact in pool if self._is_harmless(fact)]
         self.near = [fact for fact in self.fillers if self._is_near(fact)]
 
@@ -545,13 +545,13 @@ def _cited_plans(config: CitedConfig, pool: Sequence[Fact], *, rng: random.Rando
         if len(plans) == config.num_sentences:
             break
         makers = _scattered_plans if len(plans) < num_two else _direct_plans
-        found = [
+        cited = [
             plan
             for plan in makers(fact, by_key, 2)
             if not taken.intersection(step for part in plan.parts for step in part)
         ]
-        if found:
-            plan = rng.choice(found)
+        if cited:
+            plan = rng.choice(cited)
             plans.append(plan)
             taken.update(step for part in plan.parts for step in part)
     if len(plans) < config.num_sentences:

@@ -121,7 +121,7 @@ class Closure:
 
     def ends(self, subject: str, path: tuple[str, ...]) -> dict[str, Supports]:
         """Where a path from a subject may end, with what each end takes."""
-        found: dict[str, Supports] = {}
+        supports_of_end: dict[str, Supports] = {}
         for triple in self._by_subject.get(subject, ()):
             _, steps, end = triple
             if path[: len(steps)] != steps:
@@ -129,8 +129,8 @@ class Closure:
             rests = {end: {frozenset[int]()}} if steps == path else self.ends(end, path[len(steps) :])
             for last, more in rests.items():
                 for first, second in product(self._supports[triple], more):
-                    _insert(found.setdefault(last, set()), first | second)
-        return found
+                    _insert(supports_of_end.setdefault(last, set()), first | second)
+        return supports_of_end
 
     def clashes(self) -> Iterator[tuple[Supports, Supports]]:
         """Pairs of different objects of one path."""
@@ -183,9 +183,9 @@ def _refuting(premises: _Premises, closure: Closure, claim: Claim) -> Supports:
     pairs = [*assumed.clashes(), *_denial_clashes(premises, assumed)]
     for first, second in pairs:
         is_new = is_new or not (_is_free(first) and _is_free(second))
-        for one, other in product(first, second):
-            if ASSUMED in one | other:
-                _insert(candidates, (one | other) - {ASSUMED})
+        for support, other in product(first, second):
+            if ASSUMED in support | other:
+                _insert(candidates, (support | other) - {ASSUMED})
     if not is_new:
         return set()
     # A clash that the whole makes without the claim may still be new to a part of it, so each part is asked itself.
@@ -240,10 +240,10 @@ class Judge:
         """What a text claims; raises `DataError` when a sentence cannot be read or claims nothing about a relation."""
         claims: list[Claim] = []
         for clause in (text,) if isinstance(text, Clause) else self.clauses(text):
-            found = claims_of(clause)
-            if not found:
+            clause_claims = claims_of(clause)
+            if not clause_claims:
                 raise DataError("lab judge: expected a sentence that claims something about a relation")
-            claims += found
+            claims += clause_claims
         return claims
 
     def judge(self, premises: Sequence[str | Clause], claim: str | Clause) -> Judgement:
@@ -258,12 +258,12 @@ class Judge:
         except DataError:
             return Judgement(Verdict.unparseable, unread=unread)
         closure = Closure(read.stated)
-        supports = [_supporting(read, closure, one) for one in claims]
+        supports = [_supporting(read, closure, part) for part in claims]
         if all(supports):
             return Judgement(Verdict.supported, _first(_unions(supports)), unread)
         refutes: Supports = set()
-        for one in claims:
-            refutes |= _refuting(read, closure, one)
+        for part in claims:
+            refutes |= _refuting(read, closure, part)
         if refutes:
             return Judgement(Verdict.contradicted, _first(refutes), unread)
         return Judgement(Verdict.unknown, unread=unread)
@@ -314,7 +314,7 @@ def _unions(parts: Sequence[Supports]) -> Supports:
     whole: Supports = {frozenset()}
     for part in parts:
         more: Supports = set()
-        for one, other in product(whole, part):
-            _insert(more, one | other)
+        for support, other in product(whole, part):
+            _insert(more, support | other)
         whole = more
     return whole

@@ -204,7 +204,9 @@ def _asks(clause: Clause) -> bool:
 
 def _has_question_word(phrase: NounPhrase) -> bool:
     inner = (phrase.owner, phrase.and_also)
-    return category(phrase.head) is Category.question_word or any(_has_question_word(one) for one in inner if one)
+    return category(phrase.head) is Category.question_word or any(
+        _has_question_word(phrase_inside) for phrase_inside in inner if phrase_inside
+    )
 
 
 def _short(text: str) -> str:
@@ -331,8 +333,8 @@ class _Parser:
         return False
 
     def _error(self, expected: str) -> DataError:
-        found = f"'{_short(self.words[self.at])}'" if self.at < len(self.words) else "the end"
-        return DataError(f"lab sentence '{_short(self.text)}': {expected} at word {self.at + 1}, found {found}")
+        word = f"'{_short(self.words[self.at])}'" if self.at < len(self.words) else "the end"
+        return DataError(f"lab sentence '{_short(self.text)}': {expected} at word {self.at + 1}, found {word}")
 
     def expect_end(self) -> None:
         if self.at < len(self.words):

@@ -272,7 +272,7 @@ class Sentences:
         if len(clause.adjuncts) == 2 or (clause.adjuncts and rng.random() < 0.5):
             return clause._replace(adjuncts=clause.adjuncts[:-1])
         used = [adposition for adposition, _ in clause.adjuncts]
-        adposition = _one([one for one in ADJUNCT_ADPOSITIONS if one not in used], rng)
+        adposition = _one([candidate for candidate in ADJUNCT_ADPOSITIONS if candidate not in used], rng)
         return clause._replace(adjuncts=(*clause.adjuncts, (adposition, NounPhrase(_one(things, rng)))))
 
     def _swap_adjunct(self, clause: Clause, things: Sequence[str], rng: random.Random) -> Clause:
@@ -444,9 +444,9 @@ class _Maker:
 
     def _retry(self, draw: Callable[[], Drawn | None], *, key: str) -> Drawn:
         for _ in range(MAX_DRAWS):
-            found = draw()
-            if found is not None:
-                return found
+            drawn = draw()
+            if drawn is not None:
+                return drawn
         raise ConfigError(
             f"lab.memory.{key}: got {getattr(self.config, key)}, out of reach within {MAX_DRAWS} draws with "
             f"memory_domain={self.config.memory_domain}, num_queries={self.config.num_queries}; expected fewer queries "
@@ -613,9 +613,9 @@ def _one(pool: Sequence[str], rng: random.Random) -> str:
 def _other(pool: Sequence[str], known: str, rng: random.Random) -> str:
     """One of a pool that is not `known`."""
     while True:
-        found = _one(pool, rng)
-        if found != known:
-            return found
+        other = _one(pool, rng)
+        if other != known:
+            return other
 
 
 def _adjectives(count: int, rng: random.Random) -> tuple[str, ...]:

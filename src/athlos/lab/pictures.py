@@ -154,10 +154,10 @@ class Pictures:
 
     def split(self, scene: Scene) -> str | None:
         """The split a scene belongs to; nothing for one that mixes val and test compositions."""
-        found = {self._split_of(item) for item in scene} - {"train"}
-        if len(found) > 1:
+        held_out = {self._split_of(item) for item in scene} - {"train"}
+        if len(held_out) > 1:
             return None
-        return found.pop() if found else "train"
+        return held_out.pop() if held_out else "train"
 
     def _split_of(self, item: Item) -> str:
         return self._splits[item]
@@ -189,7 +189,7 @@ class Pictures:
         return _ask_related(wanted, relations[int(rng.random() * len(relations))]) if relations else None
 
     def _options(self, right: str, rng: random.Random) -> tuple[str, ...]:
-        others = [one for one in _possible_answers(right) if one != right]
+        others = [other for other in _possible_answers(right) if other != right]
         options = [right, *rng.sample(others, min(self.config.num_options - 1, len(others)))]
         rng.shuffle(options)
         return tuple(options)
@@ -258,10 +258,10 @@ def _relations(scene: Scene, target: Item, *, count: int) -> list[tuple[tuple[st
     anchors = [item for item, name in zip(scene, names, strict=True) if item != target and names.count(name) == 1]
     held = [(relation, anchor) for anchor in anchors for relation in RELATIONS if _holds(target, relation, anchor)]
     others = [item for item in scene if item != target]
-    fits = {one: frozenset(other for other in others if _holds(other, *one)) for one in held}
+    fits = {relation: frozenset(other for other in others if _holds(other, *relation)) for relation in held}
     if count == 1:
         # With one other item beside the anchor at least, so that the relation matters.
-        return [(one,) for one in held if not fits[one] and len(others) > 1]
+        return [(relation,) for relation in held if not fits[relation] and len(others) > 1]
     return [
         (first, second)
         for first, second in combinations(held, 2)
@@ -287,13 +287,13 @@ def answer(scene: Scene, question: Clause) -> str:
     if question.verb == "is" and thing is not None and thing.head == "where":
         return ROWS[_single(_described(scene, subject), question).row]
     if question.verb == "is" and thing is None and subject.head in ("which-colour", "which-shape"):
-        found = list(scene)
+        items = list(scene)
         for relation, phrase in question.adjuncts:
             if relation not in RELATIONS:
                 raise _unanswerable(question, f"'{relation}' is no relation of pictures")
             anchor = _single(_described(scene, phrase), question)
-            found = [item for item in found if _holds(item, relation, anchor)]
-        return _aspect(_single(found, question), subject.head)
+            items = [item for item in items if _holds(item, relation, anchor)]
+        return _aspect(_single(items, question), subject.head)
     raise _unanswerable(question, "no question about a picture")
 
 

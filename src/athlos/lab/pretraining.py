@@ -59,7 +59,9 @@ def words(world: World, config: MixtureConfig) -> Iterator[str]:
     for language in world.languages.values():
         lexicon, script = language.grammar.lexicon, language.script
         gap = " " if script.has_spaces else ""
-        names = {entity for names in (world.entities, world.fictional) for many in names.values() for entity in many}
+        names = {
+            entity for names in (world.entities, world.fictional) for entities in names.values() for entity in entities
+        }
         names |= {name(number) for number in range(config.sums.num_names)}
         yield from (gap + lexicon.word(concept) for concept in (*lexicon.words, *sorted(names)))
         yield from (script.full_stop, script.question_mark, script.comma)
@@ -168,15 +170,15 @@ def _asked(world: World, fact: Fact, *, language: str, dial: str, identifier: st
 
 def _fictional_facts(world: World, count: int, rng: random.Random) -> list[Fact]:
     """Facts about names of nothing, no two of one subject and relation."""
-    found: dict[tuple[str, str], Fact] = {}
+    facts: dict[tuple[str, str], Fact] = {}
     relations = list(RELATIONS)
-    while len(found) < count:
+    while len(facts) < count:
         relation = rng.choice(relations)
         kinds: tuple[Kind, Kind] = RELATIONS[relation]
         subject, value = (rng.choice(world.fictional[kind]) for kind in kinds)
         if subject != value:
-            found.setdefault((subject, relation), Fact(subject, relation, value))
-    return list(found.values())
+            facts.setdefault((subject, relation), Fact(subject, relation, value))
+    return list(facts.values())
 
 
 def _documents(world: World, config: MixtureConfig) -> Iterator[Example]:
@@ -187,7 +189,7 @@ def _documents(world: World, config: MixtureConfig) -> Iterator[Example]:
             _document(world, config, index=index, language=language, split="train", attempt=attempt)
             for attempt in itertools.count()
         )
-        yield next(one for one in attempts if (one.context, one.question) not in asked)
+        yield next(document for document in attempts if (document.context, document.question) not in asked)
 
 
 def _document(

@@ -84,7 +84,7 @@ def _chain_lines(world: World, language: str) -> Iterator[tuple[str, str, str]]:
         label = f"chain of {chain.num_hops}" if chain.form is Form.linear else "comparison"
         yield label, spoken.render(chain.clause()), gloss(world, chain.clause())
         for node in chain.nodes():
-            names = [f"#{one}" if isinstance(one, int) else one for one in node.arguments]
+            names = [f"#{argument}" if isinstance(argument, int) else argument for argument in node.arguments]
             text = node_text(world, node, language)
             yield f"{label}: step {node.number}", text, gloss(world, node_clause(node, names))
         yield f"{label}: answer", spoken.phrase(chain.answer_phrase), gloss_phrase(world, chain.answer_phrase)

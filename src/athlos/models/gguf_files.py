@@ -57,13 +57,13 @@ def _found(place: Path) -> Path:
     """The file itself, or the only one of a folder."""
     if place.is_file():
         return place
-    found = sorted(place.glob(f"*{SUFFIX}"))
-    if len(found) != 1:
-        names = ", ".join(path.name for path in found[:3]) or "none"
+    files = sorted(place.glob(f"*{SUFFIX}"))
+    if len(files) != 1:
+        names = ", ".join(path.name for path in files[:3]) or "none"
         raise ModelError(
             f"engine.source: {place} must be a {SUFFIX} file, or a folder with one or with safetensors; found {names}"
         )
-    return found[0]
+    return files[0]
 
 
 def _converted(folder: Path, *, number_format: GGUFFormat, stages: StageStore) -> GGUFFile:

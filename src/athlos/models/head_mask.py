@@ -17,7 +17,7 @@ from athlos.errors import ConfigError, ModelError
 from athlos.models.sites import Backbone
 
 
-def sharing_heads(found: Backbone, heads: Iterable[tuple[int, int]], *, follow: bool) -> list[tuple[int, int]]:
+def sharing_heads(sites: Backbone, heads: Iterable[tuple[int, int]], *, follow: bool) -> list[tuple[int, int]]:
     """The heads and, with `follow`, the same heads of all layers that share attention with theirs, sorted.
 
     A layer without a query matrix of its own takes its attention from the nearest layer below that has one (LISA).
@@ -25,7 +25,7 @@ def sharing_heads(found: Backbone, heads: Iterable[tuple[int, int]], *, follow: 
     attends to at work in the others.
     """
     owners: list[int] = []
-    for decoder_layer in found.layers:
+    for decoder_layer in sites.layers:
         owners.append(decoder_layer.index if "q" in decoder_layer.sites else owners[-1])
     groups = {owner: [layer for layer, of in enumerate(owners) if of == owner] for owner in set(owners)}
     silenced = set()
@@ -47,25 +47,25 @@ class HeadMask:
     """
 
     def __init__(
-        self, found: Backbone, heads: Iterable[tuple[int, int]], *, is_uniform: bool = False, every_second: bool = False
+        self, sites: Backbone, heads: Iterable[tuple[int, int]], *, is_uniform: bool = False, every_second: bool = False
     ) -> None:
         self.is_uniform, self.every_second = is_uniform, every_second
         self.is_active = True
         """Set to false, the heads speak again, also inside `applied`."""
         by_layer: dict[int, list[int]] = {}
         for layer, head in heads:
-            if not (0 <= layer < len(found.layers) and 0 <= head < found.num_heads):
+            if not (0 <= layer < len(sites.layers) and 0 <= head < sites.num_heads):
                 raise ConfigError(
-                    f"heads: got {layer}-{head}, expected layers below {len(found.layers)} and query heads below "
-                    f"{found.num_heads}"
+                    f"heads: got {layer}-{head}, expected layers below {len(sites.layers)} and query heads below "
+                    f"{sites.num_heads}"
                 )
             by_layer.setdefault(layer, []).append(head)
         self.projections: list[tuple[nn.Module, Tensor]] = []
         for layer, silent in by_layer.items():
-            site = found.layer(layer).sites.get("q" if is_uniform else "o")
+            site = sites.layer(layer).sites.get("q" if is_uniform else "o")
             if site is None or site.is_fused:
                 raise ModelError(f"layer {layer}: its heads cannot be silenced, for no projection is theirs alone")
-            keeps_H = torch.ones(found.num_heads, device=site.weight.device)
+            keeps_H = torch.ones(sites.num_heads, device=site.weight.device)
             keeps_H[silent] = 0
             self.projections.append((site.module, keeps_H))
 

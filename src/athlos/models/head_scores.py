@@ -273,14 +273,14 @@ class Reader:
             )
         weights = output.attentions
         num_layers = self.model.config.get_text_config().num_hidden_layers
-        if not weights or any(one is None for one in weights) or len(weights) != num_layers:
+        if not weights or any(weight is None for weight in weights) or len(weights) != num_layers:
             raise ModelError(
                 f"detect: {type(self.model).__name__} gives no attention weights of its {num_layers} layers; heads are "
                 "scored in models whose attention is that of transformers"
             )
         self.cache, self.num_read = output.past_key_values, self.num_read + len(tokens)
         # A layer with a sliding window may have dropped the first keys.
-        pointed = [one[0].argmax(-1).T + (self.num_read - one.shape[-1]) for one in weights]
+        pointed = [weight[0].argmax(-1).T + (self.num_read - weight.shape[-1]) for weight in weights]
         return torch.stack(pointed, dim=1).cpu(), output.logits[0, -1]
 
 

@@ -152,8 +152,8 @@ def shallow_prefix(scores_L: np.ndarray, *, std_factor: float, region: float, fa
     threshold = float(scores_L.mean() + std_factor * scores_L.std())
     # The small number keeps 1/3 of 9 at 3 when the share was written with fewer digits' precision.
     lowest = max(1, math.floor(region * num_layers + 1e-6))
-    found = prefix_above(scores_L, threshold=threshold, region=lowest)
-    return found or list(range(math.ceil(fallback_share * num_layers - 1e-6)))
+    prefix = prefix_above(scores_L, threshold=threshold, region=lowest)
+    return prefix or list(range(math.ceil(fallback_share * num_layers - 1e-6)))
 
 
 def lower_half(num_layers: int) -> int:
@@ -198,10 +198,10 @@ def manual_layers(layers: Sequence[int], *, num_layers: int) -> list[int]:
     strays = [index for index in layers if not -num_layers <= index < num_layers]
     if strays or not layers:
         raise ConfigError(f"layers: got {list(layers)}, expected indices in {-num_layers} .. {num_layers - 1}")
-    found = sorted(index % num_layers for index in layers)
-    if len(set(found)) != len(found):
+    indices = sorted(index % num_layers for index in layers)
+    if len(set(indices)) != len(indices):
         raise ConfigError(f"layers: got {list(layers)}, which names a layer twice")
-    return found
+    return indices
 
 
 def _check_count(k: int, num_candidates: int) -> None:

@@ -101,7 +101,7 @@ def _published_config(config: ModelConfig) -> Any:
 
 
 def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int | None) -> Memory:
-    found, precision = backbone(model), config.hardware.precision
+    sites, precision = backbone(model), config.hardware.precision
     devices = config.hardware.devices * config.hardware.num_nodes
     shards = devices if config.hardware.strategy == "fsdp2" else 1
     # Plain DDP sends gradients in buckets, which are a second copy of them.
@@ -115,13 +115,13 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
     trained = [(count, size) for count, size, is_trained in every if is_trained]
     gradients = sum(count * size for count, size in trained)
     optimizer = sum(count * FLOAT32_BYTES * (MOMENTS + (size < FLOAT32_BYTES)) for count, size in trained)
-    vocabulary = found.head.weight.shape[0]
+    vocabulary = sites.head.weight.shape[0]
     return Memory(
         weights=sum(count * size for count, size, _ in every) // shards,
         gradients=gradients * gradient_copies // shards,
         optimizer=optimizer // shards,
         activations=activation_bytes(
-            found,
+            sites,
             num_rows=num_rows,
             length=config.train.max_length,
             precision=precision,
@@ -129,26 +129,26 @@ def memory_of(model: "PreTrainedModel", *, config: RunConfig, logit_tokens: int 
         ),
         logits=min(tokens, logit_tokens or tokens) * vocabulary * FLOAT32_BYTES * LOGIT_COPIES,
         kv_cache=kv_cache_bytes(
-            found,
+            sites,
             num_rows=config.eval.batch_size,
             length=config.train.max_length + config.decoding.max_new_tokens,
-            number_bytes=(AUTOCAST | CAST).get(precision, found.head.weight.dtype).itemsize,
+            number_bytes=(AUTOCAST | CAST).get(precision, sites.head.weight.dtype).itemsize,
         ),
     )
 
 
-def kv_cache_bytes(found: Backbone, *, num_rows: int, length: int, number_bytes: int) -> int:
+def kv_cache_bytes(sites: Backbone, *, num_rows: int, length: int, number_bytes: int) -> int:
     """Keys and values of all layers; a sliding layer keeps its window only, a changed one says what it keeps."""
-    plain = 2 * found.num_kv_heads * found.head_size
+    plain = 2 * sites.num_kv_heads * sites.head_size
     numbers = sum(
         (length if window is None else min(window, length)) * getattr(layer.attention, "cache_numbers", plain)
-        for layer, window in zip(found.layers, layer_windows(found), strict=True)
+        for layer, window in zip(sites.layers, layer_windows(sites), strict=True)
     )
     return num_rows * numbers * number_bytes
 
 
 def activation_bytes(
-    found: Backbone, *, num_rows: int, length: int, precision: str = "32-true", is_checkpointed: bool = False
+    sites: Backbone, *, num_rows: int, length: int, precision: str = "32-true", is_checkpointed: bool = False
 ) -> int:
     """What autograd keeps between forward and backward pass of full rows in the text decoder, logits left out.
 
@@ -156,7 +156,7 @@ def activation_bytes(
     layer, and the layer that keeps most in full while it is computed again; what layers hand on beside the stream
     (LISA's scores) is then left out. The words are real tensors, because transformers looks at their values.
     """
-    tensors, head_tensors = (_without_values(module, precision=precision) for module in (found.decoder, found.head))
+    tensors, head_tensors = (_without_values(module, precision=precision) for module in (sites.decoder, sites.head))
     words = {
         "input_ids": torch.zeros(num_rows, length, dtype=torch.long),
         "position_ids": torch.arange(length).expand(num_rows, length),
@@ -178,19 +178,19 @@ def activation_bytes(
         entered.append(module)
         inputs.append(arguments[0].untyped_storage().nbytes())
 
-    hooks = [layer.module.register_forward_pre_hook(enter) for layer in found.layers]
-    hooks += [layer.module.register_forward_hook(lambda *_: entered.clear()) for layer in found.layers]
-    was_training = found.decoder.training
+    hooks = [layer.module.register_forward_pre_hook(enter) for layer in sites.layers]
+    hooks += [layer.module.register_forward_hook(lambda *_: entered.clear()) for layer in sites.layers]
+    was_training = sites.decoder.training
     mixed = torch.autocast("cpu", AUTOCAST.get(precision, torch.bfloat16), enabled=precision in AUTOCAST)
     with quiet_transformers(), saved_tensors_hooks(keep, lambda tensor: tensor), mixed:
-        output = functional_call(found.decoder.train(), tensors, (), {**words, "use_cache": False})
-        functional_call(found.head, head_tensors, output.last_hidden_state)
-    found.decoder.train(was_training)
+        output = functional_call(sites.decoder.train(), tensors, (), {**words, "use_cache": False})
+        functional_call(sites.head, head_tensors, output.last_hidden_state)
+    sites.decoder.train(was_training)
     for hook in hooks:
         hook.remove()
     if not is_checkpointed:
         return kept.total()
-    return kept[None] + sum(inputs) + max(kept[layer.module] for layer in found.layers)
+    return kept[None] + sum(inputs) + max(kept[layer.module] for layer in sites.layers)
 
 
 def _without_values(module: nn.Module, *, precision: str) -> dict[str, Tensor]:

@@ -74,23 +74,23 @@ ARRAYS = ("tokens", "positive", "sums", "texts", "text_shares")
 
 def merge(parts: Iterable[NeuronCounts]) -> NeuronCounts:
     """Counts of several sets of texts as one. All name the same languages; a set may come twice (a bootstrap)."""
-    found = list(parts)
-    if not found:
+    counts = list(parts)
+    if not counts:
         raise DataError("probe: no counts to merge")
-    first = found[0]
-    for other in found[1:]:
+    first = counts[0]
+    for other in counts[1:]:
         if other.languages != first.languages or other.positive.shape != first.positive.shape:
             raise DataError(
                 f"probe: counts do not fit together: {first.languages}, {first.positive.shape} and {other.languages}, "
                 f"{other.positive.shape}"
             )
-    totals = {name: sum((getattr(one, name) for one in found[1:]), getattr(first, name).copy()) for name in ARRAYS}
+    totals = {name: sum((getattr(part, name) for part in counts[1:]), getattr(first, name).copy()) for name in ARRAYS}
     return NeuronCounts(languages=first.languages, **totals)
 
 
 def save_blocks(path: Path, blocks: Sequence[NeuronCounts]) -> None:
     """Write the counts of consecutive blocks of texts as one npz file of plain arrays."""
-    stacked = {name: np.stack([getattr(one, name) for one in blocks]) for name in ARRAYS}
+    stacked = {name: np.stack([getattr(block, name) for block in blocks]) for name in ARRAYS}
     languages = np.array(blocks[0].languages, dtype=np.str_)
     np.savez_compressed(path, languages=languages, **stacked)  # type: ignore[arg-type]  # none is `allow_pickle`
 

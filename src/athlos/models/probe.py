@@ -43,16 +43,16 @@ class ActivationProbe:
     def __init__(self, model: "PreTrainedModel", *, languages: Sequence[str], with_sums: bool = True) -> None:
         if len(set(languages)) != len(languages) or not languages:
             raise DataError(f"probe: languages {list(languages)}: expected at least one, each once")
-        found = backbone(causal_model(model))
+        sites = backbone(causal_model(model))
         self.languages = tuple(languages)
         self._model = model
-        self._layers = found.layers
-        self._activation = activation_function(found)
+        self._layers = sites.layers
+        self._activation = activation_function(sites)
         self._with_sums = with_sums
         self._handles: list[RemovableHandle] = []
         self._mask_BT: Tensor | None = None
         self._pending: dict[int, tuple[Tensor, Tensor]] = {}
-        self._shape = (len(found.layers), len(self.languages), found.ffn_size)
+        self._shape = (len(sites.layers), len(self.languages), sites.ffn_size)
         self._totals = self._empty()
 
     def __enter__(self) -> Self:
@@ -93,13 +93,13 @@ class ActivationProbe:
             missing = [layer.path for layer in self._layers if layer.index not in self._pending]
             if missing:
                 raise SurgeryError(f"probe: {len(missing)} layers were not run; the first: {missing[0]}")
-            found = {
+            counts_by_layer = {
                 index: (fired_BJ.cpu().numpy().astype(np.float64), sums_J.cpu().numpy())
                 for index, (fired_BJ, sums_J) in self._pending.items()
             }
         finally:
             self._mask_BT, self._pending = None, {}
-        for index, (fired_BJ, sums_J) in found.items():
+        for index, (fired_BJ, sums_J) in counts_by_layer.items():
             self._totals["positive"][index, at] += fired_BJ.sum(0).astype(np.int64)
             self._totals["text_shares"][index, at] += (fired_BJ / np.maximum(per_text_B, 1)[:, None]).sum(0)
             self._totals["sums"][index, at] += sums_J
@@ -184,9 +184,9 @@ def masked_sum(values_BTJ: Tensor, mask_BT: Tensor) -> Tensor:
     return sums_J
 
 
-def activation_function(found: Backbone) -> Callable[[Tensor], Tensor]:
+def activation_function(sites: Backbone) -> Callable[[Tensor], Tensor]:
     """The function behind the gate, as the model's config names it."""
-    values: dict[str, Any] = found.config.to_dict()
+    values: dict[str, Any] = sites.config.to_dict()
     names = ("hidden_activation", "hidden_act", "activation_function")
     function: Callable[[Tensor], Tensor] = ACT2FN[next(values[name] for name in names if values.get(name))]
     return function

@@ -77,17 +77,17 @@ class ProbedSelection(ABC):
         return context.config.seed
 
     def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
-        config, found = self.config, backbone(model)
+        config, model_sites = self.config, backbone(model)
         if config.selector in SCORING and context.data is not None:
             self.choice = self.measured(model, context=context)
         else:
-            self.choice = Choice(layers=self.unmeasured(len(found.layers), seed=self.seed(context)))
+            self.choice = Choice(layers=self.unmeasured(len(model_sites.layers), seed=self.seed(context)))
         choice, sites = self.choice, config.site_names
         words = f"{config.selector}: layers {ranges(choice.layers)} ({', '.join(sites) or 'whole'})"
         firm = "" if choice.jaccard is None else f", stability {choice.jaccard:.2f}"
         return Chosen(
             words=words + firm + ", by fallback" * choice.used_fallback,
-            parameters=list(parameters_of(modules_of(chosen_layers(found, choice.layers), sites))),
+            parameters=list(parameters_of(modules_of(chosen_layers(model_sites, choice.layers), sites))),
             layers=choice.layers,
             sites=sites,
             metrics=self.metrics(),
@@ -137,7 +137,7 @@ def count_blocks(
     with_sums: bool = True,
 ) -> list[NeuronCounts]:
     """Counts of blocks of texts, each a mapping from language to its batches."""
-    found = []
+    counts = []
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     with ActivationProbe(model, languages=languages, with_sums=with_sums) as probe:
@@ -145,9 +145,9 @@ def count_blocks(
             for language, batches in block.items():
                 for inputs, mask_BT in batches:
                     probe.add(language, {name: value.to(device) for name, value in inputs.items()}, mask_BT.to(device))
-            found.append(probe.take())
+            counts.append(probe.take())
     model.train(was_training)
-    return found
+    return counts
 
 
 def blocks_of(product: Product) -> list[NeuronCounts]:
@@ -164,8 +164,8 @@ def by_layer_and_language(
 ) -> tuple[np.ndarray, int]:
     """(float64 [L, X], dead neurons): what the selector counts. `values_LXJ` is what `activation_gap` compares."""
     if config.selector is Selector.specific_neurons:
-        found = specific_neurons(config, counts)
-        return found.counts.astype(np.float64), found.num_dead
+        specific = specific_neurons(config, counts)
+        return specific.counts.astype(np.float64), specific.num_dead
     if config.selector is Selector.top_active:
         active_LXJ = rules.top_active_only(counts.share_positive(), share=config.top_r, reference=reference)
         return active_LXJ.sum(-1).astype(np.float64), 0

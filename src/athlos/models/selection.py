@@ -64,22 +64,22 @@ class LayersSelection:
         self.config = config
 
     def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
-        found, config = backbone(model), self.config
-        layers = chosen_layers(found, config.layers or (range(len(found.layers)) if config.sites else ()))
+        sites, config = backbone(model), self.config
+        layers = chosen_layers(sites, config.layers or (range(len(sites.layers)) if config.sites else ()))
         modules = modules_of(layers, config.sites)
         words = [f"layers {ranges(layer.index for layer in layers)}"] if layers else []
         if layers and config.sites:
             words.append(f"({', '.join(config.sites)})")
         if config.embeddings:
-            modules.append(found.embedding)
-            words.append("embedding, which is the head as well" if found.is_tied else "embedding")
+            modules.append(sites.embedding)
+            words.append("embedding, which is the head as well" if sites.is_tied else "embedding")
         if config.head:
-            modules += [found.final_norm, found.head]
-            words.append("head, which is the embedding as well" if found.is_tied else "head")
+            modules += [sites.final_norm, sites.head]
+            words.append("head, which is the embedding as well" if sites.is_tied else "head")
         if config.projector:
-            if found.projector is None:
+            if sites.projector is None:
                 raise SurgeryError(f"selection.projector: {type(model).__name__} has no projector")
-            modules.append(found.projector)
+            modules.append(sites.projector)
             words.append("projector")
         return Chosen(
             words=" ".join(words),

@@ -71,10 +71,10 @@ def model_folder(source: Source) -> Path:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickles = sorted(path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt"))
-        found = "none; download them beside config.json"
+        got = "none; download them beside config.json"
         if pickles:
-            found = f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them ({CONVERSION})"
-        raise ModelError(f"model.source: {folder} must hold weights as *.safetensors; found {found}")
+            got = f"only {', '.join(pickles[:3])}, which are pickles and can run code; convert them ({CONVERSION})"
+        raise ModelError(f"model.source: {folder} must hold weights as *.safetensors; found {got}")
     if _is_lfs_pointer(weights[0]):
         raise ModelError(f"model.source: {weights[0]} is a pointer of Git LFS, no weights; run `git lfs pull` there")
     return folder

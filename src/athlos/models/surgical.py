@@ -57,8 +57,8 @@ def record_surgery(model: "PreTrainedModel", *, name: str, plan: dict[str, Any])
 
 def surgeries(config: PreTrainedConfig) -> list[dict[str, Any]]:
     """The surgeries of a model's config, in order: `name` and `plan` of each."""
-    found: list[dict[str, Any]] = getattr(config, SURGERIES_KEY, None) or []
-    return found
+    applied: list[dict[str, Any]] = getattr(config, SURGERIES_KEY, None) or []
+    return applied
 
 
 @cache

@@ -130,8 +130,8 @@ def matrices(
     if layers is None and not knows_sites(model):
         paths = sorted(linear_paths(model))
         return paths, f"{len(paths)} linear layers"
-    found = backbone(model)
-    chosen = chosen_layers(found, range(len(found.layers)) if layers is None else layers)
+    model_sites = backbone(model)
+    chosen = chosen_layers(model_sites, range(len(model_sites.layers)) if layers is None else layers)
     names, words = list(sites), ", ".join(sites or ["all matrices"])
     if not names and any(layer.has_experts for layer in chosen):
         names, words = list(ATTENTION_MATRICES), "q, k, v, o (the experts get none)"

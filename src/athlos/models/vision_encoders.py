@@ -173,13 +173,13 @@ def lite0_state(published: dict[str, Tensor]) -> dict[str, Tensor]:
     Both list the same layers in the same order, so they are matched by place and checked by shape.
     Raises `ModelError` when they differ.
     """
-    given = [(name, tensor) for name, tensor in published.items() if not name.startswith("_fc.")]
+    tensors = [(name, tensor) for name, tensor in published.items() if not name.startswith("_fc.")]
     with torch.device("meta"):
         body = efficientnet_lite0()
     own = [(name, tensor) for name, tensor in body.state_dict().items() if not name.endswith("num_batches_tracked")]
-    given = [(name, tensor) for name, tensor in given if not name.endswith("num_batches_tracked")]
-    if [tensor.shape for _, tensor in own] != [tensor.shape for _, tensor in given]:
-        raise ModelError(f"efficientnet_lite0: {len(own)} tensors expected, {len(given)} of other shapes found")
-    state = {f"body.{name}": tensor.float() for (name, _), (_, tensor) in zip(own, given, strict=True)}
+    tensors = [(name, tensor) for name, tensor in tensors if not name.endswith("num_batches_tracked")]
+    if [tensor.shape for _, tensor in own] != [tensor.shape for _, tensor in tensors]:
+        raise ModelError(f"efficientnet_lite0: {len(own)} tensors expected, {len(tensors)} of other shapes found")
+    state = {f"body.{name}": tensor.float() for (name, _), (_, tensor) in zip(own, tensors, strict=True)}
     steps = {f"body.{name}": torch.tensor(0) for name in body.state_dict() if name.endswith("num_batches_tracked")}
     return {**state, **steps}

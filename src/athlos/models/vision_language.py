@@ -51,10 +51,10 @@ def num_image_tokens(model: "PreTrainedModel") -> int:
 def check_image_token(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> None:
     """Raises `ModelError` unless the tokenizer writes the image token as the one id that the model replaces."""
     wanted = int(model.config.image_token_index)
-    found = tokenizer.encode(IMAGE_TOKEN, add_special_tokens=False)
-    if found != [wanted]:
+    tokens = tokenizer.encode(IMAGE_TOKEN, add_special_tokens=False)
+    if tokens != [wanted]:
         raise ModelError(
-            f"model.architecture.image_token_index: got {wanted}, but the tokenizer writes {IMAGE_TOKEN} as {found}"
+            f"model.architecture.image_token_index: got {wanted}, but the tokenizer writes {IMAGE_TOKEN} as {tokens}"
         )
 
 
@@ -212,7 +212,7 @@ def decoder_inputs(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Ten
 
 
 def _parts(model: "PreTrainedModel") -> tuple[Any, Any]:
-    found = vision_parts(model)
-    if found is None:
+    parts = vision_parts(model)
+    if parts is None:
         raise ModelError(f"pictures need a vision-language model; {type(model).__name__} has no vision tower")
-    return found
+    return parts

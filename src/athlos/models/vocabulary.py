@@ -39,7 +39,10 @@ def trimmed(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, added
     state: dict[str, Any] = json.loads(tokenizer.backend_tokenizer.to_str())
     if state["model"]["type"] != "BPE":
         raise ModelError(f"model.tokenizer.kind: trimmed needs a BPE tokenizer, got {state['model']['type']}")
-    ids: dict[str, int] = {**state["model"]["vocab"], **{one["content"]: one["id"] for one in state["added_tokens"]}}
+    ids: dict[str, int] = {
+        **state["model"]["vocab"],
+        **{token["content"]: token["id"] for token in state["added_tokens"]},
+    }
     wanted = {*_always(tokenizer, ids), *_pieces(tokenizer, texts, ids)}
     order = sorted(wanted, key=lambda token: ids[token])
     new = {token: index for index, token in enumerate(order)}
@@ -48,7 +51,7 @@ def trimmed(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], *, added
     pairs = (tuple(pair) if isinstance(pair, list) else tuple(pair.split(" ")) for pair in model["merges"])
     model["merges"] = [[a, b] for a, b in pairs if a in new and b in new and a + b in new]
     state["added_tokens"] = [
-        {**one, "id": new[one["content"]]} for one in state["added_tokens"] if one["content"] in new
+        {**token, "id": new[token["content"]]} for token in state["added_tokens"] if token["content"] in new
     ]
     for special in ((state["post_processor"] or {}).get("special_tokens") or {}).values():
         special["ids"] = [new[token] for token in special["tokens"]]
@@ -112,7 +115,7 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], ids: dic
     """Every entry that is a piece of a text, as it is written and as the tokenizer sees it."""
     backend = tokenizer.backend_tokenizer
     beginnings = {token[:length] for token in ids for length in range(1, len(token) + 1)}
-    seen, found = set(), set()
+    seen, pieces = set(), set()
     for text in texts:
         normal = backend.normalizer.normalize_str(text) if backend.normalizer else text
         words = [word for word, _ in backend.pre_tokenizer.pre_tokenize_str(normal)] if backend.pre_tokenizer else []
@@ -126,8 +129,8 @@ def _pieces(tokenizer: "PreTrainedTokenizerBase", texts: Iterable[str], ids: dic
                     if piece not in beginnings:
                         break
                     if piece in ids:
-                        found.add(piece)
-    return found
+                        pieces.add(piece)
+    return pieces
 
 
 def _check(

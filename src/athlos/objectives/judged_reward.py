@@ -41,8 +41,10 @@ class JudgeReward:
         responses = [response for group in responses_by_prompt(rollouts) for response in group]
         records = [prompt.record for prompt in prompts for _ in range(rollouts.group_size)]
         questions = [record for record in records if isinstance(record, QuestionRecord)]  # `prepare` looked at all
-        found = answer_scores(self.judge, [text for text, _ in responses], questions, premise=self.config.premise)
-        kept = [0.0 if is_cut else score for score, (_, is_cut) in zip(found, responses, strict=True)]
+        answer_score_list = answer_scores(
+            self.judge, [text for text, _ in responses], questions, premise=self.config.premise
+        )
+        kept = [0.0 if is_cut else score for score, (_, is_cut) in zip(answer_score_list, responses, strict=True)]
         scores_PG = torch.tensor(kept, dtype=torch.float64).view(len(prompts), rollouts.group_size)
         return Scores(
             rewards_PG=scores_PG,

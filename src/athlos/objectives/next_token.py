@@ -63,7 +63,7 @@ def has_frozen_head(model: PreTrainedModel) -> bool:
     """Whether the output matrix is a plain, unsharded one of which nothing trains."""
     head = causal_model(model).get_output_embeddings()
     parameters = list(head.parameters())
-    return all(type(one) is nn.Parameter and not one.requires_grad for one in parameters)
+    return all(type(parameter) is nn.Parameter and not parameter.requires_grad for parameter in parameters)
 
 
 class _FrozenHeadNll(torch.autograd.Function):

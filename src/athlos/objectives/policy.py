@@ -266,7 +266,9 @@ class PolicyObjective:
         return torch.zeros_like(row_N, dtype=hidden_ND.dtype)
 
     def _no_loss(self, model: "PreTrainedModel", *, num_dropped: int) -> Loss:
-        zero = sum((one.sum() * 0.0 for one in model.parameters() if one.requires_grad), torch.zeros(()))
+        zero = sum(
+            (parameter.sum() * 0.0 for parameter in model.parameters() if parameter.requires_grad), torch.zeros(())
+        )
         logs = {"clipped_tokens": zero.detach(), "ratio_gap": zero.detach()}
         return Loss(total=zero, count=0, logs=logs, counts={"dropped_tokens": num_dropped})
 

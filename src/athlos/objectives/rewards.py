@@ -69,17 +69,17 @@ def judge(
     pass (`text.consistency.language_consistent`). Accuracy compares the last box, else the last number,
     behind the thought.
     """
-    found = extract_answer(response.rsplit(CLOSING_THINK_TAG, 1)[-1])
+    extracted = extract_answer(response.rsplit(CLOSING_THINK_TAG, 1)[-1])
     return Judged(
         lc=language_consistent(response, language, detector),
-        format=not truncated and _well_formed(response, config, found),
-        acc=not truncated and answers_equal(found, answer),
+        format=not truncated and _well_formed(response, config, extracted),
+        acc=not truncated and answers_equal(extracted, answer),
         language=detector.detect(prose(response)),
         agreement=trace_agreement(response, english) if config.rule is RewardRule.m_thinker else 0.0,
     )
 
 
-def _well_formed(response: str, config: ReasoningRewardConfig, found: str | None) -> bool:
+def _well_formed(response: str, config: ReasoningRewardConfig, answer: str | None) -> bool:
     if len(response) < config.min_chars:
         return False
     if config.format_rule is FormatRule.think:
@@ -87,7 +87,7 @@ def _well_formed(response: str, config: ReasoningRewardConfig, found: str | None
         return response.count(CLOSING_THINK_TAG) == 1 and bool(after.strip()) and before.count(OPENING_THINK_TAG) <= 1
     if config.format_rule is FormatRule.boxed:
         return bool(_BOX.search(response.rsplit(CLOSING_THINK_TAG, 1)[-1]))
-    return found is not None
+    return answer is not None
 
 
 def trace_agreement(response: str, english: str) -> float:
@@ -112,37 +112,37 @@ def group_rewards(
     """
     if config.rule is RewardRule.adamame:
         return _adamame(judged, language=language, config=config, progress=progress)
-    return [_reward(one, config) for one in judged]
+    return [_reward(response, config) for response in judged]
 
 
-def _parts(one: Judged, config: ReasoningRewardConfig) -> tuple[bool, bool, bool]:
-    return one.lc or not config.lc, one.format or not config.format, one.acc or not config.accuracy
+def _parts(response: Judged, config: ReasoningRewardConfig) -> tuple[bool, bool, bool]:
+    return response.lc or not config.lc, response.format or not config.format, response.acc or not config.accuracy
 
 
-def is_right(one: Judged, config: ReasoningRewardConfig) -> bool:
+def is_right(response: Judged, config: ReasoningRewardConfig) -> bool:
     """Whether every part that counts holds: what the conjunction rewards."""
-    return all(_parts(one, config))
+    return all(_parts(response, config))
 
 
-def _reward(one: Judged, config: ReasoningRewardConfig) -> float:
-    lc, well_formed, right = _parts(one, config)
+def _reward(response: Judged, config: ReasoningRewardConfig) -> float:
+    lc, well_formed, right = _parts(response, config)
     if config.rule is RewardRule.conjunction:
-        return float(is_right(one, config))
+        return float(is_right(response, config))
     solved = right and well_formed
     if config.rule is RewardRule.weighted:
         return WEIGHT_OF_ACCURACY * solved + (1 - WEIGHT_OF_ACCURACY) * lc
     penalised = (0.0 if lc else -1.0) + float(lc and solved)
-    return penalised + one.agreement if config.rule is RewardRule.m_thinker else penalised
+    return penalised + response.agreement if config.rule is RewardRule.m_thinker else penalised
 
 
 def _adamame(judged: Sequence[Judged], *, language: str, config: ReasoningRewardConfig, progress: float) -> list[float]:
     rarity = 0.5 * (1 + math.cos(math.pi * progress))
-    counts = Counter(one.language for one in judged)
+    counts = Counter(response.language for response in judged)
     rewards = []
-    for one in judged:
-        _, well_formed, right = _parts(one, config)
-        share = 1 + (len(judged) / counts[one.language] - 1) * rarity
-        is_native = one.language is not None and base_language(one.language) == base_language(language)
+    for response in judged:
+        _, well_formed, right = _parts(response, config)
+        share = 1 + (len(judged) / counts[response.language] - 1) * rarity
+        is_native = response.language is not None and base_language(response.language) == base_language(language)
         bonus = 1 + ADAMAME_BONUS * max(1 - rarity, ADAMAME_FLOOR) * is_native
         rewards.append(float(well_formed and right) * share * bonus)
     return rewards

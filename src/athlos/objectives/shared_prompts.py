@@ -125,7 +125,7 @@ def packed_states(
     columns = max(map(_columns, packs))
     ids_KS = torch.zeros(len(packs), columns, dtype=torch.int64, device=device)
     position_KS, segment_KS = torch.zeros_like(ids_KS), torch.full_like(ids_KS, -1)
-    found: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
     targets: dict[int, Tensor] = {}
     for number, pack in enumerate(packs):
         prompt = pack[0].prompt
@@ -141,14 +141,14 @@ def packed_states(
             segment_KS[number, column:end] = index
             predicting = torch.cat([torch.tensor([prompt - 1]), torch.arange(column, end)]).to(device)
             labels = batch["labels"][span.row, prompt : span.length]
-            found[span.row] = (number * columns + predicting)[labels != -100]
+            states[span.row] = (number * columns + predicting)[labels != -100]
             targets[span.row] = labels[labels != -100]
             column = end
     packed = {"input_ids": ids_KS, "position_ids": position_KS}
     packed["attention_mask"] = _mask(segment_KS, position_KS, masks=masks, dtype=_dtype(model))
     hidden_KSD = hidden_states(model, packed)
-    rows = sorted(found)
-    where_N = torch.cat([found[row] for row in rows])
+    rows = sorted(states)
+    where_N = torch.cat([states[row] for row in rows])
     return hidden_KSD.flatten(0, 1).index_select(0, where_N), torch.cat([targets[row] for row in rows])
 
 

@@ -80,5 +80,5 @@ def _rounds(results: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str,
 def _plain(value: Any) -> Any:
     """A value as YAML knows it."""
     if isinstance(value, list | tuple):
-        return [_plain(one) for one in value]
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)

@@ -38,7 +38,7 @@ class Arm:
 def matches(record: RunRecord, where: Mapping[str, Any]) -> bool:
     """Whether the config has these values; a key that is not there has none."""
     return all(
-        key in record.config and any(_same(record.config[key], one) for one in _accepted(value))
+        key in record.config and any(_same(record.config[key], accepted) for accepted in _accepted(value))
         for key, value in where.items()
     )
 
@@ -47,11 +47,11 @@ def _accepted(value: Any) -> tuple[Any, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
-def _same(found: Any, wanted: Any) -> bool:
+def _same(actual: Any, wanted: Any) -> bool:
     """Equal in value; true is not 1, and 1e-3 is 0.001."""
-    if isinstance(found, bool) or isinstance(wanted, bool):
-        return found is wanted
-    return bool(found == wanted)
+    if isinstance(actual, bool) or isinstance(wanted, bool):
+        return actual is wanted
+    return bool(actual == wanted)
 
 
 def arm_of(records: Iterable[RunRecord], measure: Measure) -> Arm:
@@ -72,7 +72,7 @@ def arm_of(records: Iterable[RunRecord], measure: Measure) -> Arm:
         else:
             arm.values[seed] = value
             arm.left_out.pop(seed, None)
-    arm.records = dict(sorted(arm.records.items(), key=lambda found: (found[0] is not None, found[0] or 0)))
+    arm.records = dict(sorted(arm.records.items(), key=lambda item: (item[0] is not None, item[0] or 0)))
     first, *rest = arm.records.values()
     for other in rest:
         if keys := differing(first.config, other.config):
@@ -119,7 +119,7 @@ def reduced(values: Sequence[float], how: Reduce | None) -> float | None:
     return math.fsum(values) / len(values)
 
 
-def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, varies: Sequence[str] = ()) -> list[str]:
+def differing(first: Mapping[str, Any], other: Mapping[str, Any], *, varies: Sequence[str] = ()) -> list[str]:
     """Config keys that both have with different values, less seed, study, operational ones and those in `varies`.
 
     A key that only one has was added to the schema between the runs and says nothing. A seed of a part that follows the
@@ -127,13 +127,13 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any], *, varies: Seque
     """
     return [
         key
-        for key in one
+        for key in first
         if key in other
         and key not in UNRANKED
-        and not (key.endswith(".seed") and one[key] == one.get("seed") and other[key] == other.get("seed"))
+        and not (key.endswith(".seed") and first[key] == first.get("seed") and other[key] == other.get("seed"))
         and not is_operational(key)
         and not any(key.startswith(start) for start in varies)
-        and canonical(one[key]) != canonical(other[key])
+        and canonical(first[key]) != canonical(other[key])
     ]
 
 

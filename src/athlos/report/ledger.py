@@ -82,7 +82,7 @@ def read_records(places: Sequence[Path]) -> Records:
 
     Raises `DataError` for a place that does not exist or holds no run.
     """
-    found, seen = Records(), set()
+    records, seen = Records(), set()
     for place in places:
         folder = place if place.is_dir() else place.parent
         for record in collect(place, num_predictions=0, with_curves=False):
@@ -91,10 +91,10 @@ def read_records(places: Sequence[Path]) -> Records:
             seen.add(path)
             record.name = str(folder / record.name) if record.path != folder else str(folder)
             if damage := damage_of(record):
-                found.skipped.append(f"{record.name}: {damage}")
+                records.skipped.append(f"{record.name}: {damage}")
             else:
-                found.usable.append(record)
-    return found
+                records.usable.append(record)
+    return records
 
 
 def damage_of(record: RunRecord) -> str | None:
@@ -140,13 +140,13 @@ def _rows(comparison: Comparison, records: Sequence[RunRecord]) -> list[Row]:
         ]
         for name, measure in comparison.arms.items()
     }
-    for name, found in chosen.items():
-        if not found:
+    for name, arm_records in chosen.items():
+        if not arm_records:
             where = {**comparison.where, **comparison.arms[name].where}
             return [_unmeasured(comparison, f"no run with {_shown(where)}")]
     strata = {
-        name: {stratum: list(group) for stratum, group in _grouped(found, comparison.by).items()}
-        for name, found in chosen.items()
+        name: {stratum: list(group) for stratum, group in _grouped(arm_records, comparison.by).items()}
+        for name, arm_records in chosen.items()
     }
     shared = [stratum for stratum in strata["ours"] if all(stratum in groups for groups in strata.values())]
     if not shared:
@@ -156,7 +156,7 @@ def _rows(comparison: Comparison, records: Sequence[RunRecord]) -> list[Row]:
         groups = {name: strata[name][stratum] for name in strata}
         values = {key: groups["ours"][0].config.get(key) for key in comparison.by}
         rows.append((tuple(_sortable(value) for value in values.values()), _row(comparison, groups, values)))
-    return [row for _, row in sorted(rows, key=lambda found: found[0])]
+    return [row for _, row in sorted(rows, key=lambda item: item[0])]
 
 
 def _grouped(records: Iterable[RunRecord], by: Sequence[str]) -> dict[tuple[str, ...], list[RunRecord]]:
@@ -182,66 +182,74 @@ def _row(comparison: Comparison, groups: Mapping[str, list[RunRecord]], stratum:
     if unequal := _unequal(comparison, arms):
         row.reason = f"nothing is compared: {unequal}"
         return row
-    found = _estimate(comparison, arms)
-    if found is None:
+    estimated = _estimate(comparison, arms)
+    if estimated is None:
         empty = [reason for arm in arms.values() if not arm.values for reason in arm.left_out.values()]
         row.reason = empty[0] if empty else f"{comparison.compare} is undefined, or no seed is shared"
         return row
-    row.value, row.low, row.high = found.value, found.low, found.high
+    row.value, row.low, row.high = estimated.value, estimated.low, estimated.high
     is_certain = all(measure.is_fixed for measure in comparison.arms.values())
-    row.method, row.num_seeds = "no seed moves it" if is_certain else found.method, len(found.seeds)
-    row.arms = {name: _mean(arm, found) for name, arm in arms.items()}
+    row.method, row.num_seeds = "no seed moves it" if is_certain else estimated.method, len(estimated.seeds)
+    row.arms = {name: _mean(arm, estimated) for name, arm in arms.items()}
     missing = [reason for arm in arms.values() for reason in arm.left_out.values()]
-    missing += [f"seed {seed} has no partner" for seed in found.unpaired]
+    missing += [f"seed {seed} has no partner" for seed in estimated.unpaired]
     missing += _confounds(comparison, arms)
     row.notes += missing
-    row.verdict = judged(found, comparison, is_whole=not missing, is_certain=is_certain)
+    row.verdict = judged(estimated, comparison, is_whole=not missing, is_certain=is_certain)
     return row
 
 
 def _estimate(comparison: Comparison, arms: Mapping[str, Arm]) -> Estimate | None:
     values = {name: dict(arm.values) for name, arm in arms.items()}
-    seeds = {seed for name, found in values.items() if not comparison.arms[name].is_fixed for seed in found}
+    seeds = {seed for name, by_seed in values.items() if not comparison.arms[name].is_fixed for seed in by_seed}
     for name, measure in comparison.arms.items():
         if not measure.is_fixed or not values[name]:
             continue
-        one, *rest = values[name].values()
-        if any(not math.isclose(one, other, rel_tol=1e-6) for other in rest):
+        value, *rest = values[name].values()
+        if any(not math.isclose(value, other, rel_tol=1e-6) for other in rest):
             return None  # it was said not to depend on the seed
-        values[name] = dict.fromkeys(seeds or list(values[name])[:1], one)
-    found = estimate(comparison.compare, values["ours"], values.get("against"), values.get("origin"))
-    if found is None or found.low != found.high or all(measure.is_fixed for measure in comparison.arms.values()):
-        return found
-    return _over_items(comparison, arms, found)
+        values[name] = dict.fromkeys(seeds or list(values[name])[:1], value)
+    estimated = estimate(comparison.compare, values["ours"], values.get("against"), values.get("origin"))
+    if (
+        estimated is None
+        or estimated.low != estimated.high
+        or all(measure.is_fixed for measure in comparison.arms.values())
+    ):
+        return estimated
+    return _over_items(comparison, arms, estimated)
 
 
-def _over_items(comparison: Comparison, arms: Mapping[str, Arm], found: Estimate) -> Estimate:
+def _over_items(comparison: Comparison, arms: Mapping[str, Arm], estimated: Estimate) -> Estimate:
     """The estimate with the interval over test items, or rounds: one seed shows no spread, nor do seeds that are alike.
 
     Those of two arms are added as if they had different items, which is wider than a paired interval. There is none for
     a ratio, where an arm has none, and for two arms of one seed: what a seed moves is not in it.
     """
-    is_one = len(found.seeds) == 1
-    runs = "one run" if is_one else f"{len(found.seeds)} seeds, all alike,"
+    is_one = len(estimated.seeds) == 1
+    runs = "one run" if is_one else f"{len(estimated.seeds)} seeds, all alike,"
     details = [
         record.details.get(comparison.arms[name].metric)
         for name, arm in arms.items()
-        if (record := arm.records.get(found.seeds[0])) is not None
+        if (record := arm.records.get(estimated.seeds[0])) is not None
     ]
-    spans = [(one.low, one.high) for one in details if one and one.low is not None and one.high is not None]
+    spans = [
+        (detail.low, detail.high) for detail in details if detail and detail.low is not None and detail.high is not None
+    ]
     if len(spans) == len(arms) == 1:
         low, high = spans[0]
     elif len(spans) == len(arms) and comparison.compare is Compare.DIFFERENCE and not is_one:
         half = math.hypot(*((high - low) / 2 for low, high in spans))
-        low, high = found.value - half, found.value + half
+        low, high = estimated.value - half, estimated.value + half
     else:
-        return replace(found, low=None, high=None, method=found.method if is_one else f"{found.method}, all alike")
-    num_items = max(one.n or 0 for one in details if one)
-    return replace(found, low=low, high=high, method=f"interval of {runs} over its {num_items} items or rounds")
+        return replace(
+            estimated, low=None, high=None, method=estimated.method if is_one else f"{estimated.method}, all alike"
+        )
+    num_items = max(detail.n or 0 for detail in details if detail)
+    return replace(estimated, low=low, high=high, method=f"interval of {runs} over its {num_items} items or rounds")
 
 
-def _mean(arm: Arm, found: Estimate) -> float:
-    values = [value for seed, value in arm.values.items() if seed in found.seeds] or list(arm.values.values())
+def _mean(arm: Arm, estimated: Estimate) -> float:
+    values = [value for seed, value in arm.values.items() if seed in estimated.seeds] or list(arm.values.values())
     return math.fsum(values) / len(values)
 
 
@@ -262,18 +270,18 @@ def _unequal(comparison: Comparison, arms: Mapping[str, Arm]) -> str:
     return ""
 
 
-def judged(found: Estimate, comparison: Comparison, *, is_whole: bool, is_certain: bool) -> Verdict:
+def judged(estimated: Estimate, comparison: Comparison, *, is_whole: bool, is_certain: bool) -> Verdict:
     """The verdict of one comparison.
 
     Both clear verdicts need the whole interval on one side (or a number that no seed moves), no seed missing and arms
     that differ in nothing else; a value alone tells nothing.
     """
     if is_certain:
-        low = high = found.value
-    elif found.low is None or found.high is None:
+        low = high = estimated.value
+    elif estimated.low is None or estimated.high is None:
         return Verdict.INCONCLUSIVE
     else:
-        low, high = found.low, found.high
+        low, high = estimated.low, estimated.high
     sides = {side_of(low, comparison), side_of(high, comparison)}
     if len(sides) > 1 or not is_whole:
         return Verdict.INCONCLUSIVE

@@ -61,11 +61,11 @@ def shown_rows(entry: Entry) -> list[Row]:
 def page_claims(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
     """What the page shows: the claims on which its own runs say something, with the rows that were measured."""
     usable = [record for record in records if not record.is_imported and damage_of(record) is None]
-    found = []
+    lines = []
     for entry in ledger(all_claims(), usable):
         rows = [row for row in entry.rows if row.verdict is not Verdict.NOT_MEASURED]
         if rows:
-            found.append(
+            lines.append(
                 {
                     "id": entry.claim.id,
                     "text": entry.claim.text,
@@ -75,4 +75,4 @@ def page_claims(records: Sequence[RunRecord]) -> list[dict[str, Any]]:
                     "rows": [[row.label, ours_of(row), row.method, verdict_of(row)] for row in rows],
                 }
             )
-    return found
+    return lines

@@ -65,8 +65,8 @@ def direction(metric: str) -> int:
     """1 where greater is better, -1 where smaller is, 0 where nobody said. `test/acc/de` is an `acc`."""
     words = metric.split("/")
     for word in reversed(words[1:] or words):
-        if found := DIRECTIONS.get(word.removesuffix("_base")):
-            return found
+        if sign := DIRECTIONS.get(word.removesuffix("_base")):
+            return sign
     return 0
 
 
@@ -77,12 +77,12 @@ def by_language(metrics: Iterable[str]) -> dict[str, dict[str, str]]:
     or more such words.
     """
     names = set(metrics)
-    found: dict[str, dict[str, str]] = {}
+    by_metric: dict[str, dict[str, str]] = {}
     for name in sorted(names):
         metric, _, last = name.rpartition("/")
         if metric.count("/") >= 1 and LANGUAGE.fullmatch(last) and last not in NO_LANGUAGES:
-            found.setdefault(metric, {})[last] = name
-    return {metric: languages for metric, languages in found.items() if metric in names or len(languages) > 1}
+            by_metric.setdefault(metric, {})[last] = name
+    return {metric: languages for metric, languages in by_metric.items() if metric in names or len(languages) > 1}
 
 
 TARGET = "._target_"
@@ -94,17 +94,17 @@ def shown_config(config: Mapping[str, Any]) -> dict[str, Any]:
     A part that is not registered is shown by the last word of its class. The line goes where the config names the part
     anyway: in `data.name` beside `data._target_`, or in the key itself (`eval.suites.math`).
     """
-    found: dict[str, Any] = {}
+    shown: dict[str, Any] = {}
     for key, value in config.items():
         if not key.endswith(TARGET) or not isinstance(value, str):
-            found[key] = value
+            shown[key] = value
             continue
         place = key.removesuffix(TARGET)
         group = place.rpartition(".")[2]
         slug = _slugs().get((group, value)) or _slugs().get(("", value)) or value.rpartition(".")[2]
         if f"{place}.name" not in config and slug != group:
-            found[place] = slug
-    return found
+            shown[place] = slug
+    return shown
 
 
 @cache

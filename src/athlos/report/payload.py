@@ -125,7 +125,7 @@ def _round(value: float | None) -> float | None:
 
 def _run(record: RunRecord, *, position: Mapping[str, int], blocks: Interned) -> dict[str, Any]:
     status, provenance = record.status, record.provenance
-    found: dict[str, Any] = {
+    run: dict[str, Any] = {
         "name": record.name,
         "study": record.study[:MAX_LABEL],
         "state": record.state[:MAX_LABEL],
@@ -143,7 +143,7 @@ def _run(record: RunRecord, *, position: Mapping[str, int], blocks: Interned) ->
         "provenance": {key: blocks.add(_clipped(value, MAX_TEXT)) for key, value in provenance.items()},
         "command": None if record.is_imported or not record.config else record.command,
     }
-    return found | {key: value for key, value in optional.items() if value}
+    return run | {key: value for key, value in optional.items() if value}
 
 
 def _clipped(value: Any, length: int) -> Any:
@@ -215,14 +215,14 @@ def _add_predictions(
     runs: Sequence[dict[str, Any]], records: Sequence[RunRecord], *, num_predictions: int, notes: list[str]
 ) -> Interned:
     """`predictions` of a run: suite -> {total, rows}; a long text is {"t": position in the texts}."""
-    found = [
+    tables = [
         (run, suite, rows)
         for run, record in zip(runs, records, strict=True)
         for suite, rows in record.predictions.items()
     ]
-    limit = _fitting_rows([rows for _, _, rows in found])
+    limit = _fitting_rows([rows for _, _, rows in tables])
     texts, num_cut_texts, is_cut = Interned(), 0, False
-    for run, suite, predictions in found:
+    for run, suite, predictions in tables:
         rows = []
         for row in predictions.rows[:limit]:
             shown, num_cut = _shown_row(row, texts)
@@ -285,7 +285,7 @@ def _shown_row(row: Mapping[str, Any], texts: Interned) -> tuple[dict[str, Any],
 
 
 def _figures(records: Sequence[RunRecord], *, notes: list[str]) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
+    figures: list[dict[str, Any]] = []
     used, left_out = 0, []
     for run, record in enumerate(records):
         for path in record.figures:
@@ -295,14 +295,14 @@ def _figures(records: Sequence[RunRecord], *, notes: list[str]) -> list[dict[str
                 left_out.append(f"{record.name}/{name}")
                 continue
             used += len(content)
-            found.append({"run": run, "name": name, "data": base64.b64encode(content).decode("ascii")})
+            figures.append({"run": run, "name": name, "data": base64.b64encode(content).decode("ascii")})
     if left_out:
         named = ", ".join(left_out[:5]) + (f" and {len(left_out) - 5} more" if len(left_out) > 5 else "")
         notes.append(
             f"{len(left_out)} figures are not embedded (no PNG, over {MAX_FIGURE_BYTES // 10**6} MB, or over "
             f"{MAX_FIGURES_BYTES // 10**6} MB in all): {named}."
         )
-    return found
+    return figures
 
 
 def _picture(path: Path, *, budget: int) -> bytes | None:

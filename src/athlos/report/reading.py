@@ -145,20 +145,20 @@ def read_run(folder: Path, *, name: str, num_predictions: int = 50, with_curves:
 
 def _config(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
-        found = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader=SafeLoader)
     except (OSError, ValueError, yaml.YAMLError) as error:
         problems.append(f"{CONFIG}: cannot be read: {reason_of(error)}")
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(config, dict):
         problems.append(f"{CONFIG}: holds no mapping")
         return {}
-    return flat(_plain(found))
+    return flat(_plain(config))
 
 
 def _json_object(path: Path, problems: list[str], *, is_needed: bool = True) -> dict[str, Any]:
     """A JSON object; empty, with a problem, when it cannot be read. A missing file is one only where needed."""
     try:
-        found = parse_json(path.read_text(encoding="utf-8"))
+        value = parse_json(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         if is_needed:
             problems.append(f"{path.name}: missing")
@@ -166,10 +166,10 @@ def _json_object(path: Path, problems: list[str], *, is_needed: bool = True) -> 
     except (OSError, ValueError) as error:
         problems.append(f"{path.name}: cannot be read: {reason_of(error)}")
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(value, dict):
         problems.append(f"{path.name}: holds no object")
         return {}
-    return found
+    return value
 
 
 def _plain(value: Any) -> Any:
@@ -210,17 +210,17 @@ def _curves(path: Path, problems: list[str]) -> dict[str, Curve]:
         return {}
     if bad:
         problems.append(f"events/{path.name}: {bad} damaged {'line' if bad == 1 else 'lines'} left out")
-    return {metric: curve_of(found) for metric, found in points.items()}
+    return {metric: curve_of(curve_points) for metric, curve_points in points.items()}
 
 
 def _predictions(folder: Path, problems: list[str], *, limit: int) -> dict[str, Predictions]:
-    found = {}
+    predictions = {}
     for path in sorted(folder.glob("*.jsonl")):
         try:
-            found[printable(path.stem)] = _first_rows(path, problems, limit=limit)
+            predictions[printable(path.stem)] = _first_rows(path, problems, limit=limit)
         except OSError as error:
             problems.append(f"{PREDICTIONS}/{path.name}: cannot be read: {reason_of(error)}")
-    return found
+    return predictions
 
 
 def _first_rows(path: Path, problems: list[str], *, limit: int) -> Predictions:
@@ -246,10 +246,10 @@ def _first_rows(path: Path, problems: list[str], *, limit: int) -> Predictions:
 
 def _figures(folder: Path, problems: list[str]) -> list[Path]:
     """PNG files below `figures/`. Other pictures are named as problems: an SVG may carry a script."""
-    found = []
+    figures = []
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() == ".png":
-            found.append(path)
+            figures.append(path)
         elif path.suffix.lower() in (".svg", ".pdf", ".jpg", ".jpeg", ".gif", ".webp"):
             problems.append(f"{FIGURES}/{shortened(path.relative_to(folder))}: not shown; expected .png")
-    return found
+    return figures

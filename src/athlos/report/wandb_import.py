@@ -105,9 +105,9 @@ def _imported(file: Path, out: Path, *, scratch: Path) -> list[Path]:
     events = events_file(scratch)
     events.parent.mkdir(parents=True)
     with events.open("w", encoding="utf-8") as handle:
-        found = WandbLog(handle)
-        found.read(file)
-    run = found.run
+        wandb_log = WandbLog(handle)
+        wandb_log.read(file)
+    run = wandb_log.run
     # The hash is the same at the next import, and another for a second run of the same id.
     identity = "\0".join([file.stem, file.parent.resolve().name, run.get("run_id", ""), run.get("start_time", "")])
     name = f"{file_name(run.get('display_name') or run.get('run_id') or file.stem)}-{_short_hash(identity)}"
@@ -115,10 +115,10 @@ def _imported(file: Path, out: Path, *, scratch: Path) -> list[Path]:
     if target.exists():
         log.info("%s: a copy of a run that is already imported", one_line(str(file)))
         return []
-    left_out = list(_write_media(scratch, file.parent, found))
-    config = _config(found)
+    left_out = list(_write_media(scratch, file.parent, wandb_log))
+    config = _config(wandb_log)
     write_atomically(scratch / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    metrics = ({} if found.runtime_s is None else {"cost/wall_s": found.runtime_s}) | found.metrics
+    metrics = ({} if wandb_log.runtime_s is None else {"cost/wall_s": wandb_log.runtime_s}) | wandb_log.metrics
     write_atomically(scratch / "metrics.json", printable(to_json(metrics)))
     origin = {
         "from": "wandb",
@@ -126,14 +126,14 @@ def _imported(file: Path, out: Path, *, scratch: Path) -> list[Path]:
         "id": run.get("run_id"),
         "name": run.get("display_name"),
         "notes": run.get("notes"),
-        "damage": found.damage,
-        "skipped_values": dict(found.skipped),
+        "damage": wandb_log.damage,
+        "skipped_values": dict(wandb_log.skipped),
         "left_out": left_out,
     }
     seed = {"seed": config["seed"]} if type(config.get("seed")) is int else {}
-    facts = _machine(file.parent, found) | seed | {"imported": origin}
+    facts = _machine(file.parent, wandb_log) | seed | {"imported": origin}
     write_atomically(scratch / "provenance.json", printable(to_json(facts)))
-    write_atomically(scratch / "status.json", printable(to_json(_status(file, found))))
+    write_atomically(scratch / "status.json", printable(to_json(_status(file, wandb_log))))
     target.parent.mkdir(exist_ok=True)
     scratch.rename(target)
     return [target]
@@ -148,17 +148,17 @@ def _short_hash(text: str) -> str:
     return sha256(text.encode(errors="replace")).hexdigest()[:8]
 
 
-def _config(found: WandbLog) -> dict[str, Any]:
+def _config(log: WandbLog) -> dict[str, Any]:
     """The run's config without secrets. The project is its study where it names none; how else it was filed stands
     under `_wandb`, a name that wandb keeps for itself.
     """
     config: dict[str, Any] = {}
-    for key, value in found.config.items():
+    for key, value in log.config.items():
         is_wrapped = isinstance(value, dict) and "value" in value and value.keys() <= {"desc", "value"}
         if key != "_wandb":  # older programs wrote {"desc": ..., "value": x} for x
             config[printable(key)] = _shown(key, value["value"] if is_wrapped else value)
-    config.setdefault("study", found.run.get("project") or "wandb")
-    filed = {"group": found.run.get("run_group"), "job_type": found.run.get("job_type"), "tags": found.run.get("tags")}
+    config.setdefault("study", log.run.get("project") or "wandb")
+    filed = {"group": log.run.get("run_group"), "job_type": log.run.get("job_type"), "tags": log.run.get("tags")}
     return config | ({"_wandb": known} if (known := {key: value for key, value in filed.items() if value}) else {})
 
 
@@ -174,16 +174,16 @@ def _shown(key: str, value: Any) -> Any:
     return value
 
 
-def _status(file: Path, found: WandbLog) -> dict[str, Any]:
+def _status(file: Path, log: WandbLog) -> dict[str, Any]:
     """The state as far as the log tells: a run without an end is running where it wrote just now, else failed."""
-    last = file.stat().st_mtime if found.last_time is None else found.last_time
-    times = {"start": found.run.get("start_time"), "end": _iso(last), "wall_s": found.runtime_s}
+    last = file.stat().st_mtime if log.last_time is None else log.last_time
+    times = {"start": log.run.get("start_time"), "end": _iso(last), "wall_s": log.runtime_s}
     status = {key: value for key, value in times.items() if value is not None}
-    if found.exit_code == 0:
+    if log.exit_code == 0:
         return status | {"state": "finished"}
-    if found.exit_code is not None:
-        said = f"the program ended with exit code {found.exit_code}"
-        return status | {"state": "failed", "error": "ExitCode", "exit_code": found.exit_code, "message": said}
+    if log.exit_code is not None:
+        said = f"the program ended with exit code {log.exit_code}"
+        return status | {"state": "failed", "error": "ExitCode", "exit_code": log.exit_code, "message": said}
     if abs(time.time() - last) < RUNNING_SECONDS:  # clocks of two machines may differ
         del status["end"]
         return status | {"state": "running", "message": "wandb's file had no end yet when it was imported"}
@@ -197,9 +197,9 @@ def _iso(seconds: float) -> str | None:
     return datetime.fromtimestamp(seconds, tz=UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ") if is_date else None
 
 
-def _machine(run_folder: Path, found: WandbLog) -> dict[str, Any]:
+def _machine(run_folder: Path, log: WandbLog) -> dict[str, Any]:
     """Hardware, packages and commit: facts that name no host and no person."""
-    facts = found.environment
+    facts = log.environment
     memory = int(facts.get("memory", {}).get("total") or 0)  # bytes, which protobuf gives as text
     hardware = {
         "system": facts.get("os", "").partition("-")[0],  # the rest names a kernel, which can name a host
@@ -215,11 +215,11 @@ def _machine(run_folder: Path, found: WandbLog) -> dict[str, Any]:
         packages = []
     versions = dict(packages) | {
         "python": facts.get("python", "").rpartition(" ")[2],
-        "wandb": found.run.get("telemetry", {}).get("cli_version"),
+        "wandb": log.run.get("telemetry", {}).get("cli_version"),
         "cuda": facts.get("cuda_version"),
     }
     return {
-        "commit": (facts.get("git") or found.run.get("git") or {}).get("commit"),
+        "commit": (facts.get("git") or log.run.get("git") or {}).get("commit"),
         "hardware": hardware,
         "versions": {name: version for name, version in versions.items() if version},
     }
@@ -239,10 +239,10 @@ def _kept_file(run_folder: Path, name: Any) -> bytes:
         raise DataError(f"cannot be read: {reason_of(error)}") from error
 
 
-def _write_media(target: Path, run_folder: Path, found: WandbLog) -> Iterator[str]:
+def _write_media(target: Path, run_folder: Path, log: WandbLog) -> Iterator[str]:
     """The last table or pictures of each name; yields, a line each, what is not in the run folder."""
-    for name, description in sorted(found.media.items()):
-        if (number := found.num_media[name]) > 1:
+    for name, description in sorted(log.media.items()):
+        if (number := log.num_media[name]) > 1:
             yield f"{name}: the first {number - 1} of {number}"
         try:
             if description["_type"] == "table-file":

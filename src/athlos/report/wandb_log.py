@@ -159,11 +159,11 @@ def _is_wandb(name: str) -> bool:
 
 def _numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
     """The logged numbers by the names of their curves: a boolean is 0 or 1, one that is not finite is null."""
-    found: dict[str, float | None] = {}
+    numbers: dict[str, float | None] = {}
     for name, value in values.items():
         number = math.nan if isinstance(value, str) and value in NOT_FINITE else None
         if isinstance(value, int | float):
             number = as_number(float(value) if isinstance(value, bool) else value)
         if number is not None and not _is_wandb(name):
-            found[metric_name(name)] = number if math.isfinite(number) else None
-    return found
+            numbers[metric_name(name)] = number if math.isfinite(number) else None
+    return numbers

@@ -41,10 +41,10 @@ class FilesCorpus(Corpus[FilesCorpusConfig]):
         return folder
 
     def files(self) -> list[Path]:
-        found = files_below(self.folder, TEXT_SUFFIXES)
-        if not found:
+        files = files_below(self.folder, TEXT_SUFFIXES)
+        if not files:
             raise DataError(f"corpus.path: no file below it ends in {', '.join(TEXT_SUFFIXES)}", file=self.folder)
-        return found
+        return files
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.folder.resolve()).as_posix()
@@ -74,12 +74,12 @@ def _blocks(path: Path, *, is_markdown: bool) -> Iterator[tuple[str, str]]:
     """(heading above, paragraph) of a text; a paragraph ends at an empty line, in Markdown at a heading too."""
     heading, lines = "", list[str]()
     for _, line in read_lines(path):
-        found = HEADING.match(line) if is_markdown else None
-        if lines and (found or not line.strip()):
+        next_heading = HEADING.match(line) if is_markdown else None
+        if lines and (next_heading or not line.strip()):
             yield heading, "\n".join(lines)
             lines = []
-        if found:
-            heading = found[1]
+        if next_heading:
+            heading = next_heading[1]
         elif line.strip():
             lines.append(line.rstrip())
     if lines:
@@ -138,10 +138,10 @@ class PassagesCorpus(Corpus[PassagesCorpusConfig]):
 
 
 def existing_file(path: str, *, key: str) -> Path:
-    found = Path(path).expanduser()
-    if not found.is_file():
+    file = Path(path).expanduser()
+    if not file.is_file():
         raise ConfigError(f"{key}: '{path}' is not a file")
-    return found
+    return file
 
 
 def passages_of_file(path: Path, *, language: str) -> Iterator[CorpusPassage]:

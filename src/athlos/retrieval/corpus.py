@@ -70,7 +70,7 @@ def content_id(title: str, text: str) -> str:
 def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Files with one of these endings at any depth, sorted by path; none that is hidden or links out of the folder."""
     root = folder.resolve()
-    found = [
+    files = [
         path
         for path in sorted(root.rglob("*"))
         if path.suffix.lower() in suffixes
@@ -78,4 +78,4 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> list[Path]:
         and path.resolve().is_relative_to(root)
         and not any(part.startswith(".") for part in path.relative_to(root).parts)
     ]
-    return found
+    return files

@@ -155,9 +155,9 @@ class ServedEncoder:
                 answer = self.client.embeddings.create(model=self.model, input=batch, encoding_format="float")
             except OpenAIError as error:
                 raise ModelError(f"index.encoder: {self.url}: {error}") from error
-            found = {item.index: item.embedding for item in answer.data}
-            if sorted(found) != list(range(len(batch))):
+            by_place = {item.index: item.embedding for item in answer.data}
+            if sorted(by_place) != list(range(len(batch))):
                 raise ModelError(f"index.encoder: {self.url} sent {len(answer.data)} vectors for {len(batch)} texts")
-            rows += [found[place] for place in range(len(batch))]
+            rows += [by_place[place] for place in range(len(batch))]
         vectors = np.asarray(rows, dtype=np.float32)
         return vectors / np.linalg.norm(vectors, axis=1, keepdims=True) if normalize_embeddings else vectors

@@ -150,13 +150,13 @@ class FuzzyMatcher:
         return self._best(rows, scores, k=k)
 
     def _compare_all(self, queries: Sequence[str], *, k: int) -> list[Ranking]:
-        found, rows = list[Ranking](), np.arange(len(self._memory))
+        rankings, rows = list[Ranking](), np.arange(len(self._memory))
         at_once = max(1, PAIRS_AT_ONCE // len(rows))
         for start in range(0, len(queries), at_once):
             chunk = queries[start : start + at_once]
             scores_QN = process.cdist(chunk, self._memory, scorer=Levenshtein.normalized_similarity, dtype=np.float64)
-            found += [self._best(rows, scores, k=k) for scores in scores_QN]
-        return found
+            rankings += [self._best(rows, scores, k=k) for scores in scores_QN]
+        return rankings
 
     def _best(self, rows: np.ndarray, scores: np.ndarray, *, k: int) -> Ranking:
         if len(rows) > k:

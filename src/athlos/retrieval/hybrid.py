@@ -61,5 +61,8 @@ class HybridIndex:
 
     def search(self, queries: Sequence[str], *, k: int, language: str | None = None) -> list[list[Passage]]:
         depth = max(k, self.config.depth)
-        found = [part.search(queries, k=depth, language=language) for part in self._parts]
-        return [reciprocal_rank_fusion(lists, k=k, constant=self.config.constant) for lists in zip(*found, strict=True)]
+        lists_of_part = [part.search(queries, k=depth, language=language) for part in self._parts]
+        return [
+            reciprocal_rank_fusion(lists, k=k, constant=self.config.constant)
+            for lists in zip(*lists_of_part, strict=True)
+        ]

@@ -95,14 +95,14 @@ class WeightedWords:
         self._analyse, self._counts_repeats, self._most_postings = analyse, counts_repeats, most_postings
 
     def search(self, queries: Sequence[str], *, k: int) -> list[Ranking]:
-        found = []
+        rankings = []
         for start in range(0, len(queries), QUERIES_AT_ONCE):
             scores_QN = self._query_matrix(queries[start : start + QUERIES_AT_ONCE]) @ self._weights_VN
-            found += [
+            rankings += [
                 best_rows(scores_QN.indices[first:end], scores_QN.data[first:end], k=k)
                 for first, end in itertools.pairwise(scores_QN.indptr.tolist())
             ]
-        return found
+        return rankings
 
     def _query_matrix(self, queries: Sequence[str]) -> csr_array:
         """[Q, V]: a one for each word of a query, or for each time it stands there; unknown words are left out."""

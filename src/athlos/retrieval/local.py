@@ -103,9 +103,9 @@ class RowIndex(ABC, Generic[ConfigT]):
         if k < 1:
             raise ConfigError(f"index: got k = {k}, expected an integer >= 1")
         language = self.chosen(language)
-        found = [self._passages(ranking, language) for ranking in self.searcher(language).search(queries, k=k)]
-        self._first_hits.note(queries, found, num_passages=self.store.num_passages(language))
-        return found
+        hits = [self._passages(ranking, language) for ranking in self.searcher(language).search(queries, k=k)]
+        self._first_hits.note(queries, hits, num_passages=self.store.num_passages(language))
+        return hits
 
     def _passages(self, ranking: Ranking, language: str) -> list[Passage]:
         rows, scores = ranking.rows.tolist(), ranking.scores.tolist()
@@ -158,8 +158,8 @@ class FirstHits:
         self._counts = Counter[tuple[str, str]]()
         self._warned = set[tuple[str, str]]()
 
-    def note(self, queries: Sequence[str], found: Sequence[Sequence[Passage]], *, num_passages: int) -> None:
-        for query, passages in zip(queries, found, strict=True):
+    def note(self, queries: Sequence[str], hits: Sequence[Sequence[Passage]], *, num_passages: int) -> None:
+        for query, passages in zip(queries, hits, strict=True):
             if query not in self._queries:
                 self._queries.add(query)
                 self._counts.update((hit.language, hit.identifier) for hit in passages[:1])

@@ -107,7 +107,7 @@ class Collection:
         if not queries:
             return []
         vectors_QD = self._encoder.encode([self._query_prompt + query for query in queries])
-        found = self._client.search(
+        answers = self._client.search(
             self._name,
             data=vectors_QD.tolist(),
             limit=k,
@@ -120,5 +120,5 @@ class Collection:
                 rows=np.array([hit[ROW] for hit in hits], dtype=np.int64),
                 scores=np.array([hit["distance"] for hit in hits], dtype=np.float32),
             )
-            for hits in found
+            for hits in answers
         ]

@@ -42,13 +42,13 @@ class PassageStore:
     def read(self, language: str, rows: Sequence[int]) -> list[CorpusPassage]:
         """The passages of these rows."""
         ends = self._ends[language]
-        found = []
+        passages = []
         with self._path(language, ".jsonl").open("rb") as handle:
             for row in rows:
                 start = int(ends[row - 1]) if row else 0
                 handle.seek(start)
-                found.append(CorpusPassage(language=language, **json.loads(handle.read(int(ends[row]) - start))))
-        return found
+                passages.append(CorpusPassage(language=language, **json.loads(handle.read(int(ends[row]) - start))))
+        return passages
 
     def identifiers(self, language: str) -> list[str]:
         """The ids of the passages of a language, by row."""

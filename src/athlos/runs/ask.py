@@ -88,8 +88,8 @@ def _from_found(module: Any, question: str, *, language: str, context: PartConte
     """The answer from the best passages, traced as a pipeline would trace it, and these passages."""
     assert context.index is not None
     searched = language if len(context.index.languages) > 1 else None
-    (found,) = context.index.search([question], k=NUM_DOCUMENTS, language=searched)
-    documents = [Passage(title=one.title, text=one.text, identifier=one.identifier) for one in found]
+    (hits,) = context.index.search([question], k=NUM_DOCUMENTS, language=searched)
+    documents = [Passage(title=passage.title, text=passage.text, identifier=passage.identifier) for passage in hits]
     record = LongAnswerRecord(
         identifier="question", language=language, question=question, answer="", passages=documents
     )
@@ -98,8 +98,9 @@ def _from_found(module: Any, question: str, *, language: str, context: PartConte
     )
     (prediction,), (request,), (text,) = asked.predictions, asked.requests, asked.answers
     passages = [
-        {"id": one.identifier, "rank": rank, "score": one.score} | ({"title": one.title} if one.title else {})
-        for rank, one in enumerate(found, start=1)
+        {"id": passage.identifier, "rank": rank, "score": passage.score}
+        | ({"title": passage.title} if passage.title else {})
+        for rank, passage in enumerate(hits, start=1)
     ]
     trace: list[dict[str, Any]] = [
         {"purpose": "search", "query": question, "language": searched, "k": NUM_DOCUMENTS, "passages": passages},
@@ -108,7 +109,7 @@ def _from_found(module: Any, question: str, *, language: str, context: PartConte
             "question": question,
             "prompt": request.prompt,
             "reply": text,
-            "read": [one.identifier for one in found],
+            "read": [passage.identifier for passage in hits],
             "num_prompt_tokens": prediction.num_prompt_tokens,
             "num_tokens": prediction.num_tokens,
             "finished": prediction.finished,

@@ -219,11 +219,11 @@ def training_metrics(trained: Sequence[Trained]) -> dict[str, float]:
     everything else the last phase that has it counts.
     """
     metrics: dict[str, float] = {}
-    of_phases = [one.metrics for one in trained]
-    for one, own in zip(trained, of_phases, strict=True):
+    of_phases = [phase.metrics for phase in trained]
+    for phase, own in zip(trained, of_phases, strict=True):
         metrics |= own
         if len(trained) > 1:
-            metrics |= {in_phase(name, one.phase.name): value for name, value in own.items()}
+            metrics |= {in_phase(name, phase.phase.name): value for name, value in own.items()}
     for name in TOTALS:
         metrics[name] = sum(own.get(name, 0.0) for own in of_phases)
     for name in PEAKS:

@@ -189,9 +189,9 @@ class _Execution:
         self.metrics |= chain.training_metrics(trained)
         if self.folder.is_writer:
             self.folder.adopt(trained[-1].product.path / MODEL)
-            for one in trained:
-                for picture in sorted((one.product.path / "figures").glob("*.png")):
-                    name = picture.stem if len(trained) == 1 else f"{one.phase.name}/{picture.stem}"
+            for trained_phase in trained:
+                for picture in sorted((trained_phase.product.path / "figures").glob("*.png")):
+                    name = picture.stem if len(trained) == 1 else f"{trained_phase.phase.name}/{picture.stem}"
                     record.figure(name, self.folder.write_figure(name, picture.read_bytes()))
         return trained, time.monotonic() - begun
 
@@ -201,19 +201,19 @@ class _Execution:
         """Suites on the last weights, on those of phases that ask for it, and what the method measures itself."""
         from athlos.evaluation.evaluate import evaluate, named
 
-        for one in trained[:-1]:
-            if one.phase.is_evaluated:
-                module, _ = self._module(one.start, base=start)
-                self._join(*named(self._suites(module), split="test", suffix=f"@{one.phase.name}"))
+        for trained_phase in trained[:-1]:
+            if trained_phase.phase.is_evaluated:
+                module, _ = self._module(trained_phase.start, base=start)
+                self._join(*named(self._suites(module), split="test", suffix=f"@{trained_phase.phase.name}"))
         module, loaded = self._module(trained[-1].start if trained else start, base=start)
         assert module.data is not None
         results = self._suites(module)
         self._join(*named(results, split="test"))
         for suffix, variant in module.variants():
-            found = evaluate(
+            evaluated = evaluate(
                 self.run, variant, module.data, split=module.data.test_split, progress=self._watcher().suite_starts
             )
-            self._join(*named(found, split="test", suffix=suffix))
+            self._join(*named(evaluated, split="test", suffix=suffix))
         measured, figures = module.measurements()
         self.metrics |= measured
         for title, picture in figures.items() if self.folder.is_writer else ():
@@ -310,7 +310,12 @@ class _Execution:
                 "splits": {split: module.data.source.fingerprint(split) for split in sorted(filter(None, splits))},
             },
             "phases": [
-                {"name": one.phase.name, "key": one.product.key, "steps": one.phase.run.num_steps} for one in trained
+                {
+                    "name": trained_phase.phase.name,
+                    "key": trained_phase.product.key,
+                    "steps": trained_phase.phase.run.num_steps,
+                }
+                for trained_phase in trained
             ],
             "stages": [
                 {"name": product.name, "key": product.key, "reused": product.reused, "seconds": product.seconds}

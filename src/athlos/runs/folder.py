@@ -53,11 +53,11 @@ def to_json(value: Any) -> str:
 
 def flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested mappings as one level with dotted keys."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for key, value in node.items():
         inner = flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-        found.update(inner)
-    return found
+        values.update(inner)
+    return values
 
 
 class RunFolder:
@@ -257,13 +257,13 @@ class RunFolder:
     def _read(self, name: str) -> dict[str, Any]:
         """A JSON file of the record; empty when it is missing."""
         try:
-            found = json.loads((self.path / name).read_text(encoding="utf-8"))
+            content = json.loads((self.path / name).read_text(encoding="utf-8"))
         except FileNotFoundError:
             return {}
         except (OSError, ValueError) as error:
             raise ConfigError(f"run_dir: {self.path / name} cannot be read: {error}") from error
-        assert isinstance(found, dict)
-        return found
+        assert isinstance(content, dict)
+        return content
 
 
 def now() -> str:

@@ -71,7 +71,7 @@ def pairs_of_file(path: Path) -> list[LabelledPair]:
 
     Raises `DataError` with file, line and field.
     """
-    found = []
+    pairs = []
     for number, line in read_lines(path):
         if not line.strip():
             continue
@@ -82,18 +82,18 @@ def pairs_of_file(path: Path) -> list[LabelledPair]:
         label = row.get("label")
         if label not in (None, 0, 1):
             raise DataError(f"got {label!r}, expected true or false", file=path, line=number, field="label")
-        found.append(
+        pairs.append(
             LabelledPair(pair=Pair(premise, hypothesis), label=None if label is None else bool(label), row=row)
         )
-    if not found:
+    if not pairs:
         raise DataError("no pairs in it", file=path)
-    return found
+    return pairs
 
 
 def pairs_of_data(run: RunConfig) -> list[LabelledPair]:
     """The claims of the run's test split that people judged, each with its evidence."""
     source, split = build_source(run), test_split(run.data)
-    found = [
+    pairs = [
         LabelledPair(
             pair=Pair("\n".join(claim.evidence), claim.text),
             label=claim.is_supported,
@@ -104,9 +104,9 @@ def pairs_of_data(run: RunConfig) -> list[LabelledPair]:
         for number, claim in enumerate(record.claims, start=1)
         if claim.is_supported is not None
     ]
-    if not found:
+    if not pairs:
         raise DataError(f"data={run.data.name}: split '{split}' has no claims that people judged; name a FILE of pairs")
-    return found
+    return pairs
 
 
 def some_of(pairs: Sequence[LabelledPair], *, most: int) -> list[LabelledPair]:

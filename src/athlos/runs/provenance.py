@@ -58,13 +58,13 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that numbers depend on."""
-    found = {"python": platform.python_version()}
+    versions_of = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions_of[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions_of
 
 
 def hardware() -> dict[str, Any]:

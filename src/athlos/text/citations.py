@@ -163,11 +163,11 @@ def renumbered(answer: str, numbers: Mapping[int, int]) -> str:
     Raises `DataError` for a citation that has no new number.
     """
 
-    def other(found: re.Match[str]) -> str:
-        number = _number(found.group(1))
+    def other(match: re.Match[str]) -> str:
+        number = _number(match.group(1))
         if number not in numbers:
             known = ", ".join(map(str, numbers)) or "none"
-            raise DataError(f"got [{found.group(1)}], expected one of {known}", field="citation")
+            raise DataError(f"got [{match.group(1)}], expected one of {known}", field="citation")
         return f"[{numbers[number]}"
 
     return _NUMBER.sub(other, _written_out(answer, num_documents=max(numbers, default=0))[0])
@@ -193,15 +193,15 @@ def _written_out(text: str, *, num_documents: int) -> tuple[str, int]:
     """
     num_changed = 0
 
-    def out(found: re.Match[str]) -> str:
+    def out(match: re.Match[str]) -> str:
         nonlocal num_changed
         numbers: list[int] = []
-        for part in _PART.finditer(found.group(1)):
+        for part in _PART.finditer(match.group(1)):
             first, last = _number(part.group(1)), _number(part.group(2) or part.group(1))
             is_range = first <= last <= num_documents and last - first < MAX_RANGE
             numbers += range(first, last + 1) if is_range else dict.fromkeys((first, last))
         written = "".join(f"[{number}]" for number in numbers)
-        num_changed += written != found.group()
+        num_changed += written != match.group()
         return written
 
     return _GROUP.sub(out, text), num_changed
@@ -209,8 +209,8 @@ def _written_out(text: str, *, num_documents: int) -> tuple[str, int]:
 
 def _front(piece: str) -> str:
     """The citations that a piece begins with."""
-    found = _AT_FRONT.match(piece)
-    return found.group() if found else ""
+    match = _AT_FRONT.match(piece)
+    return match.group() if match else ""
 
 
 def _at_their_sentences(pieces: list[str]) -> tuple[list[tuple[str, list[int]]], int]:

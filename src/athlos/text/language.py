@@ -133,8 +133,8 @@ class LinguaDetector:
         self.id = f"lingua-{version('lingua-language-detector')}:{'+'.join(chosen)}"
 
     def detect(self, text: str) -> str | None:
-        found = self._detector.detect_language_of(text)
-        return None if found is None else base_language(found.iso_code_639_1.name)
+        detected = self._detector.detect_language_of(text)
+        return None if detected is None else base_language(detected.iso_code_639_1.name)
 
 
 class Py3LangidDetector:

@@ -23,7 +23,7 @@ def number_word_places(text: str, value: int, language: str) -> list[int]:
     pattern = _pattern(value, "ja" if language == "zh" else language)
     if pattern is None:
         return []
-    return [found.start() for found in pattern.finditer(text.translate(_CHINESE) if language == "zh" else text)]
+    return [match.start() for match in pattern.finditer(text.translate(_CHINESE) if language == "zh" else text)]
 
 
 @lru_cache(maxsize=4096)

@@ -93,13 +93,13 @@ def _cut(text: str, ends: list[int]) -> list[str]:
 def _equal_places(text: str, spans: list[tuple[int, int]]) -> list[int]:
     """Up to `NUM_PARTS` - 1 places of equal distance, each moved on to the next one that may be cut."""
     has_spaces = any(character.isspace() for character in text.strip())
-    found: list[int] = []
+    places: list[int] = []
     for part in range(1, NUM_PARTS):
-        place = max(part * len(text) // NUM_PARTS, found[-1] if found else 1)
+        place = max(part * len(text) // NUM_PARTS, places[-1] if places else 1)
         while place < len(text) and (
             _inside(place, spans) or _is_mark(text[place]) or (has_spaces and not text[place - 1].isspace())
         ):
             place += 1
-        if place < len(text) and (not found or place > found[-1]):
-            found.append(place)
-    return found
+        if place < len(text) and (not places or place > places[-1]):
+            places.append(place)
+    return places

@@ -115,9 +115,9 @@ def save_weights(weights: dict[str, Tensor], path: Path) -> None:
 
 def trained_weights(module: nn.Module) -> dict[str, Tensor]:
     """The parameters that train, by name, whole: sharded ones are gathered, so every process must call this."""
-    found = {}
+    weights = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
         if parameter.requires_grad:
             data = parameter.detach()
-            found[name] = data.full_tensor() if isinstance(data, DTensor) else data
-    return found
+            weights[name] = data.full_tensor() if isinstance(data, DTensor) else data
+    return weights

@@ -59,7 +59,7 @@ def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
         return []
     except OSError as error:
         raise DataError(error.strerror or str(error), file=path) from error
-    found = []
+    records = []
     for number, line in enumerate(lines, start=1):
         if not line.endswith(b"\n"):
             break
@@ -68,8 +68,8 @@ def _records(path: Path) -> list[tuple[bytes, dict[str, Any]]]:
             int(record["step"])
         except (ValueError, TypeError, KeyError) as error:
             raise DataError("not a record of a curve", file=path, line=number) from error
-        found.append((line, {key: math.nan if value is None else value for key, value in record.items()}))
-    return found
+        records.append((line, {key: math.nan if value is None else value for key, value in record.items()}))
+    return records
 
 
 def _cannot_write(path: Path, error: OSError) -> TrainingError:

@@ -356,7 +356,7 @@ def test_plural_forms_follow_the_header(tmp_path: Path) -> None:
 
 
 def test_equal_plural_pairs_are_given_once() -> None:
-    assert plural_pairs("sheep", "sheep", {0: "Schaf", 1: "Schafe", 2: "Schafe"}, one=0) == [
+    assert plural_pairs("sheep", "sheep", {0: "Schaf", 1: "Schafe", 2: "Schafe"}, singular_index=0) == [
         ("sheep", "Schaf"),
         ("sheep", "Schafe"),
     ]

@@ -214,7 +214,7 @@ class AlignmentSource(Source[AlignmentConfig]):
         )
 
     def _msvamp(self, languages: list[str] | None = None) -> MsvampSource:
-        chosen = languages or [one for one in self.config.languages if one in MsvampSource.accepted]
+        chosen = languages or [language for language in self.config.languages if language in MsvampSource.accepted]
         return MsvampSource(self._config(MsvampConfig, "msvamp", self.config.folders.msvamp, languages=chosen))
 
     def _mgsm(self, languages: list[str] | None = None) -> MgsmSource:

@@ -70,10 +70,10 @@ class ClapNqSource(Source[ClapNqConfig]):
 
 
 def _record(row: Row) -> LongAnswerRecord:
-    given = [_annotation(output) for output in row.children("output")]
-    if not given:
+    annotations = [_annotation(output) for output in row.children("output")]
+    if not annotations:
         raise row.error("empty; expected one annotation or more", field="output")
-    outputs = [output for output in given if not output["skip"]]
+    outputs = [output for output in annotations if not output["skip"]]
     if not outputs:
         # Not the same as unanswerable: there an annotator looked and left the answer empty.
         raise row.error("every annotator skipped the question", field="output")

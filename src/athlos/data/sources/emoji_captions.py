@@ -93,8 +93,8 @@ def load_images(path: Path) -> "np.ndarray":
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
         raise DataError(f"not a NumPy archive: {error}", file=path) from error
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
-        found = f"{images.dtype} {list(images.shape)}"
-        raise DataError(f"expected uint8 [number, height, width, 3], got {found}", file=path, field=IMAGES_KEY)
+        got = f"{images.dtype} {list(images.shape)}"
+        raise DataError(f"expected uint8 [number, height, width, 3], got {got}", file=path, field=IMAGES_KEY)
     return images
 
 

@@ -108,7 +108,7 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
                 if len(chosen) == own.num_options:
                     break
                 if all(
-                    other.captions[x].casefold() not in {one.captions[x].casefold() for one in chosen}
+                    other.captions[x].casefold() not in {record.captions[x].casefold() for record in chosen}
                     for x in languages
                 ):
                     chosen.append(other)
@@ -120,7 +120,7 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
                 identifier=record.identifier,
                 pixels=record.pixels,
                 questions=questions,
-                options={language: [one.captions[language] for one in chosen] for language in languages},
+                options={language: [option.captions[language] for option in chosen] for language in languages},
                 answer_index=chosen.index(record),
                 kind=record.group,
             )
@@ -133,7 +133,7 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
         """Pictures with a caption in every language that is not the reference's own, excluded groups left out."""
         own = self.config
         languages = dict.fromkeys((*own.languages, *own.shares))
-        found, seen = [], set()
+        usable, seen = [], set()
         for record in self._captions.read_all():
             if isinstance(record, DataError):
                 self.bad(record)
@@ -147,8 +147,8 @@ class EmojiQuestionsSource(PictureQuestionSource[EmojiQuestionsConfig]):
             if any(record.captions[x].casefold() == reference for x in languages if x != own.reference):
                 continue
             seen.add(key)
-            found.append(record)
-        return found
+            usable.append(record)
+        return usable
 
     def _split_of(self, record: CaptionRecord) -> str:
         stem = label_stem(record.captions[self.config.reference])

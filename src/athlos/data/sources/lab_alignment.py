@@ -87,7 +87,7 @@ class LabAlignmentSource(GeneratedSource[LabAlignmentConfig]):
         kinds = [kind for kind in ("question", "answer") if self.config.pairs.value in (kind, "both")]
         for index in range(self.config.num_pairs):
             item = sums.item("train", index)
-            own, target = (render(item, self.world.languages[one]) for one in (code, self.first))
+            own, target = (render(item, self.world.languages[language]) for language in (code, self.first))
             for kind in kinds:
                 part = ("question", "answer").index(kind)
                 yield self._segment(f"{kind}-{item.id}-{code}", code, own[part], target[part], item=item.id)
@@ -130,7 +130,7 @@ class LabAlignmentSource(GeneratedSource[LabAlignmentConfig]):
         for sums in self._by_steps():
             for index in range(self.config.num_probes):
                 item = sums.item("test", index)
-                own, target = (render(item, self.world.languages[one])[0] for one in (code, self.first))
+                own, target = (render(item, self.world.languages[language])[0] for language in (code, self.first))
                 identifier = f"segment-{item.difficulty}-{item.id}-{code}"
                 yield self._segment(identifier, code, own, target, item=f"{item.difficulty}-{item.id}")
 

@@ -92,7 +92,7 @@ class LabCasesSource(Source[LabCasesConfig]):
         for number, truth in zip(range(self._size(split)), itertools.cycle(truths), strict=False):
             evidence = tuple(Evidence)[number % len(Evidence)]
             cases = (self._case(place, evidence, tuple(Truth)[truth]) for place in places)
-            record = next(one for one in map(self._record, cases) if _is_of(one, split))
+            record = next(candidate for candidate in map(self._record, cases) if _is_of(candidate, split))
             record.identifier = f"{split}-{number}"
             yield record
 

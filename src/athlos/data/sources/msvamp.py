@@ -39,10 +39,10 @@ class MsvampSource(LanguageSource[MsvampConfig]):
 
     def parse(self, row: Row, language: str) -> MathRecord:
         response = str(row.need("response", (str, int, float))).strip()
-        found = ANSWER.fullmatch(response)
-        if not found:
+        match = ANSWER.fullmatch(response)
+        if not match:
             raise row.error(f"got '{response}', expected a number", field="response")
-        whole, fraction = found.groups()
+        whole, fraction = match.groups()
         question = row.need("m_query", str)
         return MathRecord(
             identifier=f"{language}-{row.index}",

@@ -45,7 +45,7 @@ class NextLineSource(SplitSource[NextLineConfig]):
                     yield line
                     before = []  # the line after it does not follow the lines before it
                     continue
-                context = "".join(f"{one}\n" for one in before)
+                context = "".join(f"{line}\n" for line in before)
                 if before or not self.config.context_lines:
                     yield ContinuationRecord(
                         identifier=f"{path.name}:{number}", language=self.config.language, context=context, text=line

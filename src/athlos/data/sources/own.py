@@ -97,9 +97,9 @@ class OwnConfig(DataConfig):
     @property
     def columns(self) -> dict[str, str]:
         """Column of each field that is given one; segments are fields by their language."""
-        given = {name: column for name, column in vars(self.fields).items() if column is not None}
+        named = {name: column for name, column in vars(self.fields).items() if column is not None}
         codes = dict(zip(("source", "target"), self.languages or (), strict=False))
-        return {codes.get(name, name): column for name, column in given.items()}
+        return {codes.get(name, name): column for name, column in named.items()}
 
 
 class OwnSource(Source[OwnConfig]):
@@ -162,12 +162,12 @@ class OwnSource(Source[OwnConfig]):
         from datasets.data_files import DataFilesPatternsDict, EmptyDatasetError, get_data_patterns
 
         try:
-            found = DataFilesPatternsDict.from_patterns(get_data_patterns(str(folder))).resolve(str(folder))
+            patterns = DataFilesPatternsDict.from_patterns(get_data_patterns(str(folder))).resolve(str(folder))
         except EmptyDatasetError:
-            found = {}
+            patterns = {}
         splits = {
             str(split): sorted({self._inside(Path(name)) for name in names if Path(name).suffix in EXTENSIONS})
-            for split, names in found.items()
+            for split, names in patterns.items()
         }
         splits = {split: files for split, files in splits.items() if files}
         if not splits:

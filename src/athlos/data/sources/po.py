@@ -58,8 +58,10 @@ class PoSource(ParallelSource[PoConfig]):
         name = f"{self.relative_name(path)}:{entry.linenum}"
         try:
             if entry.msgid_plural:
-                one = index_for_one(catalog.metadata.get("Plural-Forms", ""), path)
-                pairs = plural_pairs(entry.msgid, entry.msgid_plural, entry.msgstr_plural, one=one)
+                singular_index = index_for_one(catalog.metadata.get("Plural-Forms", ""), path)
+                pairs = plural_pairs(
+                    entry.msgid, entry.msgid_plural, entry.msgstr_plural, singular_index=singular_index
+                )
             for place, (source, target) in enumerate(pairs):
                 yield self.parallel_record(
                     f"{name}:{place}" if entry.msgid_plural else name,
@@ -88,8 +90,8 @@ def parse_po(path: Path) -> "POFile":
         if error.errno is not None:
             raise DataError(error.strerror or str(error), file=path) from error
         # polib reports bad syntax as an OSError without a number, and the line in its text only.
-        found = re.search(r"\(line (\d+)\)(?:: (.*))?", str(error), re.S)
-        line, reason = (int(found[1]), found[2]) if found else (None, str(error))
+        match = re.search(r"\(line (\d+)\)(?:: (.*))?", str(error), re.S)
+        line, reason = (int(match[1]), match[2]) if match else (None, str(error))
         raise DataError(f"not a .po file: {reason or 'unexpected text'}", file=path, line=line) from error
 
 
@@ -109,17 +111,17 @@ def index_for_one(plural_forms: str, path: Path) -> int:
     """
     if not plural_forms:
         return 0
-    found = re.search(r"plural\s*=\s*([^;]+)", plural_forms)
+    match = re.search(r"plural\s*=\s*([^;]+)", plural_forms)
     try:
-        return gettext.c2py(found[1])(1) if found else 0
+        return gettext.c2py(match[1])(1) if match else 0
     except (ValueError, ZeroDivisionError) as error:
         raise DataError(f"got '{plural_forms}': {error}", file=path, field="Plural-Forms") from error
 
 
-def plural_pairs(singular: str, plural: str, forms: dict[int, str], *, one: int) -> list[tuple[str, str]]:
+def plural_pairs(singular: str, plural: str, forms: dict[int, str], *, singular_index: int) -> list[tuple[str, str]]:
     """Pairs of an entry with plural forms; equal pairs are given once."""
-    others = [text for index, text in sorted(forms.items()) if index != one]
-    pairs = [(singular, forms[one])] if one in forms else []
+    others = [text for index, text in sorted(forms.items()) if index != singular_index]
+    pairs = [(singular, forms[singular_index])] if singular_index in forms else []
     pairs += [(plural, text) for text in others or forms.values()]
     return list(dict.fromkeys(pairs))
 

@@ -65,8 +65,8 @@ def squad_record(row: Row, *, language: str, identifier: str) -> QuestionRecord:
     for answer in () if is_impossible else row.children("answers"):
         text, start = answer.need("text", str), answer.need("answer_start", int)
         if not text or start < 0 or not context.startswith(text, start):
-            found = context[max(start, 0) : max(start, 0) + len(text)]
-            raise answer.error(f"the context has '{found}' at {start}, the answer is '{text}'", field="answer_start")
+            at_start = context[max(start, 0) : max(start, 0) + len(text)]
+            raise answer.error(f"the context has '{at_start}' at {start}, the answer is '{text}'", field="answer_start")
         starts.setdefault(text, start)
     if not starts and not is_impossible:
         raise row.error("empty, but the question is not marked 'is_impossible'", field="answers")

@@ -170,7 +170,7 @@ class WorldChainsSource(Source[WorldChainsConfig]):
 
     def _passages(self, code: str) -> dict[str, Passage]:
         """Country -> what the table says of it, for countries that it says something of."""
-        found = {}
+        passages = {}
         for country in self.table.records:
             told = [
                 self.exact.statement(Asked(relation, country), self.table.facts[country, relation], language=code)
@@ -180,8 +180,8 @@ class WorldChainsSource(Source[WorldChainsConfig]):
             if told:
                 title = self.exact.name(country, code)
                 text = "\n".join(told)
-                found[country] = Passage(title=title, text=text, sentences=told, identifier=country)
-        return found
+                passages[country] = Passage(title=title, text=text, sentences=told, identifier=country)
+        return passages
 
     @cached_property
     def chains(self) -> dict[str, list[Chain]]:

@@ -153,9 +153,9 @@ class WorldQuestionsSource(Source[WorldQuestionsConfig]):
         """Whether two countries are neighbours: with even chances one that is, where there is one."""
         rng = random.Random(f"world_questions:{BORDER}:{country.identifier}")
         near = country.relations["borders"]
-        others = [one.identifier for one in self.countries if one.identifier not in (country.identifier, *near)]
+        others = [other.identifier for other in self.countries if other.identifier not in (country.identifier, *near)]
         is_near = bool(near) and rng.random() < 0.5
-        names = {one.identifier: one.names["en"] for one in self.countries}
+        names = {other.identifier: other.names["en"] for other in self.countries}
         name, other = names[country.identifier], names[rng.choice(near if is_near else others)]
         borders = "borders" if is_near else "does not border"
         return self._record(

@@ -172,9 +172,9 @@ def token_scores(logits_NV: Tensor, targets_N: Tensor) -> dict[str, np.ndarray]:
     if vocab_size <= MAX_SORTED:
         mass_NV = probs_NV.sort(-1, descending=True).values.cumsum(-1)
         scores |= {f"topp/{p}": ((mass_NV < p).sum(-1) + 1).float() for p in TOP_PS}
-    found = {name: values.double().cpu().numpy() for name, values in scores.items()}
-    found["log_probs"] = (log_probs_NV if vocab_size <= MAX_KEPT else log_probs_NV[:, :0]).double().cpu().numpy()
-    return found
+    arrays = {name: values.double().cpu().numpy() for name, values in scores.items()}
+    arrays["log_probs"] = (log_probs_NV if vocab_size <= MAX_KEPT else log_probs_NV[:, :0]).double().cpu().numpy()
+    return arrays
 
 
 def truth_of(record: Record, tokenizer: Any) -> np.ndarray | None:
@@ -183,12 +183,12 @@ def truth_of(record: Record, tokenizer: Any) -> np.ndarray | None:
         return None
     pieces: Sequence[str] = record.meta["symbols"]
     ids = [tokenizer.encode(piece, add_special_tokens=False) if piece else [tokenizer.eos_token_id] for piece in pieces]
-    if any(len(one) != 1 for one in ids):
+    if any(len(tokens) != 1 for tokens in ids):
         raise ConfigError("eval.suites: completions needs one token a symbol; set model.tokenizer.kind=byte")
     probs = np.zeros((len(record.meta["next_probs"]), len(tokenizer)))
     known = np.asarray(record.meta["next_probs"])
     # Symbols that an answer never has (topics) have probability 0 in the truth's own columns.
-    probs[:, [one[0] for one in ids]] = known
+    probs[:, [tokens[0] for tokens in ids]] = known
     return probs
 
 

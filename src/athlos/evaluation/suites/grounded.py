@@ -89,7 +89,7 @@ class GroundedSuite:
             passages = answerer.documents(asked.predictions)
         read = [self._read(*item) for item in zip(asked.records, asked.answers, passages, strict=True)]
         judge = evaluation_judge(self.run)
-        answers, documents = [one.answer for one in read], [one.documents for one in read]
+        answers, documents = [reading.answer for reading in read], [reading.documents for reading in read]
         supports = cited_support(judge.judge, answers, documents, threshold=judge.threshold)
         joint = joint_scores(judge.judge, answers, documents)
         judged = self._judged(read, supports, joint, judge)
@@ -97,8 +97,8 @@ class GroundedSuite:
         splitter, by = splitter_named(self.config.splitter).name, self.config.by or "language"
         result = SuiteResult(
             predictions=asked.rows(
-                [one.reference for one in read],
-                **{"class": [one.kind.value for one in read]},
+                [reading.reference for reading in read],
+                **{"class": [reading.kind.value for reading in read]},
                 sentences=[_sentences(*of_answer, judge) for of_answer in zip(supports, joint, strict=True)],
                 **judged,
                 **plain,
@@ -153,17 +153,17 @@ class GroundedSuite:
         by_answer = [citation_scores(of_answer) for of_answer in supports]
         scores = {
             "faith": [
-                faithfulness(of_answer, one.kind, threshold=judge.threshold)
-                for one, of_answer in zip(read, joint, strict=True)
+                faithfulness(of_answer, reading.kind, threshold=judge.threshold)
+                for reading, of_answer in zip(read, joint, strict=True)
             ],
             **{name: [of_answer[name] for of_answer in by_answer] for name in by_answer[0]},
         }
         claims = [
-            [claim.text for claim in one.record.claims] if isinstance(one.record, LongAnswerRecord) else []
-            for one in read
+            [claim.text for claim in reading.record.claims] if isinstance(reading.record, LongAnswerRecord) else []
+            for reading in read
         ]
         if any(claims):
-            texts = [one.text for one in read]
+            texts = [reading.text for reading in read]
             scores["claim_recall"] = claim_recall(judge.judge, texts, claims, threshold=judge.threshold)
         return scores
 
@@ -191,27 +191,32 @@ def _sentences(
 
 def _plain(read: Sequence[Read], asked: Asked[Any]) -> dict[str, list[float]]:
     """What needs no judge: short answers, form, and counts of citations."""
-    shapes = [shape(one.answer, one.documents, one.reference, language=one.record.language) for one in read]
+    shapes = [
+        shape(reading.answer, reading.documents, reading.reference, language=reading.record.language)
+        for reading in read
+    ]
     scores = {name: [of_answer[name] for of_answer in shapes] for name in shapes[0]}
-    if any(one.short_answers for one in read):
+    if any(reading.short_answers for reading in read):
         for name, measure in (("correct", em_recall), ("str_hit", str_hit)):
-            scores[name] = [measure(one.text, one.short_answers, language=one.record.language) for one in read]
-    if any(isinstance(one.record, QuestionRecord) and one.record.answers for one in read):
-        scores["em"] = [_em(one) for one in read]
+            scores[name] = [
+                measure(reading.text, reading.short_answers, language=reading.record.language) for reading in read
+            ]
+    if any(isinstance(reading.record, QuestionRecord) and reading.record.answers for reading in read):
+        scores["em"] = [_em(reading) for reading in read]
     for name in read[0].answer.counts:
-        scores[f"cite_{name}"] = [float(one.answer.counts[name]) for one in read]
-    scores["refusal_rate"] = [float(one.kind is AnswerClass.refused) for one in read]
-    scores["empty_rate"] = [float(one.kind is AnswerClass.empty) for one in read]
+        scores[f"cite_{name}"] = [float(reading.answer.counts[name]) for reading in read]
+    scores["refusal_rate"] = [float(reading.kind is AnswerClass.refused) for reading in read]
+    scores["empty_rate"] = [float(reading.kind is AnswerClass.empty) for reading in read]
     scores["runaway_rate"] = asked.runaway
     return scores
 
 
-def _em(one: Read) -> float:
-    record = one.record
+def _em(reading: Read) -> float:
+    record = reading.record
     if not isinstance(record, QuestionRecord) or not record.answers:
         return math.nan
     normaliser = default_normaliser(record.language)
-    return exact_match(one.text, record.answers, language=record.language, normaliser=normaliser)
+    return exact_match(reading.text, record.answers, language=record.language, normaliser=normaliser)
 
 
 def _check_apart(records: Sequence[Record], shots_pool: Sequence[Record]) -> None:

@@ -58,7 +58,7 @@ class MarginSuite:
             candidates = [record.answer, *near_numbers(int(record.answer), seed=record.identifier)]
             prompt = prompts.build_prompt(record, shots=(), style=STYLE)
             space = prompts.completion(record, STYLE).removesuffix(record.answer)
-            scores_C = log_likelihoods(model, tokenizer, prompt, [space + one for one in candidates])
+            scores_C = log_likelihoods(model, tokenizer, prompt, [space + candidate for candidate in candidates])
             return {
                 "id": record.identifier,
                 "language": record.language,
@@ -89,8 +89,8 @@ def near_numbers(answer: int, *, seed: str) -> list[str]:
     """Other numbers of as many digits where there are enough, the same in every run."""
     reach = max(FARTHEST, abs(answer) // 10)
     near = [answer + step for step in range(-reach, reach + 1) if step and (answer + step >= 0 or answer < 0)]
-    alike = [number for number in near if len(str(number)) == len(str(answer))]
-    pool = alike if len(alike) >= NUM_OTHERS else near
+    of_same_length = [number for number in near if len(str(number)) == len(str(answer))]
+    pool = of_same_length if len(of_same_length) >= NUM_OTHERS else near
     return [str(number) for number in random.Random(seed.split("-")[-1]).sample(pool, NUM_OTHERS)]
 
 

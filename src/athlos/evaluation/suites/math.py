@@ -41,10 +41,10 @@ class MathSuite:
             progress=progress,
             samples=self.config.samples,
         )
-        found = [extract_answer(answer) for answer in asked.answers]
+        extracted = [extract_answer(answer) for answer in asked.answers]
         golds = [record.answer for record in asked.records]
         judge = detector(self.config.language_detector, asked.languages)
-        acc = [float(answers_equal(one, gold)) for one, gold in zip(found, golds, strict=True)]
+        acc = [float(answers_equal(number, gold)) for number, gold in zip(extracted, golds, strict=True)]
         lc = [
             float(language_consistent(answer, language, judge))
             for answer, language in zip(asked.answers, asked.languages, strict=True)
@@ -52,12 +52,12 @@ class MathSuite:
         values = {
             "acc": acc,
             "lc": lc,
-            "lc_acc": [one * other for one, other in zip(acc, lc, strict=True)],
+            "lc_acc": [is_right * other for is_right, other in zip(acc, lc, strict=True)],
             "runaway_rate": asked.runaway,
             "answer_tokens": asked.num_tokens,
         }
         result = SuiteResult(
-            predictions=asked.rows(golds, extracted=found, acc=acc, lc=lc),
+            predictions=asked.rows(golds, extracted=extracted, acc=acc, lc=lc),
             signatures={**asked.signatures, "language_detector": judge.id},
         )
         items = asked.records[:: self.config.samples]
@@ -99,19 +99,19 @@ def _over_parts(name: str, values: Sequence[float], items: Sequence[MathRecord])
     rows: Mapping[str, list[tuple[float, MathRecord]]] = {record.language: [] for record in items}
     for value, record in zip(values, items, strict=True):
         rows[record.language].append((value, record))
-    found: dict[str, float] = {}
+    metrics: dict[str, float] = {}
     if len({record.meta.get("source") for record in items}) > 1:
         means = [
-            mean_of_parts([value for value, _ in one], [str(record.meta.get("source")) for _, record in one])
-            for one in rows.values()
+            mean_of_parts([value for value, _ in group], [str(record.meta.get("source")) for _, record in group])
+            for group in rows.values()
         ]
-        found[f"{name}_macro"] = float(np.mean(means))
+        metrics[f"{name}_macro"] = float(np.mean(means))
     if items and {record.meta.get("level") for record in items} == set(POLYMATH_WEIGHTS):
         scores = []
-        for one in rows.values():
+        for group in rows.values():
             by_level: dict[str, list[float]] = {}
-            for value, record in one:
+            for value, record in group:
                 by_level.setdefault(record.meta["level"], []).append(value)
             scores.append(polymath_score({level: float(np.mean(some)) for level, some in by_level.items()}))
-        found[f"{name}_weighted"] = float(np.mean(scores))
-    return found
+        metrics[f"{name}_weighted"] = float(np.mean(scores))
+    return metrics

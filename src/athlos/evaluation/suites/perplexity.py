@@ -4,8 +4,8 @@ All records are joined into one stream in order; `limit_tokens` cuts it. A windo
 `stride`, and each token is scored exactly once, in the first window that holds it with a token before it; so
 `stride = max_length` moves by one token less. Where the tokenizer puts a begin-of-sequence token before a text (Llama,
 Gemma), each window starts with it and the first token of the stream is scored too. `ppl = exp(sum of nll / scored
-tokens)`; `bits_per_byte` compares models with different tokenizers. `unigram_nll` is what the frequencies of the stream's
-own tokens give, in nats a token: a model near it has learned nothing from context.
+tokens)`; `bits_per_byte` compares models with different tokenizers. `unigram_nll` is what the frequencies of the
+stream's own tokens give, in nats a token: a model near it has learned nothing from context.
 
 B batch, T window.
 """

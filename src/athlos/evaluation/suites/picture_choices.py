@@ -47,9 +47,9 @@ class PictureChoiceSuite:
     ) -> SuiteResult:
         items = [record for record in records if isinstance(record, ChoiceRecord)]
         if not items or not is_vision_language(causal_model(answerer.model)):
-            found = "no such questions" if not items else f"{self.run.model.name}, which sees no pictures"
+            got = "no such questions" if not items else f"{self.run.model.name}, which sees no pictures"
             raise ConfigError(
-                f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {found}"
+                f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {got}"
             )
         answers: dict[int, tuple[Reply, list[str]]] = {}
         for of_picture in in_shares(_by_picture(items), partial(self._answers, answerer, items, progress=progress)):
@@ -99,9 +99,9 @@ class PictureChoiceSuite:
         groups: dict[int, list[int]] = {}
         for place, prompt in enumerate(prompts):
             groups.setdefault(len(prompt.answers), []).append(place)
-        found: dict[int, Reply] = {}
+        replies_by_place: dict[int, Reply] = {}
         for places in groups.values():
-            start = len(found)
+            start = len(replies_by_place)
             answered = replies(
                 answerer.model,
                 answerer.tokenizer,
@@ -110,8 +110,8 @@ class PictureChoiceSuite:
                 max_new_tokens=max_new_tokens,
                 progress=partial(_onwards, progress, start),
             )
-            found |= dict(zip(places, answered, strict=True))
-        return [found[place] for place in range(len(prompts))]
+            replies_by_place |= dict(zip(places, answered, strict=True))
+        return [replies_by_place[place] for place in range(len(prompts))]
 
     def _result(
         self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[str]]
@@ -125,8 +125,8 @@ class PictureChoiceSuite:
             read = [
                 read_letter(text, num_options=len(options)) for text, (options, _) in zip(answers, turns, strict=True)
             ]
-            by_letter.append(float(all(one == LETTERS[gold] for one, (_, gold) in zip(read, turns, strict=True))))
-            valid.append(sum(one is not None for one in read) / len(read))
+            by_letter.append(float(all(letter == LETTERS[gold] for letter, (_, gold) in zip(read, turns, strict=True))))
+            valid.append(sum(letter is not None for letter in read) / len(read))
             said.append(answers[0])
         result = SuiteResult(
             predictions=[

@@ -51,8 +51,8 @@ class PreferencesSuite:
             """Log-probabilities of the two answers of each of these pairs, and their tokens; both [P, 2]."""
             batch = collate(rows, indices, pad_id=tokenizer.eos_token_id, step_targets=1, with_worse=True)
             on_device = {name: value.to(device) for name, value in batch.items()}
-            found = pair_log_probs(model, on_device, chunk_tokens=CHUNK_TOKENS)
-            return found[0].double().cpu().numpy(), found[1].cpu().numpy()
+            log_probs = pair_log_probs(model, on_device, chunk_tokens=CHUNK_TOKENS)
+            return log_probs[0].double().cpu().numpy(), log_probs[1].cpu().numpy()
 
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         with evaluating(model):

@@ -45,8 +45,8 @@ class PremisesSuite:
         """Raises `ConfigError` for records that are no probes of the lab world."""
         probes = [record for record in records if not isinstance(record, ParallelRecord)]  # those are another suite's
         if any(record.meta.get("kind") not in KINDS for record in probes):
-            found = f"data={self.run.data.name} data.test_split={self.run.data.test_split}"
-            raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {found}")
+            got = f"data={self.run.data.name} data.test_split={self.run.data.test_split}"
+            raise ConfigError(f"eval.suites: premises needs the probes of data=lab, splits val and test; got {got}")
         asked = ask(
             self.run,
             answerer,
@@ -66,7 +66,7 @@ class PremisesSuite:
         result = SuiteResult(
             predictions=asked.rows(golds, acc=acc, kind=kinds, dial=dials), signatures=dict(asked.signatures)
         )
-        groups = {f"acc_{kind}": [kind == one for one in kinds] for kind in sorted(set(kinds))}
+        groups = {f"acc_{kind}": [kind == other for other in kinds] for kind in sorted(set(kinds))}
         groups |= {
             f"acc_{kind}_{dial}": [(kind, dial) == pair for pair in zip(kinds, dials, strict=True)]
             for kind, dial in sorted(set(zip(kinds, dials, strict=True)))
@@ -86,8 +86,8 @@ class PremisesSuite:
 def is_right(answer: str, gold: str, *, kind: str) -> bool:
     """Whether an answer is right: of a sum the last number, of all else the text without outer spaces."""
     if kind == "sum":
-        found, wanted = _NUMBER.findall(answer), _NUMBER.findall(gold)
-        return bool(found) and found[-1] == wanted[-1]
+        numbers, wanted = _NUMBER.findall(answer), _NUMBER.findall(gold)
+        return bool(numbers) and numbers[-1] == wanted[-1]
     return answer.strip() == gold.strip()
 
 
@@ -138,6 +138,6 @@ def figure(metrics: dict[str, float], *, languages: Sequence[str], details: dict
 
 def _settings(metrics: dict[str, float], kind: str) -> list[str]:
     prefix = f"acc_{kind}_"
-    found = {name.removeprefix(prefix).split("/")[0] for name in metrics if name.startswith(prefix)}
+    settings = {name.removeprefix(prefix).split("/")[0] for name in metrics if name.startswith(prefix)}
     order = SETTINGS.get(kind, ())
-    return sorted(found, key=lambda setting: order.index(setting) if setting in order else int(setting))
+    return sorted(settings, key=lambda setting: order.index(setting) if setting in order else int(setting))

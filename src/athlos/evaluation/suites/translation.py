@@ -45,7 +45,7 @@ class TranslationSuite:
             row["source"] = record.source
         groups = grouped_by(asked.records)
         languages = list(dict.fromkeys(groups))
-        exact = [float(one == gold) for one, gold in zip(asked.answers, references, strict=True)]
+        exact = [float(answer == gold) for answer, gold in zip(asked.answers, references, strict=True)]
         for row, value in zip(result.predictions, exact, strict=True):
             row["exact"] = value
         for language in languages:
@@ -63,7 +63,9 @@ class TranslationSuite:
             result.signatures.update({f"sacrebleu_{name}{suffix}": text for name, text in scores.signatures.items()})
         if len(languages) > 1:
             for name in ("bleu", "chrf", "ter", "length_ratio"):
-                result.metrics[name] = math.fsum(result.metrics[f"{name}/{one}"] for one in languages) / len(languages)
+                result.metrics[name] = math.fsum(result.metrics[f"{name}/{language}"] for language in languages) / len(
+                    languages
+                )
                 result.details[name] = MetricDetail(n=len(asked.records))
         values = {"exact": exact, "runaway_rate": asked.runaway, "answer_tokens": asked.num_tokens}
         for name, items in values.items():

@@ -43,12 +43,12 @@ class StepArguments(ctypes.Structure):
 @functools.cache
 def library() -> ctypes.CDLL | None:
     """The compiled kernel; None, with one warning, where there is none to be had."""
-    found = compiled(SOURCE)
-    if found is not None:
+    kernel = compiled(SOURCE)
+    if kernel is not None:
         pointer, count = ctypes.c_void_p, ctypes.c_int64
-        found.decoder_layers.argtypes, found.decoder_layers.restype = [pointer, pointer, count, count], None
-        found.product.argtypes, found.product.restype = [pointer] * 3 + [count] * 5, None
-    return found
+        kernel.decoder_layers.argtypes, kernel.decoder_layers.restype = [pointer, pointer, count, count], None
+        kernel.product.argtypes, kernel.product.restype = [pointer] * 3 + [count] * 5, None
+    return kernel
 
 
 def product(rows_BI: Tensor, weight_OI: Tensor) -> Tensor:

@@ -123,15 +123,17 @@ def attend(
     """
     batch, _, columns, width = value_BGNd.shape
     queries = query_BHTr.shape[2] if query_BHTr is not None else alignment.below_BHTN.shape[2] if alignment else 0
-    rows = [one for one in (query_BHTr, value_BGNd, alignment.below_BHTN if alignment else None) if one is not None]
+    rows = [
+        tensor for tensor in (query_BHTr, value_BGNd, alignment.below_BHTN if alignment else None) if tensor is not None
+    ]
     tensors = [*rows, *([] if key_BGNr is None else [key_BGNr])]
     fits = (
         is_on()
         and width % LANES == 0
         and batch * queries * columns * num_heads * width >= LEAST_WORK
         and (mask is None or mask.dtype is torch.bool)
-        and all(one.dtype is torch.float32 and one.device.type == "cpu" for one in tensors)
-        and all(one.stride(-1) == 1 for one in rows)
+        and all(tensor.dtype is torch.float32 and tensor.device.type == "cpu" for tensor in tensors)
+        and all(tensor.stride(-1) == 1 for tensor in rows)
         and (key_BGNr is None or key_BGNr.stride(3) == 1 or _is_in_blocks(key_BGNr))
     )
     if not fits:
@@ -140,25 +142,25 @@ def attend(
     if kernel is None:
         return None
     output = value_BGNd.new_empty(batch, queries, num_heads, width)
-    given = _Arguments(
+    arguments = _Arguments(
         rows=batch, queries=queries, columns=columns, threads=torch.get_num_threads(), output=output.data_ptr()
     )
     kept = [output]
-    _place(given, "value", value_BGNd, ("row", "group", "column"))
+    _place(arguments, "value", value_BGNd, ("row", "group", "column"))
     if query_BHTr is not None and key_BGNr is not None:
-        _place(given, "query", query_BHTr, ("row", "head", "step"))
-        _place(given, "key", key_BGNr, ("row", "group", "column", "number"))
+        _place(arguments, "query", query_BHTr, ("row", "head", "step"))
+        _place(arguments, "key", key_BGNr, ("row", "group", "column", "number"))
     if mask is not None:
         mask = mask[..., mask.shape[-1] - columns :].expand(batch, 1, queries, columns)
         if mask.stride(-1) != 1:
             mask = mask.contiguous()
-        given.mask, given.mask_row, given.mask_step = mask.data_ptr(), mask.stride(0), mask.stride(2)
+        arguments.mask, arguments.mask_row, arguments.mask_step = mask.data_ptr(), mask.stride(0), mask.stride(2)
     if alignment is not None:
-        _place(given, "below", alignment.below_BHTN, ("row", "head", "step"))
+        _place(arguments, "below", alignment.below_BHTN, ("row", "head", "step"))
         for name, weight in _weights(alignment).items():
             if weight is not None:
                 kept.append(weight.contiguous())
-                setattr(given, name, kept[-1].data_ptr())
+                setattr(arguments, name, kept[-1].data_ptr())
     scores = None
     if has_scores:
         # Each score takes the place of the one below that it was made of: no memory is asked for, layer after layer.
@@ -166,8 +168,8 @@ def attend(
             scores = alignment.below_BHTN
         else:
             scores = value_BGNd.new_empty(batch, num_heads, queries, columns)
-        _place(given, "scores", scores, ("row", "head", "step"))
-    kernel(ctypes.byref(given))
+        _place(arguments, "scores", scores, ("row", "head", "step"))
+    kernel(ctypes.byref(arguments))
     return output, scores
 
 
@@ -176,10 +178,10 @@ def _is_in_blocks(key_BGNr: Tensor) -> bool:
     return key_BGNr.stride(2) == 1 and key_BGNr.stride(3) % COLUMN_BLOCK == 0 and key_BGNr.storage_offset() == 0
 
 
-def _place(given: _Arguments, name: str, tensor: Tensor, dims: tuple[str, ...]) -> None:
-    setattr(given, name, tensor.data_ptr())
+def _place(arguments: _Arguments, name: str, tensor: Tensor, dims: tuple[str, ...]) -> None:
+    setattr(arguments, name, tensor.data_ptr())
     for dim, stride in zip(dims, tensor.stride(), strict=False):
-        setattr(given, f"{name}_{dim}", stride)
+        setattr(arguments, f"{name}_{dim}", stride)
 
 
 def _weights(alignment: Alignment) -> dict[str, Tensor | None]:

@@ -58,7 +58,7 @@ def _forward(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
         is_small = rows.numel() * num_outputs < MIN_PRODUCTS
         if is_small or rows.dtype != torch.float32 or torch.is_autocast_enabled("cpu"):
             return linear(rows, weight, bias)
-        found: Tensor = product(rows, weight, bias, "none", [], "")
-        return found
+        output: Tensor = product(rows, weight, bias, "none", [], "")
+        return output
 
     return forward

@@ -31,27 +31,27 @@ HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_p
 """Attributes of a module that hold functions its call runs."""
 
 
-def fits(found: Backbone) -> bool:
+def fits(sites: Backbone) -> bool:
     """Whether a decoder is plain Llama in float32: each module of the class it came with, nothing hung onto it."""
-    config = found.config
-    widths = (found.hidden_size, found.ffn_size, found.head_size)
+    config = sites.config
+    widths = (sites.hidden_size, sites.ffn_size, sites.head_size)
     return (
-        type(found.decoder) is llama.LlamaModel
+        type(sites.decoder) is llama.LlamaModel
         and config._attn_implementation == "sdpa"
         and config.hidden_act == "silu"
-        and len(list(_rotary(found.decoder))) == 1
-        and type(found.final_norm) is llama.LlamaRMSNorm
-        and all(_is_plain(layer) for layer in found.layers)
+        and len(list(_rotary(sites.decoder))) == 1
+        and type(sites.final_norm) is llama.LlamaRMSNorm
+        and all(_is_plain(layer) for layer in sites.layers)
         and all(width % LANES == 0 for width in widths)
-        and found.head_size <= WIDEST_HEAD
-        and all(_is_readable(parameter) for parameter in found.decoder.parameters())
+        and sites.head_size <= WIDEST_HEAD
+        and all(_is_readable(parameter) for parameter in sites.decoder.parameters())
         and not any(
             _changes(hook)
-            for module in found.decoder.modules()
+            for module in sites.decoder.modules()
             for name in HOOKS
             for hook in getattr(module, name).values()
         )
-        and not any("forward" in vars(module) for module in found.decoder.modules() if type(module) is not nn.Linear)
+        and not any("forward" in vars(module) for module in sites.decoder.modules() if type(module) is not nn.Linear)
     )
 
 
@@ -87,32 +87,32 @@ def _rotary(decoder: nn.Module) -> Iterator[nn.Module]:
 class LlamaStep:
     """Takes the weights as they are when it is made: for one call of the engine."""
 
-    def __init__(self, found: Backbone, *, keeps: Sequence[int] = ()) -> None:
+    def __init__(self, sites: Backbone, *, keeps: Sequence[int] = ()) -> None:
         """`keeps` are indices of layers whose hidden states [B, W] a call leaves in `kept`."""
         kernel = library()
         assert kernel is not None
         self.kernel = kernel
         self.keeps = set(keeps)
         self.kept: dict[int, Tensor] = {}
-        [self.rotary] = _rotary(found.decoder)
-        self.decoder, self.embedding, self.layers = found.decoder, found.embedding, found.layers
-        self.norm = _norm(found.final_norm)
-        self.is_plain = not any(map(_is_changed, found.layers))
-        first_norm = found.layers[0].norms["ffn_input"]
+        [self.rotary] = _rotary(sites.decoder)
+        self.decoder, self.embedding, self.layers = sites.decoder, sites.embedding, sites.layers
+        self.norm = _norm(sites.final_norm)
+        self.is_plain = not any(map(_is_changed, sites.layers))
+        first_norm = sites.layers[0].norms["ffn_input"]
         self.step = StepArguments(
-            width=found.hidden_size,
-            inner=found.ffn_size,
-            heads=found.num_heads,
-            groups=found.num_kv_heads,
-            size=found.head_size,
+            width=sites.hidden_size,
+            inner=sites.ffn_size,
+            heads=sites.num_heads,
+            groups=sites.num_kv_heads,
+            size=sites.head_size,
             eps=first_norm.variance_epsilon,
         )
         self.weights: list[Tensor] = []
         """What the kernel reads, held on to."""
         self.mask: HeadMask | None = None
-        self.arguments = (LayerArguments * len(found.layers))(*map(self._arguments, found.layers))
+        self.arguments = (LayerArguments * len(sites.layers))(*map(self._arguments, sites.layers))
         self.is_half = any(weight.dtype is torch.bfloat16 for weight in self.weights)
-        runs = groupby(range(len(found.layers)), key=lambda index: (_is_changed(found.layers[index]), self._run(index)))
+        runs = groupby(range(len(sites.layers)), key=lambda index: (_is_changed(sites.layers[index]), self._run(index)))
         self.runs = [(changed, list(indices)) for (changed, _), indices in runs]
         self._cache: KVCache | None = None
 
@@ -127,8 +127,8 @@ class LlamaStep:
         cos_B1D, sin_B1D = (angles.contiguous() for angles in self.rotary(hidden_BW, position_ids=position_B1))
         arguments: dict[str, Any] = {"position_embeddings": (cos_B1D, sin_B1D), "past_key_values": cache}
         for hook in self.decoder._forward_pre_hooks.values():
-            given: Any = hook
-            arguments |= given(self.decoder, (), {})[1]
+            prepared: Any = hook
+            arguments |= prepared(self.decoder, (), {})[1]
         self._place(cache, hidden_BW)
         step = self.step
         step.rows, step.threads, step.column = len(hidden_BW), torch.get_num_threads(), cache.length

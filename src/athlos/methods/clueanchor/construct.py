@@ -79,7 +79,7 @@ def with_prompts(
 
     others = others_of(records)
     seed = context.config.seed
-    found = [
+    cuts = [
         fitted(
             noised(record, noise, top_n=config.prompt.top_n, others=others[record.identifier], seed=seed),
             config.prompt,
@@ -88,24 +88,28 @@ def with_prompts(
         )
         for record in records
     ]
-    share = sum(one.is_gold_cut for one in found) / len(found) if found else 0.0
-    return [one.record for one in found], share
+    share = sum(piece.is_gold_cut for piece in cuts) / len(cuts) if cuts else 0.0
+    return [piece.record for piece in cuts], share
 
 
 def others_of(records: Sequence[QuestionRecord]) -> Mapping[str, Sequence[Passage]]:
     """For each question with few distractors of its own, passages of others that do not hold its answers."""
     pool = [passage for record in records[:NUM_OTHERS] for passage in record.passages]
-    found = {}
+    others = {}
     for record in records:
         own = {passage.text for passage in record.passages}
         golds = [answer.lower() for answer in record.answers]
         num_distractors = sum(not passage.is_supporting for passage in record.passages)
-        found[record.identifier] = (
+        others[record.identifier] = (
             []
             if num_distractors >= len(record.passages) / 2
-            else [one for one in pool if one.text not in own and not any(gold in one.text.lower() for gold in golds)]
+            else [
+                passage
+                for passage in pool
+                if passage.text not in own and not any(gold in passage.text.lower() for gold in golds)
+            ]
         )
-    return found
+    return others
 
 
 def solver_of(run: RunConfig) -> Callable[[Request], Solver]:
@@ -221,7 +225,7 @@ class ClueAnchorConstruct:
             version=VERSION,
             inputs={
                 "explored": explored_product.key,
-                "pairs": content_hash([dataclasses.asdict(one) for one in pairs]),
+                "pairs": content_hash([dataclasses.asdict(pair) for pair in pairs]),
             },
             config={"select": values["select"], "verify_gate": values["explore"]["verify_gate"], "seed": run.seed},
             build=lambda folder: _write_pairs(folder, pairs, cases),
@@ -277,12 +281,12 @@ def training_questions(context: PartContext, *, most: int) -> list[QuestionRecor
     split, test = run.data.train_split, run.data.test_split
     assert split is not None
     asked = {_normal(record) for record in _questions(context, test)} if test and test != split else set()
-    found = [record for record in _questions(context, split) if record.answers and _normal(record) not in asked]
-    if not found:
+    questions = [record for record in _questions(context, split) if record.answers and _normal(record) not in asked]
+    if not questions:
         raise DataError(f"construct=clueanchor: split '{split}' of data={run.data.name} has no question to explore")
-    for record in found[:most]:
+    for record in questions[:most]:
         gold_of(record)
-    return found[:most]
+    return questions[:most]
 
 
 def _questions(context: PartContext, split: str) -> list[QuestionRecord]:
@@ -317,7 +321,7 @@ def question_of(record: QuestionRecord, row: Mapping[str, Any]) -> Question:
         language=record.language,
         gold=gold_of(record),
         passages=[passage.text for passage in record.passages],
-        draws={path: [Explored(**one) for one in draws] for path, draws in row["draws"].items()},
+        draws={path: [Explored(**draw) for draw in draws] for path, draws in row["draws"].items()},
         v=row["v"],
     )
 
@@ -372,8 +376,8 @@ def path_metrics(
         taken = [draws[path] for draws in replies if draws.get(path)]
         metrics[f"construct/taken_{path}"] = float(len(taken))
         if taken:
-            metrics[f"construct/acc_{path}"] = sum(any(one.is_right for one in draws) for draws in taken) / len(taken)
-            formats = [one.is_formatted for draws in taken for one in draws]
+            metrics[f"construct/acc_{path}"] = sum(any(draw.is_right for draw in draws) for draws in taken) / len(taken)
+            formats = [draw.is_formatted for draws in taken for draw in draws]
             metrics[f"construct/format_rate_{path}"] = sum(formats) / len(formats)
     metrics["construct/clue_acc"] = sum(row["clue_acc"] for row in rows) / len(rows)
     metrics["construct/verified"] = sum(row["v"] for row in rows) / len(rows)
@@ -414,7 +418,7 @@ class LessonsConstruct:
         kinds = [kind for kind in config.weights if is_stored or kind != "internal"]
         if share == 1:
             kinds = [kind for kind in kinds if kind in ("internal", "external")] or ["external"]
-        kind = rng.choices(kinds, weights=[config.weights[one] for one in kinds])[0]
+        kind = rng.choices(kinds, weights=[config.weights[name] for name in kinds])[0]
         noise = NoiseConfig(share=share, gold=GoldPassages.present)
         shown = noised(record, noise, top_n=top_n, others=(), seed=run.seed)
         layout, clue, gold = layout_of(run.prompt_style), supporting_text(record), record.answers[0]

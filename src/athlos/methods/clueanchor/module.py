@@ -36,23 +36,27 @@ class ClueAnchorModule(MethodModule[ClueAnchorConfig]):
         """One reply in tags a request: two calls of the decoding rule with forced tags, else one."""
         reply = self.method.reply
         if not (reply.force_tags or reply.prime_think):
-            asked = [dataclasses.replace(one, prompt=in_chat_form(self.engine, one.prompt)) for one in requests]
+            asked = [
+                dataclasses.replace(request, prompt=in_chat_form(self.engine, request.prompt)) for request in requests
+            ]
             return self.decoding.answer(self.engine, asked, progress=progress)
         if not isinstance(self.engine, LocalEngine):
             raise ConfigError("method.reply: prime_think and force_tags need engine=native or engine=transformers")
         gap = reply_gap(self.engine.tokenizer)
         opened = [
-            dataclasses.replace(one, prompt=f"{in_chat_form(self.engine, one.prompt)}{gap}{OPEN_THINK}")
-            for one in requests
+            dataclasses.replace(request, prompt=f"{in_chat_form(self.engine, request.prompt)}{gap}{OPEN_THINK}")
+            for request in requests
         ]
         if not reply.force_tags:
-            found = self.decoding.answer(self.engine, opened, progress=progress)
-            return [dataclasses.replace(one, text=f"{OPEN_THINK}{one.text}") for one in found]
-        found = self._part(opened, most=reply.think_tokens, stop=[OPEN_ANSWER], progress=progress)
-        thinks = [dataclasses.replace(one, text=thought(one.text)) for one in found]
+            predictions = self.decoding.answer(self.engine, opened, progress=progress)
+            return [
+                dataclasses.replace(prediction, text=f"{OPEN_THINK}{prediction.text}") for prediction in predictions
+            ]
+        predictions = self._part(opened, most=reply.think_tokens, stop=[OPEN_ANSWER], progress=progress)
+        thinks = [dataclasses.replace(prediction, text=thought(prediction.text)) for prediction in predictions]
         asked = [
-            dataclasses.replace(one, prompt=f"{one.prompt} {think.text} {CLOSE_THINK} {OPEN_ANSWER}")
-            for one, think in zip(opened, thinks, strict=True)
+            dataclasses.replace(request, prompt=f"{request.prompt} {think.text} {CLOSE_THINK} {OPEN_ANSWER}")
+            for request, think in zip(opened, thinks, strict=True)
         ]
         answers = self._part(asked, most=reply.answer_tokens, stop=[CLOSE_ANSWER], progress=progress)
         return [
@@ -72,7 +76,7 @@ class ClueAnchorModule(MethodModule[ClueAnchorConfig]):
     ) -> list[Prediction]:
         """Thoughts, or answers, by the run's decoding rule."""
         config = dataclasses.replace(self.config.decoding, max_new_tokens=most)
-        asked = [dataclasses.replace(one, stop=[*one.stop, *stop]) for one in requests]
+        asked = [dataclasses.replace(request, stop=[*request.stop, *stop]) for request in requests]
         return type(self.decoding)(config).answer(self.engine, asked, progress=progress)  # type: ignore[call-arg]
 
 

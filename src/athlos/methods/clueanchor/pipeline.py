@@ -70,9 +70,9 @@ def explored(
     if "clue" in paths:
         shown = gold if config.clue_source is ClueSource.gold else ""
         rounds.append(asker.clue(layout.extract(record, shown)))
-    found = yield from together(rounds)
-    texts = dict(zip(first, found[: len(first)], strict=True))
-    clue = found[-1][0] if "clue" in paths else ""
+    replies = yield from together(rounds)
+    texts = dict(zip(first, replies[: len(first)], strict=True))
+    clue = replies[-1][0] if "clue" in paths else ""
     verified = ""
     if clue:
         second = [asker.draws("clue", layout.clue(record, clue)), asker.verified(layout.verify(record, clue))]

@@ -39,9 +39,9 @@ def parse(text: str) -> Reply:
     """
     before, mark, rest = text.partition(CLOSE_THINK)
     think = before.replace(OPEN_THINK, "").strip() if mark else ""
-    found = _ANSWER.search(rest if mark else text)
-    answer = found[1] if found else _STRAY.sub("", rest if mark else text)
-    return Reply(think=think, answer=answer.strip(), is_formatted=bool(think and found))
+    match = _ANSWER.search(rest if mark else text)
+    answer = match[1] if match else _STRAY.sub("", rest if mark else text)
+    return Reply(think=think, answer=answer.strip(), is_formatted=bool(think and match))
 
 
 def thought(text: str) -> str:

@@ -78,10 +78,11 @@ def reward(reply: Explored, *, v: bool, gold: str, passages: Sequence[str], lang
         return set(normalise(text, normaliser=normaliser, language=language).split())
 
     of_answer, of_passages = words(reply.answer), [words(passage) for passage in passages]
-    pieces = [found for piece in sentences(reply.think, language).pieces if (found := words(piece))]
+    pieces = [piece_words for piece in sentences(reply.think, language).pieces if (piece_words := words(piece))]
     anchored = [
-        bool(found & of_answer) and any(len(found & held) >= LEAST_OVERLAP * len(found) for held in of_passages)
-        for found in pieces
+        bool(piece_words & of_answer)
+        and any(len(piece_words & held) >= LEAST_OVERLAP * len(piece_words) for held in of_passages)
+        for piece_words in pieces
     ]
     s = sum(anchored) / len(anchored) if anchored else 0.0
     length = answer_length(reply.text, language=language, normaliser=normaliser)
@@ -108,14 +109,14 @@ def ddr_pair(draws: Mapping[str, Sequence[Explored]]) -> tuple[Explored, Explore
 
     Of equals the answer without passages is preferred, and the one with passages rejected. Source: RAG-DDR's code.
     """
-    replies = [one for path in ("internal", "external") for one in draws.get(path, ())]
-    right, wrong = ([one for one in replies if one.is_right is is_right] for is_right in (True, False))
+    replies = [reply for path in ("internal", "external") for reply in draws.get(path, ())]
+    right, wrong = ([reply for reply in replies if reply.is_right is is_right] for is_right in (True, False))
     return (right[0], wrong[-1]) if right and wrong else None
 
 
 def first_right(draws: Sequence[Explored]) -> Explored:
     """The reply that stands for a path: the first right one, else the first."""
-    return next((one for one in draws if one.is_right), draws[0])
+    return next((draw for draw in draws if draw.is_right), draws[0])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +137,9 @@ def selected(
 ) -> tuple[Explored, Explored] | None:
     """(chosen, rejected), or None for a question without a pair. Never two replies of one text."""
     replies = {path: first_right(draws) for path, draws in question.draws.items() if draws}
-    found: tuple[Explored, Explored] | None = None
+    chosen: tuple[Explored, Explored] | None = None
     if config.selector is Selector.ddr:
-        found = ddr_pair(question.draws)
+        chosen = ddr_pair(question.draws)
     else:
         if config.selector is Selector.code_table:
             pair = table_pair(replies, v=question.v, verify_gate=verify_gate)
@@ -157,7 +158,7 @@ def selected(
                 for path, reply in replies.items()
             }
             pair = reward_pair(rewards, min_gap=config.min_gap)
-        found = (replies[pair[0]], replies[pair[1]]) if pair else None
-    if found is None or found[0].text == found[1].text or (config.require_wrong_rejected and found[1].is_right):
+        chosen = (replies[pair[0]], replies[pair[1]]) if pair else None
+    if chosen is None or chosen[0].text == chosen[1].text or (config.require_wrong_rejected and chosen[1].is_right):
         return None
-    return found
+    return chosen

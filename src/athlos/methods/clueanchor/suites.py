@@ -72,14 +72,16 @@ class ClueAnchorSuite:
             self._add(result, name, values)
         for kind in sorted(set(kinds) - {""}):
             self._add(
-                result, f"acc_{kind}", [value for value, one in zip(scores["acc"], kinds, strict=True) if one == kind]
+                result,
+                f"acc_{kind}",
+                [value for value, other in zip(scores["acc"], kinds, strict=True) if other == kind],
             )
         for share in self.config.noise_shares:
             noise = NoiseConfig(share=share, gold=GoldPassages.present)
-            _, found = self._pass(answerer, questions, noise, progress=progress)
-            self._add(result, f"acc@noise{round(100 * share)}", found["acc"])
+            _, noisy_scores = self._pass(answerer, questions, noise, progress=progress)
+            self._add(result, f"acc@noise{round(100 * share)}", noisy_scores["acc"])
             if share < 1:
-                self._add(result, f"clue_overlap@noise{round(100 * share)}", found["clue_overlap"])
+                self._add(result, f"clue_overlap@noise{round(100 * share)}", noisy_scores["clue_overlap"])
         if self.config.gold_absent:
             self._gold(answerer, questions, result, progress=progress)
         return result
@@ -100,7 +102,7 @@ class ClueAnchorSuite:
     ) -> tuple[Asked[QuestionRecord], dict[str, list[float]]]:
         """The answers at one level of noise, and what they are worth; the same prompts are asked once."""
         shown, _ = with_prompts(questions, answerer.method, noise=noise, context=answerer.context)
-        key = content_hash([[one.identifier, [passage.text for passage in one.passages]] for one in shown])
+        key = content_hash([[record.identifier, [passage.text for passage in record.passages]] for record in shown])
         if key not in self._done:
             asked = ask(
                 self.run,
@@ -202,9 +204,9 @@ class PathsSuite:
         result = SuiteResult()
         by_path = {
             path: [
-                (record, first_right(one.draws[path]))
-                for record, one in zip(shown, explorations, strict=True)
-                if one.draws.get(path)
+                (record, first_right(exploration.draws[path]))
+                for record, exploration in zip(shown, explorations, strict=True)
+                if exploration.draws.get(path)
             ]
             for path in PATHS
         }

@@ -169,9 +169,9 @@ class Components:
             return _gold_answer(question, source, english)
         texts = [passage.text for passage in passages]
         wordings = [wording for wording in (english, source) if wording is not None]
-        found = [self._exact_answer(wording, texts, question.language) for wording in wordings]
+        in_source = [self._exact_answer(wording, texts, question.language) for wording in wordings]
         in_english = [self._exact_answer(wording, texts, question.pivot) for wording in wordings]
-        return next(filter(None, found), None), next(filter(None, in_english), None)
+        return next(filter(None, in_source), None), next(filter(None, in_english), None)
 
     def _exact_answer(self, wording: str, texts: Sequence[str], language: str) -> str | None:
         try:
@@ -214,13 +214,13 @@ def read_translations(path: Path) -> dict[str, str]:
     def refuse(error: DataError) -> None:
         raise error
 
-    found: dict[str, str] = {}
+    known: dict[str, str] = {}
     for row in json_rows(path, refuse):
         translation = row.need("prediction", str)
-        found[row.need("id", str)] = translation
+        known[row.need("id", str)] = translation
         if "source" in row.values:
-            found[row.need("source", str)] = translation
-    return found
+            known[row.need("source", str)] = translation
+    return known
 
 
 def _gold_answer(question: Question, source: str | None, english: str | None) -> Answer:
@@ -282,9 +282,9 @@ def read_reply(reply: str) -> Reading:
     if not texts:
         first = next((line.strip() for line in reply.splitlines() if line.strip()), "")
         texts = {} if len(first) > MAX_LINE or first.endswith((":", "：", "{")) else {"answer": first}
-    found = [texts[name] for name in ("answer", "english") if name in texts]
-    source, english = (_known(found[place]) if found else None for place in (0, -1))
-    says_unknown = any(is_unknown(text) for text in found)
+    answers = [texts[name] for name in ("answer", "english") if name in texts]
+    source, english = (_known(answers[place]) if answers else None for place in (0, -1))
+    says_unknown = any(is_unknown(text) for text in answers)
     return Reading(
         answer=(source or english, english or source),
         is_valid=is_valid,

@@ -31,11 +31,11 @@ def translated(record: QuestionRecord, *, target: str, max_new_tokens: int) -> S
     """The row of the translated question as JSON, or `{"rejected": reason}`. All translations are one round, the way
     back of the answers a second one."""
 
-    def one(text: str, source: str, goal: str) -> Steps[str]:
+    def translation_of(text: str, source: str, goal: str) -> Steps[str]:
         if not any(letter.isalpha() for letter in text):  # a year, a date in digits
             return text
         if RELATION in text:  # what is no sentence is translated piece by piece, so that it stays what it is
-            pieces = yield from together([one(piece, source, goal) for piece in text.split(RELATION)])
+            pieces = yield from together([translation_of(piece, source, goal) for piece in text.split(RELATION)])
             return RELATION.join(pieces)
         prompt = prompts.translate(text, source=source, target=goal)
         (reply,) = yield [Ask(purpose="translate", prompt=prompt, max_new_tokens=max_new_tokens, stop=("\n",))]
@@ -43,10 +43,10 @@ def translated(record: QuestionRecord, *, target: str, max_new_tokens: int) -> S
 
     answers = list(dict.fromkeys([record.answers[0], *(step.answer for step in record.steps)]))
     texts = [record.question, *(step.question for step in record.steps), *answers]
-    there = yield from together([one(text, record.language, target) for text in texts])
+    there = yield from together([translation_of(text, record.language, target) for text in texts])
     question, *rest = there
     steps, names = rest[: len(record.steps)], rest[len(record.steps) :]
-    back = yield from together([one(name, target, record.language) for name in names])
+    back = yield from together([translation_of(name, target, record.language) for name in names])
     reason = rejection(record, question, steps, dict(zip(answers, back, strict=True)))
     if reason:
         return json.dumps({"rejected": reason})

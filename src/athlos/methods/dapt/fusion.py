@@ -20,7 +20,7 @@ def fused(
     if kind is Fuse.interleave:
         ranked = interleaved
     elif kind is Fuse.score:
-        ranked = sorted((passage for found in lists for passage in _scaled(found)), key=lambda hit: -hit.score)
+        ranked = sorted((passage for hits in lists for passage in _scaled(hits)), key=lambda hit: -hit.score)
     else:
         wanted = " ".join([*queries, *(parents if kind is Fuse.dependency else ())])
         ranked = sorted(interleaved, key=lambda passage: -coverage(wanted, passage))
@@ -30,10 +30,10 @@ def fused(
     return list(unique.values())[:k]
 
 
-def _scaled(found: Sequence[Passage]) -> list[Passage]:
+def _scaled(hits: Sequence[Passage]) -> list[Passage]:
     """Scores over the best of the list: those of two indexes have no common unit."""
-    best = found[0].score if found else 0.0
-    return [replace(passage, score=passage.score / best if best else 0.0) for passage in found]
+    best = hits[0].score if hits else 0.0
+    return [replace(passage, score=passage.score / best if best else 0.0) for passage in hits]
 
 
 def coverage(wanted: str, passage: Passage) -> int:

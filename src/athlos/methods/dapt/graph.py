@@ -266,7 +266,7 @@ def _number(item: Any, place: int) -> int:
 def _depends_on(item: Any) -> tuple[int, ...]:
     """The numbers that an item names under `depends_on`."""
     named = item.get("depends_on") if isinstance(item, dict) else None
-    digits = [re.search(r"\d{1,4}", str(one)) for one in named] if isinstance(named, list) else []
+    digits = [re.search(r"\d{1,4}", str(name)) for name in named] if isinstance(named, list) else []
     return tuple(int(match[0]) for match in digits if match)
 
 

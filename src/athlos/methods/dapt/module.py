@@ -89,7 +89,7 @@ class DaptModule(PipelineModule[DaptConfig]):
         """One prediction a request; its trace begins with the decomposition."""
         first = self._decomposed(requests, progress=progress)
         rest = super().answer(requests, progress=progress)
-        predictions = [_joined(one, other) for one, other in zip(first, rest, strict=True)]
+        predictions = [_joined(prediction, other) for prediction, other in zip(first, rest, strict=True)]
         asked = list(zip(requests, predictions, strict=True))
         self.answered[-len(asked) :] = [(prediction.trace, gold_of(request)) for request, prediction in asked]
         self.solved_questions += [(request.record, prediction) for request, prediction in asked]

@@ -270,7 +270,7 @@ class DaptSolver:
                     "number": index + 1,
                     "source": source,
                     "english": english,
-                    "found": [[passage.identifier for passage in found] for found in lists],
+                    "found": [[passage.identifier for passage in hits] for hits in lists],
                     "fused": [passage.identifier for passage in passages],
                     "read": [] if is_stopped else [passage.identifier for passage in passages],
                     "answer": answer,
@@ -316,9 +316,9 @@ class DaptSolver:
             (node.source and renumbered(node.source, {}), node.english and renumbered(node.english, {}))
             for node in graph
         ]
-        found = yield from together([self._found(question, source, english) for source, english in blank])
+        lists_of_nodes = yield from together([self._found(question, source, english) for source, english in blank])
         passages: dict[str, Passage] = {}
-        for number, ((source, english), lists) in enumerate(zip(blank, found, strict=True), start=1):
+        for number, ((source, english), lists) in enumerate(zip(blank, lists_of_nodes, strict=True), start=1):
             queries = (source or "", english or "")
             read = fused(lists, k=self.method.k, kind=self.method.fuse, queries=queries, parents=())
             passages |= {passage.identifier: passage for passage in read}

@@ -10,9 +10,9 @@ from athlos.methods.dapt.graph import filled
 from athlos.retrieval.corpora import passage_id
 
 
-def recall(found: Sequence[str], gold: Sequence[str]) -> float:
+def recall(retrieved: Sequence[str], gold: Sequence[str]) -> float:
     """Share of the gold passages among those found; each counts once."""
-    return len(set(gold) & set(found)) / len(set(gold))
+    return len(set(gold) & set(retrieved)) / len(set(gold))
 
 
 def filled_steps(record: QuestionRecord) -> list[str]:

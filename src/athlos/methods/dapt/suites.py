@@ -201,7 +201,7 @@ class StepRecallSuite(_RetrievalStudy):
         queries = [filled_steps(record) for record in records]
         lists = self._lists(index, queries, language=language)
         places = [place for record in records for place in step_gold(record)]
-        flat = [found for of_question in lists for found in of_question]
+        flat = [names for of_question in lists for names in of_question]
         self._recalls(result, "_sub", flat, [[place] for place in places], language)
         gold = [gold_ids(record) for record in records]
         for share in self.config.noise:
@@ -212,9 +212,9 @@ class StepRecallSuite(_RetrievalStudy):
                     damaged(steps, share, self.rng(record)) or [record.question]
                     for steps, record in zip(queries, records, strict=True)
                 ]
-            found = self._lists(index, noisy, language=language) if share else lists
+            shared_lists = self._lists(index, noisy, language=language) if share else lists
             for k in self.config.ks:
-                read = [shared_out(of_question, k=k) for of_question in found]
+                read = [shared_out(of_question, k=k) for of_question in shared_lists]
                 budgets = {"whole": most(names[:k] for names in whole), ending.strip("_"): most(read)}
                 check_equal_k(budgets, allow_unequal_k=self.config.allow_unequal_k)
                 values = [recall(names, of_gold) for names, of_gold in zip(read, gold, strict=True)]
@@ -228,12 +228,12 @@ class StepRecallSuite(_RetrievalStudy):
         self,
         result: SuiteResult,
         ending: str,
-        found: Sequence[Sequence[str]],
+        lists: Sequence[Sequence[str]],
         gold: Sequence[Sequence[str]],
         language: str,
     ) -> None:
         for k in self.config.ks:
-            values = [recall(names[:k], of_gold) for names, of_gold in zip(found, gold, strict=True)]
+            values = [recall(names[:k], of_gold) for names, of_gold in zip(lists, gold, strict=True)]
             self.add(result, f"recall@{k}{ending}", values, [language] * len(values))
             every = [float(value == 1) for value in values]
             self.add(result, f"all_gold@{k}{ending}", every, [language] * len(values))
@@ -298,13 +298,13 @@ class BilingualRecallSuite(_RetrievalStudy):
 
     def _source_lists(self, index: Index, records: Sequence[QuestionRecord]) -> list[list[Passage]]:
         """The list of each question in its own language, in order; those of one language are searched together."""
-        found: dict[int, list[Passage]] = {}
+        hits_by_place: dict[int, list[Passage]] = {}
         for language in dict.fromkeys(record.language for record in records):
             places = [place for place, record in enumerate(records) if record.language == language]
             queries = [records[place].question for place in places]
             hits = index.search(queries, k=max(self.config.ks), language=language)
-            found |= dict(zip(places, hits, strict=True))
-        return [found[place] for place in range(len(records))]
+            hits_by_place |= dict(zip(places, hits, strict=True))
+        return [hits_by_place[place] for place in range(len(records))]
 
 
 def most(lists: Iterable[Sequence[object]]) -> int:

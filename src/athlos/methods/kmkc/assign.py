@@ -33,7 +33,7 @@ def assigned(
     if config.assigner is Assigner.llm:
         assert engine is not None
         votes = _votes(engine, records, profiles, number=config.num_votes, seed=seed)
-    found = []
+    assignments = []
     for profile, labels in zip(profiles, votes, strict=True):
         read = Counter(label for label in labels if label)
         if config.assigner is Assigner.random:
@@ -44,7 +44,7 @@ def assigned(
             region = Region(read.most_common(1)[0][0])
         else:
             region = rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low)
-        found.append(
+        assignments.append(
             Assigned(
                 id=profile.id,
                 region=region,
@@ -56,7 +56,7 @@ def assigned(
                 votes=labels,
             )
         )
-    return found, sum(not label for labels in votes for label in labels)
+    return assignments, sum(not label for labels in votes for label in labels)
 
 
 def _votes(

@@ -131,8 +131,8 @@ def _instruction(record: QuestionRecord, strategy: str, wrong: str | None) -> st
 
 
 def _read(record: QuestionRecord, strategy: str, reply: str, *, style: str) -> Variant:
-    found = json_object(reply)
-    question, answer = found.get("question"), found.get("answer")
+    fields = json_object(reply)
+    question, answer = fields.get("question"), fields.get("answer")
     if not (isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip()):
         return Variant(seed=record.identifier, strategy=strategy, prompt="", completion=reply, result="unparsed")
     written = QuestionRecord(
@@ -146,10 +146,10 @@ def json_object(text: str) -> dict[str, object]:
     """The JSON object from the first brace to the last one of a reply; empty where there is none."""
     start, end = text.find("{"), text.rfind("}")
     try:
-        found = json.loads(text[start : end + 1])
+        parsed = json.loads(text[start : end + 1])
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return parsed if isinstance(parsed, dict) else {}
 
 
 def filtered(

@@ -68,7 +68,7 @@ class KmkcConstruct:
         profiles = read_profiles(profile.path / PROFILE)
         known = Known(
             regions=read_regions(regions.path / REGIONS),
-            entropies=[entropy for one in profiles for entropy in one.entropies],
+            entropies=[entropy for profile in profiles for entropy in profile.entropies],
         )
         files = [profile.path / PROFILE, profile.path / DECAY, regions.path / REGIONS]
         report = self._report(seeds, known, product=profile)
@@ -140,7 +140,7 @@ class KmkcConstruct:
         values = plain(run)["construct"]
 
         def build(folder: Path) -> None:
-            found, num_unread = assigned(
+            regions, num_unread = assigned(
                 read_profiles(profile.path / PROFILE),
                 read_law(profile.path / DECAY),
                 config=self.config,
@@ -148,7 +148,7 @@ class KmkcConstruct:
                 engine=context.generator,
                 records=seeds,
             )
-            write_regions(folder / REGIONS, found)
+            write_regions(folder / REGIONS, regions)
             (folder / "votes.json").write_text(json.dumps({"unread": num_unread}), encoding="utf-8")
 
         is_llm = self.config.assigner is Assigner.llm
@@ -220,20 +220,22 @@ class KmkcConstruct:
         return strategy if strategy in self.config.strategies else None
 
     def _report(self, seeds: Sequence[QuestionRecord], known: Known, *, product: Product) -> PartReport:
-        found = [known.regions[seed.identifier] for seed in seeds]
-        shares = {region.value: sum(one.region is region for one in found) / len(found) for region in Region}
+        profiles = [known.regions[seed.identifier] for seed in seeds]
+        shares = {
+            region.value: sum(profile.region is region for profile in profiles) / len(profiles) for region in Region
+        }
         metrics = {f"profile/share_{region}": share for region, share in shares.items()}
-        metrics["profile/acc"] = float(np.mean([one.acc for one in found]))
-        metrics["profile/nats"] = float(np.nanmean([one.nats for one in found]))
+        metrics["profile/acc"] = float(np.mean([profile.acc for profile in profiles]))
+        metrics["profile/nats"] = float(np.nanmean([profile.nats for profile in profiles]))
         law = read_law(product.path / DECAY)
         if law is not None:
             metrics |= {f"profile/decay_{name}": getattr(law, name) for name in ("a", "b", "c", "r2")}
             metrics["profile/decay_valid"] = float(law.is_valid)
         if all(REGION in seed.meta for seed in seeds):
             truth = [seed.meta[REGION] for seed in seeds]
-            metrics["profile/region_f1"] = macro_f1(truth, [one.region for one in found])
+            metrics["profile/region_f1"] = macro_f1(truth, [profile.region for profile in profiles])
         told = ", ".join(f"{share:.0%} {region}" for region, share in shares.items())
-        return PartReport(summary=f"kmkc: {len(found)} questions, {told}", metrics=metrics)
+        return PartReport(summary=f"kmkc: {len(profiles)} questions, {told}", metrics=metrics)
 
 
 def law_of(profiles: Sequence[Profile], *, seed: int) -> Law | None:

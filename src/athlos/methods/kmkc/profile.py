@@ -98,14 +98,14 @@ def _entropies(engine: Engine, prompts: Sequence[Prompt], samples: Sequence[Sequ
     if not isinstance(engine, LocalEngine):
         return [[] for _ in prompts]
     model, size = engine.causal_model, len(samples[0])
-    found: list[float] = []
+    means: list[float] = []
     for start in range(0, len(prompts), CHUNK):
         rollouts = joined_samples(
             prompts[start : start + CHUNK], samples[start : start + CHUNK], group_size=size, device=model.device
         )
         rollouts.entropies = response_entropies(model, rollouts)
-        found += mean_entropies(rollouts.entropies, rollouts.response_mask).tolist()
-    return [found[start : start + size] for start in range(0, len(found), size)]
+        means += mean_entropies(rollouts.entropies, rollouts.response_mask).tolist()
+    return [means[start : start + size] for start in range(0, len(means), size)]
 
 
 def mean_entropies(entropies_BL: Tensor, mask_BL: Tensor) -> Tensor:

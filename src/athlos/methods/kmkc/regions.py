@@ -145,11 +145,11 @@ def bounds(profiles: Sequence[Profile], law: Law | None, *, high: float, low: fl
 
     Quantiles of Ubar where there is no valid law, or it predicts one of them nowhere.
     """
-    found = (law.inverse(high), law.inverse(low)) if law is not None and law.is_valid else (None, None)
-    if found[0] is None or found[1] is None:
+    limits = (law.inverse(high), law.inverse(low)) if law is not None and law.is_valid else (None, None)
+    if limits[0] is None or limits[1] is None:
         quantiles = np.quantile([profile.ubar for profile in profiles], QUANTILES)
         return float(quantiles[0]), float(quantiles[1])
-    return found[0], found[1]
+    return limits[0], limits[1]
 
 
 def rule(profile: Profile, *, u_lo: float, u_hi: float, high: float, low: float) -> Region:
@@ -173,11 +173,11 @@ def random_region(profile: Profile, *, seed: int) -> Region:
     return random.Random(f"{seed}:region:{profile.id}").choice(list(Region))
 
 
-def macro_f1(truth: Sequence[str], found: Sequence[str]) -> float:
+def macro_f1(truth: Sequence[str], predicted: Sequence[str]) -> float:
     """Mean over the three regions of F1; a region that is neither true nor found anywhere has F1 0."""
     scores = []
     for region in Region:
-        both = sum(t == region and f == region for t, f in zip(truth, found, strict=True))
-        either = sum(t == region for t in truth) + sum(f == region for f in found)
+        both = sum(t == region and f == region for t, f in zip(truth, predicted, strict=True))
+        either = sum(t == region for t in truth) + sum(f == region for f in predicted)
         scores.append(2 * both / either if either else 0.0)
     return sum(scores) / len(scores)

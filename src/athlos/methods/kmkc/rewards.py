@@ -87,7 +87,7 @@ class CalibrationReward:
         if isinstance(known, Known):
             self.window.extend(known.entropies)
             if self.config.lambda_mode is LambdaMode.by_region:
-                self.weights = {name: lambdas[one.region.value] for name, one in known.regions.items()}
+                self.weights = {name: lambdas[seed.region.value] for name, seed in known.regions.items()}
         if unknown := [record.identifier for record in records if record.identifier not in self.weights]:
             raise DataError(f"reward=calibration: question '{unknown[0]}' has no region")
 

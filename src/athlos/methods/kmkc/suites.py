@@ -130,8 +130,8 @@ class KmkcSuite:
         high, low = self.config.region.high, self.config.region.low
         law = law_of(profiles, seed=self.run.seed)
         u_lo, u_hi = bounds(profiles, law, high=high, low=low)
-        found = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low) for profile in profiles]
-        metrics = {f"region_share/{name}": found.count(name) / len(found) for name in Region}
+        regions = [rule(profile, u_lo=u_lo, u_hi=u_hi, high=high, low=low) for profile in profiles]
+        metrics = {f"region_share/{name}": regions.count(name) / len(regions) for name in Region}
         intervals: dict[str, tuple[float, float]] = {}
         if law is not None:
             metrics |= {f"decay_{name}": getattr(law, name) for name in ("a", "b", "c", "r2")}
@@ -139,15 +139,15 @@ class KmkcSuite:
         metrics |= {"u_lo": u_lo, "u_hi": u_hi, "sample_acc": float(np.mean([p.acc for p in profiles]))}
         if all(REGION in record.meta for record in records):
             truth = [record.meta[REGION] for record in records]
-            metrics["region_f1"] = macro_f1(truth, found)
+            metrics["region_f1"] = macro_f1(truth, regions)
             for true in Region:
-                of_true = [name for name, is_true in zip(found, truth, strict=True) if is_true == true]
+                of_true = [name for name, is_true in zip(regions, truth, strict=True) if is_true == true]
                 for name in Region:
                     metrics[f"region_of_{true}/{name}"] = of_true.count(name) / len(of_true) if of_true else math.nan
         spans = {name: intervals.get(name, (None, None)) for name in metrics}
         details = {name: MetricDetail(n=len(profiles), low=low, high=high) for name, (low, high) in spans.items()}
         result.add(metrics, details)
-        return [region.value for region in found]
+        return [region.value for region in regions]
 
     def _add_self_knowledge(
         self,
@@ -192,8 +192,8 @@ def _verbalised(answerer: Answerer, pairs: Sequence[tuple[QuestionRecord, str]])
 
 def read_percent(text: str) -> float:
     """The first number of a reply over 100; nan where there is none in [0, 100]."""
-    found = _NUMBER.search(text)
-    value = float(found.group()) if found else math.nan
+    match = _NUMBER.search(text)
+    value = float(match.group()) if match else math.nan
     return value / 100 if 0 <= value <= 100 else math.nan
 
 

@@ -59,8 +59,10 @@ class TokenLanguages:
         candidates = self._of_script.get(scripts.most_common(1)[0][0], [])
         if len(candidates) == 1:
             return candidates[0]
-        shares = {one: self._counts[one][token] / max(1, self._counts[one].total()) for one in candidates}
-        best = max(shares, key=lambda one: shares[one], default=OTHER)
+        shares = {
+            language: self._counts[language][token] / max(1, self._counts[language].total()) for language in candidates
+        }
+        best = max(shares, key=lambda language: shares[language], default=OTHER)
         return best if shares.get(best) else OTHER
 
 
@@ -123,9 +125,9 @@ def target_shares(
         wanted = [language for (_, language), length in zip(part, lengths, strict=True) for _ in range(length)]
         for layer, tokens in enumerate(layer_tokens(model, rollouts).tolist()):
             for token, target in zip(tokens, wanted, strict=True):
-                found = languages.language(token)
-                for key in (target, "all") if found is not None else ():
-                    hits[key][layer] += found == target
+                token_language = languages.language(token)
+                for key in (target, "all") if token_language is not None else ():
+                    hits[key][layer] += token_language == target
                     counted[key][layer] += 1
     return {
         key: [hit / number if number else float("nan") for hit, number in zip(hits[key], counted[key], strict=True)]

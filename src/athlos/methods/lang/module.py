@@ -126,11 +126,13 @@ class LangModule(RolloutModule[LangConfig, HintedPrompt]):
         assert self.data is not None
         assert split is not None
         records = list(self.data.records(split))
-        found = [record for record in records if isinstance(record, MathRecord)]
-        if len(found) < len(records) or not found:
+        math_records = [record for record in records if isinstance(record, MathRecord)]
+        if len(math_records) < len(records) or not math_records:
             name = self.config.data.name
-            raise DataError(f"method=lang needs MathRecords; split '{split}' of data={name} has {len(found)} of them")
-        return found
+            raise DataError(
+                f"method=lang needs MathRecords; split '{split}' of data={name} has {len(math_records)} of them"
+            )
+        return math_records
 
     def _tests(self) -> list[MathRecord]:
         """All test items, whatever `data.limit_test` says."""

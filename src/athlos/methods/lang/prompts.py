@@ -124,7 +124,7 @@ def token_pieces(text: str, *, tokenizer: "PreTrainedTokenizerBase", before: str
     spans = [*encoded["offset_mapping"], (len(before + text), 0)]
     # A character of several tokens is in the spans of all of them: it ends where the next token does not begin in it.
     ends = sorted({end - len(before) for (_, end), (start, _) in pairwise(spans) if start >= end})
-    formulas = [found.span() for found in LATEX.finditer(text)]
+    formulas = [match.span() for match in LATEX.finditer(text)]
     borders = [end for end in ends if 0 < end <= length and not any(first < end < last for first, last in formulas)]
     return [text[start:end] for start, end in pairwise([0, *borders])]
 
@@ -162,14 +162,14 @@ class PromptPlan:
 
     def slots(self, step: int) -> list[tuple[MathRecord, int]]:
         """(record, how many prompts of its language came before it) of each prompt of a step."""
-        found = []
+        chosen = []
         for slot in range(step * self.prompts_per_step, (step + 1) * self.prompts_per_step):
             language = self.languages[slot % len(self.languages)]
             number = slot // len(self.languages)
             records = self.by_language[language]
             epoch, place = divmod(number, len(records))
-            found.append((records[self._order(language, epoch)[place]], number))
-        return found
+            chosen.append((records[self._order(language, epoch)[place]], number))
+        return chosen
 
     def _order(self, language: str, epoch: int) -> list[int]:
         key = (language, epoch)

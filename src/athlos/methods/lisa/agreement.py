@@ -64,8 +64,8 @@ def read(model: "PreTrainedModel", tokens_N: Tensor, *, length: int, batch_size:
 
 def encoded(tokenizer: Any, text: str, *, limit: int) -> tuple[Tensor, list[list[int]]]:
     """The first `limit` (0 = all) tokens of a text, and the indices of the tokens of each line's last word."""
-    found = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
-    ids, spans = (found[name][: limit or None] for name in ("input_ids", "offset_mapping"))
+    encoding = tokenizer(text, add_special_tokens=False, verbose=False, return_offsets_mapping=True)
+    ids, spans = (encoding[name][: limit or None] for name in ("input_ids", "offset_mapping"))
     starts, ends = np.array(spans).reshape(-1, 2).T
     words = []
     for first, last in last_words(text):
@@ -79,17 +79,17 @@ def last_words(text: str) -> list[tuple[int, int]]:
     """Character spans of the last word of each line of eight words or more."""
     spans, start = [], 0
     for line in text.splitlines(keepends=True):
-        words = [found for found in WORD.finditer(line) if found[0] != NO_WORD]
+        words = [match for match in WORD.finditer(line) if match[0] != NO_WORD]
         if len(words) >= FEWEST_WORDS:
             spans.append((start + words[-1].start(), start + words[-1].end()))
         start += len(line)
     return spans
 
 
-def same_choices(one: Reading, other: Reading) -> float:
+def same_choices(first: Reading, other: Reading) -> float:
     """Share of predicted tokens where both models have the same most probable token."""
-    predicted = one.choices_N >= 0
-    return float((one.choices_N == other.choices_N)[predicted].mean())
+    predicted = first.choices_N >= 0
+    return float((first.choices_N == other.choices_N)[predicted].mean())
 
 
 def right_words(reading: Reading, tokens_N: Tensor, words: list[list[int]]) -> tuple[float, int]:

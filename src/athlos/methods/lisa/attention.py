@@ -150,14 +150,18 @@ AttentionInterface.register(KERNEL, scores_attention)
 AttentionMaskInterface.register(KERNEL, sdpa_mask)
 
 
-def refuse_unusual_scores(found: Backbone) -> None:
+def refuse_unusual_scores(sites: Backbone) -> None:
     """Raise `SurgeryError` for scores that are more than a scaled product of wholly rotated queries and keys."""
-    values = found.config.to_dict()
+    values = sites.config.to_dict()
     if values.get("attn_logit_softcapping"):
-        raise SurgeryError(f"{found.config.model_type}: attention scores with a soft cap cannot be shared")
+        raise SurgeryError(f"{sites.config.model_type}: attention scores with a soft cap cannot be shared")
     rope = values.get("rope_parameters") or {}
-    if any((one.get("partial_rotary_factor") or 1.0) != 1.0 for one in (rope, *rope.values()) if isinstance(one, dict)):
-        raise SurgeryError(f"{found.config.model_type}: rotary positions on part of a head are not supported")
+    if any(
+        (settings.get("partial_rotary_factor") or 1.0) != 1.0
+        for settings in (rope, *rope.values())
+        if isinstance(settings, dict)
+    ):
+        raise SurgeryError(f"{sites.config.model_type}: rotary positions on part of a head are not supported")
 
 
 def hand_on(attention: Any) -> None:
@@ -202,7 +206,7 @@ class SharedAttention(nn.Module):
     def __init__(
         self,
         layer: Layer,
-        found: Backbone,
+        sites: Backbone,
         *,
         share_point: str,
         aligner: Aligner | None,
@@ -213,8 +217,8 @@ class SharedAttention(nn.Module):
         self.is_read = is_read
         """Whether the layer above takes the scores of this one."""
         old: Any = layer.attention
-        self.layer_idx, self.num_heads, self.head_size = layer.index, found.num_heads, found.head_size
-        self.num_groups, self.scaling, self.share_point = found.num_kv_heads, old.scaling, share_point
+        self.layer_idx, self.num_heads, self.head_size = layer.index, sites.num_heads, sites.head_size
+        self.num_groups, self.scaling, self.share_point = sites.num_kv_heads, old.scaling, share_point
         self.aligner, self.low_rank = aligner, low_rank
         setattr(self, ATTENTION_MATRICES["v"], alone(layer.sites["v"]))
         setattr(self, ATTENTION_MATRICES["o"], layer.sites["o"].module)
@@ -312,12 +316,12 @@ class SharedAttention(nn.Module):
             )
         if query is not None and self.low_rank is not None:
             query = self.low_rank.gated(query * self.scaling)
-        found = attend(
+        attended = attend(
             query, key, value, num_heads=self.num_heads, mask=mask, alignment=alignment, has_scores=self.is_read
         )
-        if found is None:
+        if attended is None:
             return None
-        output, scores = found
+        output, scores = attended
         layer_scores.below(self.layer_idx)  # taken, so no longer kept
         if scores is not None:
             layer_scores.put(self.layer_idx, scores)

@@ -236,7 +236,7 @@ def _method_errors(config: "RunConfig") -> Iterable[str]:
     if not isinstance(config.surgery, LisaSurgeryConfig):
         yield "method=lisa: trains what surgery=lisa added, and this run has another surgery"
     if node.stages not in ([Stage.local], [Stage.end2end], [Stage.local, Stage.end2end]):
-        got = ", ".join(one.value for one in node.stages)
+        got = ", ".join(stage.value for stage in node.stages)
         yield f"method.stages: got [{got}], expected [local], [end2end] or [local, end2end]"
     if len(node.stages) == 2 and config.num_steps and not 1 <= node.local_steps < config.train.max_steps:
         yield (

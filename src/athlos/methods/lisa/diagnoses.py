@@ -47,12 +47,12 @@ def agreement(
     """`top1_agreement` with the base, and `last_word_acc` of both where the text has lines."""
     tokens, words, length = text
     before, after = (read(model, tokens, length=length, batch_size=batch_size) for model in (base, student))
-    found = {"test/top1_agreement": same_choices(before, after)}
+    metrics = {"test/top1_agreement": same_choices(before, after)}
     if words:
         for suffix, reading in (("_base", before), ("", after)):
-            found[f"test/last_word_acc{suffix}"], count = right_words(reading, tokens, words)
-            found["test/last_words"] = float(count)
-    return found, (before, after)
+            metrics[f"test/last_word_acc{suffix}"], count = right_words(reading, tokens, words)
+            metrics["test/last_words"] = float(count)
+    return metrics, (before, after)
 
 
 def other_text(
@@ -73,10 +73,10 @@ def other_text(
     windows = config.eval.running_text
     assert windows is not None  # the config's check has seen to it
     whole = encoded(tokenizer, text, limit=windows.limit_tokens)
-    found, (before, after) = agreement(
+    metrics, (before, after) = agreement(
         base, student, text=(*whole, windows.max_length), batch_size=config.eval.batch_size
     )
-    named = {f"{name}_other": value for name, value in found.items()}
+    named = {f"{name}_other": value for name, value in metrics.items()}
     return {**named, "test/ppl_base_other": before.ppl, "test/ppl_other": after.ppl}
 
 
@@ -91,17 +91,17 @@ def noise_by_layer(
     """
     tokens, _, length = text
     layers = {f"/{layer.index:02d}": layer.index for layer in backbone(teacher).layers}
-    found = {}
+    metrics = {}
     for name, layer in {"_none": -1, **layers}.items():
         noise = NoisyScores(
             is_kept=False, noisy_layer=layer, sigma=sigma, generator=torch.Generator().manual_seed(seed)
         )
         with given_to_layers(teacher, noise):
-            found[f"diag/noise_ppl{name}"] = read(teacher, tokens, length=length, batch_size=batch_size).ppl
-    values = [found[f"diag/noise_ppl{name}"] for name in layers]
+            metrics[f"diag/noise_ppl{name}"] = read(teacher, tokens, length=length, batch_size=batch_size).ppl
+    values = [metrics[f"diag/noise_ppl{name}"] for name in layers]
     half = len(values) // 2
     halves = {"shallow": values[:half], "deep": values[half:]}
-    return found | {f"diag/noise_ppl_{name}": math.exp(np.log(half).mean()) for name, half in halves.items()}
+    return metrics | {f"diag/noise_ppl_{name}": math.exp(np.log(half).mean()) for name, half in halves.items()}
 
 
 @contextmanager
@@ -118,34 +118,34 @@ def given_to_layers(model: "PreTrainedModel", scores: LayerScores) -> Iterator[N
         handle.remove()
 
 
-def likeness(alike: Similarity) -> dict[str, float]:
+def likeness(similarities: Similarity) -> dict[str, float]:
     """1 - JSD and cosine of each layer with the one below, head for head and with matched heads, and their means."""
-    found: dict[str, float] = {}
-    for name, values_L in curves(alike).items():
-        found[f"diag/adjacent_{name}"] = float(np.nanmean(values_L))
-        found |= {f"diag/adjacent_{name}/{layer:02d}": float(values_L[layer]) for layer in range(1, len(values_L))}
-    return found
+    metrics: dict[str, float] = {}
+    for name, values_L in curves(similarities).items():
+        metrics[f"diag/adjacent_{name}"] = float(np.nanmean(values_L))
+        metrics |= {f"diag/adjacent_{name}/{layer:02d}": float(values_L[layer]) for layer in range(1, len(values_L))}
+    return metrics
 
 
-def curves(alike: Similarity) -> dict[str, np.ndarray]:
+def curves(similarities: Similarity) -> dict[str, np.ndarray]:
     """Means over heads, [L]; entry 0 is NaN."""
     return {
-        "similarity": alike.adjacent(with_matching=False),
-        "similarity_matched": alike.adjacent(with_matching=True),
-        "cosine": by_head(alike, "cosine", is_matched=False).mean(axis=1),
-        "cosine_matched": by_head(alike, "cosine", is_matched=True).mean(axis=1),
+        "similarity": similarities.adjacent(with_matching=False),
+        "similarity_matched": similarities.adjacent(with_matching=True),
+        "cosine": by_head(similarities, "cosine", is_matched=False).mean(axis=1),
+        "cosine_matched": by_head(similarities, "cosine", is_matched=True).mean(axis=1),
     }
 
 
-def by_head(alike: Similarity, measure: str, *, is_matched: bool) -> np.ndarray:
+def by_head(similarities: Similarity, measure: str, *, is_matched: bool) -> np.ndarray:
     """[L, H]: each head beside the same head of the layer below, or beside the one it is matched with; row 0 NaN."""
-    table_LHH = alike.cosine_LHH if measure == "cosine" else 1 - alike.divergence_LHH
+    table_LHH = similarities.cosine_LHH if measure == "cosine" else 1 - similarities.divergence_LHH
     heads = np.arange(table_LHH.shape[1])
-    partners = [heads, *(alike.matched(layer) if is_matched else heads for layer in range(1, len(table_LHH)))]
+    partners = [heads, *(similarities.matched(layer) if is_matched else heads for layer in range(1, len(table_LHH)))]
     return np.stack([table[heads, partner] for table, partner in zip(table_LHH, partners, strict=True)])
 
 
-def likeness_figure(alike: Similarity) -> bytes:
+def likeness_figure(similarities: Similarity) -> bytes:
     """A PNG: 1 - JSD and cosine by layer and head, without and with matching."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -157,7 +157,7 @@ def likeness_figure(alike: Similarity) -> bytes:
         for column, is_matched in enumerate((False, True)):
             place = axes[row, column]
             image = place.imshow(
-                by_head(alike, measure, is_matched=is_matched), vmin=0, vmax=1, aspect="auto", cmap="viridis"
+                by_head(similarities, measure, is_matched=is_matched), vmin=0, vmax=1, aspect="auto", cmap="viridis"
             )
             place.set_title(f"{measure}, {'matched heads' if is_matched else 'head for head'}")
     for place in axes[1]:

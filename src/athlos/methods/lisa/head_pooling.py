@@ -34,18 +34,18 @@ class MeanpoolSurgery:
         if old % groups:
             raise SurgeryError(f"surgery.groups: got {groups}, expected a divisor of the {old} key-value heads")
         changed = with_parameters_of(model)
-        found = backbone(changed)
-        for layer in found.layers:
+        sites = backbone(changed)
+        for layer in sites.layers:
             if any(name not in layer.sites for name in "kv"):
                 raise SurgeryError(f"layer {layer.index}: another surgery took its keys or values away")
         with torch.no_grad():
-            for layer in found.layers:
+            for layer in sites.layers:
                 _pool(layer, old=old, groups=groups)
                 attention: Any = layer.attention
-                attention.num_key_value_groups = found.num_heads // groups
+                attention.num_key_value_groups = sites.num_heads // groups
                 if hasattr(attention, "num_key_value_heads"):
                     attention.num_key_value_heads = groups
-        found.config.num_key_value_heads = groups
+        sites.config.num_key_value_heads = groups
         summary = f"{old} key-value heads pooled to {groups}"
         return changed, PartReport(summary=summary, metrics=cache_metrics(changed, base=model))
 

@@ -12,16 +12,16 @@ from athlos.models.sites import Backbone, Layer
 
 
 @torch.no_grad()
-def shuffle_heads(found: Backbone, *, seed: int) -> None:
+def shuffle_heads(sites: Backbone, *, seed: int) -> None:
     """Permute the heads of every layer, each by a draw of its own, in place; seed 0 leaves all as it is."""
-    if not seed or found.head.weight.is_meta:
+    if not seed or sites.head.weight.is_meta:
         return
     generator = torch.Generator().manual_seed(seed)
-    for layer in found.layers:
-        groups = torch.randperm(found.num_kv_heads, generator=generator)
-        size = found.num_heads // found.num_kv_heads
+    for layer in sites.layers:
+        groups = torch.randperm(sites.num_kv_heads, generator=generator)
+        size = sites.num_heads // sites.num_kv_heads
         heads = torch.cat([group * size + torch.randperm(size, generator=generator) for group in groups])
-        _permute(layer, heads=heads, groups=groups, head_size=found.head_size)
+        _permute(layer, heads=heads, groups=groups, head_size=sites.head_size)
 
 
 def _permute(layer: Layer, *, heads: Tensor, groups: Tensor, head_size: int) -> None:

@@ -117,12 +117,12 @@ class KeylessAttention(nn.Module):
     cache_numbers = 0
     is_causal = True
 
-    def __init__(self, layer: Layer, found: Backbone, *, owner: int, window: int | None) -> None:
+    def __init__(self, layer: Layer, sites: Backbone, *, owner: int, window: int | None) -> None:
         super().__init__()
         old: Any = layer.attention
         self.layer_idx, self.owner, self.key_window = layer.index, owner, window
-        self.num_heads, self.head_size = found.num_heads, found.head_size
-        self.num_key_value_groups = found.num_heads // found.num_kv_heads
+        self.num_heads, self.head_size = sites.num_heads, sites.head_size
+        self.num_key_value_groups = sites.num_heads // sites.num_kv_heads
         self.scaling, self.dropout = old.scaling, old.attention_dropout
         setattr(self, ATTENTION_MATRICES["q"], alone(layer.sites["q"]))
         setattr(self, ATTENTION_MATRICES["o"], layer.sites["o"].module)
@@ -205,8 +205,10 @@ def carry_keys(decoder: nn.Module, *, owners_above: list[int], passes: int, grad
                 has_gradient = torch.is_grad_enabled() and number >= earlier - (gradient_passes - 1)
                 with torch.set_grad_enabled(has_gradient):
                     module.forward(*arguments, **options)
-                found = {owner: layer_keys.by_layer[owner] for owner in owners_above}
-                made = {owner: (key[:, :, -rows:], value[:, :, -rows:]) for owner, (key, value) in found.items()}
+                keys_of_owner = {owner: layer_keys.by_layer[owner] for owner in owners_above}
+                made = {
+                    owner: (key[:, :, -rows:], value[:, :, -rows:]) for owner, (key, value) in keys_of_owner.items()
+                }
         return arguments, {**keywords, ARGUMENT: LayerKeys(kernel=kernel, before=made)}
 
     vars(before)["gives_layer_arguments"] = not owners_above  # else it runs the decoder: see `LlamaStep`
@@ -228,9 +230,9 @@ class _Sharing(ABC):
     name: str
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        found = backbone(model)
-        plan = {"window": None, "passes": 1, "gradient_passes": 1, **self.plan(len(found.layers))}
-        _check(found, plan["plan"])
+        sites = backbone(model)
+        plan = {"window": None, "passes": 1, "gradient_passes": 1, **self.plan(len(sites.layers))}
+        _check(sites, plan["plan"])
         changed = with_parameters_of(model)
         _share(changed, plan)
         record_surgery(changed, name=self.name, plan=plan)
@@ -295,11 +297,11 @@ def parsed(plan: str) -> list[tuple[int, bool]]:
     return [(int(word.rstrip("s")), word.endswith("s")) for word in plan.split("_")]
 
 
-def _check(found: Backbone, plan: str) -> None:
-    refuse_unusual_scores(found)
-    types = found.config.to_dict().get("layer_types") or ["full_attention"] * len(found.layers)
+def _check(sites: Backbone, plan: str) -> None:
+    refuse_unusual_scores(sites)
+    types = sites.config.to_dict().get("layer_types") or ["full_attention"] * len(sites.layers)
     for index, (owner, _) in enumerate(parsed(plan)):
-        if any(name not in found.layers[index].sites for name in "qkv"):
+        if any(name not in sites.layers[index].sites for name in "qkv"):
             raise SurgeryError(f"layer {index}: another surgery took its queries, keys or values away")
         if types[index] != types[owner]:
             raise SurgeryError(
@@ -310,17 +312,17 @@ def _check(found: Backbone, plan: str) -> None:
 
 
 def _share(model: "PreTrainedModel", plan: dict[str, Any]) -> None:
-    found = backbone(model)
+    sites = backbone(model)
     words = parsed(plan["plan"])
     read = {owner for index, (owner, _) in enumerate(words) if index != owner}
-    for layer, (owner, has_window) in zip(found.layers, words, strict=True):
+    for layer, (owner, has_window) in zip(sites.layers, words, strict=True):
         window = plan["window"] if has_window else None
         if layer.index != owner:
-            setattr(layer.module, ATTENTION_MODULE, KeylessAttention(layer, found, owner=owner, window=window))
+            setattr(layer.module, ATTENTION_MODULE, KeylessAttention(layer, sites, owner=owner, window=window))
         elif layer.index in read or window is not None:
             _hand_on(layer.attention, window=window)
     above = sorted({owner for index, (owner, _) in enumerate(words) if owner > index})
-    carry_keys(found.decoder, owners_above=above, passes=plan["passes"], gradient_passes=plan["gradient_passes"])
+    carry_keys(sites.decoder, owners_above=above, passes=plan["passes"], gradient_passes=plan["gradient_passes"])
 
 
 def _hand_on(attention: Any, *, window: int | None) -> None:

@@ -98,7 +98,7 @@ class LisaModule(MethodModule[LisaConfig]):
         with torch.no_grad():
             watched = Watched()
             top = attentions[-1].layer_idx
-            with watching(self.teacher, watched, layers={one.layer_idx for one in attentions}):
+            with watching(self.teacher, watched, layers={attention.layer_idx for attention in attentions}):
                 run_decoder(self.teacher, batch, watched, last_layer=top)
         rows_BT = counted_rows(batch)
         total = torch.zeros((), device=rows_BT.device)
@@ -117,7 +117,7 @@ class LisaModule(MethodModule[LisaConfig]):
         student = causal_model(self.model)
         if not weights.attn and not weights.hidden:
             return self.objective.loss(self.model, batch)
-        layers = {one.layer_idx for one in shared_attentions(student)}
+        layers = {attention.layer_idx for attention in shared_attentions(student)}
         seen, wanted = Watched(), Watched()
         with torch.no_grad(), watching(self.teacher, wanted, layers=layers):
             teacher_BTD = run_decoder(self.teacher, batch, wanted)
@@ -159,27 +159,27 @@ class LisaModule(MethodModule[LisaConfig]):
         context, recipe, size = self._context, self.method, self.config.eval.batch_size
         assert context.data is not None
         figures: dict[str, bytes] = {}
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         surgery = self.config.surgery
         assert isinstance(surgery, LisaSurgeryConfig)
         if reads_text(surgery):
-            alike = similarity(self.base, context=context, config=surgery)
-            found |= likeness(alike)
-            figures["adjacent_similarity"] = likeness_figure(alike)
+            similarities = similarity(self.base, context=context, config=surgery)
+            metrics |= likeness(similarities)
+            figures["adjacent_similarity"] = likeness_figure(similarities)
         text = test_text(self.config, context.data, self.tokenizer)
         student = causal_model(self.model)
         with torch.inference_mode(), evaluation_precision(self.config.hardware):
             if len(text[0]):
-                found |= agreement(self.base, student, text=text, batch_size=size)[0]
+                metrics |= agreement(self.base, student, text=text, batch_size=size)[0]
             if recipe.other_text:
-                found |= other_text(
+                metrics |= other_text(
                     self.base, student, path=Path(recipe.other_text), tokenizer=self.tokenizer, config=self.config
                 )
             if recipe.noise_sigma and len(text[0]):
-                found |= noise_by_layer(
+                metrics |= noise_by_layer(
                     self.teacher, text=text, sigma=recipe.noise_sigma, batch_size=size, seed=self.config.seed
                 )
-        return finite(found), figures
+        return finite(metrics), figures
 
     def _around(self, model: "PreTrainedModel") -> MethodModule[LisaConfig]:
         make_engine: Callable[..., Engine] = type(self.engine)
@@ -195,10 +195,10 @@ class LisaModule(MethodModule[LisaConfig]):
 
 def sum_of(terms: Iterator[Tensor]) -> Tensor:
     """Their sum; raises `ConfigError` when there is none."""
-    found = list(terms)
-    if not found:
+    losses = list(terms)
+    if not losses:
         raise ConfigError("method=lisa: the model has no shared layer")
-    return torch.stack(found).sum()
+    return torch.stack(losses).sum()
 
 
 @contextmanager
@@ -230,12 +230,12 @@ class _EnoughError(Exception):
 
 def run_decoder(model: "PreTrainedModel", batch: Batch, watched: Watched, *, last_layer: int | None = None) -> Tensor:
     """Last hidden states [B, T, D]; with `last_layer` the pass ends behind that attention, and they are empty."""
-    found = backbone(model)
+    sites = backbone(model)
     handle = None
     if last_layer is not None:
-        handle = found.layers[last_layer].attention.register_forward_hook(_enough)
+        handle = sites.layers[last_layer].attention.register_forward_hook(_enough)
     try:
-        output = found.decoder(
+        output = sites.decoder(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             position_ids=batch["position_ids"],

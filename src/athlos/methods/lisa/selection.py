@@ -16,5 +16,5 @@ class LisaSelection:
         self.config = config
 
     def choose(self, model: "PreTrainedModel", *, context: PartContext) -> Chosen:
-        added = [parameter for one in shared_attentions(model) for parameter in one.added()]
+        added = [parameter for attention in shared_attentions(model) for parameter in attention.added()]
         return Chosen(words="what LISA added", parameters=added)

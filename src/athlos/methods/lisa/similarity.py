@@ -116,11 +116,11 @@ def handing_on(model: "PreTrainedModel") -> "PreTrainedModel":
 @torch.no_grad()
 def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> Similarity:
     """Averages over batches of input_ids, attention_mask, position_ids [B, T]."""
-    found, count, entries = backbone(handing_on(model)), 0.0, 0.0
+    sites, count, entries = backbone(handing_on(model)), 0.0, 0.0
     sums: dict[tuple[str, int], Tensor] = {}
     for batch in batches:
         layer_scores = LayerScores(is_kept=True, probabilities={})
-        found.decoder(
+        sites.decoder(
             input_ids=batch["input_ids"],
             attention_mask=batch["attention_mask"],
             position_ids=batch["position_ids"],
@@ -131,7 +131,7 @@ def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> 
         seen = valid[:, :, None] & batch["attention_mask"].bool()[:, None]
         seen &= batch["position_ids"][:, :, None] >= batch["position_ids"][:, None]
         assert layer_scores.probabilities is not None
-        for layer in range(1, len(found.layers)):
+        for layer in range(1, len(sites.layers)):
             above, below = layer_scores.probabilities[layer], layer_scores.probabilities[layer - 1]
             found_here = _compared(above, below, valid) | _products(
                 layer_scores.by_layer[layer], layer_scores.by_layer[layer - 1], seen
@@ -140,7 +140,7 @@ def measured(model: "PreTrainedModel", batches: Iterable[dict[str, Tensor]]) -> 
                 sums[name, layer] = sums.get((name, layer), 0.0) + value
         count += float(valid.sum())
         entries += float(seen.sum())
-    shape = (len(found.layers), found.num_heads, found.num_heads)
+    shape = (len(sites.layers), sites.num_heads, sites.num_heads)
     averages: dict[str, Any] = {}
     for name, total in (
         ("cosine_LHH", count),

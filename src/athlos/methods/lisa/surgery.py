@@ -29,17 +29,17 @@ class LisaSurgery:
         self.config = config
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
-        config, found = self.config, backbone(model)
-        is_meta = found.head.weight.is_meta
-        rank = (config.lowrank.rank or automatic_rank(found.head_size)) if config.lowrank.enabled else 0
-        if rank > found.head_size:
-            raise SurgeryError(f"surgery.lowrank.rank: got {rank}, expected at most the head size {found.head_size}")
+        config, sites = self.config, backbone(model)
+        is_meta = sites.head.weight.is_meta
+        rank = (config.lowrank.rank or automatic_rank(sites.head_size)) if config.lowrank.enabled else 0
+        if rank > sites.head_size:
+            raise SurgeryError(f"surgery.lowrank.rank: got {rank}, expected at most the head size {sites.head_size}")
         uses_mix = uses_map(config)
-        alike = None
-        shuffle_heads(found, seed=config.shuffle_heads)
+        similarities = None
+        shuffle_heads(sites, seed=config.shuffle_heads)
         if not is_meta and reads_text(config):
-            alike = similarity(model, context=context, config=config)
-        layers = _choice(config, found, alike=alike)
+            similarities = similarity(model, context=context, config=config)
+        layers = _choice(config, sites, similarities=similarities)
         plan = {
             "layers": layers,
             "share_point": config.share_point.value,
@@ -51,11 +51,11 @@ class LisaSurgery:
             }
             if config.align.enabled
             else None,
-            "low_rank": {"rank": rank, "gate": config.gate.value, "has_bias": _has_bias(found)} if rank else None,
+            "low_rank": {"rank": rank, "gate": config.gate.value, "has_bias": _has_bias(sites)} if rank else None,
         }
-        _check(found, layers, config=config, rank=rank)
+        _check(sites, layers, config=config, rank=rank)
         shared = with_parameters_of(model)
-        _share(shared, plan, config=config, alike=alike)
+        _share(shared, plan, config=config, similarities=similarities)
         record_surgery(shared, name="lisa", plan=plan)
         return shared, _report(shared, base=model, plan=plan)
 
@@ -99,31 +99,31 @@ def _mix_of(aligner: Any) -> Aligner:
     return alone
 
 
-def _choice(config: LisaSurgeryConfig, found: Backbone, *, alike: Similarity | None) -> list[int]:
+def _choice(config: LisaSurgeryConfig, sites: Backbone, *, similarities: Similarity | None) -> list[int]:
     select = config.layers.select.value
-    if select == "similarity" and alike is None:  # on the meta device only the number of layers counts
+    if select == "similarity" and similarities is None:  # on the meta device only the number of layers counts
         select = "last_k"
     return chosen(
         select,
-        num_layers=len(found.layers),
+        num_layers=len(sites.layers),
         count=config.layers.count,
         explicit=config.layers.explicit,
-        adjacent_L=alike.adjacent(with_matching=True) if alike is not None else None,
+        adjacent_L=similarities.adjacent(with_matching=True) if similarities is not None else None,
     )
 
 
-def _has_bias(found: Backbone) -> bool:
+def _has_bias(sites: Backbone) -> bool:
     return any(
-        site.module.bias is not None for layer in found.layers for name, site in layer.sites.items() if name in "qk"
+        site.module.bias is not None for layer in sites.layers for name, site in layer.sites.items() if name in "qk"
     )
 
 
-def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig, rank: int) -> None:
-    values = found.config.to_dict()
-    refuse_unusual_scores(found)
-    types = values.get("layer_types") or ["full_attention"] * len(found.layers)
+def _check(sites: Backbone, layers: list[int], *, config: LisaSurgeryConfig, rank: int) -> None:
+    values = sites.config.to_dict()
+    refuse_unusual_scores(sites)
+    types = values.get("layer_types") or ["full_attention"] * len(sites.layers)
     for index in layers:
-        if any(name not in found.layers[index - step].sites for name in "qk" for step in (0, 1)):
+        if any(name not in sites.layers[index - step].sites for name in "qk" for step in (0, 1)):
             raise SurgeryError(f"layer {index}: another surgery took its queries and keys away")
         here, below = types[index], types[index - 1]
         if here != below and not (config.allow_mixed and below == "full_attention"):
@@ -131,7 +131,7 @@ def _check(found: Backbone, layers: list[int], *, config: LisaSurgeryConfig, ran
                 f"layer {index}: {here} above {below}; neighbours must see the same keys"
                 + ("" if here == "full_attention" else ", or set surgery.allow_mixed=true")
             )
-        norms = {"query", "key"} & set(found.layers[index].norms)
+        norms = {"query", "key"} & set(sites.layers[index].norms)
         if rank and norms and config.lowrank.init is LowRankInit.energy_pairs:
             raise SurgeryError(f"layer {index}: energy_pairs does not fit a model that normalises its queries and keys")
 
@@ -141,39 +141,39 @@ def _share(
     plan: dict[str, Any],
     *,
     config: LisaSurgeryConfig | None = None,
-    alike: Similarity | None = None,
+    similarities: Similarity | None = None,
 ) -> None:
     """The structure of a plan, and its first weights where a config says how they begin; else they are loaded."""
-    found = backbone(model)
+    sites = backbone(model)
     shared = set(plan["layers"])
-    for layer in found.layers:
+    for layer in sites.layers:
         if layer.index in shared:
-            setattr(layer.module, ATTENTION_MODULE, _shared(layer, found, plan, config, alike))
+            setattr(layer.module, ATTENTION_MODULE, _shared(layer, sites, plan, config, similarities))
         elif layer.index + 1 in shared:
             hand_on(layer.attention)
-    carry_scores(found.decoder)
+    carry_scores(sites.decoder)
 
 
 def _shared(
     layer: Layer,
-    found: Backbone,
+    sites: Backbone,
     plan: dict[str, Any],
     config: LisaSurgeryConfig | None,
-    alike: Similarity | None,
+    similarities: Similarity | None,
 ) -> SharedAttention:
     weight = layer.sites["v"].weight
     # Copies of a model that was built under torch.device("meta") leave that context behind.
     aligner = low_rank = None
     with torch.device(weight.device):
         if plan["align"] is not None:
-            aligner = Aligner(found.num_heads, **plan["align"]).to(weight.dtype)
+            aligner = Aligner(sites.num_heads, **plan["align"]).to(weight.dtype)
         if plan["low_rank"] is not None:
             low_rank = LowRank(
-                found.hidden_size, num_heads=found.num_heads, num_groups=found.num_kv_heads, **plan["low_rank"]
+                sites.hidden_size, num_heads=sites.num_heads, num_groups=sites.num_kv_heads, **plan["low_rank"]
             ).to(weight.dtype)
     attention = SharedAttention(
         layer,
-        found,
+        sites,
         share_point=plan["share_point"],
         aligner=aligner,
         low_rank=low_rank,
@@ -181,47 +181,52 @@ def _shared(
     )
     if config is not None and not weight.is_meta:
         with torch.no_grad():
-            _initialise(attention, layer, found, config=config, alike=alike)
+            _initialise(attention, layer, sites, config=config, similarities=similarities)
     return attention
 
 
 def _initialise(
-    attention: SharedAttention, layer: Layer, found: Backbone, *, config: LisaSurgeryConfig, alike: Similarity | None
+    attention: SharedAttention,
+    layer: Layer,
+    sites: Backbone,
+    *,
+    config: LisaSurgeryConfig,
+    similarities: Similarity | None,
 ) -> None:
     aligner, low_rank, init = attention.aligner, attention.low_rank, config.lowrank.init
     if aligner is not None and aligner.residual and aligner.has_mix:
-        assert alike is not None
-        aligner.mix.copy_(head_map(alike, layer.index, config.align.init))
+        assert similarities is not None
+        aligner.mix.copy_(head_map(similarities, layer.index, config.align.init))
     if low_rank is None:
         return
     pairs = kept_pairs(
         layer,
-        num_heads=found.num_heads,
-        num_groups=found.num_kv_heads,
-        head_size=found.head_size,
+        num_heads=sites.num_heads,
+        num_groups=sites.num_kv_heads,
+        head_size=sites.head_size,
         rank=low_rank.rank,
     )
     low_rank.pairs.copy_(pairs)
     if init is LowRankInit.random:
         for linear in (low_rank.query, low_rank.key):
-            nn.init.normal_(linear.weight, std=found.config.initializer_range)
+            nn.init.normal_(linear.weight, std=sites.config.initializer_range)
             if linear.bias is not None:
                 nn.init.zeros_(linear.bias)
         return
-    for linear, name, heads in ((low_rank.query, "q", found.num_heads), (low_rank.key, "k", found.num_kv_heads)):
-        weight, bias = kept_rows(layer.sites[name], pairs, heads=heads, head_size=found.head_size)
+    for linear, name, heads in ((low_rank.query, "q", sites.num_heads), (low_rank.key, "k", sites.num_kv_heads)):
+        weight, bias = kept_rows(layer.sites[name], pairs, heads=heads, head_size=sites.head_size)
         is_zero = name == "q" and init is LowRankInit.zero_q
         linear.weight.copy_(torch.zeros_like(weight) if is_zero else weight)
         if linear.bias is not None:
             linear.bias.copy_(torch.zeros_like(linear.bias) if is_zero or bias is None else bias)
 
 
-def head_map(alike: Similarity, layer: int, init: AlignInit) -> Tensor:
+def head_map(similarities: Similarity, layer: int, init: AlignInit) -> Tensor:
     """M [H, H] of a layer."""
-    heads = alike.cosine_LHH.shape[1]
+    heads = similarities.cosine_LHH.shape[1]
     if init is AlignInit.hungarian:
-        return torch.eye(heads)[torch.from_numpy(alike.matched(layer))]
-    return torch.from_numpy(alike.least_squares(layer)).float() if init is AlignInit.lstsq else torch.eye(heads)
+        return torch.eye(heads)[torch.from_numpy(similarities.matched(layer))]
+    return torch.from_numpy(similarities.least_squares(layer)).float() if init is AlignInit.lstsq else torch.eye(heads)
 
 
 def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
@@ -230,17 +235,17 @@ def shared_attentions(model: "PreTrainedModel") -> list[SharedAttention]:
 
 
 def _report(model: "PreTrainedModel", *, base: "PreTrainedModel", plan: dict[str, Any]) -> PartReport:
-    found = backbone(model)
+    sites = backbone(model)
     attentions = shared_attentions(model)
     rank = plan["low_rank"]["rank"] if plan["low_rank"] else 0
     metrics = {
         "lisa/shared_layers": float(len(attentions)),
-        "lisa/shared_layer_share": len(attentions) / len(found.layers),
-        "lisa/new_params": float(sum(parameter.numel() for one in attentions for parameter in one.added())),
+        "lisa/shared_layer_share": len(attentions) / len(sites.layers),
+        "lisa/new_params": float(sum(parameter.numel() for attention in attentions for parameter in attention.added())),
         **cache_metrics(model, base=base),
     }
     if rank:
-        metrics["lisa/qk_compression"] = found.head_size / rank
+        metrics["lisa/qk_compression"] = sites.head_size / rank
     layers = ", ".join(str(index) for index in plan["layers"])
     words = f"attention of layers {layers} shared"
     return PartReport(summary=f"{words}, rank {rank}" if rank else words, metrics=metrics)

@@ -48,10 +48,10 @@ class NdpConstruct:
             make = partial(mono_rows, n=node.n, longest=rows.longest)
             settings = {"n": node.n, "longest": rows.longest}
             sources["clm"].append(Source(rows=documents.rows, make=make, settings=settings))
-        identities = {kind: self._identity(kind, found, context=context) for kind, found in sources.items()}
+        identities = {kind: self._identity(kind, source, context=context) for kind, source in sources.items()}
         products = {
-            kind: table_product(found, node, identity=identities[kind], stages=context.stages)
-            for kind, found in sources.items()
+            kind: table_product(source, node, identity=identities[kind], stages=context.stages)
+            for kind, source in sources.items()
         }
         tables = {kind: CountTable.open(product.path, expected=identities[kind]) for kind, product in products.items()}
         tables_of_rows = NdpTables(
@@ -122,10 +122,12 @@ class NdpConstruct:
     def _collisions(self, rows: ShardedRows) -> int:
         """Collisions among a sample of the first shard's prefixes; any is an error."""
         corpus = rows.shard(0)
-        found = num_collisions(corpus.tokens_N, corpus.lengths_R, sample=self.config.collision_sample)
-        if found:
-            raise DataError(f"n-gram tables: {found} different prefixes have the key of another; report this as a bug")
-        return found
+        collisions = num_collisions(corpus.tokens_N, corpus.lengths_R, sample=self.config.collision_sample)
+        if collisions:
+            raise DataError(
+                f"n-gram tables: {collisions} different prefixes have the key of another; report this as a bug"
+            )
+        return collisions
 
 
 def template_hash(config: RunConfig, *, chat_template: object) -> str:

@@ -134,7 +134,10 @@ def training_rows(rows: Rows, *, shard_tokens: int, dedup: bool) -> ShardedRows:
 def first_occurrences(rows: ShardedRows) -> np.ndarray:
     """Whether no earlier row has the same tokens and targets, bool [R]. All rows are counted ones."""
     corpora = (rows.shard(index) for index in range(len(rows)))
-    keys = (segment_totals(one.tokens_N.astype(np.int64) * 2 + one.is_predicted_N, one.lengths_R) for one in corpora)
+    keys = (
+        segment_totals(corpus.tokens_N.astype(np.int64) * 2 + corpus.is_predicted_N, corpus.lengths_R)
+        for corpus in corpora
+    )
     return first_of_each(np.concatenate(list(keys)))
 
 

@@ -116,9 +116,9 @@ def num_collisions(tokens_N: np.ndarray, lengths_S: np.ndarray, *, sample: int, 
     if len(chosen) > sample:
         chosen = np.random.default_rng(seed).choice(chosen, size=sample, replace=False)
     exact_of: dict[tuple[int, int], bytes] = {}
-    found = 0
+    collisions = 0
     for index in chosen:
         exact = tokens_N[starts[index] : index].astype("<u4").tobytes()
         key = (int(keys[index, 0]), int(keys[index, 1]))
-        found += exact_of.setdefault(key, exact) != exact
-    return found
+        collisions += exact_of.setdefault(key, exact) != exact
+    return collisions

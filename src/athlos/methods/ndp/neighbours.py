@@ -104,17 +104,19 @@ def write_targets(
             "positions, and none is a neighbour of itself"
         )
     distances_NK, indices_NK = nearest(states_ND, num=config.num_neighbours)
-    found = neighbour_distributions(distances_NK, labels_N[indices_NK], temperature=config.temperature)
-    target = mixed(one_hot(torch.from_numpy(labels_N)), found, sup_share=config.label_share, vocab_size=vocab_size)
+    distributions = neighbour_distributions(distances_NK, labels_N[indices_NK], temperature=config.temperature)
+    target = mixed(
+        one_hot(torch.from_numpy(labels_N)), distributions, sup_share=config.label_share, vocab_size=vocab_size
+    )
     entropy = entropies(target, vocab_size=vocab_size)
     writer.add(places_N, target, weights=np.ones(len(labels_N)), entropy=entropy)
-    is_label = found.token_ids == np.repeat(labels_N, np.diff(found.offsets))
+    is_label = distributions.token_ids == np.repeat(labels_N, np.diff(distributions.offsets))
     writer.finish(
         {
             "diag/target_entropy": float(entropy.mean()),
             "diag/multi_candidate_share": float((np.diff(target.offsets) > 1).mean()),
             "diag/target_positions": float(len(labels_N)),
-            "ndp/neighbours_label_share": float(found.probs[is_label].sum()) / len(labels_N),
+            "ndp/neighbours_label_share": float(distributions.probs[is_label].sum()) / len(labels_N),
         }
     )
 

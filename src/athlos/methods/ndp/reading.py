@@ -131,7 +131,12 @@ def window_targets(tables: NdpTables, first: int, last: int, *, vocab_size: int)
 
 
 def block_targets(
-    found: Positions, config: NdpObjectiveConfig, tables: NdpTables, *, vocab_size: int, window: Distributions | None
+    positions: Positions,
+    config: NdpObjectiveConfig,
+    tables: NdpTables,
+    *,
+    vocab_size: int,
+    window: Distributions | None,
 ) -> Block:
     """Smoothed and mixed targets. An answer prefix that is too short, or absent, has the supervised counts instead.
 
@@ -139,16 +144,16 @@ def block_targets(
 
     Raises `DataError` for a prefix that the supervised table does not know.
     """
-    sup_counts, is_known = counts_at(tables.sup, found.sup_keys)
+    sup_counts, is_known = counts_at(tables.sup, positions.sup_keys)
     if not is_known.all():
         raise DataError(
             f"n-gram targets: {(~is_known).sum()} of {len(is_known)} training prefixes are not in the table, which was "
             "counted from other rows"
         )
-    clm_counts, is_in_table = counts_at(tables.clm, found.clm_keys)
-    is_hit = is_in_table & (found.lengths >= tables.n)
+    clm_counts, is_in_table = counts_at(tables.clm, positions.clm_keys)
+    is_hit = is_in_table & (positions.lengths >= tables.n)
     clm_counts = chosen_rows(clm_counts, sup_counts, is_first=is_hit)
-    distributions, weights, fallbacks = [], np.zeros(len(found.places)), 0
+    distributions, weights, fallbacks = [], np.zeros(len(positions.places)), 0
     sides = ((config.use_sup, sup_counts, config.xmax_sup), (config.use_clm, clm_counts, config.xmax_clm))
     for is_used, counts, xmax in sides:
         if is_used and counts is clm_counts and window is not None:
@@ -160,7 +165,7 @@ def block_targets(
                 smooth=config.smooth,
                 zero_prob=config.zero_prob,
                 vocab_size=vocab_size,
-                sentences=found.sentences,
+                sentences=positions.sentences,
             )
             distributions.append(side)
             fallbacks += num
@@ -171,7 +176,7 @@ def block_targets(
     if config.topk:
         target = capped(target, topk=config.topk, vocab_size=vocab_size)
     if not config.weighted:
-        weights = np.ones(len(found.places))
+        weights = np.ones(len(positions.places))
     return Block(target=target, weights=weights, is_hit=is_hit, num_fallbacks=fallbacks)
 
 
@@ -182,12 +187,12 @@ def write_targets(folder: Path, tables: NdpTables, config: NdpObjectiveConfig, *
     lengths_R = tables.rows.ends_R - tables.rows.starts_R
     for _, block_rows in whole_segments(lengths_R, size=BLOCK_TOKENS):
         first, last = block_rows.start, block_rows.stop
-        found = positions_of(tables, first, last)
+        positions = positions_of(tables, first, last)
         window = window_targets(tables, first, last, vocab_size=vocab_size) if config.use_clm else None
-        block = block_targets(found, config, tables, vocab_size=vocab_size, window=window)
+        block = block_targets(positions, config, tables, vocab_size=vocab_size, window=window)
         entropy = entropies(block.target, vocab_size=vocab_size)
-        writer.add(found.places, block.target, weights=block.weights, entropy=entropy)
-        seen.add(found, block, entropy)
+        writer.add(positions.places, block.target, weights=block.weights, entropy=entropy)
+        seen.add(positions, block, entropy)
     writer.finish(seen.metrics())
 
 
@@ -200,7 +205,7 @@ class _Seen:
         self.entropy_histogram = np.zeros(len(ENTROPY_EDGES) + 1, dtype=np.int64)
         self.by_length = np.zeros((2, len(LENGTH_EDGES)), dtype=np.int64)
 
-    def add(self, found: Positions, block: Block, entropy: np.ndarray) -> None:
+    def add(self, positions: Positions, block: Block, entropy: np.ndarray) -> None:
         is_multi = np.diff(block.target.offsets) > 1
         self.num_positions += len(entropy)
         self.num_hits += int(block.is_hit.sum())
@@ -209,13 +214,13 @@ class _Seen:
         self.entropy_histogram += np.bincount(
             np.searchsorted(ENTROPY_EDGES, entropy, side="right"), minlength=len(ENTROPY_EDGES) + 1
         )
-        classes = np.searchsorted(LENGTH_EDGES, found.lengths, side="right") - 1
+        classes = np.searchsorted(LENGTH_EDGES, positions.lengths, side="right") - 1
         for line, chosen in enumerate((classes, classes[is_multi])):
             self.by_length[line] += np.bincount(chosen, minlength=len(LENGTH_EDGES))
 
     def metrics(self) -> dict[str, float]:
         count = self.num_positions
-        found = {
+        metrics = {
             "diag/target_entropy": self.entropy / count,
             "diag/multi_candidate_share": float(self.by_length[1].sum()) / count,
             "diag/clm_hit_rate": self.num_hits / count,
@@ -223,12 +228,12 @@ class _Seen:
             "diag/target_positions": float(count),
         }
         for edge, share in zip((0.0, *ENTROPY_EDGES), self.entropy_histogram / count, strict=True):
-            found[f"ndp/entropy_from/{edge:g}"] = float(share)
+            metrics[f"ndp/entropy_from/{edge:g}"] = float(share)
         for edge, num, num_multi in zip(LENGTH_EDGES, *self.by_length, strict=True):
             if num:
-                found[f"ndp/multi_candidates_after/{edge}"] = float(num_multi / num)
-                found[f"ndp/positions_after/{edge}"] = float(num)
-        return found
+                metrics[f"ndp/multi_candidates_after/{edge}"] = float(num_multi / num)
+                metrics[f"ndp/positions_after/{edge}"] = float(num)
+        return metrics
 
 
 class TargetWriter:

@@ -44,20 +44,20 @@ def similarities(
         "clm": replace(config, use_sup=False, use_clm=True),
         "mix": replace(config, use_sup=True, use_clm=True),
     }
-    found: dict[str, list[np.ndarray]] = {}
+    by_kind: dict[str, list[np.ndarray]] = {}
     items = []
     for first in range(0, min(num_rows, len(rows)), ROWS_AT_ONCE):
         last = min(first + ROWS_AT_ONCE, num_rows, len(rows))
         hidden_ND, labels_N = states_of(model, rows, np.arange(first, last))
         probs_NV = project(model, hidden_ND).softmax(-1).cpu()
-        found.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N.cpu())))
+        by_kind.setdefault("one_hot", []).append(cosines(probs_NV, one_hot(labels_N.cpu())))
         places = positions_of(tables, first, last)
         window = window_targets(tables, first, last, vocab_size=vocab_size)
         for kind, side in sides.items():
             block = block_targets(places, side, tables, vocab_size=vocab_size, window=window)
-            found.setdefault(kind, []).append(cosines(probs_NV, block.target))
+            by_kind.setdefault(kind, []).append(cosines(probs_NV, block.target))
         items.append(np.searchsorted(rows.starts_R[first:last], places.places, side="right") - 1 + first)
-    return _summary({kind: np.concatenate(parts) for kind, parts in found.items()}, np.concatenate(items))
+    return _summary({kind: np.concatenate(parts) for kind, parts in by_kind.items()}, np.concatenate(items))
 
 
 def states_of(model: "PreTrainedModel", rows: Rows, chosen_R: np.ndarray) -> tuple[Tensor, Tensor]:

@@ -227,14 +227,14 @@ def _temp_batch(counts: Counts, temperatures: Floats, *, vocab_size: int) -> tup
     return np.exp(scaled - spread(log_all, counts.offsets)), np.exp(-log_all)
 
 
-def _checked(found: Distributions, vocab_size: int) -> Distributions:
-    sums = row_sums(found, vocab_size=vocab_size)
+def _checked(distributions: Distributions, vocab_size: int) -> Distributions:
+    sums = row_sums(distributions, vocab_size=vocab_size)
     if len(sums) and np.abs(sums - 1).max() > SUM_TOLERANCE:
         raise DataError(f"n-gram targets: a row sums to {sums[np.abs(sums - 1).argmax()]:.8f}, expected 1")
-    return found
+    return distributions
 
 
-def row_sums(found: Distributions, *, vocab_size: int) -> Floats:
+def row_sums(distributions: Distributions, *, vocab_size: int) -> Floats:
     """Sum over the whole vocabulary of each row, [N]."""
-    unseen = vocab_size - np.diff(found.offsets)
-    return reduce_rows(np.add, found.probs, found.offsets, empty=0.0) + unseen * found.leak
+    unseen = vocab_size - np.diff(distributions.offsets)
+    return reduce_rows(np.add, distributions.probs, distributions.offsets, empty=0.0) + unseen * distributions.leak

@@ -159,17 +159,17 @@ class CountTable:
         # Sorted queries walk through the file in one direction: neighbours share the pages they touch.
         order = np.argsort(keys_Q2[:, 0])
         first, second = keys_Q2[order, 0], keys_Q2[order, 1]
-        found = np.searchsorted(self.keys_0, first)
+        rows = np.searchsorted(self.keys_0, first)
         open_queries = np.arange(len(order))
         while len(open_queries):
-            at = found[open_queries]
+            at = rows[open_queries]
             inside = np.minimum(at, self.num_rows - 1)
             same_first = (at < self.num_rows) & (self.keys_0[inside] == first[open_queries])
             hit = same_first & (self.keys_1[inside] == second[open_queries])
             rows_Q[order[open_queries[hit]]] = at[hit]
             # Two keys with one first word are next to each other.
             open_queries = open_queries[same_first & ~hit]
-            found[open_queries] += 1
+            rows[open_queries] += 1
         return rows_Q
 
     def gather(self, rows_Q: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,12 +209,12 @@ class CountTable:
         )
 
 
-def check_identity(found: TableIdentity, expected: TableIdentity, *, folder: Path) -> None:
+def check_identity(actual: TableIdentity, expected: TableIdentity, *, folder: Path) -> None:
     """`DataError` that names each difference with both values."""
     wanted = asdict(expected)
     wrong = [
         f"{name} is {value!r}, expected {wanted[name]!r}"
-        for name, value in asdict(found).items()
+        for name, value in asdict(actual).items()
         if value != wanted[name]
     ]
     if wrong:

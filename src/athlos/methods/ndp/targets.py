@@ -30,25 +30,28 @@ def mixed(sup: Distributions, clm: Distributions, *, sup_share: float, vocab_siz
     )
 
 
-def _rows_of(found: Distributions) -> Ints:
-    return np.repeat(np.arange(len(found)), np.diff(found.offsets))
+def _rows_of(distributions: Distributions) -> Ints:
+    return np.repeat(np.arange(len(distributions)), np.diff(distributions.offsets))
 
 
-def capped(found: Distributions, *, topk: int, vocab_size: int) -> Distributions:
+def capped(distributions: Distributions, *, topk: int, vocab_size: int) -> Distributions:
     """The `topk` most probable tokens of each row, scaled so that rows sum to 1; the others have the leak. Ours.
 
     Of equal probabilities the lower token id stays.
     """
-    rows = _rows_of(found)
-    order = np.lexsort((found.token_ids, -found.probs, rows))
-    rank = np.arange(len(order)) - np.repeat(found.offsets[:-1], np.diff(found.offsets))
+    rows = _rows_of(distributions)
+    order = np.lexsort((distributions.token_ids, -distributions.probs, rows))
+    rank = np.arange(len(order)) - np.repeat(distributions.offsets[:-1], np.diff(distributions.offsets))
     kept = np.sort(order[rank < topk])
-    sizes = np.minimum(np.diff(found.offsets), topk)
+    sizes = np.minimum(np.diff(distributions.offsets), topk)
     offsets = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-    probs = found.probs[kept]
-    scale = (1.0 - (vocab_size - sizes) * found.leak) / reduce_rows(np.add, probs, offsets, empty=1.0)
+    probs = distributions.probs[kept]
+    scale = (1.0 - (vocab_size - sizes) * distributions.leak) / reduce_rows(np.add, probs, offsets, empty=1.0)
     return Distributions(
-        offsets=offsets, token_ids=found.token_ids[kept], probs=probs * spread(scale, offsets), leak=found.leak
+        offsets=offsets,
+        token_ids=distributions.token_ids[kept],
+        probs=probs * spread(scale, offsets),
+        leak=distributions.leak,
     )
 
 
@@ -57,11 +60,11 @@ def count_weights(counts: Counts, *, xmax: float, power: float) -> Floats:
     return np.minimum(1.0, (counts.totals / xmax) ** power)
 
 
-def entropies(found: Distributions, *, vocab_size: int) -> Floats:
+def entropies(distributions: Distributions, *, vocab_size: int) -> Floats:
     """Entropy of each row over the whole vocabulary, in nats, [N]."""
-    listed = reduce_rows(np.add, _plogp(found.probs), found.offsets, empty=0.0)
-    unseen = vocab_size - np.diff(found.offsets)
-    return -(listed + unseen * _plogp(found.leak))
+    listed = reduce_rows(np.add, _plogp(distributions.probs), distributions.offsets, empty=0.0)
+    unseen = vocab_size - np.diff(distributions.offsets)
+    return -(listed + unseen * _plogp(distributions.leak))
 
 
 def _plogp(probs: Floats) -> Floats:

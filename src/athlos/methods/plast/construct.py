@@ -61,7 +61,7 @@ class PlastConstruct:
         product = context.stages.get(stage)
         pixels = {record.item: record.pixels for record in source.questions(split)}
         records = [self._record(json.loads(line), pixels) for line in _lines(product.path / PAIRS)]
-        counts = {language: sum(one.language == language for one in records) for language in languages}
+        counts = {language: sum(record.language == language for record in records) for language in languages}
         replayed = len(records) - sum(counts.values())
         listing = ", ".join(f"{language} {count}" for language, count in counts.items())
         metrics = {f"data/pairs/{language}": float(count) for language, count in counts.items()}
@@ -77,17 +77,19 @@ class PlastConstruct:
 
     def _write(self, folder: Path, records: list[ChoiceRecord], languages: list[str], *, context: PartContext) -> None:
         source, rng = source_of(context), random.Random(context.config.seed)
-        of_language = {language: [one for one in records if one.language == language] for language in languages}
-        english = {one.item: one for one in records if one.language == source.config.reference}
+        of_language = {
+            language: [record for record in records if record.language == language] for language in languages
+        }
+        english = {record.item: record for record in records if record.language == source.config.reference}
         limit = self.config.pairs_per_language
         rows: list[dict[str, str]] = []
         for language, own in of_language.items():
             if not own:
                 raise DataError(f"construct.languages: data={context.config.data.name} has no question in '{language}'")
-            for one in rng.sample(own, min(limit, len(own))):
-                if one.item not in english:
-                    raise DataError(f"'{one.identifier}' has no question in {source.config.reference}")
-                rows += self._pairs(one, english[one.item], instruction=source.config.instruction)
+            for record in rng.sample(own, min(limit, len(own))):
+                if record.item not in english:
+                    raise DataError(f"'{record.identifier}' has no question in {source.config.reference}")
+                rows += self._pairs(record, english[record.item], instruction=source.config.instruction)
         ratio = self.config.replay_ratio
         number = round(len(rows) * ratio / (1 - ratio))
         pool = sorted(english)
@@ -97,25 +99,29 @@ class PlastConstruct:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / PAIRS).write_text(text, encoding="utf-8")
 
-    def _pairs(self, one: ChoiceRecord, english: ChoiceRecord, *, instruction: str) -> Iterator[dict[str, str]]:
+    def _pairs(self, record: ChoiceRecord, english: ChoiceRecord, *, instruction: str) -> Iterator[dict[str, str]]:
         """The rows of one question; the options of both are in the same order."""
         if self.config.kind is Kind.multilingual_vqa:
-            wants_letter = random.Random(f"form:{one.identifier}").random() < 0.5
-            yield self._without_image(_answered(one, wants_letter=wants_letter))
+            wants_letter = random.Random(f"form:{record.identifier}").random() < 0.5
+            yield self._without_image(_answered(record, wants_letter=wants_letter))
             return
         if self.config.kind is Kind.answer_translation:
-            source, target = one.choices[one.answer_index], english.choices[english.answer_index]
+            source, target = record.choices[record.answer_index], english.choices[english.answer_index]
             yield self._row(
-                one, to_translate(source, (), instruction=instruction, has_picture=self.config.with_image), target
+                record, to_translate(source, (), instruction=instruction, has_picture=self.config.with_image), target
             )
             if self.config.reverse:
-                yield self._row(one, self._reversed(target, (), one.language), source)
+                yield self._row(record, self._reversed(target, (), record.language), source)
             return
-        prompt = to_translate(one.question, one.choices, instruction=instruction, has_picture=self.config.with_image)
-        yield self._row(one, prompt, english.question + listed(english.choices))
+        prompt = to_translate(
+            record.question, record.choices, instruction=instruction, has_picture=self.config.with_image
+        )
+        yield self._row(record, prompt, english.question + listed(english.choices))
         if self.config.reverse:
             yield self._row(
-                one, self._reversed(english.question, english.choices, one.language), one.question + listed(one.choices)
+                record,
+                self._reversed(english.question, english.choices, record.language),
+                record.question + listed(record.choices),
             )
 
     def _reversed(self, text: str, options: Any, language: str) -> str:
@@ -123,8 +129,8 @@ class PlastConstruct:
         instruction = self.config.reverse_instruction.format(language=name)
         return to_translate(text, options, instruction=instruction, has_picture=self.config.with_image)
 
-    def _row(self, one: ChoiceRecord, prompt: str, completion: str) -> dict[str, str]:
-        return {"item": one.item, "language": one.language, "prompt": prompt, "completion": completion}
+    def _row(self, record: ChoiceRecord, prompt: str, completion: str) -> dict[str, str]:
+        return {"item": record.item, "language": record.language, "prompt": prompt, "completion": completion}
 
     def _without_image(self, row: dict[str, str]) -> dict[str, str]:
         if self.config.with_image:
@@ -143,11 +149,11 @@ class PlastConstruct:
         )
 
 
-def _answered(one: ChoiceRecord, *, wants_letter: bool) -> dict[str, str]:
+def _answered(record: ChoiceRecord, *, wants_letter: bool) -> dict[str, str]:
     """A question with its answer, as the base model was taught them."""
-    prompt = asked(one.question, one.choices if wants_letter else ())
-    completion = LETTERS[one.answer_index] if wants_letter else one.choices[one.answer_index]
-    return {"item": one.item, "language": one.language, "prompt": prompt, "completion": completion}
+    prompt = asked(record.question, record.choices if wants_letter else ())
+    completion = LETTERS[record.answer_index] if wants_letter else record.choices[record.answer_index]
+    return {"item": record.item, "language": record.language, "prompt": prompt, "completion": completion}
 
 
 def _lines(path: Path) -> Iterator[str]:

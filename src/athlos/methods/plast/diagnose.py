@@ -36,10 +36,12 @@ def image_attention(
     inner.set_attn_implementation("eager")  # the fast kernels give no weights
     try:
         with torch.inference_mode():
-            for one in readings(inner, tokenizer, records, batch_size=BATCH):
-                output = inner.base_model(**one.inputs(inner), output_attentions=True, use_cache=False)
-                totals += [picture_mass(weights, one.is_text_BT, one.is_image_BT) for weights in output.attentions]
-                count += int(one.is_text_BT.sum())
+            for reading in readings(inner, tokenizer, records, batch_size=BATCH):
+                output = inner.base_model(**reading.inputs(inner), output_attentions=True, use_cache=False)
+                totals += [
+                    picture_mass(weights, reading.is_text_BT, reading.is_image_BT) for weights in output.attentions
+                ]
+                count += int(reading.is_text_BT.sum())
     finally:
         inner.set_attn_implementation(kernel)
         model.train(was_training)
@@ -84,8 +86,8 @@ def answer_log_prob(
     model.eval()
     total, count = 0.0, 0
     with torch.inference_mode():
-        for one in readings(inner, tokenizer, records, batch_size=BATCH, with_answers=True):
-            hidden_ND, targets_N = gather_targets(hidden_states(inner, one.batch), one.batch["labels"])
+        for reading in readings(inner, tokenizer, records, batch_size=BATCH, with_answers=True):
+            hidden_ND, targets_N = gather_targets(hidden_states(inner, reading.batch), reading.batch["labels"])
             total -= float(next_token_nll(inner, hidden_ND, targets_N, chunk_tokens=1024))
             count += len(targets_N)
     model.train(was_training)

@@ -47,14 +47,14 @@ class PlastModule(MethodModule[PlastMethodConfig]):
 
     def _attention(self, *, suffix: str) -> dict[str, float]:
         """`diag/image_attention/<layer>` over all languages, and beside it each language's."""
-        found: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         questions = self._questions(self.method.attention_items)
         layers: list[list[float]] = []
         for language, records in questions.items():
             layers.append(image_attention(self.model, self.tokenizer, records))
-            found |= {f"diag/image_attention{suffix}/{at}/{language}": value for at, value in enumerate(layers[-1])}
+            metrics |= {f"diag/image_attention{suffix}/{at}/{language}": value for at, value in enumerate(layers[-1])}
         means: Any = [sum(values) / len(values) for values in zip(*layers, strict=True)]
-        return {**found, **{f"diag/image_attention{suffix}/{at}": value for at, value in enumerate(means)}}
+        return {**metrics, **{f"diag/image_attention{suffix}/{at}": value for at, value in enumerate(means)}}
 
     def _masks(self, context: PartContext) -> dict[str, float]:
         selection = self.config.selection

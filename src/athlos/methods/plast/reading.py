@@ -61,8 +61,8 @@ def probe(config: PlastSelectionConfig, model: "PreTrainedModel", *, context: Pa
         questions = parallel_questions(context, split=wanted.split, languages=languages, items=wanted.items)
         block = {
             language: (
-                (one.inputs(model), one.mask(config.tokens))
-                for one in readings(model, context.tokenizer, records, batch_size=wanted.batch_size)
+                (reading.inputs(model), reading.mask(config.tokens))
+                for reading in readings(model, context.tokenizer, records, batch_size=wanted.batch_size)
             )
             for language, records in questions.items()
         }
@@ -87,16 +87,16 @@ def parallel_questions(
 
     Raises `DataError` for a language without questions or with others than the first language has.
     """
-    found: dict[str, list[ChoiceRecord]] = {language: [] for language in languages}
+    by_language: dict[str, list[ChoiceRecord]] = {language: [] for language in languages}
     for record in source_of(context).questions(split):
-        kept = found.get(record.language)
+        kept = by_language.get(record.language)
         if kept is not None and len(kept) < items:
             kept.append(record)
-    order = [record.item for record in found[languages[0]]]
-    for language, records in found.items():
+    order = [record.item for record in by_language[languages[0]]]
+    for language, records in by_language.items():
         if not records or [record.item for record in records] != order:
             raise DataError(f"language '{language}' has no question for each of {len(order)} pictures of '{split}'")
-    return found
+    return by_language
 
 
 def spans(question: str, options: Sequence[str], *, image_tokens: int) -> tuple[str, list[tuple[int, int]]]:

@@ -32,15 +32,15 @@ class PlastSelection(ProbedSelection):
 
     def metrics(self) -> dict[str, float]:
         choice = self.choice
-        found = {f"diag/specific/{layer}": score for layer, score in enumerate(choice.scores)}
+        metrics = {f"diag/specific/{layer}": score for layer, score in enumerate(choice.scores)}
         for language, counts in choice.by_language.items():
-            found[f"diag/specific_shallow/{language}"] = float(sum(counts[layer] for layer in choice.layers))
-            found |= {f"diag/specific_count/{language}/{layer}": float(one) for layer, one in enumerate(counts)}
-        found["diag/num_layers"] = float(len(choice.layers))
-        found["diag/lowest_layer"], found["diag/highest_layer"] = float(choice.layers[0]), float(choice.layers[-1])
+            metrics[f"diag/specific_shallow/{language}"] = float(sum(counts[layer] for layer in choice.layers))
+            metrics |= {f"diag/specific_count/{language}/{layer}": float(count) for layer, count in enumerate(counts)}
+        metrics["diag/num_layers"] = float(len(choice.layers))
+        metrics["diag/lowest_layer"], metrics["diag/highest_layer"] = float(choice.layers[0]), float(choice.layers[-1])
         if choice.scores:
-            found |= {"diag/num_dead": float(choice.num_dead), "diag/used_fallback": float(choice.used_fallback)}
-        return found
+            metrics |= {"diag/num_dead": float(choice.num_dead), "diag/used_fallback": float(choice.used_fallback)}
+        return metrics
 
 
 def choose_from(config: PlastSelectionConfig, counts: NeuronCounts, *, reference: str) -> Choice:

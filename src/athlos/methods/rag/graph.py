@@ -64,12 +64,12 @@ class NameGraph:
 
         A single word at the front of a sentence is a name only where it is a title: every sentence has a capital there.
         """
-        found = {
+        entities = {
             run.lower()
             for start, run in capitalised_runs(sentence)
             if start or " " in run or run.lower() in self._titles
         }
-        return found | {title for title in self._uncased_titles if title in sentence}
+        return entities | {title for title in self._uncased_titles if title in sentence}
 
     def _weights(self, beside: Mapping[tuple[str, str], int]) -> csr_array:
         """[N, N]: the weights of the edges, both ways."""

@@ -265,13 +265,13 @@ def shares(k: int, num_rounds: int) -> list[int]:
 
 def fused(lists: Sequence[Sequence[Passage]], *, k: int) -> list[Passage]:
     """The k best of the lists of several languages, by reciprocal rank; a passage in both has one id, counted once."""
-    return list(lists[0][:k]) if len(lists) == 1 else reciprocal_rank_fusion([found[:k] for found in lists], k=k)
+    return list(lists[0][:k]) if len(lists) == 1 else reciprocal_rank_fusion([hits[:k] for hits in lists], k=k)
 
 
-def joined(passages: Sequence[Passage], found: Sequence[Passage], *, most: int) -> list[Passage]:
+def joined(passages: Sequence[Passage], added: Sequence[Passage], *, most: int) -> list[Passage]:
     """The passages and at most so many found ones that are not among them."""
     known = {passage.identifier for passage in passages}
-    return [*passages, *[passage for passage in found if passage.identifier not in known][:most]]
+    return [*passages, *[passage for passage in added if passage.identifier not in known][:most]]
 
 
 def bare_prompt(question: str, passages: Sequence[Passage], *, language: str) -> str:

@@ -27,8 +27,8 @@ class Drop(StrEnum):
 
 def entities(text: str, *, language: str) -> list[re.Match[str]]:
     """Names and numbers of a text, less English words that only begin a sentence."""
-    found = ENTITY.finditer(text)
-    return [one for one in found if language != "en" or one[0].lower() not in STOPWORDS_EN_PLUS]
+    matches = ENTITY.finditer(text)
+    return [match for match in matches if language != "en" or match[0].lower() not in STOPWORDS_EN_PLUS]
 
 
 def entity_swap(reference: str, documents: Sequence[str], *, language: str, rng: random.Random) -> str:
@@ -36,15 +36,17 @@ def entity_swap(reference: str, documents: Sequence[str], *, language: str, rng:
 
     A number is replaced by a number. The reference itself where there is nothing to replace, or to replace it by.
     """
-    own = [one[0] for one in entities(reference, language=language)]
+    own = [match[0] for match in entities(reference, language=language)]
     others = list(
-        dict.fromkeys(one[0] for text in documents for one in entities(text, language=language) if one[0] not in own)
+        dict.fromkeys(
+            match[0] for text in documents for match in entities(text, language=language) if match[0] not in own
+        )
     )
     rng.shuffle(own)
     for old in own:
-        alike = [other for other in others if other[0].isdigit() == old[0].isdigit()]
-        if alike:
-            return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", rng.choice(alike).replace("\\", r"\\"), reference)
+        of_same_kind = [other for other in others if other[0].isdigit() == old[0].isdigit()]
+        if of_same_kind:
+            return re.sub(rf"(?<!\w){re.escape(old)}(?!\w)", rng.choice(of_same_kind).replace("\\", r"\\"), reference)
     return reference
 
 
@@ -54,10 +56,10 @@ def relation_perturb(reference: str, *, language: str) -> str:
 
 
 def _turned(sentence: str, *, language: str) -> str:
-    found = entities(sentence, language=language)
-    if len(found) < 2 or found[0][0] == found[-1][0]:
+    matches = entities(sentence, language=language)
+    if len(matches) < 2 or matches[0][0] == matches[-1][0]:
         return sentence
-    first, last = found[0], found[-1]
+    first, last = matches[0], matches[-1]
     between = sentence[first.end() : last.start()]
     return f"{sentence[: first.start()]}{last[0]}{between}{first[0]}{sentence[last.end() :]}"
 

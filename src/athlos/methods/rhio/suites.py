@@ -42,7 +42,9 @@ class HeadsSuite:
         """Raises `DataError` for data without questions over documents."""
         assert isinstance(answerer, RhioModule)
         config, context = self.config, answerer.context
-        asked = [one for one in records if isinstance(one, QuestionRecord | LongAnswerRecord) and one.passages]
+        asked = [
+            record for record in records if isinstance(record, QuestionRecord | LongAnswerRecord) and record.passages
+        ]
         if not asked:
             raise DataError(f"suite=heads: data={self.run.data.name} has no question with documents")
         scores, _ = detected(config.detect, context=context)
@@ -59,7 +61,7 @@ class HeadsSuite:
             texts = [self._answers(engine, asked, heads) for heads in draws]
             self._add_answers(result, name, asked, texts, context=context)
             if config.num_needles:
-                recalls = [one for heads in draws for one in self._needles(engine, task, heads)]
+                recalls = [recall for heads in draws for recall in self._needles(engine, task, heads)]
                 self._add(result, f"needle@{name}", recalls, [task.language] * len(recalls))
         result.predictions = [
             {"id": f"{layer}-{head}", "language": "en", "score": float(scores.mean_LH[layer, head])}
@@ -89,37 +91,37 @@ class HeadsSuite:
     ) -> list[str]:
         style = self.run.prompt_style
         requests = [
-            Request(identifier=one.identifier, prompt=build_prompt(one, shots=(), style=style), record=one)
-            for one in records
+            Request(identifier=record.identifier, prompt=build_prompt(record, shots=(), style=style), record=record)
+            for record in records
         ]
         samples = answers_without_heads(
             engine,
             requests,
             heads=heads,
             max_new_tokens=self.config.max_new_tokens,
-            stop=sorted({stop for one in records for stop in stop_strings(one, style)}),
+            stop=sorted({stop for record in records for stop in stop_strings(record, style)}),
             **self.config.mask.options,
         )
-        return [read_answer(sample.text, one, style=style) for sample, one in zip(samples, records, strict=True)]
+        return [read_answer(sample.text, record, style=style) for sample, record in zip(samples, records, strict=True)]
 
     def _needles(self, engine: NativeEngine, task: Task, heads: Sequence[Head]) -> list[float]:
         """Recall of each needle at the shortest length, in [0, 1], by greedy answers of one line."""
         detect = self.config.detect
         shortest = min(detect.lengths)
         prompts = [
-            one
-            for one in prompts_of(task, engine.tokenizer, config=detect, seed=self.run.seed)
-            if one.length == shortest
+            prompt
+            for prompt in prompts_of(task, engine.tokenizer, config=detect, seed=self.run.seed)
+            if prompt.length == shortest
         ][: self.config.num_needles]
         answers: list[list[Sample]] = engine.generate(
-            [Prompt(token_ids=one.ids, max_new_tokens=detect.max_new_tokens) for one in prompts],
+            [Prompt(token_ids=prompt.ids, max_new_tokens=detect.max_new_tokens) for prompt in prompts],
             rule=SamplingRule(),
             stop=["\n"],
             silence=Silence(heads=tuple(heads), **self.config.mask.options),
         )
         return [
-            rouge_1(sample.text, task.needles[one.needle].text, language=task.language).recall
-            for one, [sample] in zip(prompts, answers, strict=True)
+            rouge_1(sample.text, task.needles[prompt.needle].text, language=task.language).recall
+            for prompt, [sample] in zip(prompts, answers, strict=True)
         ]
 
     def _add_answers(

@@ -26,9 +26,9 @@ def layer_gradients(config: SlamConfig, model: "PreTrainedModel", *, context: Pa
     """
     assert context.data is not None
     assert context.config.data.train_split is not None
-    found = backbone(causal_model(model))
+    sites = backbone(causal_model(model))
     names = config.ffn_parts or ["up", "down"]
-    weights = [[site.weight for site in chosen_sites([layer], names)] for layer in found.layers]
+    weights = [[site.weight for site in chosen_sites([layer], names)] for layer in sites.layers]
     before = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     rows = context.data.rows(context.config.data.train_split)
     sums = [torch.zeros(()) for _ in weights]
@@ -38,7 +38,7 @@ def layer_gradients(config: SlamConfig, model: "PreTrainedModel", *, context: Pa
             for weight in group:
                 weight.requires_grad_(True)
         indices = np.arange(min(ROWS, len(rows)))
-        device = found.embedding.weight.device
+        device = sites.embedding.weight.device
         batch = collate(rows, indices, pad_id=context.data.pad_id, step_targets=1)
         batch = {name: value.to(device) for name, value in batch.items()}
         hidden_ND, targets_N = gather_targets(hidden_states(model, batch), batch["labels"])

@@ -88,14 +88,14 @@ def alignment_cosines(
         pooled[language] = torch.cat(parts, dim=1)
     model.train(was_training)
     others = [language for language in texts if language != reference]
-    cosines = [functional.cosine_similarity(pooled[one], pooled[reference], dim=-1).mean(1) for one in others]
+    cosines = [functional.cosine_similarity(pooled[language], pooled[reference], dim=-1).mean(1) for language in others]
     return np.asarray(torch.stack(cosines).mean(0).cpu().numpy())
 
 
 def pooled_states(model: "PreTrainedModel", inputs: dict[str, Tensor], mask_BT: Tensor) -> Tensor:
     """[L + 1, B, D]: states averaged over the text's own tokens."""
-    found = backbone(model)
-    device = found.embedding.weight.device
+    sites = backbone(model)
+    device = sites.embedding.weight.device
     states: list[Tensor] = []
     weights_BT1 = (mask_BT / mask_BT.sum(1, keepdim=True).clamp_min(1)).to(device)[..., None]
 
@@ -103,7 +103,7 @@ def pooled_states(model: "PreTrainedModel", inputs: dict[str, Tensor], mask_BT: 
         states.append((output * weights_BT1).sum(1))
 
     handles = [
-        module.register_forward_hook(keep) for module in (found.embedding, *(one.module for one in found.layers))
+        module.register_forward_hook(keep) for module in (sites.embedding, *(layer.module for layer in sites.layers))
     ]
     try:
         model.base_model(**{name: value.to(device) for name, value in inputs.items()}, use_cache=False)

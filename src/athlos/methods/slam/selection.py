@@ -71,14 +71,14 @@ class SlamSelection(ProbedSelection):
 
     def metrics(self) -> dict[str, float]:
         choice = self.choice
-        found = {f"diag/layer_gap/{index}": score for index, score in enumerate(choice.scores)}
-        found |= {f"diag/layer_chosen/{index}": 1.0 for index in choice.layers}
+        metrics = {f"diag/layer_gap/{index}": score for index, score in enumerate(choice.scores)}
+        metrics |= {f"diag/layer_chosen/{index}": 1.0 for index in choice.layers}
         by_name = {name: getattr(choice, name) for name in ("low", "high", "frequency")}
         for name, values in (choice.by_language | by_name).items():
-            found |= {f"diag/layer_gap_{name}/{index}": value for index, value in enumerate(values)}
+            metrics |= {f"diag/layer_gap_{name}/{index}": value for index, value in enumerate(values)}
         if choice.jaccard is not None:
-            found["diag/selection_jaccard"] = choice.jaccard
-        return found
+            metrics["diag/selection_jaccard"] = choice.jaccard
+        return metrics
 
     def choose(self, model: "PreTrainedModel", *, context: OfRun) -> Chosen:
         chosen = super().choose(model, context=context)
@@ -90,11 +90,11 @@ class SlamSelection(ProbedSelection):
 
     def _gradient_masks(self, model: "PreTrainedModel", *, context: OfRun) -> list[tuple[nn.Parameter, Tensor]]:
         """Half of the neurons of a layer train: rows of up and gate, columns of down."""
-        config, found = self.config, backbone(causal_model(model))
-        kept = round(MASKED_SHARE * found.ffn_size)
+        config, sites = self.config, backbone(causal_model(model))
+        kept = round(MASKED_SHARE * sites.ffn_size)
         if config.neuron_mask is NeuronMask.random50:
             generator = random.Random(self.seed(context))
-            picks = {index: generator.sample(range(found.ffn_size), kept) for index in self.choice.layers}
+            picks = {index: generator.sample(range(sites.ffn_size), kept) for index in self.choice.layers}
         else:
             counts = merge(blocks_of(probe(config, model, context=context)))
             values_LXJ, at = statistic(config.statistic, counts), counts.index(config.reference)
@@ -103,10 +103,10 @@ class SlamSelection(ProbedSelection):
                 index: np.argsort(-change_LJ[index], kind="stable")[:kept].tolist() for index in self.choice.layers
             }
         masks = []
-        for layer in chosen_layers(found, self.choice.layers):
-            mask_J = torch.zeros(found.ffn_size, dtype=torch.bool)
+        for layer in chosen_layers(sites, self.choice.layers):
+            mask_J = torch.zeros(sites.ffn_size, dtype=torch.bool)
             mask_J[picks[layer.index]] = True
-            masks += [one for site in chosen_sites([layer], config.site_names) for one in site_masks(site, mask_J)]
+            masks += [mask for site in chosen_sites([layer], config.site_names) for mask in site_masks(site, mask_J)]
         return masks
 
 
@@ -115,10 +115,10 @@ def site_masks(site: Site, mask_J: Tensor) -> list[tuple[nn.Parameter, Tensor]]:
     if site.is_fused:
         raise SurgeryError(f"selection.neuron_mask: {site.path} holds {', '.join(site.parts)} in one module")
     neurons_dim = 1 - site.rows_dim if site.name == "down" else site.rows_dim
-    found = [(site.weight, mask_J.reshape((1, -1) if neurons_dim == 1 else (-1, 1)))]
+    masks = [(site.weight, mask_J.reshape((1, -1) if neurons_dim == 1 else (-1, 1)))]
     if site.name != "down" and isinstance(site.module.bias, nn.Parameter):
-        found.append((site.module.bias, mask_J))
-    return found
+        masks.append((site.module.bias, mask_J))
+    return masks
 
 
 def from_counts(config: SlamConfig, blocks: Sequence[NeuronCounts], *, seed: int) -> Choice:
@@ -140,7 +140,7 @@ def from_counts(config: SlamConfig, blocks: Sequence[NeuronCounts], *, seed: int
     choice = once(merge(blocks))
     stability = rules.bootstrap_stability(
         blocks,
-        lambda counts: (np.array((found := once(counts)).scores), found.layers),
+        lambda counts: (np.array((choice := once(counts)).scores), choice.layers),
         resamples=config.probe.resamples,
         seed=seed,
     )

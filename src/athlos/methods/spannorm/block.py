@@ -86,15 +86,15 @@ class Block(GradientCheckpointingLayer):
             setattr(self, f"{role}_norm", Norm(width, kind=kind, eps=eps))
 
     def norm(self, role: str) -> Norm:
-        found = getattr(self, self.norm_attributes[role])
-        assert isinstance(found, Norm)
-        return found
+        norm = getattr(self, self.norm_attributes[role])
+        assert isinstance(norm, Norm)
+        return norm
 
     def sum_of(self, name: str) -> Sum:
         """The sum of a sub-layer: `attention` or `ffn`."""
-        found = getattr(self, f"{name}_add")
-        assert isinstance(found, Sum)
-        return found
+        addition = getattr(self, f"{name}_add")
+        assert isinstance(addition, Sum)
+        return addition
 
     def forward(self, hidden_states: Tensor, is_token_BT: Tensor | None = None, **arguments: Any) -> Tensor:
         """The next stream [B, T, D], or stream and side stream [B, T, 2 D]; `arguments` go to the attention.

@@ -48,11 +48,11 @@ class Profile:
 @torch.no_grad()
 def profile(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Profile:
     """The stream of one batch by layer; padded positions do not count."""
-    found, result = backbone(model), Profile()
+    sites, result = backbone(model), Profile()
     is_counted_BT = batch["attention_mask"].bool()
     handles = []
-    for layer in found.layers:
-        handles.append(layer.module.register_forward_hook(_stream_noter(result, layer, found, is_counted_BT)))
+    for layer in sites.layers:
+        handles.append(layer.module.register_forward_hook(_stream_noter(result, layer, sites, is_counted_BT)))
         if isinstance(layer.module, Block):
             handles += _skip_noters(result, layer.module, is_counted_BT)
     try:
@@ -64,10 +64,10 @@ def profile(model: "PreTrainedModel", batch: Mapping[str, Tensor]) -> Profile:
     return result
 
 
-def _stream_noter(result: Profile, layer: Layer, found: Backbone, is_counted_BT: Tensor) -> Any:
+def _stream_noter(result: Profile, layer: Layer, sites: Backbone, is_counted_BT: Tensor) -> Any:
     def after(module: Any, arguments: tuple[Tensor, ...], output: Tensor) -> None:
         before_MD, behind_MD = (
-            wide(states[..., : found.hidden_size])[is_counted_BT] for states in (arguments[0], output)
+            wide(states[..., : sites.hidden_size])[is_counted_BT] for states in (arguments[0], output)
         )
         result.act_rms.append(behind_MD.square().mean().sqrt().item())
         result.adjacent_cosine.append(nn.functional.cosine_similarity(before_MD, behind_MD, dim=-1).mean().item())
@@ -108,10 +108,10 @@ def gradient_norms(model: "PreTrainedModel", loss_of: Callable[[], Tensor]) -> d
 
     The parameters' own gradients are left as they were.
     """
-    found = backbone(model)
+    sites = backbone(model)
     groups = {
-        "all": [list(layer.module.parameters()) for layer in found.layers],
-        "attention": [list(layer.attention.parameters()) for layer in found.layers],
+        "all": [list(layer.module.parameters()) for layer in sites.layers],
+        "attention": [list(layer.attention.parameters()) for layer in sites.layers],
     }
     flat = [parameter for group in groups["all"] for parameter in group if parameter.requires_grad]
     with evaluating(model), torch.enable_grad():

@@ -70,10 +70,10 @@ class SpanNormModule(MethodModule[SpanNormConfig]):
     def _depth(self) -> dict[str, list[float]]:
         """Every profile of the model as it is, by name."""
         model = causal_model(self.model)
-        found = vars(profile(model, self._on_device()))
+        shapes = vars(profile(model, self._on_device()))
         norms = gradient_norms(model, self._loss) if any(p.requires_grad for p in model.parameters()) else {}
         kinds = {"all": "grad_norm", "attention": "attention_grad_norm"}
-        return {**found, **{kinds[name]: values for name, values in norms.items()}}
+        return {**shapes, **{kinds[name]: values for name, values in norms.items()}}
 
     def measurements(self) -> Measured:
         """Of a model that nothing trained here, what training would have measured at its end."""
@@ -107,13 +107,13 @@ def probe_batch(data: DataModule, *, split: str, num_rows: int) -> dict[str, Ten
     }
 
 
-def looks(found: Profile) -> dict[str, float]:
+def looks(profile: Profile) -> dict[str, float]:
     """A profile in a few numbers, for curves."""
     return {
-        "diag/act_rms_first": found.act_rms[0],
-        "diag/act_rms_last": found.act_rms[-1],
-        "diag/adjacent_cosine": mean(found.adjacent_cosine[len(found.adjacent_cosine) // 2 :]),
-        "diag/skip_product": found.skip_product,
+        "diag/act_rms_first": profile.act_rms[0],
+        "diag/act_rms_last": profile.act_rms[-1],
+        "diag/adjacent_cosine": mean(profile.adjacent_cosine[len(profile.adjacent_cosine) // 2 :]),
+        "diag/skip_product": profile.skip_product,
     }
 
 

@@ -68,20 +68,20 @@ def gain(placement: str, site: str, *, num_layers: int) -> float:
     return deepnorm_beta(num_layers) if placement == "deepnorm" and site in DEEPNORM_GAINS else 1.0
 
 
-def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
+def initialise(sites: Backbone, settings: dict[str, Any], *, seed: int) -> None:
     """Draw all weights anew. Equal seeds give equal draws in every placement, up to their scales."""
     generator = torch.Generator().manual_seed(seed)
-    base, num_layers = found.config.initializer_range, len(found.layers)
+    base, num_layers = sites.config.initializer_range, len(sites.layers)
 
     def draw(weight: Tensor, std: float) -> None:
         weight.copy_(std * torch.randn(weight.shape, generator=generator))
 
     with torch.no_grad():
-        draw(found.embedding.weight, base)
-        padding = found.embedding.padding_idx
+        draw(sites.embedding.weight, base)
+        padding = sites.embedding.padding_idx
         if isinstance(padding, int):
-            found.embedding.weight[padding] = 0
-        for layer in found.layers:
+            sites.embedding.weight[padding] = 0
+        for layer in sites.layers:
             for name, linear in branch_matrices(layer):
                 std = base if settings["width_scale"] == "none" else width_std(settings["placement"], linear)
                 std *= gain(settings["placement"], name, num_layers=num_layers)
@@ -94,9 +94,9 @@ def initialise(found: Backbone, settings: dict[str, Any], *, seed: int) -> None:
                 draw(linear.weight, std)
                 if linear.bias is not None:
                     linear.bias.zero_()
-        if not found.is_tied:
-            draw(found.head.weight, base)
-        for name, parameter in found.decoder.named_parameters():
+        if not sites.is_tied:
+            draw(sites.head.weight, base)
+        for name, parameter in sites.decoder.named_parameters():
             if name.rpartition(".")[0].endswith(("norm", "norm.side", "norm.outer")):
                 parameter.fill_(0.0 if name.endswith("bias") else 1.0)
             elif name.endswith("gate") and parameter.ndim == 1:
@@ -115,7 +115,7 @@ def branch_matrices(layer: Layer) -> list[tuple[str, nn.Linear]]:
 
 @torch.no_grad()
 def branch_variances(
-    model: "PreTrainedModel", found: Backbone, ids_BT: Tensor, *, wanted: list[float] | None = None
+    model: "PreTrainedModel", sites: Backbone, ids_BT: Tensor, *, wanted: list[float] | None = None
 ) -> dict[str, list[float]]:
     """Variance of each branch over that of its skip by layer, `attention` and `ffn`, on one batch.
 
@@ -124,7 +124,7 @@ def branch_variances(
     """
     variances: dict[str, list[float]] = {"attention": [], "ffn": []}
     handles = []
-    for layer in found.layers:
+    for layer in sites.layers:
         assert isinstance(layer.module, Block)
         if wanted is not None:
             handles.append(layer.ffn.register_forward_hook(_calibrator(layer, wanted[layer.index])))
@@ -132,7 +132,7 @@ def branch_variances(
             handles.append(layer.module.sum_of(name).register_forward_hook(_ratio_noter(variances[name])))
     try:
         with evaluating(model):
-            found.decoder(input_ids=ids_BT, use_cache=False)
+            sites.decoder(input_ids=ids_BT, use_cache=False)
     finally:
         for handle in handles:
             handle.remove()

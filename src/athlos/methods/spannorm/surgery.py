@@ -36,9 +36,9 @@ class SpanNormSurgery:
 
     def apply(self, model: "PreTrainedModel", *, context: PartContext) -> tuple["PreTrainedModel", PartReport]:
         """Changes the model in place and draws its weights anew; raises `SurgeryError` for a model it does not fit."""
-        found = backbone(model)
-        _check(model, found, span_blocks=self.config.span_blocks)
-        plan = self._settings(found)
+        sites = backbone(model)
+        _check(model, sites, span_blocks=self.config.span_blocks)
+        plan = self._settings(sites)
         _restructure(model, plan)
         record_surgery(model, name="spannorm", plan=plan)
         changed = backbone(model)
@@ -62,12 +62,12 @@ class SpanNormSurgery:
         """Change a fresh model alike; its weights are loaded afterwards."""
         _restructure(model, plan)
 
-    def _settings(self, found: Backbone) -> dict[str, Any]:
+    def _settings(self, sites: Backbone) -> dict[str, Any]:
         """What the structure and the start follow from, as JSON values."""
         config = self.config
         values: dict[str, Any] = plain(config)
         rule = own_rule(values["placement"]) if values["init_scale"] == "auto" else values["init_scale"]
-        factor = (config.c / len(found.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0
+        factor = (config.c / len(sites.layers)) ** 0.5 if rule == "branch_multiplier" else 1.0
         settings = {name: value for name, value in values.items() if name not in PERMISSIONS}
         return {**settings, "init_scale": rule, "branch_factor": factor}
 
@@ -80,42 +80,42 @@ def _wanted(settings: dict[str, Any], *, num_layers: int) -> list[float]:
     ]
 
 
-def _check(model: "PreTrainedModel", found: Backbone, *, span_blocks: int) -> None:
+def _check(model: "PreTrainedModel", sites: Backbone, *, span_blocks: int) -> None:
     if surgeries(model.config):
         raise SurgeryError("surgery=spannorm: apply it first, to an untouched model; this one was changed before")
-    if found.config.model_type not in MODEL_TYPES:
+    if sites.config.model_type not in MODEL_TYPES:
         raise SurgeryError(
-            f"surgery=spannorm: {found.config.model_type} is no Llama-type model; accepted: {', '.join(MODEL_TYPES)}"
+            f"surgery=spannorm: {sites.config.model_type} is no Llama-type model; accepted: {', '.join(MODEL_TYPES)}"
         )
-    for layer in found.layers:
+    for layer in sites.layers:
         roles = set(layer.norms) - {"query", "key"}
         if roles != set(TWO_NORMS) or len(layer.sites) != 7 or any(site.is_fused for site in layer.sites.values()):
             raise SurgeryError(
                 f"{layer.path}: wanted 7 single matrices and norms {', '.join(TWO_NORMS)}; found "
                 f"{len(layer.sites)} matrices and norms {', '.join(sorted(roles))}"
             )
-    if len(found.layers) % span_blocks:
-        raise SurgeryError(f"surgery.span_blocks: got {span_blocks}, which does not divide {len(found.layers)} layers")
+    if len(sites.layers) % span_blocks:
+        raise SurgeryError(f"surgery.span_blocks: got {span_blocks}, which does not divide {len(sites.layers)} layers")
 
 
 def _restructure(model: "PreTrainedModel", settings: dict[str, Any]) -> None:
     """Blocks in the place of the layers, and the norm that the plan wants before the output matrix."""
-    found = backbone(model)
-    plan = plan_of(settings, num_layers=len(found.layers))
-    weight: Any = found.head.weight
+    sites = backbone(model)
+    plan = plan_of(settings, num_layers=len(sites.layers))
+    weight: Any = sites.head.weight
     # Copies of a model that was built under torch.device("meta") leave that context behind.
     with torch.device(weight.device):
-        blocks = [_block(layer, found, plan, settings) for layer in found.layers]
-        final = _final(plan.final, found.hidden_size, settings["norm"])
+        blocks = [_block(layer, sites, plan, settings) for layer in sites.layers]
+        final = _final(plan.final, sites.hidden_size, settings["norm"])
         for module in (*blocks, final):
             module.to(weight.dtype)
-    setattr(found.decoder, DECODER_LAYERS, nn.ModuleList(blocks))
-    setattr(found.decoder, FINAL_NORM, final)
+    setattr(sites.decoder, DECODER_LAYERS, nn.ModuleList(blocks))
+    setattr(sites.decoder, FINAL_NORM, final)
     if settings["moe"]["num_experts"]:
-        tell_padding(found.decoder)
+        tell_padding(sites.decoder)
 
 
-def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) -> Block:
+def _block(layer: Layer, sites: Backbone, plan: Plan, settings: dict[str, Any]) -> Block:
     block_plan, moe, norm = plan.blocks[layer.index], settings["moe"], settings["norm"]
     attention, ffn = layer.attention, layer.ffn
     if block_plan.head_norms:
@@ -125,7 +125,7 @@ def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) 
     if moe["num_experts"]:
         ffn = Experts(
             ffn,
-            width=found.hidden_size,
+            width=sites.hidden_size,
             num_experts=moe["num_experts"],
             top_k=moe["top_k"],
             balance=moe["balance_loss"],
@@ -134,9 +134,9 @@ def _block(layer: Layer, found: Backbone, plan: Plan, settings: dict[str, Any]) 
         block_plan,
         attention=attention,
         ffn=ffn,
-        width=found.hidden_size,
+        width=sites.hidden_size,
         **norm,
-        is_last=layer.index == len(found.layers) - 1 and plan.final == "none",
+        is_last=layer.index == len(sites.layers) - 1 and plan.final == "none",
     )
     # transformers notes on each layer whether and how it is computed again in the backward pass.
     block.gradient_checkpointing = bool(layer.module.gradient_checkpointing)
@@ -151,10 +151,10 @@ def _final(kind: str, width: int, norm: dict[str, Any]) -> nn.Module:
     return Norm(width, **norm, is_last=True) if kind == "norm" else nn.Identity()
 
 
-def _count_norms(found: Backbone) -> int:
+def _count_norms(sites: Backbone) -> int:
     """Parameters of norms and learned scales: what placements differ in."""
-    inside = sum(p.numel() for layer in found.layers for p in layer.module.parameters() if p.ndim == 1)
-    return inside + sum(parameter.numel() for parameter in found.final_norm.parameters())
+    inside = sum(p.numel() for layer in sites.layers for p in layer.module.parameters() if p.ndim == 1)
+    return inside + sum(parameter.numel() for parameter in sites.final_norm.parameters())
 
 
 def _batch(model: "PreTrainedModel", context: PartContext) -> Tensor:

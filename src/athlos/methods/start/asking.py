@@ -22,17 +22,17 @@ def queries(context: PartContext, *, most: int) -> list[LongAnswerRecord]:
     if split is None:
         raise DataError(f"method=start: data={run.data.name} names no training split to take queries from")
     asked = {_normal(record) for record in context.data.source.records(test)} if test else set()
-    found: list[LongAnswerRecord] = []
+    records: list[LongAnswerRecord] = []
     for record in context.data.records(split):
         if not isinstance(record, LongAnswerRecord):
             raise DataError(f"method=start: data={run.data.name} holds records that are no questions for long answers")
-        if len(found) == most:
+        if len(records) == most:
             break
         if _normal(record) not in asked:
-            found.append(record)
-    if not found:
+            records.append(record)
+    if not records:
         raise DataError(f"method=start: split '{split}' of data={run.data.name} has no query that its test lacks")
-    return found
+    return records
 
 
 def _normal(record: Record) -> str:

@@ -50,13 +50,17 @@ def set_robust(
     A batch has the answers behind all documents, another those behind the cited ones; a prompt that several answers of
     a batch share is read once. In one batch the short prompts of the second would be padded to the length of the first.
     """
-    scored = [one for one in samples if one.cited and one.cited[0] >= 1 and one.cited[-1] <= len(record.passages)]
+    scored = [
+        sample
+        for sample in samples
+        if sample.cited and sample.cited[0] >= 1 and sample.cited[-1] <= len(record.passages)
+    ]
     if not scored:
         return
     scored.sort(key=lambda sample: sample.cited)  # equal prompts side by side
 
     def log_probs(records: Sequence[LongAnswerRecord]) -> list[float]:
-        batch = batch_of(tokenizer, [text_of(one) for one in records])
+        batch = batch_of(tokenizer, [text_of(record) for record in records])
         sums_B, lengths_B = answer_log_probs(model, batch, chunk_tokens=CHUNK_TOKENS)
         values: list[float] = (sums_B if normalise is Normalise.per_sequence else sums_B / lengths_B).tolist()
         return values

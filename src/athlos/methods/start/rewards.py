@@ -110,13 +110,13 @@ class StartReward:
             threshold=self.threshold,
             max_citations=most,
         )
-        supported = {one.sentence.text for of_sample in supports for one in of_sample if one.is_supported}
+        supported = {support.sentence.text for of_sample in supports for support in of_sample if support.is_supported}
         claims = self._claims(record, sorted(supported))
         told = self.supports(Pair(sample.told, claim) for sample in samples if sample.sentences for claim in claims)
         for sample, of_sample in zip(samples, supports, strict=True):
             if not sample.sentences:
                 continue
-            sample.attr = sum(one.is_supported for one in of_sample) / len(of_sample)
+            sample.attr = sum(support.is_supported for support in of_sample) / len(of_sample)
             sample.compre = sum(told[Pair(sample.told, claim)] for claim in claims) / len(claims) if claims else 0.0
 
     def _claims(self, record: LongAnswerRecord, supported: Sequence[str]) -> list[str]:
@@ -133,7 +133,7 @@ class StartReward:
 
     def _merged(self, texts: Sequence[str]) -> list[str]:
         """The texts, of those that entail each other the first."""
-        entails = self.supports(Pair(one, other) for one in texts for other in texts if one != other)
+        entails = self.supports(Pair(text, other) for text in texts for other in texts if text != other)
         kept: list[str] = []
         for text in texts:
             if not any(entails[Pair(text, other)] and entails[Pair(other, text)] for other in kept):
@@ -159,28 +159,28 @@ def sample_metrics(
     groups: Sequence[Sequence[Sampled]], chosen: Sequence[Sampled | None], *, number: int
 ) -> dict[str, float]:
     """Of an iteration: shares of samples that pass, of queries that have one, means of the rewards, and forms."""
-    samples = [one for of_query in groups for one in of_query]
-    answered = [one for one in samples if one.sentences]
+    samples = [sample for of_query in groups for sample in of_query]
+    answered = [sample for sample in samples if sample.sentences]
 
     def mean(values: Iterable[float]) -> float:
         return fmean([*values] or [0.0])
 
-    found = {
-        "construct/pass_rate": mean(_passes(one) for one in samples),
+    metrics = {
+        "construct/pass_rate": mean(_passes(sample) for sample in samples),
         "construct/query_pass_rate": mean(any(map(_passes, of_query)) for of_query in groups),
-        "construct/chosen_rate": mean(one is not None for one in chosen),
-        "construct/format_rate": mean(one.is_read and not one.counts["none"] for one in samples),
-        "construct/sentences": mean(len(one.sentences) for one in answered),
-        "construct/words": mean(len(one.told.split()) for one in answered),
-        "construct/distinct": mean(len({one.text for one in of_query}) / len(of_query) for of_query in groups),
-        "reward/attr": mean(one.attr for one in samples),
-        "reward/compre": mean(one.compre for one in samples),
-        "reward/robust": mean(one.robust for one in samples),
-        "reward/reward": mean(one.reward for one in samples),
+        "construct/chosen_rate": mean(sample is not None for sample in chosen),
+        "construct/format_rate": mean(sample.is_read and not sample.counts["none"] for sample in samples),
+        "construct/sentences": mean(len(sample.sentences) for sample in answered),
+        "construct/words": mean(len(sample.told.split()) for sample in answered),
+        "construct/distinct": mean(len({sample.text for sample in of_query}) / len(of_query) for of_query in groups),
+        "reward/attr": mean(sample.attr for sample in samples),
+        "reward/compre": mean(sample.compre for sample in samples),
+        "reward/robust": mean(sample.robust for sample in samples),
+        "reward/reward": mean(sample.reward for sample in samples),
     }
     for name in ("normalised", "orphan", "out_of_range", "over3", "none"):
-        found[f"cite/{name}"] = float(sum(one.counts[name] for one in samples))
-    return {f"{name}@{number}": value for name, value in found.items()}
+        metrics[f"cite/{name}"] = float(sum(sample.counts[name] for sample in samples))
+    return {f"{name}@{number}": value for name, value in metrics.items()}
 
 
 def _passes(sample: Sampled) -> bool:

@@ -224,7 +224,7 @@ def _write_answers(
                 stop=sorted({stop for record in asked for stop in stop_strings(record, run.prompt_style)}),
             )
             for record, samples in zip(asked, groups, strict=True):
-                texts = [{"text": one.text.strip(), "finished": one.finished} for one in samples]
+                texts = [{"text": sample.text.strip(), "finished": sample.finished} for sample in samples]
                 add_row(file, {"id": record.identifier, "samples": texts})
             file.flush()
             progress(first + len(asked), len(records))
@@ -244,7 +244,7 @@ def _write_scored(
     reward = prepared_reward(context)
     rows = []
     for record, row in zip(records, read_rows(answers.path / ANSWERS), strict=True):
-        samples = [read_sample(one["text"], finished=one["finished"], record=record) for one in row["samples"]]
+        samples = [read_sample(answer["text"], finished=answer["finished"], record=record) for answer in row["samples"]]
         reward.score(record, samples, most=config.cite.max_per_sentence)
         if reward.config.robust:
             set_robust(
@@ -255,8 +255,8 @@ def _write_scored(
                 text_of=context.data.text_of,
                 normalise=reward.config.normalise,
             )
-        for one in samples:
-            one.reward = combined(one.attr, one.compre, one.robust, config=reward.config)
+        for sample in samples:
+            sample.reward = combined(sample.attr, sample.compre, sample.robust, config=reward.config)
         rows.append({"id": record.identifier, "question": record.question, "samples": list(map(asdict, samples))})
     write_rows(path, rows)
 
@@ -289,7 +289,7 @@ def _write_masked(
 ) -> None:
     assert context.data is not None
     reward, style = prepared_reward(context), context.config.prompt_style
-    found = answers_without_heads(
+    answers = answers_without_heads(
         own_engine(context),
         [
             Request(identifier=record.identifier, prompt=context.data.text_of(record)[0], record=record)
@@ -300,7 +300,7 @@ def _write_masked(
         stop=sorted({stop for record in records for stop in stop_strings(record, style)}),
     )
     rows = []
-    for record, sample in zip(records, found, strict=True):
+    for record, sample in zip(records, answers, strict=True):
         read = read_sample(sample.text.strip(), finished=sample.finished, record=record)
         reward.score(record, [read], most=config.cite.max_per_sentence)
         rows.append({"id": record.identifier, "samples": [asdict(read)]})
@@ -311,7 +311,10 @@ def read_samples(row: Mapping[str, Any]) -> list[Sampled]:
     """The samples of a row of `samples_t.jsonl`."""
     return [
         Sampled(
-            **{**one, "sentences": [CitedSentence(piece["text"], tuple(piece["cited"])) for piece in one["sentences"]]}
+            **{
+                **sample,
+                "sentences": [CitedSentence(piece["text"], tuple(piece["cited"])) for piece in sample["sentences"]],
+            }
         )
-        for one in row["samples"]
+        for sample in row["samples"]
     ]

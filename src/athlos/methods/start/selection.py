@@ -27,18 +27,20 @@ def worse(
 
     A pair of one text, or of equal Attr and Compre, tells nothing and is left out.
     """
-    failed = [one for one in (*samples, *others) if one.is_read and one.attr < 1 and _differs(chosen, one)]
-    thin = [
-        one
-        for one in samples
-        if one.is_read and one.attr == 1 and chosen.compre - one.compre >= min_gap and _differs(chosen, one)
+    failed = [
+        sample for sample in (*samples, *others) if sample.is_read and sample.attr < 1 and _differs(chosen, sample)
     ]
-    found = {}
+    thin = [
+        sample
+        for sample in samples
+        if sample.is_read and sample.attr == 1 and chosen.compre - sample.compre >= min_gap and _differs(chosen, sample)
+    ]
+    worse_by_kind = {}
     if ATTR in kinds and failed:
-        found[ATTR] = max(failed, key=lambda one: one.compre)
+        worse_by_kind[ATTR] = max(failed, key=lambda sample: sample.compre)
     if COMP in kinds and thin:
-        found[COMP] = min(thin, key=lambda one: one.compre)
-    return found
+        worse_by_kind[COMP] = min(thin, key=lambda sample: sample.compre)
+    return worse_by_kind
 
 
 def _differs(chosen: Sampled, other: Sampled) -> bool:

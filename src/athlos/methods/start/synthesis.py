@@ -97,7 +97,7 @@ class Item:
             language=self.language,
             question=self.question,
             answer=self.target,
-            passages=[Passage(title=one["title"], text=one["text"]) for one in self.documents],
+            passages=[Passage(title=document["title"], text=document["text"]) for document in self.documents],
         )
 
 
@@ -114,10 +114,10 @@ def grouped(num_claims: int, *, num_documents: int, most: int, rng: random.Rando
     order = rng.sample(range(num_claims), num_claims)
     sets = [[claim] for claim in order[:num_sets]]
     for claim in order[num_sets:]:
-        rng.choice([one for one in sets if len(one) < most]).append(claim)
+        rng.choice([claims_of_set for claims_of_set in sets if len(claims_of_set) < most]).append(claim)
     if num_sets < room and num_claims > 1 and rng.random() < 0.5:
         sets.append(rng.sample(range(num_claims), rng.randint(1, min(most, num_claims - 1))))
-    return [sorted(one) for one in sets]
+    return [sorted(claims_of_set) for claims_of_set in sets]
 
 
 def drafted(record: LongAnswerRecord, config: WarmupDataConfig, *, rng: random.Random) -> Draft:
@@ -289,11 +289,11 @@ def irrelevant(
     looked_at = list(itertools.islice(near, NUM_NEAR))
     pairs = [[Pair(passage_text(passage), claim) for claim in draft.claims] for passage in looked_at]
     supported = reward.supports(pair for of_passage in pairs for pair in of_passage)
-    found = [
+    unrelated = [
         passage
         for passage, of_passage in zip(looked_at, pairs, strict=True)
         if not any(supported[pair] for pair in of_passage)
     ]
-    if len(found) < number:
+    if len(unrelated) < number:
         raise DropError("no_irrelevant")
-    return found[:number]
+    return unrelated[:number]

@@ -102,17 +102,17 @@ class TmModule(MethodModule[TmConfig]):
             tokenize=tokenize,
         )
 
-    def _allowed(self, record: ParallelRecord, found: Sequence[Found]) -> list[Found]:
-        exact = exact_matches(record, found)
+    def _allowed(self, record: ParallelRecord, matches: Sequence[Found]) -> list[Found]:
+        exact = exact_matches(record, matches)
         if exact and record.target:
             raise DataError(
                 f"sentence '{record.identifier}': the memory holds it as '{exact[0].pair.identifier}', "
                 f"'{exact[0].pair.source}'; an evaluation with its own answer in the memory says nothing"
             )
-        return list(found) if self.method.allow_exact else [match for match in found if match not in exact]
+        return list(matches) if self.method.allow_exact else [match for match in matches if match not in exact]
 
-    def _shown(self, record: ParallelRecord, found: Sequence[Found]) -> list[Found]:
-        allowed = self._allowed(record, found)
+    def _shown(self, record: ParallelRecord, matches: Sequence[Found]) -> list[Found]:
+        allowed = self._allowed(record, matches)
         return [match for match in allowed if match.score >= self.method.min_score][: self.method.k]
 
     def answer(self, requests: Sequence[Request], *, progress: Callable[..., None] | None = None) -> list[Prediction]:
@@ -261,8 +261,8 @@ class TmModule(MethodModule[TmConfig]):
         records = [record for record, _ in asked]
         exhaustive = self._matcher(records).matches(records, rank=Rank.fms, prefilter=Shortlist.all)
         hits = [
-            (best.score if (best := matches.best) else 0.0) >= (found[0].score if found else 0.0)
-            for (_, matches), found in zip(asked, exhaustive, strict=True)
+            (best.score if (best := matches.best) else 0.0) >= (ranked[0].score if ranked else 0.0)
+            for (_, matches), ranked in zip(asked, exhaustive, strict=True)
         ]
         return sum(hits) / len(hits)
 

@@ -98,14 +98,16 @@ class Matcher:
         return identity
 
     def _write(self, path: Path, records: Sequence[ParallelRecord], *, rank: Rank, prefilter: Shortlist) -> None:
-        found: dict[int, Scored] = {}
+        ranked_by_place: dict[int, Scored] = {}
         for group, places in self._by_domain(records).items():
             pairs = self._pairs_for(group)
             ranked = self._ranked(pairs, [records[place] for place in places], rank=rank, prefilter=prefilter)
-            found |= dict(zip(places, ranked, strict=True))
+            ranked_by_place |= dict(zip(places, ranked, strict=True))
         with path.open("w", encoding="utf-8") as file:
             for place, record in enumerate(records):
-                file.write(json.dumps({"id": record.identifier, "matches": found[place]}, ensure_ascii=False) + "\n")
+                file.write(
+                    json.dumps({"id": record.identifier, "matches": ranked_by_place[place]}, ensure_ascii=False) + "\n"
+                )
 
     def _by_domain(self, records: Sequence[ParallelRecord]) -> dict[str, list[int]]:
         """Places of the sentences that use one part of the memory, by the domain that decides it."""
@@ -163,8 +165,8 @@ class Matcher:
         return [(identifier, scores[identifier]) for identifier in order[:MOST_PAIRS]]
 
     def _searched(self, index: Index, sources: Sequence[str], *, k: int) -> list[Scored]:
-        found = index.search(sources, k=k)
-        return [[(passage.identifier, float(passage.score)) for passage in passages] for passages in found]
+        lists = index.search(sources, k=k)
+        return [[(passage.identifier, float(passage.score)) for passage in passages] for passages in lists]
 
     def _fuzzy(self, pairs: Sequence[Pair], prefilter: Shortlist) -> Index:
         config = FuzzyIndexConfig(
@@ -240,6 +242,6 @@ def ngrams(units: Sequence[str]) -> set[tuple[str, ...]]:
     return {tuple(units[at : at + n]) for n in lengths for at in range(len(units) - n + 1)}
 
 
-def exact_matches(record: ParallelRecord, found: Iterable[Found]) -> list[Found]:
+def exact_matches(record: ParallelRecord, matches: Iterable[Found]) -> list[Found]:
     """Those whose source is the sentence itself but for case, white space and marks at its end."""
-    return [match for match in found if normalised(match.pair.source) == normalised(record.source)]
+    return [match for match in matches if normalised(match.pair.source) == normalised(record.source)]

@@ -77,11 +77,11 @@ def changed_f1(output: Sequence[str], reference: Sequence[str], memory: Sequence
 
     A copy of the memory gets 0 wherever the reference has a word that the memory lacks.
     """
-    wanted, given = Counter(reference) - Counter(memory), Counter(output) - Counter(memory)
-    if not wanted and not given:
+    wanted, changed = Counter(reference) - Counter(memory), Counter(output) - Counter(memory)
+    if not wanted and not changed:
         return math.nan
-    shared = (wanted & given).total()
-    return 2 * shared / (wanted.total() + given.total())
+    shared = (wanted & changed).total()
+    return 2 * shared / (wanted.total() + changed.total())
 
 
 def placeholder_acc(output: str, source: str) -> float:
@@ -105,8 +105,8 @@ def negation_edit(output: str, reference: str, *, language: str) -> float:
     negations = NEGATIONS.get(base_language(language))
     if negations is None:
         return math.nan
-    found = [bool(negations & set(re.findall(r"[\w']+", text.casefold()))) for text in (output, reference)]
-    return float(found[0] != found[1])
+    is_negated = [bool(negations & set(re.findall(r"[\w']+", text.casefold()))) for text in (output, reference)]
+    return float(is_negated[0] != is_negated[1])
 
 
 def glossary(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
@@ -115,12 +115,12 @@ def glossary(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     for source, target in pairs:
         if len(source.split()) <= MOST_WORDS_OF_TERM:
             targets[source.casefold().strip()][target.casefold().strip()] += 1
-    found = {}
+    shares = {}
     for term, counts in targets.items():
         [(target, count)] = counts.most_common(1)
         if count / counts.total() >= DOMINANCE:
-            found[term] = target
-    return found
+            shares[term] = target
+    return shares
 
 
 def term_hits(source: str, output: str, *, terms: Mapping[str, str]) -> tuple[int, int]:

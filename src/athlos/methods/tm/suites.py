@@ -109,7 +109,7 @@ class TmSuite:
 
     def _of_items(self, asked: Asked[ParallelRecord], matched: Sequence[Matched]) -> dict[str, list[float]]:
         """The measures of single sentences, by name."""
-        found: dict[str, list[float]] = {}
+        values_by_name: dict[str, list[float]] = {}
         for answer, record, matches in zip(asked.answers, asked.records, matched, strict=True):
             output, reference, memory = (
                 scores.words_of(text, record.language) for text in (answer, record.target, _copied(matches))
@@ -125,8 +125,8 @@ class TmSuite:
                 "best_fms": matches.best.score if matches.best else 0.0,
             }
             for name, value in values.items():
-                found.setdefault(name, []).append(value)
-        return found | {"runaway_rate": asked.runaway}
+                values_by_name.setdefault(name, []).append(value)
+        return values_by_name | {"runaway_rate": asked.runaway}
 
     def _score(
         self,

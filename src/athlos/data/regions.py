@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from athlos.data.json_lines import write_rows
 from athlos.data.source import read_lines
 from athlos.errors import DataError, choices
 
@@ -40,8 +41,7 @@ class Assigned:
 
 
 def write_regions(path: Path, assigned: Iterable[Assigned]) -> None:
-    lines = [json.dumps(asdict(question), ensure_ascii=False) + "\n" for question in assigned]
-    path.write_text("".join(lines), encoding="utf-8")
+    write_rows(path, map(asdict, assigned))
 
 
 def read_regions(path: Path) -> dict[str, Assigned]:

@@ -4,7 +4,6 @@ A record is a question, at most `max_documents` documents, and a reference whose
 numbers of these documents.
 """
 
-import json
 import logging
 import random
 import re
@@ -12,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.records import LongAnswerRecord, Passage, Record
-from athlos.data.source import Source, files_hash, read_lines
+from athlos.data.source import Source, files_hash
 from athlos.data.sources.groundbench import GroundBenchConfig, source_of
 from athlos.data.sources.quotesum import QUOTATION
 from athlos.errors import DataError
@@ -69,8 +69,7 @@ class GroundBenchSource(Source[GroundBenchConfig]):
         return self._stage(split).key
 
     def read(self, split: str) -> Iterator[Record]:
-        for _, line in read_lines(self.stages.get(self._stage(split)).path / RECORDS):
-            values = json.loads(line)
+        for values in read_rows(self.stages.get(self._stage(split)).path / RECORDS):
             passages = [Passage(**passage) for passage in values.pop("passages")]
             yield LongAnswerRecord(passages=passages, **values)
 
@@ -78,9 +77,8 @@ class GroundBenchSource(Source[GroundBenchConfig]):
         config = self.config
 
         def build(folder: Path) -> None:
-            with (folder / RECORDS).open("w", encoding="utf-8") as file:
-                for record in (record for name in self._present(split) for record in self._of(name, split)):
-                    file.write(json.dumps(asdict(record), ensure_ascii=False) + "\n")
+            records = (record for name in self._present(split) for record in self._of(name, split))
+            write_rows(folder / RECORDS, map(asdict, records))
 
         return Stage(
             name="groundbench",

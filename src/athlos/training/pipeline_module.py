@@ -5,7 +5,6 @@ requests to the same pipeline are never answered twice.
 """
 
 import dataclasses
-import json
 import math
 from abc import abstractmethod
 from collections import defaultdict
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 
 from athlos.config.compose import plain
+from athlos.data.json_lines import add_row, read_rows
 from athlos.data.records import Passage, QuestionRecord
 from athlos.generation.contrastive_decoding import Sid, SidEngine
 from athlos.generation.interface import Prediction, Request
@@ -135,7 +135,7 @@ class PipelineModule(MethodModule[PipelineT]):
                 in_flight=self.method.in_flight,
             ):
                 row = {"place": open_places[number], **dataclasses.asdict(prediction)}
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                add_row(file, row)
                 file.flush()
                 answered[open_places[number]] = prediction
                 num_tokens += prediction.num_tokens
@@ -225,14 +225,5 @@ def in_all_processes(items: list[ItemT]) -> list[ItemT]:
 
 
 def _read(path: Path) -> dict[int, Prediction]:
-    """Place -> prediction. A last line that a kill cut off in the middle is taken away."""
-    whole = path.read_bytes()
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if len(kept) < len(whole):
-        path.write_bytes(kept)
-    predictions = {}
-    for line in kept.decode("utf-8").split("\n")[:-1]:
-        row = json.loads(line)
-        place = row.pop("place")
-        predictions[place] = Prediction(**row)
-    return predictions
+    """Place -> prediction."""
+    return {row.pop("place"): Prediction(**row) for row in read_rows(path)}

@@ -23,7 +23,8 @@ CHAT = (
     "{% for turn in messages %}<{{ turn.role }}>{{ turn.content }}{% endfor %}"
     "{% if add_generation_prompt %}<reply>{% endif %}"
 )
-ALONE = {**RIGHT, "internal": tagged("I recall Oslo.", "Oslo")}
+ALONE = {**RIGHT, "internal": tagged("I recall\u2028 Oslo.", "Oslo")}
+"""With a line separator, which JSON leaves as it is: no row of a file ends there."""
 """Right from the passages, wrong from memory."""
 
 
@@ -83,7 +84,7 @@ def test_a_pair_is_the_plain_external_prompt_with_both_replies(tmp_path):
     names = [path.name for path in made.files]
     assert names == ["paths.jsonl", "pairs.jsonl", "cases.json"]
     assert json.loads(made.files[2].read_text()) == {"external_internal": 3}
-    assert [json.loads(line)["saw_gold"] for line in made.files[0].read_text().splitlines()] == [True] * 3
+    assert [json.loads(line)["saw_gold"] for line in made.files[0].read_text().split("\n")[:-1]] == [True] * 3
 
 
 def test_a_chat_model_is_trained_on_the_turns_that_it_is_asked_in(tmp_path):

@@ -221,7 +221,7 @@ def test_macro_f1_is_that_of_scikit_learn() -> None:
 
 
 def test_a_profile_asks_at_temperature_one_and_reads_the_plain_distribution(tmp_path: Path) -> None:
-    engine: Any = Says("Paris", "Lyon", "", "paris!")
+    engine: Any = Says("Paris", "Lyon\u2028", "", "paris!")  # a line separator, at which no row of the file ends
     config = ProfileConfig(num_samples=4, max_new_tokens=8, max_answer_tokens=2)
     [found] = profiled(engine, [question()], ["Q"], config=config, style="bare", seed=1)
     assert (engine.rule.temperature, engine.rule.top_p, engine.rule.top_k) == (1.0, 1.0, 0)

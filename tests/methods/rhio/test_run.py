@@ -92,6 +92,7 @@ def test_a_sweep_over_negatives_tunes_plainly_once(rhio: list[str], change: str)
         (["construct.detect.lengths=[]"], "expected one or more integers >= 3"),
         (["construct.mask.mode=half"], "construct.mask.mode"),
         (["engine=transformers", "decoding=greedy"], "retrieval_mask asks the model itself"),
+        (["judge=lexical", "judge@construct.judge=lexical"], "construct.judge: is the run's judge"),
     ],
 )
 def test_configs_that_make_no_sense(rhio: list[str], overrides: list[str], message: str) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from tests.methods.start.made import SentenceJudge, context_of, question
 
+from athlos.data.json_lines import read_rows
 from athlos.data.near_passages import with_documents
 from athlos.errors import ConfigError, DataError
 from athlos.generation.decoding import encoded
@@ -17,7 +18,6 @@ from athlos.methods.start.asking import own_engine
 from athlos.methods.start.config import Normalise, SamplesConfig
 from athlos.methods.start.likelihood import batch_of, set_robust, with_cited_alone
 from athlos.methods.start.rewards import read_sample, robustness
-from athlos.methods.start.rows import read_rows
 from athlos.methods.start.samples import SamplesConstruct
 from athlos.models.tokenizers import byte_tokenizer
 from athlos.objectives.preference import answer_log_probs

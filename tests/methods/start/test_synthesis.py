@@ -11,12 +11,12 @@ import pytest
 from tests.methods.start.made import COMPOSED, EDINBURGH, context_of, question, reward_of
 
 from athlos.config.compose import run_config
+from athlos.data.json_lines import read_rows
 from athlos.data.near_passages import OtherPassages, with_documents
 from athlos.data.records import Passage
 from athlos.errors import DataError
 from athlos.generation.interface import Sample
 from athlos.methods.start.config import Claims, SynthesisConfig
-from athlos.methods.start.rows import read_rows
 from athlos.methods.start.synthesis import (
     Draft,
     DropError,

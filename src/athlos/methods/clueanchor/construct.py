@@ -15,6 +15,7 @@ from athlos.config.compose import plain
 from athlos.config.part_report import PartReport
 from athlos.config.schema import RunConfig
 from athlos.data.encoding import encode_pair
+from athlos.data.json_lines import add_row, read_rows, write_rows
 from athlos.data.records import InstructionRecord, Passage, PreferenceRecord, QuestionRecord
 from athlos.data.regions import read_regions
 from athlos.data.source import files_hash
@@ -127,7 +128,7 @@ def explored_rows(
 ) -> list[dict[str, Any]]:
     """What the exploration of each record found, in order; rows that `path` holds already are not asked again."""
     assert context.generator is not None
-    kept = _read_rows(path)
+    kept = {row["id"]: row for row in read_rows(path)}
     open_records = [record for record in records if record.identifier not in kept]
     requests = [Request(identifier=record.identifier, prompt="", record=record) for record in open_records]
     assert context.index is not None
@@ -141,7 +142,7 @@ def explored_rows(
             in_flight=construct.explore.in_flight,
         ):
             row = _row(open_records[place], prediction)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            add_row(file, row)
             file.flush()
             kept[row["id"]] = row
             progress(len(kept), len(records))
@@ -155,16 +156,6 @@ def _row(record: QuestionRecord, prediction: Prediction) -> dict[str, Any]:
         if "reply" in row
     ]
     return {"id": record.identifier, "question": record.question, **json.loads(prediction.text), "calls": calls}
-
-
-def _read_rows(path: Path) -> dict[str, dict[str, Any]]:
-    """Question id -> row. A last line that a kill cut off in the middle is taken away."""
-    whole = path.read_bytes() if path.is_file() else b""
-    kept = whole[: whole.rfind(b"\n") + 1]
-    if len(kept) < len(whole):
-        path.write_bytes(kept)
-    rows = [json.loads(line) for line in kept.decode("utf-8").splitlines()]
-    return {row["id"]: row for row in rows}
 
 
 class ClueAnchorConstruct:
@@ -198,7 +189,7 @@ class ClueAnchorConstruct:
             build=lambda folder: explored_rows(records, folder / EXPLORED, context=context, construct=self.config),
         )
         explored_product = context.stages.get(stage)
-        by_id = _read_rows(explored_product.path / EXPLORED)
+        by_id = {row["id"]: row for row in read_rows(explored_product.path / EXPLORED)}
         rows = [by_id[record.identifier] for record in records]
         chosen = [
             selected(
@@ -359,8 +350,7 @@ def preference_pairs(
 
 
 def _write_pairs(folder: Path, pairs: Sequence[PreferenceRecord], cases: Mapping[str, int]) -> None:
-    lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) + "\n" for pair in pairs]
-    (folder / PAIRS).write_text("".join(lines), encoding="utf-8")
+    write_rows(folder / PAIRS, map(dataclasses.asdict, pairs))
     (folder / CASES).write_text(json.dumps(dict(cases), indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 

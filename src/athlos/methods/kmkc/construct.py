@@ -15,6 +15,7 @@ import numpy as np
 from athlos.config.compose import plain
 from athlos.config.part_report import PartReport
 from athlos.data.fact_variants import REGION
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.records import InstructionRecord, QuestionRecord
 from athlos.data.regions import Assigned, Region, read_regions, write_regions
 from athlos.errors import DataError
@@ -76,7 +77,7 @@ class KmkcConstruct:
             return Made(key=regions.key, product=known, files=files, report=report)
         cgke = self._augmented(regions, seeds, profiles, known, tests=tests, context=context)
         path = cgke.path / CGKE
-        variants = [Variant(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        variants = [Variant(**row) for row in read_rows(path)]
         results = Counter(variant.result for variant in variants)
         if not results["kept"]:
             raise DataError(f"augmentation: none of {len(variants)} variants was kept ({dict(results)})")
@@ -194,9 +195,7 @@ class KmkcConstruct:
                     for variant in template_variants(record, strategy, wrong=wrong, style=style)
                 ]
             by_id = {record.identifier: record for record in seeds}
-            with (folder / CGKE).open("w", encoding="utf-8") as file:
-                for variant in filtered(made, seeds=by_id, tests=tests):
-                    file.write(json.dumps(asdict(variant), ensure_ascii=False) + "\n")
+            write_rows(folder / CGKE, map(asdict, filtered(made, seeds=by_id, tests=tests)))
 
         values = plain(context.config)["construct"]
         assert context.data is not None

@@ -4,7 +4,6 @@ Draws are at temperature 1 from the whole distribution, and U comes from the log
 before any temperature or truncation: those of a tempered one would make every answer look surer than it is.
 """
 
-import json
 import math
 import zlib
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.records import Record
 from athlos.errors import DataError
 from athlos.generation.decoding import encoded
@@ -115,13 +115,12 @@ def mean_entropies(entropies_BL: Tensor, mask_BL: Tensor) -> Tensor:
 
 def write_profiles(path: Path, profiles: Sequence[Profile]) -> None:
     """One JSON object a question: the profile, and what follows from it."""
-    with path.open("w", encoding="utf-8") as file:
-        for profile in profiles:
-            derived = {name: getattr(profile, name) for name in ("ubar", "acc", "kappa", "omega")}
-            file.write(json.dumps({**asdict(profile), **derived}, ensure_ascii=False) + "\n")
+    derived = ("ubar", "acc", "kappa", "omega")
+    write_rows(
+        path, ({**asdict(profile), **{name: getattr(profile, name) for name in derived}} for profile in profiles)
+    )
 
 
 def read_profiles(path: Path) -> list[Profile]:
     kept = ("id", "answers", "texts", "nats", "right", "entropies")
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
-    return [Profile(**{name: row[name] for name in kept}) for row in rows]
+    return [Profile(**{name: row[name] for name in kept}) for row in read_rows(path)]

@@ -4,7 +4,6 @@ A pair asks, the picture in view, for the question in the reference language; ot
 for an answer in the question's own language.
 """
 
-import json
 import random
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.part_report import PartReport
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.picture_prompts import IMAGE_TOKEN, LETTERS, asked, listed, to_translate
 from athlos.data.records import ChoiceRecord, InstructionRecord
 from athlos.errors import DataError, ModelError
@@ -60,7 +60,7 @@ class PlastConstruct:
         )
         product = context.stages.get(stage)
         pixels = {record.item: record.pixels for record in source.questions(split)}
-        records = [self._record(json.loads(line), pixels) for line in _lines(product.path / PAIRS)]
+        records = [self._record(row, pixels) for row in read_rows(product.path / PAIRS)]
         counts = {language: sum(record.language == language for record in records) for language in languages}
         replayed = len(records) - sum(counts.values())
         listing = ", ".join(f"{language} {count}" for language, count in counts.items())
@@ -96,8 +96,7 @@ class PlastConstruct:
         for item in (pool[int(rng.random() * len(pool))] for _ in range(number)):
             rows.append(_answered(english[item], wants_letter=rng.random() < source.config.letter_share))
         rng.shuffle(rows)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (folder / PAIRS).write_text(text, encoding="utf-8")
+        write_rows(folder / PAIRS, rows)
 
     def _pairs(self, record: ChoiceRecord, english: ChoiceRecord, *, instruction: str) -> Iterator[dict[str, str]]:
         """The rows of one question; the options of both are in the same order."""
@@ -154,8 +153,3 @@ def _answered(record: ChoiceRecord, *, wants_letter: bool) -> dict[str, str]:
     prompt = asked(record.question, record.choices if wants_letter else ())
     completion = LETTERS[record.answer_index] if wants_letter else record.choices[record.answer_index]
     return {"item": record.item, "language": record.language, "prompt": prompt, "completion": completion}
-
-
-def _lines(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as handle:
-        yield from (line for line in handle if line.strip())

@@ -6,7 +6,6 @@
 """
 
 import dataclasses
-import json
 import random
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from athlos.config.compose import plain
 from athlos.config.part_report import PartReport
+from athlos.data.json_lines import add_row, read_rows
 from athlos.data.records import LongAnswerRecord, PreferenceRecord, QuestionRecord
 from athlos.errors import DataError
 from athlos.evaluation.faithfulness import class_of, faithfulness
@@ -104,7 +104,7 @@ class RhioConstruct:
         )
         product = context.stages.get(stage)
         path = product.path / NEGATIVES
-        rows = [Negative(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [Negative(**row) for row in read_rows(path)]
         pairs = list(self._pairs(records, rows, context=context))
         counts = Counter(row.drop for row in rows)
         reasons = ", ".join(f"{counts[drop]} {drop}" for drop in Drop)
@@ -189,7 +189,7 @@ class RhioConstruct:
                     reference_faith=None if reference_faith != reference_faith else reference_faith,
                     drop=drop,
                 )
-                file.write(json.dumps(dataclasses.asdict(row), ensure_ascii=False) + "\n")
+                add_row(file, dataclasses.asdict(row))
 
     def _texts(
         self, records: Sequence[Asked], references: Sequence[str], heads: Sequence[Head], *, context: PartContext

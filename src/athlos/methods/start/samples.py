@@ -13,6 +13,7 @@ from typing import Any
 
 from athlos.config.compose import decisive, plain
 from athlos.config.part_report import PartReport
+from athlos.data.json_lines import add_row, read_rows, write_rows
 from athlos.data.near_passages import with_documents
 from athlos.data.records import LongAnswerRecord, PreferenceRecord, Record
 from athlos.errors import DataError
@@ -23,7 +24,6 @@ from athlos.methods.start.asking import checked, own_engine, queries
 from athlos.methods.start.config import SamplesConfig, StartRewardConfig
 from athlos.methods.start.likelihood import set_robust
 from athlos.methods.start.rewards import Sampled, combined, judge_values, prepared_reward, read_sample, sample_metrics
-from athlos.methods.start.rows import add_row, read_rows, write_rows
 from athlos.methods.start.selection import ATTR, COMP, best, worse
 from athlos.methods.start.warmup import synthesised, warmup_records
 from athlos.parts import Made, PartContext
@@ -200,7 +200,7 @@ def _write_answers(
     path: Path, records: Sequence[LongAnswerRecord], config: SamplesConfig, *, context: PartContext
 ) -> None:
     """N answers of each query; those that the file holds already are not drawn again."""
-    done = len(read_rows(path)) if path.is_file() else 0
+    done = len(read_rows(path))
     engine, run, sample = own_engine(context), context.config, config.sample
     assert context.data is not None
     rule = SamplingRule(temperature=sample.temperature, top_p=sample.top_p)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from athlos.config.compose import decisive, plain
 from athlos.config.part_report import PartReport
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.near_passages import OtherPassages
 from athlos.data.records import LongAnswerRecord, Passage
 from athlos.errors import DataError
@@ -16,7 +17,6 @@ from athlos.generation.pipeline import Solver, solve_together
 from athlos.methods.start.asking import own_engine, queries, rng_of, tokens_of
 from athlos.methods.start.config import CiteConfig, Claims, SynthesisConfig, WarmupDataConfig
 from athlos.methods.start.rewards import judge_values, prepared_reward
-from athlos.methods.start.rows import read_rows, write_rows
 from athlos.methods.start.synthesis import Draft, DropError, Item, Tally, cited_item, drafted, written
 from athlos.parts import Made, PartContext
 from athlos.stages import Product, Stage, content_hash, tenths_logged

@@ -12,6 +12,7 @@ from typing import Any
 from hydra.utils import get_class
 
 from athlos.config.compose import plain, run_config
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.parallel import ParallelConfig
 from athlos.data.records import ParallelRecord, Record
 from athlos.data.source import Source
@@ -167,8 +168,7 @@ def read_memory(method: TmConfig, *, context: PartContext) -> Memory:
             raise DataError(
                 f"method.pairs: the memory is empty; of {counts['read']} pairs read none was kept: {counts}"
             )
-        lines = [json.dumps(dataclasses.asdict(pair), ensure_ascii=False) for pair in pairs]
-        (folder / PAIRS).write_text("\n".join(lines) + "\n", encoding="utf-8")
+        write_rows(folder / PAIRS, map(dataclasses.asdict, pairs))
         untested = (record for record in records if normalised(record.source) not in tested)
         terms = glossary((record.source, record.target) for record in untested)
         (folder / TERMS).write_text(json.dumps(terms, ensure_ascii=False), encoding="utf-8")
@@ -192,7 +192,7 @@ def read_memory(method: TmConfig, *, context: PartContext) -> Memory:
         build=build,
     )
     product = context.stages.get(stage)
-    pairs = [Pair(**json.loads(line)) for line in (product.path / PAIRS).read_text(encoding="utf-8").split("\n")[:-1]]
+    pairs = [Pair(**row) for row in read_rows(product.path / PAIRS)]
     return Memory(
         pairs={pair.identifier: pair for pair in pairs},
         key=product.key,

@@ -5,7 +5,6 @@ writes the prompt and reads the answer; here they are put together. Nothing is t
 """
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.compose import plain
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.records import ParallelRecord
 from athlos.errors import ConfigError, DataError
 from athlos.generation.config import CadConfig
@@ -134,8 +134,7 @@ class TmModule(MethodModule[TmConfig]):
 
         def build(folder: Path) -> None:
             predictions = self._translated(requests, [[] for _ in requests], progress=progress)
-            rows = [json.dumps(dataclasses.asdict(prediction), ensure_ascii=False) for prediction in predictions]
-            (folder / ANSWERS).write_text("".join(f"{row}\n" for row in rows), encoding="utf-8")
+            write_rows(folder / ANSWERS, map(dataclasses.asdict, predictions))
 
         prompts = [self._written(request, []).text for request in requests]
         values = plain(self.config)
@@ -159,8 +158,7 @@ class TmModule(MethodModule[TmConfig]):
             },
             build=build,
         )
-        path = self._stages.get(stage).path / ANSWERS
-        return [Prediction(**json.loads(line)) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+        return [Prediction(**row) for row in read_rows(self._stages.get(stage).path / ANSWERS)]
 
     def _pairs(self, record: ParallelRecord, shown: Sequence[Found]) -> list[tuple[str, str]]:
         pairs = [(match.pair.source, self._targets[match.pair.identifier]) for match in shown]

@@ -8,7 +8,6 @@
 Every ranking is cut at `MOST_PAIRS`, so that all k share its product. Equal scores go by shorter source, then by id.
 """
 
-import json
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from athlos.config.compose import plain
+from athlos.data.json_lines import read_rows, write_rows
 from athlos.data.records import ParallelRecord
 from athlos.errors import ConfigError
 from athlos.methods.tm.config import MOST_PAIRS, Domain, FmsUnit, Rank, Shortlist, TmConfig
@@ -73,11 +73,9 @@ class Matcher:
             },
             build=lambda folder: self._write(folder / MATCHES, records, rank=rank, prefilter=prefilter),
         )
-        lines = (self.stages.get(stage).path / MATCHES).read_text(encoding="utf-8").split("\n")[:-1]
-        rows = [json.loads(line)["matches"] for line in lines]
         return [
-            [Found(pair=self.memory.pairs[identifier], score=score) for identifier, score in of_sentence]
-            for of_sentence in rows
+            [Found(pair=self.memory.pairs[identifier], score=score) for identifier, score in row["matches"]]
+            for row in read_rows(self.stages.get(stage).path / MATCHES)
         ]
 
     def _identity(self, rank: Rank, prefilter: Shortlist) -> dict[str, Any]:
@@ -103,11 +101,10 @@ class Matcher:
             pairs = self._pairs_for(group)
             ranked = self._ranked(pairs, [records[place] for place in places], rank=rank, prefilter=prefilter)
             ranked_by_place |= dict(zip(places, ranked, strict=True))
-        with path.open("w", encoding="utf-8") as file:
-            for place, record in enumerate(records):
-                file.write(
-                    json.dumps({"id": record.identifier, "matches": ranked_by_place[place]}, ensure_ascii=False) + "\n"
-                )
+        write_rows(
+            path,
+            ({"id": record.identifier, "matches": ranked_by_place[place]} for place, record in enumerate(records)),
+        )
 
     def _by_domain(self, records: Sequence[ParallelRecord]) -> dict[str, list[int]]:
         """Places of the sentences that use one part of the memory, by the domain that decides it."""

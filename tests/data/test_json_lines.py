@@ -1,6 +1,6 @@
 """Files of rows: what was written comes back, and a line that a kill cut off is taken away."""
 
-from athlos.methods.start.rows import read_rows, write_rows
+from athlos.data.json_lines import read_rows, write_rows
 
 
 def test_rows_come_back_whatever_their_texts_hold(tmp_path):

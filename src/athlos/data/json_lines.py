@@ -1,4 +1,4 @@
-"""Files of JSON rows, one a line."""
+"""Files of JSON rows, one a line, that our own stages write and go on with after a stop."""
 
 import json
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def read_rows(path: Path) -> list[Any]:
-    """The rows of a file; a last line that a kill cut off is taken away."""
-    whole = path.read_bytes()
+    """The rows of a file, none of one that is not there; a last line that a kill cut off is taken away."""
+    whole = path.read_bytes() if path.is_file() else b""
     kept = whole[: whole.rfind(b"\n") + 1]
     if len(kept) < len(whole):
         path.write_bytes(kept)

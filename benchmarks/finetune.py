@@ -29,10 +29,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from datasets import disable_progress_bars as quiet_datasets
-from rollout import InTurn
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import SFTConfig, SFTTrainer
+from trl_side import BARE, CLIP, InOrder, InTurn, logged_losses
 
 from athlos.config.compose import run_config
 from athlos.models.tokenizers import byte_tokenizer
@@ -41,7 +41,7 @@ from athlos.objectives.next_token import NextTokenObjective
 from athlos.training.module import build_optimizer
 
 ROWS, LENGTH = 8, 256
-LR, CLIP = 1e-5, 1.0
+LR = 1e-5
 SAME_LOSS = {"float32": 1e-3, "bf16": 3e-2}
 FORMATS = tuple(SAME_LOSS)
 
@@ -111,11 +111,8 @@ class OwnSteps:
         return loss
 
 
-class InOrder(SFTTrainer):  # type: ignore[misc]  # trl has no types
-    """The trainer without a shuffle, so that all sides have the same rows in a step."""
-
-    def _get_train_sampler(self, *_: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+class OrderedSFT(InOrder, SFTTrainer):  # type: ignore[misc]  # trl has no types
+    """TRL's trainer, its rows in the order of the data."""
 
 
 def trl_trainer(model: LlamaForCausalLM, own: OwnSteps, *, steps: int, folder: str) -> Any:
@@ -124,25 +121,16 @@ def trl_trainer(model: LlamaForCausalLM, own: OwnSteps, *, steps: int, folder: s
         per_device_train_batch_size=ROWS,
         max_length=LENGTH,
         learning_rate=LR,
-        lr_scheduler_type="constant",
-        max_grad_norm=CLIP,
-        weight_decay=0.0,
         adam_beta1=own.betas[0],
         adam_beta2=own.betas[1],
         adam_epsilon=own.eps,
         max_steps=steps,
-        use_cpu=True,
         bf16=own.is_half,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
         logging_steps=1,
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        seed=0,
+        **BARE,
     )
     data = Dataset.from_list([{"input_ids": row} for row in own.rows.tolist()])
-    return InOrder(model=model, args=config, processing_class=byte_tokenizer(), train_dataset=data)
+    return OrderedSFT(model=model, args=config, processing_class=byte_tokenizer(), train_dataset=data)
 
 
 def compare(name: str, number_format: str, *, steps: int) -> dict[str, float]:
@@ -156,7 +144,7 @@ def compare(name: str, number_format: str, *, steps: int) -> dict[str, float]:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(turns)
         trainer.train()
-    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    theirs = logged_losses(trainer)
     for side, losses in (("bare", own.losses["bare"]), ("trl", theirs)):
         if not np.allclose(own.losses["athlos"], losses, atol=SAME_LOSS[number_format]):
             raise SystemExit(f"{name} {number_format}: our losses and those of {side} differ: {own.losses} {losses}")

@@ -37,10 +37,10 @@ import numpy as np
 import torch
 from datasets import Dataset
 from datasets import disable_progress_bars as quiet_datasets
-from rollout import InTurn
 from transformers import LlamaConfig, LlamaForCausalLM, PrinterCallback
 from transformers.utils import logging as transformers_logging
 from trl import DPOConfig, DPOTrainer
+from trl_side import BARE, CLIP, InOrder, InTurn, logged_losses
 
 from athlos.config.compose import run_config
 from athlos.data.batches import collate
@@ -57,7 +57,7 @@ from athlos.stages import StageStore
 PAD, END = 256, 258
 LENGTHS = {"short": (64, 32), "long": (256, 32), "answers": (32, 128)}
 """Most tokens of a prompt and of an answer; each is up to a quarter shorter."""
-LR, CLIP, BETA = 1e-5, 1.0, 0.1
+LR, BETA = 1e-5, 0.1
 SAME_LOSS = 1e-3
 CHUNK_TOKENS = 4096
 """All positions of a step at once, as TRL takes them: logits over 259 words need no chunks."""
@@ -140,23 +140,14 @@ def trl_trainer(model: Any, pairs: Sequence[dict[str, str]], *, num_pairs: int, 
         max_length=None,
         beta=BETA,
         learning_rate=LR,
-        lr_scheduler_type="constant",
-        max_grad_norm=CLIP,
-        weight_decay=0.0,
         max_steps=len(pairs) // num_pairs,
         precompute_ref_log_probs=has_table,
-        use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
         logging_steps=1,
-        disable_tqdm=True,
-        dataloader_num_workers=0,
-        seed=0,
+        **BARE,
     )
     tokenizer = byte_tokenizer()
-    return InOrder(
+    return OrderedDPO(
         model=model,
         ref_model=None if has_table else copy.deepcopy(model),
         args=config,
@@ -165,11 +156,8 @@ def trl_trainer(model: Any, pairs: Sequence[dict[str, str]], *, num_pairs: int, 
     )
 
 
-class InOrder(DPOTrainer):  # type: ignore[misc]  # trl has no types
-    """The trainer without a shuffle, so that both sides have the same pairs in a step."""
-
-    def _get_train_sampler(self, *_: Any) -> Any:
-        return torch.utils.data.SequentialSampler(self.train_dataset)
+class OrderedDPO(InOrder, DPOTrainer):  # type: ignore[misc]  # trl has no types
+    """TRL's trainer, its pairs in the order of the data."""
 
 
 def steps_in_turn(case: str, *, num_pairs: int, steps: int, has_table: bool) -> dict[str, Any]:
@@ -183,7 +171,7 @@ def steps_in_turn(case: str, *, num_pairs: int, steps: int, has_table: bool) -> 
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(turns)
         trainer.train()
-    theirs = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    theirs = logged_losses(trainer)
     if not np.allclose(athlos.losses, theirs, atol=SAME_LOSS):
         raise SystemExit(f"{case}: the losses differ: {athlos.losses} and {theirs}")
     ratios = [own / other for own, other in zip(turns.athlos_s[1:], turns.trl_s[1:], strict=True)]

@@ -36,9 +36,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, TrainerCallback
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
 from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
+from trl_side import BARE, CLIP, InTurn
 
 from athlos.generation.kv_cache import padded_ids
 from athlos.generation.rollouts import sample_group
@@ -50,7 +51,7 @@ from athlos.report.benchmark_record import ROUNDS, write_benchmark_record
 END, PAD = 258, 256
 GROUP, NEW_TOKENS = 8, 48
 LENGTHS = {"short": 40, "long": 240, "sparse": 240, "ends": 240}
-LR, CLIP = 1e-4, 1.0
+LR = 1e-4
 SIZES = {
     "vocab_size": 259,
     "hidden_size": 192,
@@ -167,20 +168,6 @@ class AthlosSide:
         return end - start
 
 
-class InTurn(TrainerCallback):
-    """Times TRL's steps and runs one of Athlos after each, outside of what is timed."""
-
-    def __init__(self, other: Callable[[], float]) -> None:
-        self.other, self.trl_s, self.athlos_s, self.start = other, [], [], 0.0
-
-    def on_step_begin(self, *_: Any, **__: Any) -> None:
-        self.start = time.perf_counter()
-
-    def on_step_end(self, *_: Any, **__: Any) -> None:
-        self.trl_s.append(time.perf_counter() - self.start)
-        self.athlos_s.append(self.other())
-
-
 def trl_trainer(model: Any, prompts: Sequence[str], *, case: str, num_prompts: int, steps: int, folder: str) -> Any:
     reward = reward_of(case)
 
@@ -198,19 +185,11 @@ def trl_trainer(model: Any, prompts: Sequence[str], *, case: str, num_prompts: i
         epsilon=0.2,
         num_iterations=1,
         learning_rate=LR,
-        lr_scheduler_type="constant",
-        max_grad_norm=CLIP,
         max_steps=steps,
-        use_cpu=True,
         bf16=False,
-        gradient_checkpointing=False,
-        report_to=[],
-        save_strategy="no",
         logging_steps=10_000,
-        disable_tqdm=True,
         shuffle_dataset=False,
-        dataloader_num_workers=0,
-        seed=0,
+        **BARE,
     )
     tokenizer = byte_tokenizer()
     tokenizer.padding_side = "left"

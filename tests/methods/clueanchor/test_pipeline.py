@@ -98,6 +98,10 @@ def test_a_question_that_the_model_cannot_know_is_not_asked_from_memory(tmp_path
     generator = Scripted(**RIGHT)
     rows = found_by(generator, *switches, records=[question(0), question(1)])
     assert [set(row["draws"]) for row in rows] == [{"external", "clue"}, {"internal", "external", "clue"}]
+    never = "construct.explore.paths=[external,clue]"
+    assert [set(row["draws"]) for row in found_by(generator, *switches, never, records=[question(0)])] == [
+        {"external", "clue"}
+    ]
     with pytest.raises(DataError, match="question 'q7' has no region"):
         found_by(generator, *switches, records=[question(7)])
 

@@ -61,9 +61,8 @@ def explored(
     """
     gold = gold_of(record)
     asker = _Asker(record, config, reply, seed=seed)
-    paths = [path for path in PATHS if path in config.paths]
-    if regions is not None and not may_know(regions, record.identifier):
-        paths.remove("internal")
+    knows = regions is None or may_know(regions, record.identifier)
+    paths = [path for path in PATHS if path in config.paths and (knows or path != "internal")]
     first = [path for path in paths if path != "clue"]
     prompts = {"internal": layout.internal(record), "external": layout.external(record)}
     rounds: list[Steps[list[str]]] = [asker.draws(path, prompts[path]) for path in first]

@@ -79,8 +79,10 @@ def smaller(config: RunConfig, *, name: str) -> list[str]:
         small = ("counts=[0,10]", "detect.lengths=[512]", "detect.num_depths=1", "detect.num_needles=2")
         changes += [f"eval.suites.heads.{change}" for change in small]
     if not half_units(torch.device("cpu")):  # 16-bit products take thirty times as long here
-        changes += ["hardware.precision=32-true"] * (config.hardware.precision == "bf16-mixed")
-        changes += ["engine.dtype=auto"] * (getattr(config.engine, "dtype", None) is NumberFormat.bfloat16)
+        if config.hardware.precision == "bf16-mixed":
+            changes.append("hardware.precision=32-true")
+        if getattr(config.engine, "dtype", None) is NumberFormat.bfloat16:
+            changes.append("engine.dtype=auto")
     return changes
 
 

@@ -163,6 +163,23 @@ def test_circular_needs_every_rotation_right(answerer: Any, monkeypatch: pytest.
     assert valid == 1.0
 
 
+def test_the_likeliest_letter_counts_whatever_the_model_writes(answerer: Any, monkeypatch: pytest.MonkeyPatch):
+    """`acc_listed` reads the likelihoods of the letters after the listed options, one of them for each option."""
+    from athlos.evaluation.suites import picture_choices
+
+    def second(model: Any, tokenizer: Any, prompts: Any, **_: Any) -> list[Reply]:
+        liked = [0.0 if place == 1 else -3.0 for place in range(3)]
+        assert {prompt.answers for prompt in prompts} <= {("red", "green", "blue"), ("A", "B", "C")}
+        return [Reply(log_probs=liked, lengths=[1, 1, 1], text="no letter") for _ in prompts]
+
+    monkeypatch.setattr(picture_choices, "replies", second)
+    records = [choice(number, language, answer=number % 2) for number in range(4) for language in ("en", "fr")]
+    values = suite().evaluate(answerer, records).metrics
+    assert (values["acc_listed"], values["acc_listed_non_english"], values["acc_letter"]) == (0.5, 0.5, 0.0)
+    circular = suite("eval.suites.picture_choices.circular=true").evaluate(answerer, records).metrics
+    assert circular["acc_listed"] == 0.0
+
+
 def test_encoded_pictures_and_missing_ones():
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""The suite of questions of several steps: golds of the question's own language, its script, and what is refused."""
+"""Suites of questions of several steps and of retrieval: golds, scripts and languages, and what is refused."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from athlos.config.compose import run_config
-from athlos.data.records import QuestionRecord
-from athlos.errors import DataError
+from athlos.data.records import NAMED_PASSAGES, QuestionRecord
+from athlos.data.records import Passage as RecordPassage
+from athlos.errors import ConfigError, DataError
 from athlos.generation.interface import Prediction, Request
-from athlos.methods.dapt.config import ChainSuiteConfig
-from athlos.methods.dapt.suites import ChainSuite, in_script_of
+from athlos.methods.dapt.config import (
+    BilingualRecallConfig,
+    ChainSuiteConfig,
+    StepRecallConfig,
+    TranslatedSuiteConfig,
+)
+from athlos.methods.dapt.suites import BilingualRecallSuite, ChainSuite, StepRecallSuite, TranslatedSuite, in_script_of
+from athlos.retrieval.interface import Passage
 
 GERMANY = {"en": "Germany", "de": "Deutschland", "zh": "德国"}
 
@@ -78,3 +85,52 @@ def test_a_gold_of_which_the_normaliser_leaves_nothing_is_refused_before_anythin
         with pytest.raises(DataError, match=f"'q': the normaliser {normaliser} leaves nothing of the gold answer"):
             measured(answerer, [record], norm=norm)
     assert not answerer.asked
+
+
+class Shelf:
+    """Finds the passage that is named as the query is, in the language that is asked for."""
+
+    def search(self, queries: Sequence[str], *, k: int, language: str) -> list[list[Passage]]:
+        return [
+            [Passage(identifier=f"{query}-{language}", title=query, text=query, score=1.0)][:k] for query in queries
+        ]
+
+
+def on_one_passage(language: str, *, is_supporting: bool = True) -> QuestionRecord:
+    passage = RecordPassage(title="t", text="x", is_supporting=is_supporting, identifier=f"Ulm-{language}")
+    return QuestionRecord(
+        identifier=f"{language}-q",
+        language=language,
+        question="Ulm",
+        answers=["x"],
+        passages=[passage],
+        meta={NAMED_PASSAGES: True},
+    )
+
+
+def studied(suite: Any, config: Any, records: Sequence[QuestionRecord], monkeypatch: pytest.MonkeyPatch) -> Any:
+    run = run_config(["experiment=dapt/world", "data.dir=.", "tracking=none", "eval.bootstrap=0"])
+    monkeypatch.setattr(suite, "index", lambda self, answerer, source: Shelf())
+    monkeypatch.setattr("athlos.methods.dapt.suites.build_source", lambda run: None)
+    return suite(config, run).evaluate(Says(""), records).metrics
+
+
+def test_questions_of_several_languages_look_for_passages_each_in_its_own(monkeypatch: pytest.MonkeyPatch):
+    records = [on_one_passage(language) for language in ("de", "en", "de")]
+    config = StepRecallConfig(_target_="", ks=[1], noise=[0.0])
+    metrics = studied(StepRecallSuite, config, records, monkeypatch)
+    assert {"recall@1": 1.0, "recall@1/de": 1.0, "recall@1/en": 1.0}.items() <= metrics.items()
+
+
+def test_studies_without_anything_to_look_for_say_so(monkeypatch: pytest.MonkeyPatch):
+    records = [on_one_passage(language, is_supporting=False) for language in ("de", "en")]
+    settings: dict[str, Any] = {"_target_": "", "ks": [1], "noise": [0.0]}
+    with pytest.raises(DataError, match="step_recall has no question with a gold passage, among 2 records"):
+        studied(StepRecallSuite, StepRecallConfig(**settings), records, monkeypatch)
+    with pytest.raises(ConfigError, match="bilingual_recall needs questions with gold passages"):
+        studied(BilingualRecallSuite, BilingualRecallConfig(**settings), records, monkeypatch)
+    run = run_config(["experiment=dapt/world", "data.dir=.", "tracking=none"])
+    with pytest.raises(DataError, match="translated has no question with an answer, among 1 records"):
+        TranslatedSuite(TranslatedSuiteConfig(_target_=""), run).evaluate(
+            Says(""), [QuestionRecord(identifier="q", language="en", question="?", answers=[])]
+        )

@@ -114,6 +114,9 @@ def test_gold_steps_need_no_call_and_have_to_be_there():
     assert searches == [("Who founded Ulm?", 2, "de"), ("Who was the son of Ada?", 2, "de")]
     with pytest.raises(DataError, match=r"'q': it has 0 gold steps, expected 1 to method\.k = 4"):
         solved("variant=sequential", "decomposer=gold", "k=4", "max_rounds=4", replies=[])
+    forward = question(steps=["Who was the son of #2?", "Who founded Ulm?"])
+    with pytest.raises(DataError, match="'q': a gold step takes an answer that is not there yet"):
+        solved("variant=sequential", "decomposer=gold", "k=4", "max_rounds=4", replies=["Ada", "Ben"], record=forward)
 
 
 def test_self_ask_looks_up_what_the_model_asks_next_until_it_answers():

@@ -1,9 +1,10 @@
-"""Multiple-choice questions about pictures: by the likelihood of each option's words, and by the letter a model writes.
+"""Multiple-choice questions about pictures: by the likelihood of options' words, by that of letters, and as written.
 
-`acc`: the option with the highest mean log-probability a token, after the question alone. `acc_letter`: the letter in
-an answer to the question with its options; `format_valid`: answers that name one. With `circular` the second is
-asked once a rotation of the options and all must be right. Each is a macro mean over languages with `/<language>`
-beside it; `acc_non_english` leaves out the reference language. `english_loss`: nats a token of the right words there.
+`acc`: the option with the highest mean log-probability a token, after the question alone. `acc_listed`: the likeliest
+letter after the question with its options, whatever the model would rather write there. `acc_letter`: the letter in the
+answer it writes; `format_valid`: answers that name one. With `circular` letters are asked for once a rotation of the
+options and all must be right. Each is a macro mean over languages with `/<language>` beside it; `<name>_non_english`
+leaves out the reference language. `english_loss`: nats a token of the right words there.
 """
 
 import io
@@ -51,7 +52,7 @@ class PictureChoiceSuite:
             raise ConfigError(
                 f"eval.suites: picture_choices needs questions about pictures and a model that sees, got {got}"
             )
-        answers: dict[int, tuple[Reply, list[str]]] = {}
+        answers: dict[int, tuple[Reply, list[Reply]]] = {}
         for of_picture in in_shares(_by_picture(items), partial(self._answers, answerer, items, progress=progress)):
             answers |= of_picture
         words, letters = zip(*(answers[place] for place in range(len(items))), strict=True)
@@ -59,8 +60,8 @@ class PictureChoiceSuite:
 
     def _answers(
         self, answerer: Answerer, all_items: Sequence[ChoiceRecord], share: Sequence[list[int]], *, progress: Any
-    ) -> list[dict[int, tuple[Reply, list[str]]]]:
-        """For each picture of a share, by place of its items: how likely the options are, and a letter a rotation."""
+    ) -> list[dict[int, tuple[Reply, list[Reply]]]]:
+        """For each picture of a share, by place of its items: how likely the options are, and one reply a rotation."""
         places = sorted(place for of_picture in share for place in of_picture)
         items = [all_items[place] for place in places]
         features = item_features(answerer.model, items)
@@ -78,16 +79,20 @@ class PictureChoiceSuite:
         letters = self._ask(
             answerer,
             [
-                Prompt(text=asked(_question(items[number]), options), features=features[number])
+                Prompt(
+                    text=asked(_question(items[number]), options),
+                    features=features[number],
+                    answers=tuple(LETTERS[: len(options)]),
+                )
                 for number, options in flat
             ],
             max_new_tokens=self.run.decoding.max_new_tokens,
             progress=lambda done: progress and progress(len(items) + done, total, done),
         )
-        texts: list[list[str]] = [[] for _ in items]
+        of_item: list[list[Reply]] = [[] for _ in items]
         for (number, _), reply in zip(flat, letters, strict=True):
-            texts[number].append(reply.text)
-        answers = dict(zip(places, zip(words, texts, strict=True), strict=True))
+            of_item[number].append(reply)
+        answers = dict(zip(places, zip(words, of_item, strict=True), strict=True))
         return [{place: answers[place] for place in of_picture} for of_picture in share]
 
     def _turns(self, item: ChoiceRecord) -> list[tuple[list[str], int]]:
@@ -114,20 +119,23 @@ class PictureChoiceSuite:
         return [replies_by_place[place] for place in range(len(prompts))]
 
     def _result(
-        self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[str]]
+        self, items: Sequence[ChoiceRecord], words: Sequence[Reply], letters: Sequence[list[Reply]]
     ) -> SuiteResult:
         languages = [item.language for item in items]
         picks = [best_option(reply) for reply in words]
         right = [float(pick == item.answer_index) for pick, item in zip(picks, items, strict=True)]
-        by_letter, valid, said = [], [], []
+        listed, by_letter, valid, said = [], [], [], []
         for item, answers in zip(items, letters, strict=True):
             turns = self._turns(item)
             read = [
-                read_letter(text, num_options=len(options)) for text, (options, _) in zip(answers, turns, strict=True)
+                read_letter(reply.text, num_options=len(options))
+                for reply, (options, _) in zip(answers, turns, strict=True)
             ]
-            by_letter.append(float(all(letter == LETTERS[gold] for letter, (_, gold) in zip(read, turns, strict=True))))
+            golds = [gold for _, gold in turns]
+            listed.append(float([best_option(reply) for reply in answers] == golds))
+            by_letter.append(float(read == [LETTERS[gold] for gold in golds]))
             valid.append(sum(letter is not None for letter in read) / len(read))
-            said.append(answers[0])
+            said.append(answers[0].text)
         result = SuiteResult(
             predictions=[
                 {
@@ -137,14 +145,15 @@ class PictureChoiceSuite:
                     "prediction": item.choices[pick],
                     "gold": item.choices[item.answer_index],
                     "acc": score,
+                    "acc_listed": likeliest,
                     "letter": text,
                     "acc_letter": letter,
                     "category": item.category,
                     "log_probs": reply.log_probs,
                     "lengths": reply.lengths,
                 }
-                for item, pick, score, text, letter, reply in zip(
-                    items, picks, right, said, by_letter, words, strict=True
+                for item, pick, score, likeliest, text, letter, reply in zip(
+                    items, picks, right, listed, said, by_letter, words, strict=True
                 )
             ],
             signatures={
@@ -152,16 +161,18 @@ class PictureChoiceSuite:
                 f"|circular:{self.config.circular}|tokens:{self.run.decoding.max_new_tokens}"
             },
         )
-        for name, values in {"acc": right, "acc_letter": by_letter, "format_valid": valid}.items():
+        by_name = {"acc": right, "acc_listed": listed, "acc_letter": by_letter}
+        for name, values in {**by_name, "format_valid": valid}.items():
             mean = MacroMean(name, evaluation=self.run.eval)
             mean.update(values, languages)
             result.add(*mean.compute())
         others = [place for place, language in enumerate(languages) if language != self.reference]
-        for name, values in {"acc_non_english": right, "acc_letter_non_english": by_letter}.items():
-            mean = MacroMean(name, evaluation=self.run.eval)
+        for name, values in by_name.items():
+            whole = f"{name}_non_english"
+            mean = MacroMean(whole, evaluation=self.run.eval)
             mean.update([values[place] for place in others], [languages[place] for place in others])
             metrics, details = mean.compute()
-            result.metrics[name], result.details[name] = metrics[name], details[name]
+            result.metrics[whole], result.details[whole] = metrics[whole], details[whole]
         own = [place for place, language in enumerate(languages) if language == self.reference]
         nll, tokens = total(), total()
         for place in own:

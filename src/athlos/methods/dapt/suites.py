@@ -122,6 +122,8 @@ class TranslatedSuite:
         requests = [
             Request(identifier=record.identifier, prompt=record.question, record=record) for record in questions
         ]
+        if not requests:
+            raise DataError(f"eval.suites: translated has no question with an answer, among {len(records)} records")
         rows = [json.loads(prediction.text) for prediction in answerer.answer(requests, progress=progress)]
         reasons = Counter(row.get("rejected", "") for row in rows)
         kept = [record for record, row in zip(questions, rows, strict=True) if "rejected" not in row]
@@ -145,8 +147,17 @@ class _RetrievalStudy:
         assert isinstance(answerer, PipelineModule)  # the methods that bring these suites are pipelines
         return build_index(self.run, source=source, stages=answerer.context.stages)
 
-    def found(self, index: Index, queries: Sequence[str], *, language: str) -> list[list[str]]:
-        hits = index.search(queries, k=max(self.config.ks), language=language)
+    def hits(self, index: Index, queries: Sequence[str], *, languages: Sequence[str]) -> list[list[Passage]]:
+        """The passages of each query, in order; queries of one language are searched together."""
+        hits_by_place: dict[int, list[Passage]] = {}
+        for language in dict.fromkeys(languages):
+            places = [place for place, own in enumerate(languages) if own == language]
+            hits = index.search([queries[place] for place in places], k=max(self.config.ks), language=language)
+            hits_by_place |= dict(zip(places, hits, strict=True))
+        return [hits_by_place[place] for place in range(len(queries))]
+
+    def found(self, index: Index, queries: Sequence[str], *, languages: Sequence[str]) -> list[list[str]]:
+        hits = self.hits(index, queries, languages=languages)
         return [[hit.identifier for hit in of_query] for of_query in hits]
 
     def rng(self, record: QuestionRecord, *purpose: object) -> random.Random:
@@ -182,27 +193,32 @@ class StepRecallSuite(_RetrievalStudy):
     def _study(self, result: SuiteResult, ending: str, records: Sequence[Record], index: Index) -> None:
         """Questions without a gold passage look for nothing and are left out."""
         asked = [record for record in records if isinstance(record, QuestionRecord) and gold_ids(record)]
-        language = asked[0].language
+        if not asked:
+            raise DataError(
+                f"eval.suites: step_recall has no question with a gold passage, among {len(records)} records"
+            )
+        languages = [record.language for record in asked]
         gold = [gold_ids(record) for record in asked]
-        whole = self.found(index, [record.question for record in asked], language=language)
-        self._recalls(result, ending, whole, gold, language)
+        whole = self.found(index, [record.question for record in asked], languages=languages)
+        self._recalls(result, ending, whole, gold, languages)
         stepped = [record for record in asked if record.steps and all(step.supporting for step in record.steps)]
         if not ending and len(stepped) == len(asked):
-            self._steps(result, stepped, index, language, whole)
+            self._steps(result, stepped, index, whole)
 
     def _steps(
         self,
         result: SuiteResult,
         records: Sequence[QuestionRecord],
         index: Index,
-        language: str,
         whole: Sequence[Sequence[str]],
     ) -> None:
+        languages = [record.language for record in records]
         queries = [filled_steps(record) for record in records]
-        lists = self._lists(index, queries, language=language)
+        lists = self._lists(index, queries, languages=languages)
         places = [place for record in records for place in step_gold(record)]
         flat = [names for of_question in lists for names in of_question]
-        self._recalls(result, "_sub", flat, [[place] for place in places], language)
+        of_steps = _repeated(languages, lists)
+        self._recalls(result, "_sub", flat, [[place] for place in places], of_steps)
         gold = [gold_ids(record) for record in records]
         for share in self.config.noise:
             ending = f"_shared_p{share:g}" if share else "_shared"
@@ -212,16 +228,21 @@ class StepRecallSuite(_RetrievalStudy):
                     damaged(steps, share, self.rng(record)) or [record.question]
                     for steps, record in zip(queries, records, strict=True)
                 ]
-            shared_lists = self._lists(index, noisy, language=language) if share else lists
+            shared_lists = self._lists(index, noisy, languages=languages) if share else lists
             for k in self.config.ks:
                 read = [shared_out(of_question, k=k) for of_question in shared_lists]
                 budgets = {"whole": most(names[:k] for names in whole), ending.strip("_"): most(read)}
                 check_equal_k(budgets, allow_unequal_k=self.config.allow_unequal_k)
                 values = [recall(names, of_gold) for names, of_gold in zip(read, gold, strict=True)]
-                self.add(result, f"recall@{k}{ending}", values, [language] * len(values))
+                self.add(result, f"recall@{k}{ending}", values, languages)
 
-    def _lists(self, index: Index, queries: Sequence[Sequence[str]], *, language: str) -> list[list[list[str]]]:
-        flat = iter(self.found(index, [query for of_question in queries for query in of_question], language=language))
+    def _lists(
+        self, index: Index, queries: Sequence[Sequence[str]], *, languages: Sequence[str]
+    ) -> list[list[list[str]]]:
+        of_queries = _repeated(languages, queries)
+        flat = iter(
+            self.found(index, [query for of_question in queries for query in of_question], languages=of_queries)
+        )
         return [[next(flat) for _ in of_question] for of_question in queries]
 
     def _recalls(
@@ -230,13 +251,13 @@ class StepRecallSuite(_RetrievalStudy):
         ending: str,
         lists: Sequence[Sequence[str]],
         gold: Sequence[Sequence[str]],
-        language: str,
+        languages: Sequence[str],
     ) -> None:
         for k in self.config.ks:
             values = [recall(names[:k], of_gold) for names, of_gold in zip(lists, gold, strict=True)]
-            self.add(result, f"recall@{k}{ending}", values, [language] * len(values))
+            self.add(result, f"recall@{k}{ending}", values, languages)
             every = [float(value == 1) for value in values]
-            self.add(result, f"all_gold@{k}{ending}", every, [language] * len(values))
+            self.add(result, f"all_gold@{k}{ending}", every, languages)
 
 
 class BilingualRecallSuite(_RetrievalStudy):
@@ -257,14 +278,16 @@ class BilingualRecallSuite(_RetrievalStudy):
         pairs = [
             (record, english[_parallel_key(record)])
             for record in questions
-            if record.language != ENGLISH and _parallel_key(record) in english
+            if record.language != ENGLISH and _parallel_key(record) in english and gold_ids(record)
         ]
         if not pairs:
-            raise ConfigError("eval.suites: bilingual_recall needs questions in English and in another language")
+            raise ConfigError(
+                "eval.suites: bilingual_recall needs questions with gold passages, in English and in another language"
+            )
         index = self.index(answerer, build_source(self.run))
         languages = [record.language for record, _ in pairs]
         gold = [gold_ids(record) for record, _ in pairs]
-        source = self._source_lists(index, [record for record, _ in pairs])
+        source = self.hits(index, [record.question for record, _ in pairs], languages=languages)
         means: dict[str, float] = {}
 
         def add(name: str, lists: Sequence[Sequence[Passage]], k: int) -> float:
@@ -296,20 +319,15 @@ class BilingualRecallSuite(_RetrievalStudy):
             result.metrics[f"crossing@{k}"] = crossing(self.config.noise, gains[k])
         return result
 
-    def _source_lists(self, index: Index, records: Sequence[QuestionRecord]) -> list[list[Passage]]:
-        """The list of each question in its own language, in order; those of one language are searched together."""
-        hits_by_place: dict[int, list[Passage]] = {}
-        for language in dict.fromkeys(record.language for record in records):
-            places = [place for place, record in enumerate(records) if record.language == language]
-            queries = [records[place].question for place in places]
-            hits = index.search(queries, k=max(self.config.ks), language=language)
-            hits_by_place |= dict(zip(places, hits, strict=True))
-        return [hits_by_place[place] for place in range(len(records))]
-
 
 def most(lists: Iterable[Sequence[object]]) -> int:
     """Passages that an arm reads for the question it reads most for."""
     return max(map(len, lists))
+
+
+def _repeated(languages: Sequence[str], of_questions: Sequence[Sequence[object]]) -> list[str]:
+    """The language of each question, once for each of its queries."""
+    return [language for language, own in zip(languages, of_questions, strict=True) for _ in own]
 
 
 def _parallel_key(record: QuestionRecord) -> str:

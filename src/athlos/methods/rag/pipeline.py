@@ -204,14 +204,17 @@ class Rag:
                     f"question '{record.identifier}': it has {len(record.steps)} gold steps, expected 1 to method.k = "
                     f"{self.config.k}; method.decomposer=model"
                 )
-            return [step.question for step in record.steps]
+            questions = [step.question for step in record.steps]
+            if not _is_ordered(questions):
+                raise DataError(
+                    f"question '{record.identifier}': a gold step takes an answer that is not there yet; "
+                    "order the steps, or use method.decomposer=model"
+                )
+            return questions
         prompt = prompts.decompose(record.question, language=record.language, most=self.config.max_rounds)
         reply = yield from self._written("decompose", prompt, question=record.question, language=record.language)
         questions = read_numbered(reply)[: self.config.max_rounds]
-        is_ordered = all(
-            1 <= number <= place for place, question in enumerate(questions) for number in references(question)
-        )
-        return questions if is_ordered else []
+        return questions if _is_ordered(questions) else []
 
     def followed_up(self, record: QuestionRecord, solved: Sequence[tuple[str, str]]) -> Steps[str]:
         prompt = prompts.follow_up(record.question, solved, language=record.language)
@@ -255,6 +258,11 @@ class Rag:
             prompt_language=prompts.ENGLISH,
             said=tuple(said),
         )
+
+
+def _is_ordered(questions: Sequence[str]) -> bool:
+    """Whether each sub-question takes the answers of earlier ones alone."""
+    return all(1 <= number <= place for place, question in enumerate(questions) for number in references(question))
 
 
 def shares(k: int, num_rounds: int) -> list[int]:

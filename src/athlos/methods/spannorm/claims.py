@@ -32,12 +32,13 @@ def _loss(where: Mapping[str, Any], other: str, *, by: tuple[str, ...] = (), of:
     )
 
 
-def _loss_at_own_rates(study: str, other: str) -> Comparison:
-    """Nats a token, SpanNorm less another placement, each at its own rate and start."""
+def _loss_at_own_rates(study: str, other: str, *, width_scale: str = "inv_sqrt_d") -> Comparison:
+    """Nats a token, SpanNorm less another placement with matrices of that scale, each at its own rate."""
+    start = " of the model's own deviation" if width_scale == "none" else ""
     return Comparison(
-        label=f"{study}, each at its own rate: spannorm - {other}",
+        label=f"{study}, each at its own rate: spannorm - {other}{start}",
         ours=Measure(metric="test/nll", where={"surgery.placement": "spannorm", "surgery.branch_calibration": "none"}),
-        against=_arm("test/nll", other),
+        against=Measure(metric="test/nll", where={"surgery.placement": other, "surgery.width_scale": width_scale}),
         compare=Compare.DIFFERENCE,
         direction=Direction.DOWN,
         where={"study": study},
@@ -56,7 +57,11 @@ CLAIMS = (
             _loss(DEPTH, "postnorm", by=BY_DEPTH),
             _loss(LAB, "prenorm"),
             _loss(LAB, "postnorm"),
-            *(_loss_at_own_rates(study, "prenorm") for study in TUNED),
+            *(
+                _loss_at_own_rates(study, "prenorm", width_scale=scale)
+                for study in TUNED
+                for scale in ("inv_sqrt_d", "none")
+            ),
         ),
     ),
     Claim(

@@ -63,7 +63,7 @@ class TmSuite:
             for row, output in zip(result.predictions, outputs, strict=True):
                 row[f"prediction{suffix}"] = output
             self._score(result, suffix, outputs, asked.records, buckets)
-        for other in systems.keys() - {""}:
+        for other in [suffix for suffix in systems if suffix]:
             self._compare(result, other, systems, asked.records)
         self._add_terms(result, answerer, asked)
         if num_empty := sum(not answer for answer in asked.answers):

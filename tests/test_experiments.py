@@ -26,7 +26,7 @@ from athlos.runs.execute import execute
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "conf" / "experiment"
 EXPERIMENTS = sorted(FOLDER.rglob("*.yaml"))
-NUM_EXPERIMENTS = 81
+NUM_EXPERIMENTS = 82
 MOST_TOKENS = 1024
 """Tokens that a real model's layers are measured on."""
 

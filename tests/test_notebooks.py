@@ -17,7 +17,7 @@ NUM_FIGURES = {
     "plast": 8,
     "rhio": 5,
     "slam": 10,
-    "spannorm": 5,
+    "spannorm": 6,
     "start": 5,
     "tm": 9,
 }

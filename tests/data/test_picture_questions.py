@@ -80,6 +80,14 @@ def test_one_item_is_the_same_question_in_every_language():
         assert all(np.array_equal(record.pixels, same[0].pixels) for record in same)
 
 
+def test_the_split_that_a_run_is_tested_on_holds_questions_in_every_language():
+    """Settings are chosen with `data.test_split=val`; where another split is tested, `val` is there to train on."""
+    tested = list(lab("data.test_split=val", "data.val_split=null", "data.num_val=3").read("val"))
+    assert all(isinstance(record, ChoiceRecord) for record in tested)
+    assert len(tested) == 3 * 5
+    assert all(isinstance(record, InstructionRecord) for record in lab("data.num_val=3").read("val"))
+
+
 def test_training_questions_keep_their_shares_and_forms():
     records = list(lab("data.num_train=400").read("train"))
     assert all(isinstance(record, InstructionRecord) for record in records)

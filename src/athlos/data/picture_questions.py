@@ -1,7 +1,8 @@
 """Multiple-choice questions about pictures in parallel languages: the base of the sources that have them.
 
 `train` and `val` are instructions ready to train on, each picture asked in one language drawn by share, with or
-without options; `test` holds every question in every language. `questions(split)` gives that form of any split.
+without options; `test`, and whatever split a run is tested on, holds every question in every language.
+`questions(split)` gives that form of any split.
 """
 
 import random
@@ -84,13 +85,16 @@ class PictureQuestionSource(Source[ConfigT], Generic[ConfigT]):
 
     def read(self, split: str) -> Iterator[Record]:
         self.files(split)
-        yield from self.questions(split) if split == "test" else self._instructions(split)
+        yield from self.questions(split) if self._is_tested(split) else self._instructions(split)
 
     def _stream(self, split: str) -> Iterator[Record]:
         return self.read(split)
 
     def languages_of(self, split: str) -> list[str]:
-        return self.config.languages if split == "test" else []
+        return self.config.languages if self._is_tested(split) else []
+
+    def _is_tested(self, split: str) -> bool:
+        return split in ("test", self.config.test_split)
 
     def _of_language(self, split: str, language: str) -> Iterator[ChoiceRecord]:
         for item in self._all(split):

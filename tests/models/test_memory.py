@@ -34,7 +34,7 @@ from athlos.parts import PartContext
 OWN = (
     "own",
     "lab/",
-    "small/decoder_2m",
+    "small/decoder_",
     "small/depth_",
     "small/gemma3_lite0",
     "small/plast_emoji_base",
